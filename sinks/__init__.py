@@ -1,0 +1,1 @@
+"""Rest: a batch becomes durable, or says why not."""

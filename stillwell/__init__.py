@@ -1,0 +1,1 @@
+"""Stillwell: an event-driven feature store."""

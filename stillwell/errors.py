@@ -1,0 +1,63 @@
+"""Every error that Stillwell raises on purpose. The tree:
+
+StillwellError
+├── DefinitionError        a definition is wrong: names file, class, field and the fix
+├── SettingsError          a setting is unknown, missing or wrong
+├── StoreError             Redis, Kafka or the object store
+│   ├── StoreUnavailable   did not answer, or answered that it cannot now: nothing was done; try again
+│   ├── OutcomeUnknown     the call may have been carried out, or may still be: read back before going on
+│   ├── AlreadyExists      a create-only write found an object in its place
+│   ├── NotFound           there is no such object
+│   └── StoreNotReady      the store answers, but may have lost data: refuse to read or write until `stillwell rebuild`
+├── ChainError             the commit chain cannot be read as it should be: names the object and what is wrong with it
+├── FormatError            stored bytes are of a format or layout that this version cannot read
+└── PartitionStopped       a partition must not go on until a person has decided: says what to run
+"""
+
+
+class StillwellError(Exception):
+    """The root of the tree above."""
+
+
+class DefinitionError(StillwellError):
+    """A definition is wrong. The message names file, class, field and the fix."""
+
+
+class SettingsError(StillwellError):
+    """A setting is unknown, missing or has a wrong value. The message names it and what is allowed."""
+
+
+class StoreError(StillwellError):
+    """A store (Redis, Kafka, object store) failed or refused."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not do what was asked, for certain; asking again later may work."""
+
+
+class OutcomeUnknown(StoreError):
+    """No answer came: the call may have been carried out, may be later, or never. Read back before going on."""
+
+
+class AlreadyExists(StoreError):
+    """A create-only write found an object in its place; nothing was written."""
+
+
+class NotFound(StoreError):
+    """There is no object at this path."""
+
+
+class StoreNotReady(StoreError):
+    """The online store answers but may have lost data; nothing may be read or written until `stillwell rebuild`."""
+
+
+class ChainError(StillwellError):
+    """The commit chain cannot be read as it should be. The message names the object and what is wrong with it."""
+
+
+class FormatError(StillwellError):
+    """Stored bytes have a format or layout that this version of Stillwell cannot read."""
+
+
+class PartitionStopped(StillwellError):
+    """A partition must not go on until a person has decided. The message says why and which command to run."""

@@ -1,0 +1,1 @@
+"""Movement: bytes in from Kafka, rows out to the sinks, acknowledged last."""
