@@ -1,8 +1,8 @@
 """The types that fields may have: written as annotations, held as one frozen description each.
 
-`Float32 = Annotated[float, pl.Float32]`: a type checker sees the Python type, Stillwell the exact width. Everything that
-depends on a type (how it is decoded, packed, stored) is looked up once, when a definition is compiled, never in a loop
-over rows.
+`Float32 = Annotated[float, pl.Float32()]`: a type checker sees the Python type, Stillwell the exact width. What depends
+on a type (how it is decoded, packed, stored) is looked up once, when a definition is compiled, never in a loop over
+rows.
 """
 
 import dataclasses
