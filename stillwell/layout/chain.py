@@ -1,0 +1,298 @@
+"""The commit chain: which offsets of a Kafka partition are at rest, in which files, and what became of every one.
+
+    <root>/_chain/<topic>@<incarnation>/topic.json                            which Kafka topic this incarnation is
+    <root>/_chain/<topic>@<incarnation>/<partition>/genesis.json              where the chain begins
+    <root>/_chain/<topic>@<incarnation>/<partition>/<start, 20 digits>.json   one link: the offsets [start, end)
+
+Every object is created once, create-only, and never changed. The first link starts at genesis' start, every other at
+its predecessor's end; so of any number of writers exactly one can extend a chain. Everybody walks from genesis; what
+the walk does not reach does not exist. Each link holds the SHA-256 of its predecessor's bytes, so that no object can be
+altered unseen but the last one. `docs/reference/chain.md` describes the format for other languages; this module is the
+only code that reads or writes it.
+"""
+
+import concurrent.futures
+import dataclasses
+import datetime
+import hashlib
+from collections.abc import Iterator
+from typing import Literal, TypeVar
+
+import msgspec
+
+from stillwell.errors import ChainError, NotFound
+from stillwell.storage import ObjectStore
+
+_ROOT = "_chain/"
+_READ_THREADS = 16
+_READ_AHEAD = 256
+
+
+class PartitionId(msgspec.Struct, frozen=True, order=True):
+    """One partition of one incarnation of a topic: what a chain belongs to."""
+
+    topic: str
+    incarnation: int
+    partition: int
+
+    @property
+    def folder(self) -> str:
+        """Where the chain's objects are, ending in a slash."""
+        return f"{incarnation_folder(self.topic, self.incarnation)}{self.partition}/"
+
+    @property
+    def genesis_path(self) -> str:
+        """Where genesis is."""
+        return f"{self.folder}genesis.json"
+
+    def link_path(self, start: int) -> str:
+        """Where the link that begins at an offset is."""
+        return f"{self.folder}{start:020d}.json"
+
+    def __str__(self) -> str:
+        return f"{self.topic}@{self.incarnation}-{self.partition}"
+
+
+class ChainObject(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
+    """What the objects of a chain have in common: a version of the format, and when they were made (UTC)."""
+
+    format: Literal[1] = 1
+    created_at: datetime.datetime
+
+
+class TopicIncarnation(ChainObject, frozen=True, kw_only=True, tag="topic"):
+    """Binds an incarnation, a counter of ours, to one Kafka topic.
+
+    A topic that was deleted and made anew has another topic_id and begins again at offset 0, so it gets the next
+    incarnation. partitions: how many there were when this was written; those added later begin at offset 0 whatever
+    the definition's `start` says. start: where the first of them begin.
+    """
+
+    topic: str
+    incarnation: int
+    topic_id: str
+    partitions: int
+    start: Literal["earliest", "latest"]
+
+    @property
+    def path(self) -> str:
+        """Where this object is."""
+        return f"{incarnation_folder(self.topic, self.incarnation)}topic.json"
+
+
+class Genesis(ChainObject, frozen=True, kw_only=True, tag="genesis"):
+    """Where a chain begins, and of which Kafka topic its offsets are."""
+
+    id: PartitionId
+    start: int
+    topic_id: str
+
+    @property
+    def path(self) -> str:
+        """Where this object is."""
+        return self.id.genesis_path
+
+
+class DataFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A Parquet file: path below the root, size and checksum of its bytes, rows, and the event times that they span.
+
+    Event times are microseconds since the epoch, both ends inclusive; None in the raw archive, which knows none.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    rows: int
+    first_event_time: int | None = None
+    last_event_time: int | None = None
+
+
+class ViewAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What became of a link's records in one version of one view.
+
+    Each record counts once: it gave rows, was filtered (by `where`, or a `@rows` function gave none), or was rejected.
+    file is None where there are no rows.
+    """
+
+    view: str
+    version: int
+    offsets_with_rows: int
+    filtered: int
+    rejected: int
+    rows: int
+    file: DataFile | None
+
+
+class Link(ChainObject, frozen=True, kw_only=True, tag="link"):
+    """One link: the offsets [start, end) are at rest.
+
+    An `expired` link covers offsets that retention took before anybody read them: no files, no accounts. nonce is the
+    writer's own name for this span, in its files' names too, and never used again. records + gaps = end - start, and in
+    each account offsets_with_rows + filtered + rejected = records. epoch and replication_id tell which state of Redis
+    acknowledged the rows. previous is the SHA-256 of the bytes of the link before, or of genesis.
+    """
+
+    id: PartitionId
+    start: int
+    end: int
+    nonce: str
+    previous: str
+    expired: bool = False
+    records: int = 0
+    gaps: int = 0
+    raw: DataFile | None = None
+    views: tuple[ViewAccount, ...] = ()
+    epoch: str = ""
+    replication_id: str = ""
+    opened_at: datetime.datetime
+    writer: str
+
+    @property
+    def path(self) -> str:
+        """Where this object is."""
+        return self.id.link_path(self.start)
+
+    @property
+    def files(self) -> tuple[DataFile, ...]:
+        """Every file of this link, the raw archive's first."""
+        of_views = tuple(account.file for account in self.views if account.file)
+        return (self.raw, *of_views) if self.raw else of_views
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChainEnd:
+    """The place where the next link goes: its start, and the digest of the object before it."""
+
+    offset: int
+    digest: str
+
+
+_Placed = TypeVar("_Placed", TopicIncarnation, Genesis, Link)
+
+
+def incarnation_folder(topic: str, incarnation: int) -> str:
+    """Where the chains of one incarnation are, ending in a slash."""
+    return f"{_ROOT}{topic}@{incarnation}/"
+
+
+def view_dataset(view: str) -> str:
+    """The dataset that holds the rows of all versions of a view."""
+    return f"views/{view}"
+
+
+def raw_dataset(topic: str) -> str:
+    """The dataset that holds a topic's records as they came."""
+    return f"raw/{topic}"
+
+
+def data_path(dataset: str, day: datetime.date, id: PartitionId, start: int, end: int, nonce: str) -> str:
+    """The name of a span's file in a dataset; day is the one on which the span was opened (UTC)."""
+    return f"{dataset}/dt={day.isoformat()}/{id}-{start}-{end}-{nonce}.parquet"
+
+
+def digest(data: bytes) -> str:
+    """SHA-256, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def encode(value: ChainObject) -> bytes:
+    """Canonical JSON: keys sorted, no spaces, UTF-8; equal values give equal bytes."""
+    return msgspec.json.encode(value, order="sorted")
+
+
+def decode_topic(data: bytes, path: str) -> TopicIncarnation:
+    """Raises ChainError for anything but a topic's incarnation that belongs at this path."""
+    return _decode(data, path, TopicIncarnation)
+
+
+def decode_genesis(data: bytes, path: str) -> Genesis:
+    """Raises ChainError for anything but a genesis that belongs at this path."""
+    return _decode(data, path, Genesis)
+
+
+def decode_link(data: bytes, path: str) -> Link:
+    """Raises ChainError for anything but a link that belongs at this path and whose accounts add up."""
+    link = _decode(data, path, Link)
+    for broken in _broken_sums(link):
+        raise ChainError(f"{path}: {broken}")
+    return link
+
+
+def walk(store: ObjectStore, id: PartitionId) -> tuple[Genesis, Iterator[Link]]:
+    """Genesis, and every link that can be reached from it, in order.
+
+    Raises NotFound where there is no genesis. The iterator raises ChainError at an object that is damaged or does not
+    follow from its predecessor, and StoreUnavailable.
+    """
+    data = store.read(id.genesis_path)
+    genesis = decode_genesis(data, id.genesis_path)
+    return genesis, walk_from(store, id, ChainEnd(genesis.start, digest(data)))
+
+
+def walk_from(store: ObjectStore, id: PartitionId, at: ChainEnd) -> Iterator[Link]:
+    """The links from a place that is known to be on the chain; raises as `walk` does."""
+    listed = [path for path in store.list(id.folder) if path >= id.link_path(at.offset) and path != id.genesis_path]
+    with concurrent.futures.ThreadPoolExecutor(_READ_THREADS) as threads:
+        for first in range(0, len(listed), _READ_AHEAD):
+            chunk = listed[first : first + _READ_AHEAD]
+            for path, data in zip(chunk, threads.map(store.read, chunk), strict=True):
+                if path == id.link_path(at.offset):
+                    link, at = _follow(data, path, at)
+                    yield link
+    # What was linked since the listing, and what a listing may have missed.
+    while True:
+        path = id.link_path(at.offset)
+        try:
+            data = store.read(path)
+        except NotFound:
+            return
+        link, at = _follow(data, path, at)
+        yield link
+
+
+def end_of(links: Iterator[Link], start: ChainEnd) -> ChainEnd:
+    """Where a walk that began at `start` ends."""
+    for link in links:
+        start = ChainEnd(link.end, digest(encode(link)))
+    return start
+
+
+def _follow(data: bytes, path: str, at: ChainEnd) -> tuple[Link, ChainEnd]:
+    link = decode_link(data, path)
+    if link.previous != at.digest:
+        raise ChainError(f"{path}: does not follow from the object before it, one of the two has been altered")
+    return link, ChainEnd(link.end, digest(data))
+
+
+def _decode(data: bytes, path: str, kind: type[_Placed]) -> _Placed:
+    try:
+        value = msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ChainError(f"{path}: not a {kind.__name__} of format 1: {error}") from error
+    if value.path != path:
+        raise ChainError(f"{path}: holds what belongs at {value.path}")
+    if encode(value) != data:
+        raise ChainError(f"{path}: is not in canonical form, something other than Stillwell wrote it")
+    return value
+
+
+def _broken_sums(link: Link) -> Iterator[str]:
+    if link.end <= link.start:
+        yield f"ends at {link.end}, which is not after its start"
+    if link.expired:
+        if link.files or link.views or link.records or link.gaps:
+            yield "is expired, but claims records"
+        return
+    if link.records + link.gaps != link.end - link.start:
+        yield f"{link.records} records + {link.gaps} gaps do not make {link.end - link.start} offsets"
+    if (link.raw.rows if link.raw else 0) != link.records:
+        yield f"the raw archive has {link.raw.rows if link.raw else 0} of {link.records} records"
+    for view in link.views:
+        if view.offsets_with_rows + view.filtered + view.rejected != link.records:
+            yield (
+                f"{view.view} version {view.version}: {view.offsets_with_rows} with rows + {view.filtered} filtered + "
+                f"{view.rejected} rejected do not make {link.records} records"
+            )
+        if (view.file.rows if view.file else 0) != view.rows:
+            in_file = view.file.rows if view.file else 0
+            yield f"{view.view} version {view.version}: its file has {in_file} of {view.rows} rows"
