@@ -230,7 +230,7 @@ def walk(store: ObjectStore, id: PartitionId) -> tuple[Genesis, Iterator[Link]]:
 
 
 def walk_from(store: ObjectStore, id: PartitionId, at: ChainEnd) -> Iterator[Link]:
-    """The links from a place that is known to be on the chain; raises as `walk` does."""
+    """The links from a place that is known to be on the chain, read many at a time; raises as `walk` does."""
     listed = [path for path in store.list(id.folder) if path >= id.link_path(at.offset) and path != id.genesis_path]
     with concurrent.futures.ThreadPoolExecutor(_READ_THREADS) as threads:
         for first in range(0, len(listed), _READ_AHEAD):
@@ -239,7 +239,11 @@ def walk_from(store: ObjectStore, id: PartitionId, at: ChainEnd) -> Iterator[Lin
                 if path == id.link_path(at.offset):
                     link, at = _follow(data, path, at)
                     yield link
-    # What was linked since the listing, and what a listing may have missed.
+    yield from follow(store, id, at)  # what was linked since the listing
+
+
+def follow(store: ObjectStore, id: PartitionId, at: ChainEnd) -> Iterator[Link]:
+    """The links from a place that is known to be on the chain, read one by one: for a short way; raises as `walk`."""
     while True:
         path = id.link_path(at.offset)
         try:
@@ -250,11 +254,9 @@ def walk_from(store: ObjectStore, id: PartitionId, at: ChainEnd) -> Iterator[Lin
         yield link
 
 
-def end_of(links: Iterator[Link], start: ChainEnd) -> ChainEnd:
-    """Where a walk that began at `start` ends."""
-    for link in links:
-        start = ChainEnd(link.end, digest(encode(link)))
-    return start
+def end_at(link: Link) -> ChainEnd:
+    """The place behind a link."""
+    return ChainEnd(link.end, digest(encode(link)))
 
 
 def _follow(data: bytes, path: str, at: ChainEnd) -> tuple[Link, ChainEnd]:

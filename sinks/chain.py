@@ -1,0 +1,137 @@
+"""Writing to the object store and to the commit chain, under every answer that a store can give.
+
+The order that makes a span durable:
+
+    1. its files are created, under names that hold the span's own nonce
+    2. its rows are acknowledged by Redis, its rejects by the dead-letter topic
+    3. its link is created at the chain's end; from here on it exists
+    4. the consumer group's offset is committed
+
+Steps 1 and 2 may come in any order and be repeated; 3 is decided by the store alone, whoever else tries at the same
+time; 4 is a hint. A crash between any two leaves files that no link names, which nobody sees.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol, TypeVar
+
+from stillwell.errors import AlreadyExists, ChainError, NotFound, OutcomeUnknown, StoreUnavailable
+from stillwell.layout import chain
+from stillwell.layout.chain import ChainEnd, ChainObject, Genesis, Link, PartitionId
+from stillwell.storage import ObjectStore
+
+_T = TypeVar("_T")
+
+
+class Objects(Protocol):
+    """The object store, off the event loop."""
+
+    async def call(self, work: Callable[[ObjectStore], _T]) -> _T:
+        """What `work` returns or raises when it is given the store, in a thread."""
+
+
+Pause = Callable[[int, Exception], Awaitable[None]]
+"""Awaited before attempt number n (from 1) is made again, with what went wrong: sleeps, logs, counts."""
+
+
+async def create_object(objects: Objects, pause: Pause, path: str, data: bytes) -> None:
+    """Create an object whose path nobody else can choose (it holds a nonce), until it is certainly there."""
+    attempt = 0
+    while True:
+        try:
+            await objects.call(lambda store: store.create(path, data))
+            return
+        except AlreadyExists:
+            return  # an earlier attempt of ours whose answer was lost
+        except (OutcomeUnknown, StoreUnavailable) as error:
+            attempt += 1
+            await pause(attempt, error)
+
+
+async def settle(objects: Objects, pause: Pause, path: str, data: bytes) -> bytes:
+    """Create an object that others may want to create too; returns what is there in the end, ours or theirs.
+
+    Whatever a create answers, only reading back tells. Nothing there means that our create may still arrive: then the
+    same bytes are sent again.
+    """
+    attempt = 0
+    while True:
+        try:
+            await objects.call(lambda store: store.create(path, data))
+            return data
+        except (AlreadyExists, OutcomeUnknown, StoreUnavailable) as error:
+            doubt = error
+        try:
+            return await objects.call(lambda store: store.read(path))
+        except (NotFound, StoreUnavailable):
+            attempt += 1
+            await pause(attempt, doubt)
+
+
+async def append(objects: Objects, pause: Pause, link: Link) -> ChainEnd | None:
+    """Put a link at its place. Returns the chain's new end, or None when another writer's link has that place.
+
+    Call it only for a link whose start is the chain's end. After None the span is lost: its files are to be discarded,
+    and the chain walked again.
+    """
+    data = chain.encode(link)
+    found = await settle(objects, pause, link.path, data)
+    if chain.decode_link(found, link.path).nonce != link.nonce:
+        return None
+    return ChainEnd(link.end, chain.digest(data))
+
+
+async def agree_on(objects: Objects, pause: Pause, value: ChainObject, path: str) -> bytes:
+    """Propose genesis or a topic's incarnation; returns the bytes that are in force, whoever wrote them."""
+    return await settle(objects, pause, path, chain.encode(value))
+
+
+async def discard(objects: Objects, paths: Iterable[str]) -> None:
+    """Remove files of a span of our own that another writer's link has overtaken; failing to is harmless."""
+    for path in paths:
+        try:
+            await objects.call(lambda store, path=path: store.delete(path))  # type: ignore[misc]
+        except StoreUnavailable:
+            return  # the sweep removes what is left
+
+
+async def find_end(
+    objects: Objects, pause: Pause, id: PartitionId, hint: tuple[int, str] | None
+) -> tuple[Genesis, ChainEnd, Link | None] | None:
+    """Genesis, the chain's end and its last link if it has one; None where there is no genesis yet.
+
+    hint: start and nonce of a link that was on the chain once. If it is there, the walk begins behind it; any other
+    hint is ignored.
+    """
+    attempt = 0
+    while True:
+        try:
+            return await objects.call(lambda store: _find_end(store, id, hint))
+        except NotFound:
+            return None
+        except StoreUnavailable as error:
+            attempt += 1
+            await pause(attempt, error)
+
+
+def _find_end(
+    store: ObjectStore, id: PartitionId, hint: tuple[int, str] | None
+) -> tuple[Genesis, ChainEnd, Link | None]:
+    data = store.read(id.genesis_path)
+    genesis = chain.decode_genesis(data, id.genesis_path)
+    last = _hinted(store, id, hint) if hint else None
+    if last:
+        links = chain.follow(store, id, chain.end_at(last))
+    else:
+        links = chain.walk_from(store, id, ChainEnd(genesis.start, chain.digest(data)))
+    for last in links:
+        pass
+    return genesis, chain.end_at(last) if last else ChainEnd(genesis.start, chain.digest(data)), last
+
+
+def _hinted(store: ObjectStore, id: PartitionId, hint: tuple[int, str]) -> Link | None:
+    start, nonce = hint
+    try:
+        link = chain.decode_link(store.read(id.link_path(start)), id.link_path(start))
+    except (NotFound, ChainError):
+        return None
+    return link if link.nonce == nonce else None

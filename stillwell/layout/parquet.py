@@ -1,0 +1,138 @@
+"""The columns of Parquet files: a dataset for each view, and one for each topic's records as they came.
+
+A view's file:  <key> …  event_timestamp  <feature> …  _sequence  _offset  _timestamp  _row  _op  _version  _topic
+                _partition  _ingested_at
+A raw file:     value  key  headers  _offset  _timestamp  _topic  _partition  _ingested_at
+
+Names that begin with an underscore are Stillwell's; a definition cannot use them. With the incarnation, which is in the
+file's name and in its link, they hold all that a row's stamp is made of, so that Redis can be rebuilt from the files to
+the same bytes.
+"""
+
+import datetime
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stillwell.records import Records, ViewRows
+from stillwell.spec import ViewSpec
+
+UPSERT = "upsert"
+EVENT_TIMESTAMP = "event_timestamp"
+
+_INSTANT = pa.timestamp("us", "UTC")
+_TAIL = (
+    pa.field("_op", pa.dictionary(pa.int8(), pa.string()), nullable=False),
+    pa.field("_version", pa.uint16(), nullable=False),
+    pa.field("_topic", pa.dictionary(pa.int8(), pa.string()), nullable=False),
+    pa.field("_partition", pa.uint32(), nullable=False),
+    pa.field("_ingested_at", _INSTANT, nullable=False),
+)
+
+RAW_SCHEMA = pa.schema(
+    [
+        pa.field("value", pa.large_binary()),
+        pa.field("key", pa.binary()),
+        pa.field(
+            "headers", pa.list_(pa.struct([pa.field("name", pa.string(), nullable=False), ("value", pa.binary())]))
+        ),
+        pa.field("_offset", pa.int64(), nullable=False),
+        pa.field("_timestamp", pa.int64(), nullable=False),
+        *_TAIL[2:],
+    ]
+)
+
+
+def view_schema(view: ViewSpec) -> pa.Schema:
+    """The columns of a view's files, in order."""
+    return pa.schema(
+        [
+            *(pa.field(key.name, key.type.arrow, nullable=False) for key in view.entity.keys),
+            pa.field(EVENT_TIMESTAMP, _INSTANT, nullable=False),
+            *(pa.field(feature.name, feature.type.arrow, nullable=feature.nullable) for feature in view.features),
+            pa.field("_sequence", pa.int64()),
+            pa.field("_offset", pa.int64(), nullable=False),
+            pa.field("_timestamp", pa.int64(), nullable=False),
+            pa.field("_row", pa.uint32(), nullable=False),
+            *_TAIL,
+        ]
+    )
+
+
+def view_table(rows: ViewRows, schema: pa.Schema, topic: str, partition: int, at: datetime.datetime) -> pa.Table:
+    """The rows of one batch as a table of `view_schema`; at is when they were taken in."""
+    count = rows.frame.height
+    arrow = rows.frame.to_arrow()
+    columns = [_as_field(arrow.column(name), field) for name, field in zip(arrow.column_names, schema, strict=False)]
+    version = _repeated(rows.version, count, pa.uint16())
+    return pa.Table.from_arrays(
+        [*columns, _constant(UPSERT, count), version, *_where_from(topic, partition, at, count)], schema=schema
+    )
+
+
+def raw_table(records: Records, at: datetime.datetime) -> pa.Table:
+    """A batch of records as they came."""
+    count = len(records)
+    return pa.Table.from_arrays(
+        [
+            pa.array(records.values, pa.large_binary()),
+            pa.array(records.keys, pa.binary()),
+            _headers(records),
+            pa.array(records.offsets),
+            pa.array(records.timestamps),
+            *_where_from(records.topic, records.partition, at, count),
+        ],
+        schema=RAW_SCHEMA,
+    )
+
+
+def frame_of(table: pa.Table) -> pl.DataFrame:
+    """Back from a view's file to the frame that it was made of (see `ViewRows.frame`), for writing it to Redis anew."""
+    kept = [name for name in table.column_names if name not in {field.name for field in _TAIL}]
+    frame = pl.from_arrow(table.select(kept))
+    assert isinstance(frame, pl.DataFrame)  # a table gives a frame, a single array would give a series
+    return frame
+
+
+def read_table(data: bytes) -> pa.Table:
+    """All rows of a file's bytes. Raises pyarrow.ArrowInvalid for bytes that are no Parquet file."""
+    return pq.read_table(pa.BufferReader(data))
+
+
+def event_time_range(table: pa.Table) -> tuple[int, int]:
+    """The least and the greatest event time of a table that has rows, in microseconds since the epoch."""
+    times = table.column(EVENT_TIMESTAMP).cast(pa.int64()).to_numpy()
+    return int(times.min()), int(times.max())
+
+
+def _as_field(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    # Polars hands strings over in its own view layout.
+    return column if column.type == field.type else column.cast(field.type)
+
+
+def _headers(records: Records) -> pa.Array:
+    field = RAW_SCHEMA.field("headers").type
+    if not any(records.headers):
+        return pa.nulls(len(records), field)
+    return pa.array(
+        [[{"name": name, "value": value} for name, value in headers] or None for headers in records.headers], field
+    )
+
+
+def _where_from(topic: str, partition: int, at: datetime.datetime, count: int) -> list[pa.Array]:
+    instant = int(at.timestamp() * 1_000_000)
+    return [
+        _constant(topic, count),
+        _repeated(partition, count, pa.uint32()),
+        pa.array(np.full(count, instant, np.int64)).cast(_INSTANT),
+    ]
+
+
+def _constant(text: str, count: int) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(np.zeros(count, np.int8), [text])
+
+
+def _repeated(number: int, count: int, kind: pa.DataType) -> pa.Array:
+    return pa.array(np.full(count, number, kind.to_pandas_dtype()))

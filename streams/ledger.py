@@ -1,0 +1,90 @@
+"""The account of one partition during one assignment: what was taken in, what each sink holds, what may be linked.
+
+Pure: no clock, no I/O. Offsets only ever grow:
+
+    linked  ≤  durable = least of the sinks' prefixes  ≤  position
+    linked  ≤  end of each closed span                 ≤  position
+"""
+
+import dataclasses
+import heapq
+from collections import deque
+from collections.abc import Iterable
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Span:
+    """The offsets [start, end)."""
+
+    start: int
+    end: int
+
+
+class _Prefix:
+    """The end of the contiguous run of offsets that one sink has acknowledged, in whatever order it did."""
+
+    def __init__(self, start: int) -> None:
+        self.end = start
+        self._later: list[tuple[int, int]] = []
+
+    def add(self, span: Span) -> None:
+        heapq.heappush(self._later, (span.start, span.end))
+        while self._later and self._later[0][0] <= self.end:
+            self.end = max(self.end, heapq.heappop(self._later)[1])
+
+
+class Ledger:
+    """Begins at the chain's end. Every method raises ValueError for a call that breaks the order above."""
+
+    def __init__(self, start: int, sinks: Iterable[str]) -> None:
+        self.position = start
+        self.linked = start
+        self._acknowledged = {sink: _Prefix(start) for sink in sinks}
+        self._closed: deque[Span] = deque()
+        self._last_closed = start
+
+    def take(self, span: Span) -> None:
+        """A batch was taken in. It must begin where the last one ended."""
+        if span.start != self.position or span.end <= span.start:
+            raise ValueError(f"a batch {span} does not continue position {self.position}")
+        self.position = span.end
+
+    def acknowledge(self, sink: str, span: Span) -> None:
+        """A sink holds everything of these offsets that it should."""
+        if span.end > self.position:
+            raise ValueError(f"{sink} acknowledges {span}, beyond position {self.position}")
+        self._acknowledged[sink].add(span)
+
+    def acknowledged(self, sink: str) -> int:
+        """The first offset that the sink may not hold yet."""
+        return self._acknowledged[sink].end
+
+    @property
+    def durable(self) -> int:
+        """The first offset that some sink may not hold yet."""
+        return min(prefix.end for prefix in self._acknowledged.values())
+
+    @property
+    def open_offsets(self) -> int:
+        """How many offsets were taken in since the last span was closed."""
+        return self.position - self._last_closed
+
+    def close(self) -> Span:
+        """Close the open span at the position; the next batch begins another."""
+        if not self.open_offsets:
+            raise ValueError(f"nothing was taken in since offset {self._last_closed}")
+        span = Span(self._last_closed, self.position)
+        self._last_closed = span.end
+        self._closed.append(span)
+        return span
+
+    def linkable(self) -> Span | None:
+        """The oldest closed span, if every sink holds all of it."""
+        return self._closed[0] if self._closed and self._closed[0].end <= self.durable else None
+
+    def link(self, span: Span) -> None:
+        """The span's link is on the chain."""
+        if self.linkable() != span or span.start != self.linked:
+            raise ValueError(f"{span} is not the next span to be linked, which is {self.linkable()}")
+        self._closed.popleft()
+        self.linked = span.end
