@@ -11,6 +11,7 @@ Steps 1 and 2 may come in any order and be repeated; 3 is decided by the store a
 time; 4 is a hint. A crash between any two leaves files that no link names, which nobody sees.
 """
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol, TypeVar
 
@@ -119,13 +120,10 @@ def _find_end(
     data = store.read(id.genesis_path)
     genesis = chain.decode_genesis(data, id.genesis_path)
     last = _hinted(store, id, hint) if hint else None
-    if last:
-        links = chain.follow(store, id, chain.end_at(last))
-    else:
-        links = chain.walk_from(store, id, ChainEnd(genesis.start, chain.digest(data)))
-    for last in links:
-        pass
-    return genesis, chain.end_at(last) if last else ChainEnd(genesis.start, chain.digest(data)), last
+    first = ChainEnd(genesis.start, chain.digest(data))
+    links = chain.follow(store, id, chain.end_at(last)) if last else chain.walk_from(store, id, first)
+    last = next(iter(deque(links, maxlen=1)), last)
+    return genesis, chain.end_at(last) if last else first, last
 
 
 def _hinted(store: ObjectStore, id: PartitionId, hint: tuple[int, str]) -> Link | None:

@@ -64,17 +64,12 @@ class Ledger:
         """The first offset that some sink may not hold yet."""
         return min(prefix.end for prefix in self._acknowledged.values())
 
-    @property
-    def open_offsets(self) -> int:
-        """How many offsets were taken in since the last span was closed."""
-        return self.position - self._last_closed
-
-    def close(self) -> Span:
-        """Close the open span at the position; the next batch begins another."""
-        if not self.open_offsets:
-            raise ValueError(f"nothing was taken in since offset {self._last_closed}")
-        span = Span(self._last_closed, self.position)
-        self._last_closed = span.end
+    def close(self, end: int) -> Span:
+        """Close the open span at an offset up to which the archive has come; the next offset begins another."""
+        if not self._last_closed < end <= self.position:
+            raise ValueError(f"a span {self._last_closed}→{end} is empty or beyond position {self.position}")
+        span = Span(self._last_closed, end)
+        self._last_closed = end
         self._closed.append(span)
         return span
 

@@ -9,14 +9,16 @@ file's name and in its link, they hold all that a row's stamp is made of, so tha
 the same bytes.
 """
 
+import dataclasses
 import datetime
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stillwell.records import Records, ViewRows
+from stillwell.records import Outcome, Records, ViewRows
 from stillwell.spec import ViewSpec
 
 UPSERT = "upsert"
@@ -94,6 +96,54 @@ def frame_of(table: pa.Table) -> pl.DataFrame:
     frame = pl.from_arrow(table.select(kept))
     assert isinstance(frame, pl.DataFrame)  # a table gives a frame, a single array would give a series
     return frame
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ViewTable:
+    """The rows of one batch in one version of a view, and the account of its records (see `ViewRows`)."""
+
+    view: str
+    version: int
+    table: pa.Table
+    offsets_with_rows: int
+    filtered: int
+    rejected: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BatchTables:
+    """One batch as it goes to rest: the offsets [start, end), its records as they came, its rows view by view."""
+
+    start: int
+    end: int
+    raw: pa.Table
+    views: tuple[ViewTable, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the tables take."""
+        return int(self.raw.nbytes) + sum(int(view.table.nbytes) for view in self.views)
+
+
+def batch_tables(outcome: Outcome, schemas: Sequence[pa.Schema], at: datetime.datetime) -> BatchTables:
+    """A batch's tables; schemas are those of the pipeline's views, in its order; at is when the batch was taken in."""
+    records = outcome.records
+    return BatchTables(
+        start=records.start,
+        end=records.end,
+        raw=raw_table(records, at),
+        views=tuple(
+            ViewTable(
+                view=rows.view,
+                version=rows.version,
+                table=view_table(rows, schema, records.topic, records.partition, at),
+                offsets_with_rows=rows.offsets_with_rows,
+                filtered=rows.filtered,
+                rejected=rows.rejected,
+            )
+            for rows, schema in zip(outcome.rows, schemas, strict=True)
+        ),
+    )
 
 
 def read_table(data: bytes) -> pa.Table:

@@ -1,0 +1,235 @@
+"""One partition's offline side: its files, and its place on the commit chain.
+
+A span is filled batch by batch (`SpanFiles.add`), closed and created as files (`upload`), and linked in its turn
+(`PartitionArchive.link`). Spans may be filled and uploaded ahead; links are made strictly one after another.
+"""
+
+import asyncio
+import dataclasses
+import datetime
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from sinks import chain as writing
+from sinks.chain import Objects, Pause
+from sinks.parquet import ParquetEncoder
+from stillwell.layout import chain
+from stillwell.layout.chain import ChainEnd, DataFile, Genesis, Link, PartitionId, ViewAccount
+from stillwell.layout.parquet import RAW_SCHEMA, BatchTables, ViewTable, event_time_range, view_schema
+from stillwell.spec import ViewSpec
+
+Now = Callable[[], datetime.datetime]
+
+
+class _ViewFile:
+    """A view's file in the making, and the account of its records so far."""
+
+    def __init__(self, view: ViewSpec) -> None:
+        self.view = view
+        self.encoder = ParquetEncoder(view_schema(view))
+        self.offsets_with_rows = self.filtered = self.rejected = 0
+        self._event_times: tuple[int, int] | None = None
+
+    def add(self, rows: ViewTable) -> None:
+        self.offsets_with_rows += rows.offsets_with_rows
+        self.filtered += rows.filtered
+        self.rejected += rows.rejected
+        if rows.table.num_rows:
+            first, last = event_time_range(rows.table)
+            known = self._event_times or (first, last)
+            self._event_times = min(first, known[0]), max(last, known[1])
+            self.encoder.add(rows.table)
+
+    def account(self, file: DataFile | None) -> ViewAccount:
+        if file and self._event_times:
+            first, last = self._event_times
+            file = msgspec.structs.replace(file, first_event_time=first, last_event_time=last)
+        return ViewAccount(
+            view=self.view.name,
+            version=self.view.version,
+            offsets_with_rows=self.offsets_with_rows,
+            filtered=self.filtered,
+            rejected=self.rejected,
+            rows=self.encoder.rows,
+            file=file,
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UploadedSpan:
+    """A span whose files are all in the store, ready to be linked when its turn comes."""
+
+    start: int
+    end: int
+    nonce: str
+    opened_at: datetime.datetime
+    records: int
+    raw: DataFile | None
+    views: tuple[ViewAccount, ...]
+
+    @property
+    def paths(self) -> Iterator[str]:
+        """Where its files are."""
+        if self.raw:
+            yield self.raw.path
+        yield from (account.file.path for account in self.views if account.file)
+
+
+class SpanFiles:
+    """A span being filled. `add` from one thread at a time."""
+
+    def __init__(self, id: PartitionId, start: int, views: Sequence[ViewSpec], opened_at: datetime.datetime) -> None:
+        self.start = self.end = start
+        self.opened_at = opened_at
+        self._id = id
+        self._nonce = secrets.token_hex(16)
+        self._raw = ParquetEncoder(RAW_SCHEMA)
+        self._views = [_ViewFile(view) for view in views]
+        self._size_of_upload = 0
+
+    @property
+    def records(self) -> int:
+        """How many records it holds."""
+        return self._raw.rows
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self._size_of_upload or self._raw.nbytes + sum(view.encoder.nbytes for view in self._views)
+
+    def add(self, batch: BatchTables) -> None:
+        """Take a batch that begins where the span ends. Blocks while it compresses."""
+        if batch.start != self.end:
+            raise ValueError(f"a batch from {batch.start} does not continue a span that ends at {self.end}")
+        self.end = batch.end
+        if batch.raw.num_rows:
+            self._raw.add(batch.raw)
+        for file, rows in zip(self._views, batch.views, strict=True):
+            file.add(rows)
+
+    async def upload(self, objects: Objects, pause: Pause) -> UploadedSpan:
+        """Create all files, side by side, however long it takes; the span takes no more batches."""
+        raw, *of_views = await asyncio.gather(
+            self._create(objects, pause, chain.raw_dataset(self._id.topic), self._raw),
+            *(self._create(objects, pause, chain.view_dataset(file.view.name), file.encoder) for file in self._views),
+        )
+        return UploadedSpan(
+            start=self.start,
+            end=self.end,
+            nonce=self._nonce,
+            opened_at=self.opened_at,
+            records=self.records,
+            raw=raw,
+            views=tuple(file.account(created) for file, created in zip(self._views, of_views, strict=True)),
+        )
+
+    async def _create(self, objects: Objects, pause: Pause, dataset: str, encoder: ParquetEncoder) -> DataFile | None:
+        if not encoder.rows:
+            return None
+        path = chain.data_path(dataset, self.opened_at.date(), self._id, self.start, self.end, self._nonce)
+        data, sha256 = await objects.call(lambda _: _finish(encoder))
+        self._size_of_upload += len(data)
+        await writing.create_object(objects, pause, path, data)
+        return DataFile(path=path, size=len(data), sha256=sha256, rows=encoder.rows)
+
+
+class PartitionArchive:
+    """One partition's chain, as one writer sees it during one assignment."""
+
+    def __init__(
+        self, objects: Objects, pause: Pause, id: PartitionId, views: Sequence[ViewSpec], now: Now, writer: str
+    ) -> None:
+        self.id = id
+        self._objects = objects
+        self._pause = pause
+        self._views = tuple(views)
+        self._now = now
+        self._writer = writer
+        self._end: ChainEnd | None = None
+
+    async def find_end(self, hint: tuple[int, str] | None) -> tuple[Genesis, Link | None] | None:
+        """Walk to the chain's end; genesis and the last link, or None where there is no genesis yet."""
+        found = await writing.find_end(self._objects, self._pause, self.id, hint)
+        if found is None:
+            return None
+        genesis, self._end, last = found
+        return genesis, last
+
+    async def begin(self, start: int, topic_id: str) -> None:
+        """Propose genesis; whoever wins, `find_end` finds it next."""
+        genesis = Genesis(created_at=self._now(), id=self.id, start=start, topic_id=topic_id)
+        await writing.agree_on(self._objects, self._pause, genesis, genesis.path)
+
+    @property
+    def end(self) -> int:
+        """The offset at which the next link begins. Only after `find_end`."""
+        return self._chain_end.offset
+
+    def open_span(self, start: int) -> SpanFiles:
+        """A span to be filled from an offset on."""
+        return SpanFiles(self.id, start, self._views, self._now())
+
+    async def upload(self, span: SpanFiles) -> UploadedSpan:
+        """Create the span's files, however long it takes."""
+        return await span.upload(self._objects, self._pause)
+
+    async def link(self, span: UploadedSpan, epoch: str, replication_id: str) -> bool:
+        """Put the span on the chain. False: another writer's link has its place; the span's files are removed."""
+        link = Link(
+            created_at=self._now(),
+            id=self.id,
+            start=span.start,
+            end=span.end,
+            nonce=span.nonce,
+            previous=self._chain_end.digest,
+            records=span.records,
+            gaps=span.end - span.start - span.records,
+            raw=span.raw,
+            views=span.views,
+            epoch=epoch,
+            replication_id=replication_id,
+            opened_at=span.opened_at,
+            writer=self._writer,
+        )
+        if await self._append(link):
+            return True
+        await writing.discard(self._objects, span.paths)
+        return False
+
+    async def expire(self, until: int) -> bool:
+        """Cover the offsets that retention took, from the chain's end on. False: another writer was faster."""
+        now = self._now()
+        return await self._append(
+            Link(
+                created_at=now,
+                id=self.id,
+                start=self._chain_end.offset,
+                end=until,
+                nonce=secrets.token_hex(16),
+                previous=self._chain_end.digest,
+                expired=True,
+                opened_at=now,
+                writer=self._writer,
+            )
+        )
+
+    @property
+    def _chain_end(self) -> ChainEnd:
+        if self._end is None:
+            raise RuntimeError("the chain's end is not known before find_end")
+        return self._end
+
+    async def _append(self, link: Link) -> bool:
+        if link.start != self._chain_end.offset:
+            raise ValueError(f"link {link.start}→{link.end} does not begin at the chain's end {self._chain_end.offset}")
+        end = await writing.append(self._objects, self._pause, link)
+        if end:
+            self._end = end
+        return end is not None
+
+
+def _finish(encoder: ParquetEncoder) -> tuple[bytes, str]:
+    data = encoder.finish()
+    return data, chain.digest(data)
