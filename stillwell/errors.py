@@ -10,6 +10,7 @@ StillwellError
 │   ├── NotFound           there is no such object
 │   └── StoreNotReady      the store answers, but may have lost data: refuse to read or write until `stillwell rebuild`
 ├── ChainError             the commit chain cannot be read as it should be: names the object and what is wrong with it
+├── LocalStackError        a part of the embedded stack could not be fetched, started or reached: says what to do
 ├── FormatError            stored bytes are of a format or layout that this version cannot read
 └── PartitionStopped       a partition must not go on until a person has decided: says what to run
 """
@@ -20,7 +21,10 @@ class StillwellError(Exception):
 
 
 class DefinitionError(StillwellError):
-    """A definition is wrong. The message names file, class, field and the fix."""
+    """Definitions are wrong. Each argument is one mistake, whose message names file, class, field and the fix."""
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
 
 
 class SettingsError(StillwellError):
@@ -53,6 +57,10 @@ class StoreNotReady(StoreError):
 
 class ChainError(StillwellError):
     """The commit chain cannot be read as it should be. The message names the object and what is wrong with it."""
+
+
+class LocalStackError(StillwellError):
+    """A part of the embedded stack could not be fetched, started or reached. The message says what to do."""
 
 
 class FormatError(StillwellError):

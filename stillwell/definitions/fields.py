@@ -1,0 +1,127 @@
+"""The fields that a class body declares, read from its annotations."""
+
+import dataclasses
+import inspect
+import sys
+import types
+from collections.abc import Collection, Iterator
+from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
+
+import polars as pl
+
+from stillwell.definitions.columns import Field
+from stillwell.definitions.mistakes import Mistakes, did_you_mean
+from stillwell.definitions.names import doubles, name_problem
+from stillwell.types import FIELD_TYPES, FieldType
+
+F = TypeVar("F", bound=Field[Any])
+
+_TYPES = {kind.polars: kind for kind in FIELD_TYPES.values()}
+_SUGGESTIONS = {bool: "Bool", int: "Int64", float: "Float64", str: "String", bytes: "Bytes"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Declared(Generic[F]):
+    """One field: its name, what type it has, whether it may be null, and the descriptor that stands on the class."""
+
+    name: str
+    type: FieldType
+    nullable: bool
+    field: F
+
+
+def declared_fields(cls: type, kind: type[F], mistakes: Mistakes) -> list[Declared[F]]:
+    """The fields of a class body in order; puts a descriptor on the class for each that has none.
+
+    Whatever is not of this kind is noted as a mistake, but names with a leading underscore: those are helpers of the
+    body.
+    """
+    fields = []
+    for name, annotation in inspect.get_annotations(cls).items():
+        if problem := name_problem(name):
+            mistakes.add(problem, field=name)
+        elif (parsed := _parse(cls, name, annotation, kind, mistakes)) is not None:
+            fields.append(Declared(name, *parsed, _descriptor(cls, name, kind, mistakes)))
+    for name in _without_type(cls, mistakes_of=kind):
+        mistakes.add(f"has no type; write `{name}: {kind.__name__}[…] = …`", field=name)
+    for first, second in doubles([field.name for field in fields]):
+        mistakes.add(f"differs from {first} by case alone, which SQL engines do not see; rename one", field=second)
+    return fields
+
+
+def _without_type(cls: type, *, mistakes_of: type[Field[Any]]) -> Iterator[str]:
+    annotated = inspect.get_annotations(cls)
+    return (name for name, value in vars(cls).items() if isinstance(value, Field) and name not in annotated)
+
+
+def _descriptor(cls: type, name: str, kind: type[F], mistakes: Mistakes) -> F:
+    """The field's own descriptor, made by `col(…)` or `feature(…)`, or else a new one, put in its place."""
+    given = vars(cls).get(name)
+    if isinstance(given, kind):
+        return given
+    if given is not None:
+        mistakes.add(f"is set to {given!r}; use {kind.__name__.lower()}(…)", field=name)
+    made = kind()
+    made.__set_name__(cls, name)
+    setattr(cls, name, made)
+    return made
+
+
+def _parse(
+    cls: type, name: str, annotation: object, kind: type[Field[Any]], mistakes: Mistakes
+) -> tuple[FieldType, bool] | None:
+    """The type and nullability that `Col[Float32 | None]` says; None, and a mistake, where it says neither."""
+    example = f"write `{name}: {kind.__name__}[String]`"
+    if isinstance(annotation, str):
+        try:
+            annotation = eval(annotation, vars(sys.modules[cls.__module__]), dict(vars(cls)))
+        except NameError as error:
+            near = did_you_mean(error.name or "", [*FIELD_TYPES, kind.__name__])
+            mistakes.add(f"has an annotation that cannot be read: {error}{near}", field=name)
+            return None
+        except Exception as error:
+            mistakes.add(f"has an annotation that cannot be read: {error}; {example}", field=name)
+            return None
+    if get_origin(annotation) is not kind:
+        mistakes.add(f"is annotated {_shown(annotation)}; {example}", field=name)
+        return None
+    (inner,) = get_args(annotation)
+    members = _members(inner)
+    nullable = type(None) in members
+    members.discard(type(None))
+    if len(members) != 1:
+        mistakes.add(f"has several types, {_shown(inner)}; choose one, with `| None` where it may be null", field=name)
+        return None
+    (member,) = members
+    field_type = _field_type(member)
+    if field_type is None:
+        better = _SUGGESTIONS.get(member) if isinstance(member, type) else None
+        fix = f"use {better}" if better else f"use one of {', '.join(FIELD_TYPES)} from stillwell"
+        mistakes.add(f"has the type {_shown(member)}, which says no width; {fix}", field=name)
+        return None
+    return field_type, nullable
+
+
+def _members(annotation: object) -> set[object]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return set(get_args(annotation))
+    return {annotation}
+
+
+def _field_type(annotation: object) -> FieldType | None:
+    if get_origin(annotation) is not Annotated:
+        return None
+    declared = (extra for extra in get_args(annotation)[1:] if isinstance(extra, pl.DataType))
+    return next((_TYPES[dtype] for dtype in declared if dtype in _TYPES), None)
+
+
+def _shown(annotation: object) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+
+
+def refuse_strangers(cls: type, known: Collection[str], fix: str, mistakes: Mistakes) -> None:
+    """Note every public attribute of a class body that is no field of it."""
+    fields = inspect.get_annotations(cls)
+    for name, value in vars(cls).items():
+        if not (name.startswith("_") or name in fields or name in known or isinstance(value, Field)):
+            mistakes.add(f"is no field; {fix}", field=name)

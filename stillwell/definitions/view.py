@@ -1,0 +1,149 @@
+"""Views: features of one entity, computed from one topic."""
+
+import datetime
+from collections.abc import Mapping
+from typing import Any, ClassVar, Required, TypedDict, Unpack
+
+import polars as pl
+
+from stillwell.definitions.columns import Feature
+from stillwell.definitions.entity import Entity
+from stillwell.definitions.expressions import expression_problem
+from stillwell.definitions.fields import Declared, declared_fields, refuse_strangers
+from stillwell.definitions.mistakes import Mistakes, did_you_mean
+from stillwell.definitions.names import doubles
+from stillwell.definitions.rows import RowsMethod
+from stillwell.definitions.topic import Topic
+from stillwell.definitions.words import check_class, check_words, description_of
+from stillwell.spec import EntitySpec, FeatureSpec, TopicSpec, ViewSpec
+from stillwell.types import BOOL
+
+MAX_VERSION = 65_535
+"""A version is two bytes of a row's stamp."""
+
+
+class ViewWords(TypedDict, total=False):
+    """What may follow `View` in the class statement."""
+
+    source: Required[type[Topic]]
+    entity: Required[type[Entity]]
+    ttl: Required[datetime.timedelta]
+    keys: Mapping[str, pl.Expr]
+    where: pl.Expr
+    version: int
+
+
+class View:
+    """Features of one entity, computed from one topic: of each entity the newest row counts.
+
+        class AirportDepartures(View, source=Departure, entity=Airport, keys={"airport": Departure.origin},
+                                where=~Departure.cancelled, ttl=timedelta(hours=6)):
+            late: Feature[Bool] = feature((Departure.delay > 15).fill_null(False), description="over 15 min")
+
+    keys gives an expression for each key of the entity; where tells which events count (null is no); ttl how long
+    after its event time a row counts as current (zero: for ever); version is raised when what the view computes is
+    meant to change. A view with a `@rows` function has neither keys nor expressions: the function gives both.
+    """
+
+    spec: ClassVar[ViewSpec]
+
+    def __init_subclass__(cls, **words: Unpack[ViewWords]) -> None:
+        """Read the class statement. Raises DefinitionError with every mistake in it."""
+        mistakes = Mistakes(cls)
+        check_class(cls, View, mistakes)
+        complete = check_words(words, ViewWords, mistakes)
+        features = declared_fields(cls, Feature, mistakes)
+        makers = {name: value for name, value in vars(cls).items() if isinstance(value, RowsMethod)}
+        refuse_strangers(
+            cls, makers, "write @rows above a function that makes rows, _ before a helper's name", mistakes
+        )
+        if not features:
+            mistakes.add("has no feature; write `<name>: Feature[Float32] = feature(…)`")
+        if len(makers) > 1:
+            mistakes.add(f"has several @rows functions, {' and '.join(makers)}; keep one")
+        if complete:
+            _check_statement(words, mistakes)
+        mistakes.check()
+        maker = next(iter(makers.values()), None)
+        cls.spec = _spec(cls, words, features, maker, mistakes)
+        mistakes.check()
+
+
+def _spec(
+    cls: type, words: ViewWords, features: list[Declared[Feature[Any]]], maker: RowsMethod | None, mistakes: Mistakes
+) -> ViewSpec:
+    source, entity = words["source"].spec, words["entity"].spec
+    for key, name in doubles([*(key.name for key in entity.keys), *(feature.name for feature in features)]):
+        mistakes.add(f"has the name of {entity.name}'s key {key}; rename the feature", field=name)
+    for declared in features:
+        _check_feature(declared, source, maker, mistakes)
+    where = words.get("where")
+    if where is not None and (problem := expression_problem(where, source, BOOL)):
+        mistakes.add(f"has a where that {problem}")
+    return ViewSpec(
+        name=cls.__name__,
+        version=words.get("version", 1),
+        entity=entity,
+        source=source,
+        ttl=words["ttl"],
+        features=tuple(
+            FeatureSpec(
+                name=declared.name,
+                type=declared.type,
+                nullable=declared.nullable,
+                expression=declared.field.expression,
+                description=declared.field.description,
+            )
+            for declared in features
+        ),
+        keys=_keys(words, source, entity, maker, mistakes),
+        where=where,
+        rows=maker.function if maker else None,
+        description=description_of(cls),
+    )
+
+
+def _check_statement(words: ViewWords, mistakes: Mistakes) -> None:
+    for word, base in (("source", Topic), ("entity", Entity)):
+        given = words[word]  # type: ignore[literal-required]
+        if not (isinstance(given, type) and issubclass(given, base) and given is not base):
+            mistakes.add(f"has {word}={given!r}; give a class that derives from {base.__name__}")
+    ttl = words["ttl"]
+    if not isinstance(ttl, datetime.timedelta):
+        mistakes.add(f"has ttl={ttl!r}; write timedelta(hours=…)")
+    elif ttl < datetime.timedelta(0):
+        mistakes.add(f"has ttl={ttl!r}, which is negative; use timedelta(0) for rows that count for ever")
+    version = words.get("version", 1)
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= MAX_VERSION:
+        mistakes.add(f"has version={version!r}; use an integer from 1 to {MAX_VERSION}")
+
+
+def _check_feature(
+    declared: Declared[Feature[Any]], source: TopicSpec, maker: RowsMethod | None, mistakes: Mistakes
+) -> None:
+    expression = declared.field.expression
+    if maker is None and expression is None:
+        mistakes.add("has no expression; write `= feature(…)`", field=declared.name)
+    elif maker is not None and expression is not None:
+        mistakes.add("has an expression, but the view has a @rows function; take one of them away", field=declared.name)
+    elif maker is None and (problem := expression_problem(expression, source, declared.type)):
+        mistakes.add(problem, field=declared.name)
+
+
+def _keys(
+    words: ViewWords, source: TopicSpec, entity: EntitySpec, maker: RowsMethod | None, mistakes: Mistakes
+) -> tuple[pl.Expr, ...]:
+    given = words.get("keys", {})
+    if maker is not None:
+        if "keys" in words:
+            mistakes.add("has keys=…, but its @rows function gives the keys; take keys=… away")
+        return ()
+    wanted = {key.name: key.type for key in entity.keys}
+    for name in given.keys() - wanted.keys():
+        mistakes.add(f"maps the key {name!r}, which {entity.name} does not have{did_you_mean(name, wanted)}")
+    for name, key_type in wanted.items():
+        if name not in given:
+            mistakes.add(f'does not map the key {name} of {entity.name}; add keys={{"{name}": {source.name}.…}}')
+        elif problem := expression_problem(given[name], source, key_type):
+            mistakes.add(f"has a key {name!r} that {problem}")
+    return tuple(given[name] for name in wanted if name in given and isinstance(given[name], pl.Expr))
