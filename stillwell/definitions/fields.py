@@ -44,8 +44,10 @@ def declared_fields(cls: type, kind: type[F], mistakes: Mistakes) -> list[Declar
             fields.append(Declared(name, *parsed, _descriptor(cls, name, kind, mistakes)))
     for name in _without_type(cls, mistakes_of=kind):
         mistakes.add(f"has no type; write `{name}: {kind.__name__}[…] = …`", field=name)
-    for first, second in doubles([field.name for field in fields]):
-        mistakes.add(f"differs from {first} by case alone, which SQL engines do not see; rename one", field=second)
+    names = [field.name for field in fields]
+    for first, second in doubles(names):
+        problem = f"differs from {names[first]} by case alone, which SQL engines do not see; rename one"
+        mistakes.add(problem, field=names[second])
     return fields
 
 

@@ -27,8 +27,13 @@ def location(cls: type, field: str | None = None) -> str:
     except (OSError, TypeError):
         return cls.__module__
     line = first + _line_within(lines, field)
-    shown = os.path.relpath(path or cls.__module__)
-    return f"{path if shown.startswith('..') else shown}:{line}"
+    return f"{shown_path(path or cls.__module__)}:{line}"
+
+
+def shown_path(path: str) -> str:
+    """A file as people name it: from the working directory where it lies below that, whole elsewhere."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
 
 
 def _line_within(lines: list[str], field: str | None) -> int:

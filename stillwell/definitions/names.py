@@ -33,10 +33,10 @@ def kafka_name_problem(name: str) -> str | None:
     return None
 
 
-def doubles(names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Pairs of names that are equal but for case, in order: DuckDB, Spark and BigQuery take them for one column."""
-    seen: dict[str, str] = {}
-    for name in names:
-        first = seen.setdefault(name.casefold(), name)
-        if first is not name:
-            yield first, name
+def doubles(names: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Positions (first, other) of names that are equal but for case: DuckDB, Spark and BigQuery take them for one."""
+    seen: dict[str, int] = {}
+    for position, name in enumerate(names):
+        first = seen.setdefault(name.casefold(), position)
+        if first != position:
+            yield first, position

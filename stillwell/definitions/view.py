@@ -11,7 +11,6 @@ from stillwell.definitions.entity import Entity
 from stillwell.definitions.expressions import expression_problem
 from stillwell.definitions.fields import Declared, declared_fields, refuse_strangers
 from stillwell.definitions.mistakes import Mistakes, did_you_mean
-from stillwell.definitions.names import doubles
 from stillwell.definitions.rows import RowsMethod
 from stillwell.definitions.topic import Topic
 from stillwell.definitions.words import check_class, check_words, description_of
@@ -46,6 +45,8 @@ class View:
     """
 
     spec: ClassVar[ViewSpec]
+    _source: ClassVar[type[Topic]]
+    _entity: ClassVar[type[Entity]]
 
     def __init_subclass__(cls, **words: Unpack[ViewWords]) -> None:
         """Read the class statement. Raises DefinitionError with every mistake in it."""
@@ -64,6 +65,7 @@ class View:
         if complete:
             _check_statement(words, mistakes)
         mistakes.check()
+        cls._source, cls._entity = words["source"], words["entity"]
         maker = next(iter(makers.values()), None)
         cls.spec = _spec(cls, words, features, maker, mistakes)
         mistakes.check()
@@ -73,8 +75,10 @@ def _spec(
     cls: type, words: ViewWords, features: list[Declared[Feature[Any]]], maker: RowsMethod | None, mistakes: Mistakes
 ) -> ViewSpec:
     source, entity = words["source"].spec, words["entity"].spec
-    for key, name in doubles([*(key.name for key in entity.keys), *(feature.name for feature in features)]):
-        mistakes.add(f"has the name of {entity.name}'s key {key}; rename the feature", field=name)
+    keys = {key.name.casefold(): key.name for key in entity.keys}
+    for declared in features:
+        if key := keys.get(declared.name.casefold()):
+            mistakes.add(f"has the name of {entity.name}'s key {key}; rename the feature", field=declared.name)
     for declared in features:
         _check_feature(declared, source, maker, mistakes)
     where = words.get("where")
