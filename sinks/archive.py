@@ -9,14 +9,16 @@ import dataclasses
 import datetime
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import msgspec
+import pyarrow as pa
 
 from sinks import chain as writing
 from sinks.chain import Objects, Pause
 from sinks.parquet import ParquetEncoder
 from stillwell.layout import chain
-from stillwell.layout.chain import ChainEnd, DataFile, Genesis, Link, PartitionId, ViewAccount
+from stillwell.layout.chain import ChainEnd, DataFile, Genesis, Link, PartitionId, TopicIncarnation, ViewAccount
 from stillwell.layout.parquet import RAW_SCHEMA, BatchTables, ViewTable, event_time_range, view_schema
 from stillwell.spec import ViewSpec
 
@@ -135,6 +137,44 @@ class SpanFiles:
         return DataFile(path=path, size=len(data), sha256=sha256, rows=encoder.rows)
 
 
+class Archive:
+    """The offline store: raw records, the rows of every view, and the chains that say what is in them."""
+
+    def __init__(self, objects: Objects, pause: Pause, now: Now, writer: str) -> None:
+        """writer: names this process in its links, for people."""
+        self._objects = objects
+        self._pause = pause
+        self._now = now
+        self._writer = writer
+
+    async def incarnation(self, topic: str) -> TopicIncarnation | None:
+        """The newest incarnation of a topic, or None for one that was never read."""
+        return await writing.newest_incarnation(self._objects, self._pause, topic)
+
+    async def open_incarnation(
+        self, topic: str, incarnation: int, topic_id: str, partitions: int, start: Literal["earliest", "latest"]
+    ) -> TopicIncarnation:
+        """Propose an incarnation; returns the one that is in force, whoever proposed it."""
+        proposed = TopicIncarnation(
+            created_at=self._now(),
+            topic=topic,
+            incarnation=incarnation,
+            topic_id=topic_id,
+            partitions=partitions,
+            start=start,
+        )
+        data = await writing.agree_on(self._objects, self._pause, proposed, proposed.path)
+        return chain.decode_topic(data, proposed.path)
+
+    async def has_links(self) -> bool:
+        """Whether any partition was ever linked here."""
+        return await writing.has_links(self._objects, self._pause)
+
+    def partition(self, id: PartitionId, views: Sequence[ViewSpec]) -> "PartitionArchive":
+        """One partition's side of it."""
+        return PartitionArchive(self._objects, self._pause, id, views, self._now, self._writer)
+
+
 class PartitionArchive:
     """One partition's chain, as one writer sees it during one assignment."""
 
@@ -214,6 +254,14 @@ class PartitionArchive:
                 writer=self._writer,
             )
         )
+
+    async def links_since(self, offset: int) -> list[Link]:
+        """The links that hold offsets from this one on, by a whole walk."""
+        return await writing.links_since(self._objects, self._pause, self.id, offset)
+
+    async def read_rows(self, file: DataFile) -> pa.Table:
+        """All rows of a linked file. Raises ChainError when its bytes are not those that were linked."""
+        return await writing.read_rows(self._objects, self._pause, file)
 
     @property
     def _chain_end(self) -> ChainEnd:

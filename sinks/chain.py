@@ -15,9 +15,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol, TypeVar
 
+import pyarrow as pa
+
 from stillwell.errors import AlreadyExists, ChainError, NotFound, OutcomeUnknown, StoreUnavailable
 from stillwell.layout import chain
-from stillwell.layout.chain import ChainEnd, ChainObject, Genesis, Link, PartitionId
+from stillwell.layout.chain import ChainEnd, ChainObject, DataFile, Genesis, Link, PartitionId, TopicIncarnation
+from stillwell.layout.parquet import read_table
 from stillwell.storage import ObjectStore
 
 _T = TypeVar("_T")
@@ -103,12 +106,37 @@ async def find_end(
     hint: start and nonce of a link that was on the chain once. If it is there, the walk begins behind it; any other
     hint is ignored.
     """
+    try:
+        return await _read(objects, pause, lambda store: _find_end(store, id, hint))
+    except NotFound:
+        return None
+
+
+async def links_since(objects: Objects, pause: Pause, id: PartitionId, offset: int) -> list[Link]:
+    """The links of a chain that hold offsets from this one on, in order."""
+    return await _read(objects, pause, lambda store: [link for link in chain.walk(store, id)[1] if link.end > offset])
+
+
+async def newest_incarnation(objects: Objects, pause: Pause, topic: str) -> TopicIncarnation | None:
+    """The incarnation of a topic with the highest number, or None."""
+    return await _read(objects, pause, lambda store: chain.newest_incarnation(store, topic))
+
+
+async def has_links(objects: Objects, pause: Pause) -> bool:
+    """Whether there is any link below this root."""
+    return await _read(objects, pause, chain.has_links)
+
+
+async def read_rows(objects: Objects, pause: Pause, file: DataFile) -> pa.Table:
+    """The rows of a linked file. Raises ChainError when its bytes are not those that were linked."""
+    return await _read(objects, pause, lambda store: read_table(chain.read_file(store, file)))
+
+
+async def _read(objects: Objects, pause: Pause, work: Callable[[ObjectStore], _T]) -> _T:
     attempt = 0
     while True:
         try:
-            return await objects.call(lambda store: _find_end(store, id, hint))
-        except NotFound:
-            return None
+            return await objects.call(work)
         except StoreUnavailable as error:
             attempt += 1
             await pause(attempt, error)

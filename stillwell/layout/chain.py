@@ -15,6 +15,7 @@ import concurrent.futures
 import dataclasses
 import datetime
 import hashlib
+import itertools
 from collections.abc import Iterator
 from typing import Literal, TypeVar
 
@@ -218,6 +219,39 @@ def decode_link(data: bytes, path: str) -> Link:
     return link
 
 
+def newest_incarnation(store: ObjectStore, topic: str) -> TopicIncarnation | None:
+    """The incarnation of a topic with the highest number, or None for a topic that was never read here."""
+    newest = None
+    for number in itertools.count(1):
+        path = f"{incarnation_folder(topic, number)}topic.json"
+        try:
+            newest = decode_topic(store.read(path), path)
+        except NotFound:
+            break
+    return newest
+
+
+def partitions(store: ObjectStore) -> list[PartitionId]:
+    """Every partition that has a chain, in order."""
+    return sorted(_partition_of(path) for path in store.list(_ROOT) if path.endswith("/genesis.json"))
+
+
+def has_links(store: ObjectStore) -> bool:
+    """Whether there is any link below this root."""
+    return any(not path.endswith(("/genesis.json", "/topic.json")) for path in store.list(_ROOT))
+
+
+def read_file(store: ObjectStore, file: DataFile) -> bytes:
+    """The bytes of a linked file. Raises ChainError when they are missing or not those that were linked."""
+    try:
+        data = store.read(file.path)
+    except NotFound as error:
+        raise ChainError(f"{file.path}: is linked, but missing") from error
+    if (len(data), digest(data)) != (file.size, file.sha256):
+        raise ChainError(f"{file.path}: has been altered: its bytes are not those that were linked")
+    return data
+
+
 def walk(store: ObjectStore, id: PartitionId) -> tuple[Genesis, Iterator[Link]]:
     """Genesis, and every link that can be reached from it, in order.
 
@@ -257,6 +291,12 @@ def follow(store: ObjectStore, id: PartitionId, at: ChainEnd) -> Iterator[Link]:
 def end_at(link: Link) -> ChainEnd:
     """The place behind a link."""
     return ChainEnd(link.end, digest(encode(link)))
+
+
+def _partition_of(genesis_path: str) -> PartitionId:
+    incarnation, partition, _ = genesis_path.removeprefix(_ROOT).split("/")
+    topic, _, number = incarnation.rpartition("@")
+    return PartitionId(topic, int(number), int(partition))
 
 
 def _follow(data: bytes, path: str, at: ChainEnd) -> tuple[Link, ChainEnd]:

@@ -1,0 +1,199 @@
+"""What Kafka says of topics and groups, beyond what aiokafka's consumer tells: topic ids, commit metadata."""
+
+import base64
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import (
+    AbstractType,
+    Boolean,
+    CompactArray,
+    CompactString,
+    Int16,
+    Int32,
+    Schema,
+    TaggedFields,
+)
+
+from stillwell.errors import StoreUnavailable
+
+_NO_TOPIC_ID = bytes(16)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TopicFacts:
+    """A topic as the cluster knows it now.
+
+    id: Kafka's own, new each time that a topic is created, in base64 as Kafka's tools print it. partitions: how many.
+    """
+
+    name: str
+    id: str
+    partitions: int
+
+
+class Cluster:
+    """Asks the cluster. Every method raises StoreUnavailable when it does not answer."""
+
+    def __init__(self, connection: Mapping[str, Any]) -> None:
+        """connection: what every aiokafka client needs (bootstrap_servers, security)."""
+        self._client = AIOKafkaClient(**connection)
+        self._admin = AIOKafkaAdminClient(**connection)
+
+    async def start(self) -> None:
+        """Connect."""
+        try:
+            await self._client.bootstrap()
+            await self._admin.start()
+        except (KafkaError, OSError) as error:
+            await self.stop()
+            raise StoreUnavailable(f"Kafka cannot be reached: {error!r}; check STILLWELL_KAFKA_BOOTSTRAP") from error
+
+    async def stop(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+        await self._admin.close()
+
+    async def topics(self, names: Collection[str]) -> dict[str, TopicFacts]:
+        """The named topics that exist."""
+        try:
+            answer = await self._client.send(self._client.get_random_node(), _MetadataRequest(names))
+        except (KafkaError, OSError) as error:
+            raise StoreUnavailable(f"Kafka does not tell of topics {', '.join(names)}: {error!r}") from error
+        found = {}
+        for code, name, topic_id, _, partitions, *_ in answer.topics:
+            if for_code(code) is UnknownTopicOrPartitionError:
+                continue
+            if code or topic_id == _NO_TOPIC_ID:
+                raise StoreUnavailable(f"Kafka does not tell of topic {name}: {for_code(code).__name__}")
+            found[name] = TopicFacts(name, base64.urlsafe_b64encode(topic_id).decode().rstrip("="), len(partitions))
+        return found
+
+    async def committed(self, group: str, partition: TopicPartition) -> tuple[int, str] | None:
+        """The offset that a group has committed for a partition, and the metadata beside it."""
+        try:
+            offsets = await self._admin.list_consumer_group_offsets(group, partitions=[partition])
+        except GroupCoordinatorNotAvailableError as error:
+            raise StoreUnavailable("Kafka's group coordinator is not available yet") from error
+        except (KafkaError, OSError) as error:
+            raise StoreUnavailable(f"Kafka does not tell what group {group} committed: {error!r}") from error
+        found = offsets.get(partition)
+        return (found.offset, found.metadata) if found and found.offset >= 0 else None
+
+    async def create_topic(self, name: str, partitions: int, replication: int, configs: Mapping[str, str]) -> bool:
+        """Create a topic. False if it exists."""
+        topic = NewTopic(name, partitions, replication, topic_configs=dict(configs))
+        try:
+            answer = await self._admin.create_topics([topic])
+        except (KafkaError, OSError) as error:
+            raise StoreUnavailable(f"Kafka cannot create topic {name}: {error!r}") from error
+        for _, code, *message in answer.topic_errors:
+            if for_code(code) is TopicAlreadyExistsError:
+                return False
+            if code:
+                raise StoreUnavailable(f"Kafka refuses to create topic {name}: {for_code(code).__name__} {message}")
+        return True
+
+
+# Metadata (key 3 of the Kafka protocol guide) in version 10, the first that tells topic ids; aiokafka stops at 5.
+# aiokafka carries no types, hence the exemptions.
+
+
+class _Uuid(AbstractType[bytes]):  # type: ignore[misc]
+    @classmethod
+    def encode(cls, value: bytes) -> bytes:
+        return value
+
+    @classmethod
+    def decode(cls, data: Any) -> bytes:
+        return bytes(data.read(16))
+
+    @classmethod
+    def repr(cls, value: bytes) -> str:
+        return value.hex()
+
+
+class _MetadataResponse10(Response):  # type: ignore[misc]
+    API_KEY = 3
+    API_VERSION = 10
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "brokers",
+            CompactArray(
+                ("node_id", Int32),
+                ("host", CompactString("utf-8")),
+                ("port", Int32),
+                ("rack", CompactString("utf-8")),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("cluster_id", CompactString("utf-8")),
+        ("controller_id", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("error_code", Int16),
+                ("name", CompactString("utf-8")),
+                ("topic_id", _Uuid),
+                ("is_internal", Boolean),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("error_code", Int16),
+                        ("partition", Int32),
+                        ("leader", Int32),
+                        ("leader_epoch", Int32),
+                        ("replicas", CompactArray(Int32)),
+                        ("isr", CompactArray(Int32)),
+                        ("offline_replicas", CompactArray(Int32)),
+                        ("tags", TaggedFields),
+                    ),
+                ),
+                ("authorized_operations", Int32),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("cluster_authorized_operations", Int32),
+        ("tags", TaggedFields),
+    )
+
+
+class _MetadataRequest10(RequestStruct):  # type: ignore[misc]
+    FLEXIBLE_VERSION: ClassVar[bool] = True
+    API_KEY = 3
+    API_VERSION = 10
+    RESPONSE_TYPE = _MetadataResponse10
+    SCHEMA = Schema(
+        (
+            "topics",
+            CompactArray(("topic_id", _Uuid), ("name", CompactString("utf-8")), ("tags", TaggedFields)),
+        ),
+        ("allow_auto_topic_creation", Boolean),
+        ("include_cluster_authorized_operations", Boolean),
+        ("include_topic_authorized_operations", Boolean),
+        ("tags", TaggedFields),
+    )
+
+
+class _MetadataRequest(Request[_MetadataRequest10]):  # type: ignore[misc]
+    API_KEY = 3
+
+    def __init__(self, topics: Collection[str]) -> None:
+        self._topics = topics
+
+    def build(self, request_struct_class: type[_MetadataRequest10]) -> _MetadataRequest10:
+        wanted: list[tuple[bytes, str, dict[int, bytes]]] = [(_NO_TOPIC_ID, name, {}) for name in self._topics]
+        return request_struct_class(wanted, False, False, False, {})

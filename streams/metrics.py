@@ -1,0 +1,183 @@
+"""Every metric of the worker, in one list: its name, its labels, and a sentence that says what it tells.
+
+Names and labels are a contract with dashboards and alarms; `docs/reference/metrics.md` is made from this list.
+Counters end in `_total`, times are in seconds, sizes in bytes.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from prometheus_client import generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.core import Metric as PrometheusMetric
+
+_FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_COUNTS = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000)
+
+
+class Stage(enum.StrEnum):
+    """The stages of a batch whose times are measured."""
+
+    PREPARE = "prepare"
+    ONLINE = "online"
+    MARKS = "marks"
+    DEAD_LETTERS = "dead_letters"
+    ARCHIVE = "archive"
+    UPLOAD = "upload"
+    LINK = "link"
+    COMMIT = "commit"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric, and for a histogram the upper bounds of its buckets."""
+
+    kind: Literal["counter", "gauge", "histogram"]
+    name: str
+    meaning: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = _FAST
+
+
+EVENTS = Metric("counter", "stillwell_events_total", "Records taken in from Kafka.", ("topic",))
+EVENT_BYTES = Metric("counter", "stillwell_event_bytes_total", "Bytes of their keys and values.", ("topic",))
+ROWS = Metric("counter", "stillwell_rows_total", "Rows that records gave a view.", ("view",))
+FILTERED = Metric(
+    "counter", "stillwell_filtered_total", "Records that a view's `where` or `@rows` left out.", ("view",)
+)
+REJECTED = Metric(
+    "counter",
+    "stillwell_rejected_total",
+    "Records refused, by reason; view is `*` for all views.",
+    ("topic", "view", "reason"),
+)
+UPSERTS = Metric(
+    "counter",
+    "stillwell_upserts_total",
+    "Rows sent to Redis by what became of them: applied, stale, duplicate, expired.",
+    ("view", "result"),
+)
+CONFLATED = Metric(
+    "counter",
+    "stillwell_conflated_total",
+    "Rows not sent to Redis: the same batch had a newer one of that entity.",
+    ("view",),
+)
+LAG = Metric("gauge", "stillwell_lag_records", "Records behind the last stable offset.", ("topic", "partition"))
+DURABLE_LAG = Metric(
+    "gauge", "stillwell_durable_lag_records", "Offsets taken in that no link covers yet.", ("topic", "partition")
+)
+BATCH = Metric("histogram", "stillwell_batch_records", "Records in one batch.", ("topic",), _COUNTS)
+STAGE = Metric("histogram", "stillwell_stage_seconds", "Time that a batch or span spends in a stage.", ("stage",))
+SERVABLE = Metric(
+    "histogram",
+    "stillwell_servable_seconds",
+    "From the record's timestamp to the acknowledgement of its row by Redis; one observation a row sent.",
+    ("view",),
+)
+BUFFERED = Metric(
+    "gauge", "stillwell_buffered_bytes", "Memory held by records and spans that are not linked.", ("topic",)
+)
+RETRIES = Metric(
+    "counter", "stillwell_sink_retries_total", "Calls to a sink that failed and were made again.", ("sink",)
+)
+WAITING = Metric("gauge", "stillwell_sink_waiting", "Calls that wait for a sink that does not answer.", ("sink",))
+LINKS = Metric("counter", "stillwell_links_total", "Spans put on the chain.", ("topic",))
+LINKED_RECORDS = Metric("counter", "stillwell_linked_records_total", "Records that links cover.", ("topic",))
+OVERTAKEN = Metric(
+    "counter", "stillwell_overtaken_total", "Spans given up because another writer's link was there first.", ("topic",)
+)
+EXPIRED = Metric(
+    "counter",
+    "stillwell_expired_offsets_total",
+    "Offsets that retention took before they were read: lost, alarm.",
+    ("topic",),
+)
+REBALANCES = Metric("counter", "stillwell_rebalances_total", "Times that the group's partitions were shared out anew.")
+ASSIGNED = Metric("gauge", "stillwell_assigned_partitions", "Partitions that this worker holds.", ("topic",))
+STOPPED = Metric(
+    "gauge",
+    "stillwell_stopped_partitions",
+    "Partitions that wait for a person's decision; the log says which command.",
+    ("topic",),
+)
+
+METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+
+
+class Metrics:
+    """The values of one worker's metrics. Use it from the event loop alone: nothing is locked.
+
+    Histograms take whole arrays, since an observation for each row in a call of its own would cost as much as the row.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[Metric, dict[tuple[str, ...], float]] = {metric: {} for metric in METRICS}
+        self._histograms: dict[Metric, dict[tuple[str, ...], _Histogram]] = {metric: {} for metric in METRICS}
+
+    def count(self, metric: Metric, amount: float, *labels: str) -> None:
+        """Add to a counter, or raise or lower a gauge."""
+        values = self._values[metric]
+        values[labels] = values.get(labels, 0.0) + amount
+
+    def set(self, metric: Metric, value: float, *labels: str) -> None:
+        """Set a gauge."""
+        self._values[metric][labels] = value
+
+    def forget(self, metric: Metric, *labels: str) -> None:
+        """Stop showing a gauge, of a partition that was given away."""
+        self._values[metric].pop(labels, None)
+
+    def get(self, metric: Metric, *labels: str) -> float:
+        """The value of a counter or gauge; 0 before it was first used."""
+        return self._values[metric].get(labels, 0.0)
+
+    def observe(self, metric: Metric, values: float | npt.NDArray[np.float64], *labels: str) -> None:
+        """Add one observation, or many, to a histogram."""
+        histograms = self._histograms[metric]
+        if labels not in histograms:
+            histograms[labels] = _Histogram(metric.buckets)
+        histograms[labels].add(np.atleast_1d(values))
+
+    def text(self) -> bytes:
+        """All of them in Prometheus' text format."""
+        return generate_latest(self)
+
+    def collect(self) -> Iterator[PrometheusMetric]:
+        """What `prometheus_client` asks of a collector."""
+        for metric in METRICS:
+            if metric.kind == "histogram":
+                family = HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+                for labels, histogram in self._histograms[metric].items():
+                    family.add_metric(labels, histogram.cumulative(), histogram.sum)
+                yield family
+            else:
+                kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+                values = kind(metric.name, metric.meaning, labels=metric.labels)
+                for labels, value in self._values[metric].items():
+                    values.add_metric(labels, value)
+                yield values
+
+
+class _Histogram:
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = np.array(bounds)
+        self._counts = np.zeros(len(bounds) + 1, np.int64)
+        self.sum = 0.0
+
+    def add(self, values: npt.NDArray[np.float64]) -> None:
+        places = np.searchsorted(self._bounds, values)
+        self._counts += np.bincount(places, minlength=len(self._counts))
+        self.sum += float(values.sum())
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        bounds = [*(str(bound) for bound in self._bounds), "+Inf"]
+        return [(bound, float(count)) for bound, count in zip(bounds, self._counts.cumsum(), strict=True)]
