@@ -1,0 +1,66 @@
+"""What becomes of a batch of records: decode ▸ expectations ▸ event time ▸ for each view where ▸ keys ▸ features.
+
+Pure: no clock, no network, nothing kept between batches. What a record gives depends on that record alone, so that no
+cut of a partition into batches, and no neighbour, changes a row.
+"""
+
+import datetime
+from collections.abc import Sequence
+
+from stillwell.decode import Decoder
+from stillwell.errors import DefinitionError
+from stillwell.records import Outcome, Records, ViewRows
+from stillwell.spec import TopicSpec, ViewSpec
+from stillwell.transform import Transformation
+from stillwell.validate import EventTimes, Expectations
+
+
+class Pipeline:
+    """Everything that is done to the records of one topic. Made by `compile_pipeline`; safe to use from any thread."""
+
+    def __init__(self, topic: TopicSpec, views: tuple[ViewSpec, ...], max_future: datetime.timedelta) -> None:
+        """Raises DefinitionError where topic and views do not go together."""
+        self.topic = topic
+        self.views = views
+        self._decoder = Decoder(topic)
+        self._expectations = Expectations(topic, self._decoder.empty)
+        self._event_times = EventTimes(topic, max_future)
+        self._transformations = tuple(Transformation(view, self._decoder.empty) for view in views)
+
+    def run(self, records: Records) -> Outcome:
+        """Rows for every view, and a reject for every record, or record and view, that gives none by mistake."""
+        decoded = self._decoder.decode(records)
+        met, broken = self._expectations.check(decoded.frame)
+        events, untimely = self._event_times.check(met)
+        rejects = [*decoded.rejects, *broken, *untimely]
+        refused = len(rejects)
+        rows = []
+        for view, transformation in zip(self.views, self._transformations, strict=True):
+            given = transformation.run(events)
+            rejects += given.rejects
+            rows.append(
+                ViewRows(
+                    view=view.name,
+                    version=view.version,
+                    frame=given.frame,
+                    offsets_with_rows=events.height - given.filtered - len(given.rejects),
+                    filtered=given.filtered,
+                    rejected=refused + len(given.rejects),
+                )
+            )
+        rejects.sort(key=lambda reject: reject.offset)
+        return Outcome(records, tuple(rows), tuple(rejects))
+
+
+def compile_pipeline(
+    topic: TopicSpec, views: Sequence[ViewSpec], *, max_future: datetime.timedelta = datetime.timedelta(hours=1)
+) -> Pipeline:
+    """The pipeline of a topic and the views that are computed from it.
+
+    max_future: how far an event time may lie past its record's timestamp before the record is rejected. Raises
+    DefinitionError where a view is not of this topic, or an expression cannot be computed over its columns.
+    """
+    for view in views:
+        if view.source.name != topic.name:
+            raise DefinitionError(f"view {view.name} is computed from {view.source.name}, got the topic {topic.name}")
+    return Pipeline(topic, tuple(views), max_future)

@@ -1,0 +1,241 @@
+"""From a topic's events to the rows of one view: `where` ▸ keys ▸ features."""
+
+import dataclasses
+import datetime
+import itertools
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+import polars as pl
+
+from stillwell.errors import DefinitionError
+from stillwell.evaluate import Failure, describe, evaluate, result_type, without
+from stillwell.records import Reject
+from stillwell.spec import RowsFunction, ViewSpec
+from stillwell.types import STRING, TIMESTAMP, FieldType
+from stillwell.wire import FITS, beyond_years, column, python_values
+
+MAX_ROWS = 65_536
+"""Rows that one event may give: an endless generator must end as a reject, not as a worker without memory."""
+
+_PYTHON_TYPES = (bytes, datetime.datetime)
+"""What a function's rows hold as themselves, and not as text that stands for them."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Transformed:
+    """What a batch of events gives one view.
+
+    frame: rows as `stillwell.records.ViewRows` has them. filtered: how many events were left out by `where`, or gave no
+    rows. rejects: one for each event that could not be used, in offset order.
+    """
+
+    frame: pl.DataFrame
+    filtered: int
+    rejects: tuple[Reject, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Output:
+    """A column that a view computes: a key field of its entity, or a feature."""
+
+    name: str
+    type: FieldType
+    nullable: bool
+    null_reason: str
+
+
+class Transformation:
+    """What one view makes of its topic's events. Made once; holds no state between batches."""
+
+    def __init__(self, view: ViewSpec, empty: pl.DataFrame) -> None:
+        """empty: a frame as the decoder gives it, without rows. Raises DefinitionError for what cannot be computed."""
+        self._view = view.name
+        self._outputs = _outputs(view)
+        self._where = None if view.where is None else view.where.alias("_keeps")
+        self._computation = _computation(view, self._outputs)
+        if view.where is not None and result_type(empty, view.where, f"view {view.name}: where") != pl.Boolean():
+            raise DefinitionError(f"view {view.name}: where must be an expression of Bool: compare a column")
+        for name, expression in self._computation.expressions.items():
+            result_type(empty, expression, f"view {view.name}: {name}")
+
+    def run(self, events: pl.DataFrame) -> Transformed:
+        """events: a frame as the decoder gives it."""
+        rejects: dict[int, Reject] = {}
+        kept = self._kept(events, rejects)
+        filtered = events.height - len(rejects) - kept.height
+        rows, failures, fruitless = self._computation.rows(kept)
+        self._reject_failures(kept, failures, rejects)
+        self._reject_unfit(rows, rejects)
+        if rejects:
+            rows = rows.filter(~rows.get_column("_offset").is_in(list(rejects)))
+        return Transformed(rows, filtered + fruitless, tuple(rejects[offset] for offset in sorted(rejects)))
+
+    def _kept(self, events: pl.DataFrame, rejects: dict[int, Reject]) -> pl.DataFrame:
+        """The events that `where` lets through; null does not."""
+        if self._where is None:
+            return events
+        verdicts, failures = evaluate(events, [self._where, "_offset"])
+        self._reject_failures(events, failures, rejects)
+        return without(events, {failure.position for failure in failures}).filter(verdicts.to_series())
+
+    def _reject_failures(self, events: pl.DataFrame, failures: tuple[Failure, ...], rejects: dict[int, Reject]) -> None:
+        offsets = events.get_column("_offset")
+        for failure in failures:
+            self._reject(offsets[failure.position], "transform", failure.error, rejects)
+
+    def _reject_unfit(self, rows: pl.DataFrame, rejects: dict[int, Reject]) -> None:
+        """Reject the events that gave a null where none may be, or a time that few readers could hold."""
+        offsets = rows.get_column("_offset")
+        for output in self._outputs:
+            values = rows.get_column(output.name)
+            if not output.nullable and values.null_count():
+                error = f"{output.name}: expected {output.type.name}, got null; fill it, or filter such events by where"
+                for offset in offsets.filter(values.is_null()).to_list():
+                    self._reject(offset, output.null_reason, error, rejects)
+            if output.type == TIMESTAMP:
+                error = f"{output.name}: expected a time in the years 1 to 9999, got one beyond"
+                for row in beyond_years(values):
+                    self._reject(offsets[row], "transform", error, rejects)
+
+    def _reject(self, offset: int, reason: str, error: str, rejects: dict[int, Reject]) -> None:
+        rejects.setdefault(offset, Reject(offset, self._view, reason, f"view {self._view}: {error}"))
+
+
+class _Computation(Protocol):
+    """What the two forms of a transformation have in common."""
+
+    @property
+    def expressions(self) -> Mapping[str, pl.Expr]:
+        """The expressions that it evaluates, by the name of their key or feature."""
+
+    def rows(self, events: pl.DataFrame) -> tuple[pl.DataFrame, tuple[Failure, ...], int]:
+        """The rows, the events that raised, and how many events gave no row."""
+
+
+class _Expressions:
+    """One row for each event, by expressions."""
+
+    def __init__(self, view: ViewSpec, outputs: tuple[_Output, ...]) -> None:
+        """Raises DefinitionError where a key or feature has no expression."""
+        expressions = [*view.keys, *(feature.expression for feature in view.features)]
+        if len(expressions) != len(outputs):
+            raise DefinitionError(f"view {view.name}: expected an expression for each key of {view.entity.name}")
+        self.expressions: dict[str, pl.Expr] = {}
+        for output, expression in zip(outputs, expressions, strict=True):
+            if expression is None:
+                raise DefinitionError(f"view {view.name}: {output.name} needs an expression, or the view a function")
+            self.expressions[output.name] = expression
+        keys = len(view.keys)
+        computed = [
+            self.expressions[output.name].cast(output.type.polars, strict=True).alias(output.name) for output in outputs
+        ]
+        event_time, *coordinates = _coordinates(view)
+        ordinal = pl.lit(0, dtype=pl.UInt32()).alias("_row")
+        self._select = [*computed[:keys], event_time, *computed[keys:], *coordinates, ordinal]
+
+    def rows(self, events: pl.DataFrame) -> tuple[pl.DataFrame, tuple[Failure, ...], int]:
+        frame, failures = evaluate(events, self._select)
+        return frame, failures, 0
+
+
+class _Function:
+    """Any number of rows for each event, by a function of the user's."""
+
+    def __init__(self, view: ViewSpec, outputs: tuple[_Output, ...], function: RowsFunction) -> None:
+        self.expressions: dict[str, pl.Expr] = {}
+        self._function = function
+        self._outputs = outputs
+        self._columns = [(f"{view.source.name}.{spec.name}", spec.type) for spec in view.source.columns]
+        self._event = msgspec.defstruct(view.source.name, [spec.name for spec in view.source.columns], frozen=True)
+        # Every field may be null here: the reason for a null is the same whichever way a view computes its rows.
+        self._row = msgspec.defstruct(
+            "Row",
+            [
+                (f"f{number}", FITS[output.type.name] | None, msgspec.field(name=output.name))
+                for number, output in enumerate(outputs)
+            ],
+            kw_only=True,
+            forbid_unknown_fields=True,
+        )
+        self._texts = [number for number, output in enumerate(outputs) if output.type == STRING]
+        self._coordinates = _coordinates(view)
+        key_names = [key.name for key in view.entity.keys]
+        feature_names = [feature.name for feature in view.features]
+        self._order = [*key_names, "event_timestamp", *feature_names, "_sequence", "_offset", "_timestamp", "_row"]
+
+    def rows(self, events: pl.DataFrame) -> tuple[pl.DataFrame, tuple[Failure, ...], int]:
+        sources: list[int] = []
+        ordinals: list[int] = []
+        rows: list[tuple[Any, ...]] = []
+        failures: list[Failure] = []
+        fruitless = 0
+        columns = [python_values(kind, events.get_column(name)) for name, kind in self._columns]
+        for position, values in enumerate(zip(*columns, strict=True)):
+            try:
+                given = self._rows_of(self._event(*values))
+            except MemoryError:
+                raise
+            except Exception as error:
+                failures.append(Failure(position, describe(error)))
+                continue
+            fruitless += not given
+            sources += [position] * len(given)
+            ordinals += range(len(given))
+            rows += given
+        return self._frame(events, sources, ordinals, rows), tuple(failures), fruitless
+
+    def _rows_of(self, event: msgspec.Struct) -> list[tuple[Any, ...]]:
+        """The rows of one event, each with every value fit for its column. Raises whatever the function raises, and
+        ValueError for rows that do not fit."""
+        given = list(itertools.islice(self._function(event), MAX_ROWS + 1))
+        if len(given) > MAX_ROWS:
+            raise ValueError(f"an event gives at most {MAX_ROWS} rows, got more")
+        rows = [msgspec.structs.astuple(msgspec.convert(row, self._row, builtin_types=_PYTHON_TYPES)) for row in given]
+        for number in self._texts:
+            for row in rows:
+                if row[number] is not None:
+                    row[number].encode()  # a lone surrogate raises here, on its own event
+        return rows
+
+    def _frame(
+        self, events: pl.DataFrame, sources: list[int], ordinals: list[int], rows: list[tuple[Any, ...]]
+    ) -> pl.DataFrame:
+        lists = list(zip(*rows, strict=True)) if rows else [()] * len(self._outputs)
+        computed = [
+            column(output.type, values).alias(output.name) for output, values in zip(self._outputs, lists, strict=True)
+        ]
+        coordinates = events.select(self._coordinates)[sources]
+        ordinal = pl.Series("_row", ordinals, dtype=pl.UInt32())
+        return coordinates.hstack([*computed, ordinal]).select(self._order)
+
+
+def _computation(view: ViewSpec, outputs: tuple[_Output, ...]) -> _Computation:
+    return _Expressions(view, outputs) if view.rows is None else _Function(view, outputs, view.rows)
+
+
+def _coordinates(view: ViewSpec) -> list[pl.Expr]:
+    """Where a row stands in the order of versions, but for its ordinal."""
+    topic = view.source
+    sequence = pl.lit(None, dtype=pl.Int64()) if topic.sequence is None else pl.col(f"{topic.name}.{topic.sequence}")
+    return [
+        pl.col(f"{topic.name}.{topic.event_time}").alias("event_timestamp"),
+        sequence.alias("_sequence"),
+        pl.col("_offset"),
+        pl.col("_timestamp"),
+    ]
+
+
+def _outputs(view: ViewSpec) -> tuple[_Output, ...]:
+    """Keys, then features. Raises DefinitionError where two columns of the result would have one name."""
+    keys = [_Output(key.name, key.type, nullable=False, null_reason="null_key") for key in view.entity.keys]
+    features = [
+        _Output(feature.name, feature.type, feature.nullable, null_reason="null_feature") for feature in view.features
+    ]
+    taken = {"event_timestamp", "_sequence", "_offset", "_timestamp", "_row"}
+    for output in (*keys, *features):
+        if output.name in taken:
+            raise DefinitionError(f"view {view.name}: {output.name} is the name of another key, feature or coordinate")
+        taken.add(output.name)
+    return (*keys, *features)

@@ -1,0 +1,120 @@
+"""Whether a decoded event may be used: the expectations on its columns, and an event time that can be true.
+
+Both are judged from the record alone (the clock is the record's own timestamp), so that a replay decides alike.
+"""
+
+import datetime
+
+import numpy as np
+import polars as pl
+
+from stillwell.errors import DefinitionError
+from stillwell.evaluate import evaluate, result_type, without
+from stillwell.records import Reject
+from stillwell.spec import ColumnSpec, Expectation, TopicSpec
+from stillwell.wire import EPOCH
+from stillwell.wording import shorten, where
+
+EVENT_TIME_BOUND_US = 2**53
+"""Event times lie within this many microseconds of the epoch, 1684 to 2255: the online store compares them as doubles,
+which hold whole numbers exactly up to here."""
+
+
+class Expectations:
+    """The rules on the columns of one topic. Made once; holds no state between batches."""
+
+    def __init__(self, topic: TopicSpec, empty: pl.DataFrame) -> None:
+        """empty: a frame as the decoder gives it, without rows. Raises DefinitionError for a rule that is none."""
+        self._prefix = f"{topic.name}."
+        self._rules = tuple((column, rule) for column in topic.columns for rule in column.expectations)
+        self._columns = tuple(dict.fromkeys(column.name for column, _ in self._rules))
+        self._holds = tuple(rule.holds.alias(str(number)) for number, (_, rule) in enumerate(self._rules))
+        for column, rule in self._rules:
+            subject = f"{self._prefix}{column.name}: expectation {rule.rule!r}"
+            if result_type(self._plain(empty), rule.holds, subject) != pl.Boolean():
+                raise DefinitionError(f"{subject} must be an expression of Bool: compare the column with something")
+
+    def check(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[Reject]]:
+        """The records that meet every rule, and a reject that names the first rule broken for each of the others."""
+        if not self._rules:
+            return frame, []
+        plain = self._plain(frame)
+        verdicts, failures = evaluate(plain, [*self._holds, "_offset"])
+        if not failures and all(verdicts.get_column(name).all() for name in verdicts.columns[:-1]):
+            return frame, []
+        broken = {failure.position: self._first_broken(plain.slice(failure.position, 1)) for failure in failures}
+        judged = [position for position in range(frame.height) if position not in broken]
+        for number, (column, rule) in enumerate(self._rules):
+            for row in (~verdicts.get_column(str(number))).arg_true().to_list():
+                came = plain.get_column(column.name)[judged[row]]
+                broken.setdefault(judged[row], _say_broken(column, rule, came))
+        offsets = frame.get_column("_offset")
+        return without(frame, broken), [
+            Reject(offsets[position], None, "expectation", broken[position]) for position in sorted(broken)
+        ]
+
+    def _first_broken(self, row: pl.DataFrame) -> str:
+        """The sentence for a record on which some rule raises: rules before it may be broken in the ordinary way."""
+        for column, rule in self._rules:
+            verdict, failures = evaluate(row, [rule.holds, "_offset"])
+            if failures:
+                return f"{_say_broken(column, rule, row.get_column(column.name)[0])}: {failures[0].error}"
+            if not verdict.to_series().all():
+                return _say_broken(column, rule, row.get_column(column.name)[0])
+        raise AssertionError("rules that raise together must raise alone")
+
+    def _plain(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The columns that have rules, by their own names, and the offset."""
+        plain = frame.select(*(f"{self._prefix}{name}" for name in self._columns), "_offset")
+        plain.columns = [*self._columns, "_offset"]
+        return plain
+
+
+class EventTimes:
+    """The bounds on a topic's event time. Made once; holds no state between batches."""
+
+    def __init__(self, topic: TopicSpec, max_future: datetime.timedelta) -> None:
+        """max_future: how far an event time may lie past its record's timestamp."""
+        self._name = topic.event_time
+        self._column = f"{topic.name}.{topic.event_time}"
+        self._max_future = max_future
+        self._max_future_us = max_future // datetime.timedelta(microseconds=1)
+
+    def check(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[Reject]]:
+        """The records whose event time can be true, and a reject for each of the others."""
+        times = frame.get_column(self._column).to_physical().to_numpy()
+        # Clipped, a wild timestamp can neither wrap round nor change a verdict: event times are bounded as well.
+        bound_ms = EVENT_TIME_BOUND_US // 1_000
+        produced = np.clip(frame.get_column("_timestamp").to_numpy(), -bound_ms, bound_ms) * 1_000
+        beyond = np.abs(times) > EVENT_TIME_BOUND_US
+        ahead = times > produced + self._max_future_us
+        positions = np.flatnonzero(beyond | ahead).tolist()
+        if not positions:
+            return frame, []
+        offsets = frame.get_column("_offset")
+        rejects = [
+            Reject(offsets[position], None, "event_time", self._say_beyond(int(times[position])))
+            if beyond[position]
+            else Reject(
+                offsets[position], None, "future", self._say_ahead(int(times[position]), int(produced[position]))
+            )
+            for position in positions
+        ]
+        return without(frame, set(positions)), rejects
+
+    def _say_beyond(self, time: int) -> str:
+        return f"{self._name}: an event time lies within the years 1684 to 2255, got {_iso(time)}"
+
+    def _say_ahead(self, time: int, produced: int) -> str:
+        return (
+            f"{self._name}: an event time lies at most {self._max_future} past its record's timestamp, "
+            f"got {_iso(time)} in a record of {_iso(produced)}; set the producer's clock right, or allow more"
+        )
+
+
+def _say_broken(column: ColumnSpec, rule: Expectation, came: object) -> str:
+    return f"{column.name}: expected {rule.rule}, got {shorten(repr(came))} ({where(column)})"
+
+
+def _iso(microseconds: int) -> str:
+    return (EPOCH + datetime.timedelta(microseconds=microseconds)).isoformat()

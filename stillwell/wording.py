@@ -1,0 +1,141 @@
+"""Why a record is not an event of its topic, in a sentence: the column, what it takes, what came and where.
+
+The sentences are worded from msgspec's own errors, which carry path and rule; what came is looked up in the value once
+more. A second validator, asked for the wording alone, could contradict the decoder.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from stillwell.spec import ColumnSpec, Origin
+from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP
+
+_EXCERPT = 60
+"""Characters of what came that a sentence shows: enough to recognise it, too few to fill the dead-letter topic."""
+
+_TAKES: Mapping[str, str] = {
+    BOOL.name: "true or false",
+    INT32.name: "a whole number from -2147483648 to 2147483647, without fraction or exponent",
+    INT64.name: "a whole number from -9223372036854775808 to 9223372036854775807, without fraction or exponent",
+    FLOAT32.name: "a number within ±3.4028235e38",
+    FLOAT64.name: "a number within ±1.7976931e308",
+    STRING.name: "Unicode text",
+    BYTES.name: "base64 text",
+    TIMESTAMP.name: "ISO-8601 text with a zone in the years 1 to 9999, such as 2026-01-31T12:00:00Z",
+}
+_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+_KINDS = {
+    "str": "string",
+    "int": "number",
+    "float": "number",
+    "bool": "boolean",
+    "null": "null",
+    "object": "object",
+    "array": "array",
+}
+"""The words that msgspec has for what it got, and those that people have."""
+
+_ERROR = re.compile(r"(?P<rule>.*?)(?: - at `\$(?P<place>.*)`)?", re.DOTALL)
+_GOT = re.compile(r".*, got `(?P<kind>\w+)`")
+_MISSING = re.compile(r"Object missing required field `(?P<name>.*)`", re.DOTALL)
+
+
+class _Number(str):
+    """A JSON number, kept as it was written."""
+
+
+class ValueWording:
+    """Words the errors of one topic's values."""
+
+    def __init__(self, columns: Sequence[ColumnSpec]) -> None:
+        self._columns = {_place(column.path): column for column in columns}
+        self._branches: dict[str, tuple[str, ...]] = {}
+        for column in columns:
+            for length in range(len(column.path)):
+                self._branches[_place(column.path[:length])] = column.path[:length]
+
+    def say(self, value: bytes, error: Exception) -> str:
+        """The sentence for a value that the decoder refused with this error (a DecodeError or UnicodeDecodeError)."""
+        if not isinstance(error, msgspec.ValidationError):
+            return f"value: expected one JSON object in UTF-8, got {shorten(repr(value))} ({error})"
+        match = _ERROR.fullmatch(str(error))
+        rule, place = (match["rule"], match["place"] or "") if match else (str(error), "")
+        missing = _MISSING.fullmatch(rule)
+        if missing:
+            place += f".{missing['name']}"
+        column = self._columns.get(place)
+        if column is not None:
+            return say_unfit(column, "nothing" if missing else _came(value, rule, column.path))
+        path = self._branches.get(place, ())
+        subject = ".".join(path) or "value"
+        return f"{subject}: expected an object, got {'nothing' if missing else _came(value, rule, path)} (at ${place})"
+
+
+def say_unfit(column: ColumnSpec, came: str) -> str:
+    """The sentence for a column's value that does not fit its type."""
+    kind = f"{column.type.name} or null" if column.nullable else column.type.name
+    return f"{column.name}: expected {kind} ({_takes(column)}), got {shorten(came)} ({where(column)})"
+
+
+def say_null(column: ColumnSpec) -> str:
+    """The sentence for a null in a column that takes none."""
+    return say_unfit(column, "nothing")
+
+
+def where(column: ColumnSpec) -> str:
+    """Where in a record a column comes from."""
+    if column.origin is Origin.VALUE:
+        return f"at ${_place(column.path)}"
+    if column.origin is Origin.HEADER:
+        return f"in header {column.path[0]}"
+    return "in the record's key" if column.origin is Origin.KEY else "as the record's timestamp"
+
+
+def shorten(text: str) -> str:
+    """The text, cut to what a sentence has room for."""
+    return text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}…"
+
+
+def _place(path: Sequence[str]) -> str:
+    return "".join(f".{name}" for name in path)
+
+
+def _takes(column: ColumnSpec) -> str:
+    if column.origin is Origin.RECORD_TIMESTAMP:
+        return "a time in the years 1 to 9999"
+    if column.unit is not None:
+        return f"a whole number of {_UNITS[column.unit]} since 1970, in the years 1 to 9999"
+    if column.type is BYTES and column.origin is not Origin.VALUE:
+        return "bytes"
+    return _TAKES[column.type.name]
+
+
+def _came(value: bytes, rule: str, path: Sequence[str]) -> str:
+    """What the value holds at the path: kind and excerpt, or the kind alone where a field given twice leaves doubt."""
+    got = _GOT.fullmatch(rule)
+    kind = _KINDS.get(got["kind"], got["kind"]) if got else None
+    try:
+        found = json.loads(value.decode("utf-8", "replace"), parse_int=_Number, parse_float=_Number)
+        for name in path:
+            found = found[name]
+    except (ValueError, LookupError, TypeError):
+        return kind or shorten(repr(value))
+    found_kind, excerpt = _described(found)
+    if kind not in (None, found_kind):
+        return kind or found_kind
+    return f"{found_kind} {shorten(excerpt)}".strip()
+
+
+def _described(found: object) -> tuple[str, str]:
+    if isinstance(found, _Number):
+        return "number", found
+    if isinstance(found, str):
+        return "string", json.dumps(found, ensure_ascii=False)
+    if isinstance(found, bool):
+        return "boolean", json.dumps(found)
+    if isinstance(found, dict):
+        return "object", ""
+    return ("array", "") if isinstance(found, list) else ("null", "")
