@@ -1,0 +1,412 @@
+"""The settings of a deployment: one typed, frozen object, from the environment or a TOML file.
+
+`STILLWELL_KAFKA_BOOTSTRAP` in the environment and `kafka_bootstrap` in `stillwell.toml` are the same setting; the
+environment wins. An unknown name is refused in both: a misspelt limit that quietly keeps its default is found out in
+production. Durations are numbers with a unit ("250ms", "30s", "5m", "6h", "7d"), and so may sizes be ("32MiB").
+
+    settings = Settings.load()          everything, for commands that touch the services
+    settings = ProjectSettings.load()   what the project is, for commands that do not
+"""
+
+import datetime
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ByteSize,
+    Field,
+    Secret,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from pydantic_core.core_schema import ValidationInfo
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from stillwell.errors import SettingsError
+
+PREFIX = "STILLWELL_"
+FILE_VARIABLE = "STILLWELL_CONFIG"
+DEFAULT_FILE = "stillwell.toml"
+
+NOT_SETTINGS: Mapping[str, str] = {
+    FILE_VARIABLE: f"the TOML file to read in place of `{DEFAULT_FILE}` in the working directory",
+    "STILLWELL_CACHE": "where the embedded stack keeps what it downloaded; by default `~/.cache/stillwell`",
+    "STILLWELL_LOCAL": "where `stillwell local` keeps its data; by default `~/.local/state/stillwell/local`",
+    "STILLWELL_MAVEN_URL": "a mirror to download Kafka from, in Maven Central's place",
+    "STILLWELL_VENV": "the environment that `scripts/test` makes and uses; by default `.venv`",
+    "STILLWELL_TOOLS": "where `scripts/test` builds the tools that are written in Go; by default `.tools`",
+}
+"""Variables with our prefix that are read elsewhere."""
+
+_SECRETS = ("kafka_sasl_password", "redis_url")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNITS = {
+    "ms": datetime.timedelta(milliseconds=1),
+    "s": datetime.timedelta(seconds=1),
+    "m": datetime.timedelta(minutes=1),
+    "h": datetime.timedelta(hours=1),
+    "d": datetime.timedelta(days=1),
+}
+# Kubernetes gives every pod variables of each service beside it: a service called `stillwell-worker` would be refused
+# as a misspelt setting, and the pods of a whole namespace with it.
+_KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
+_KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://")
+
+
+class SecretUrl(Secret[str]):
+    """A URL that may carry a password: shown with `***` in its place."""
+
+    def _display(self) -> str:
+        return hide_password(self.get_secret_value())
+
+
+def hide_password(text: str) -> str:
+    """The text with `***` for the password in each URL within it."""
+    return re.sub(r"(://[^/?#\s:@]*):[^/?#\s]*@", r"\1:***@", text)
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, datetime.timedelta):
+        return value
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("must be a number and its unit: ms, s, m, h or d, as in '30s'")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _longer_than_nothing(value: datetime.timedelta) -> datetime.timedelta:
+    if value <= datetime.timedelta(0):
+        raise ValueError("must be longer than nothing")
+    return value
+
+
+def _redis_scheme(value: SecretUrl) -> SecretUrl:
+    if not re.match(r"(redis|rediss)://[^/]|unix:///", value.get_secret_value()):
+        raise ValueError("must be redis://host:port/db, rediss://… for TLS, or unix:///path")
+    return value
+
+
+def _folder_or_bucket(value: str) -> str:
+    scheme, separator, rest = value.partition("://")
+    if not separator:
+        return str(Path(value).expanduser().absolute())
+    if scheme != "gs" or not urlsplit(value).netloc:
+        raise ValueError("must be gs://bucket, gs://bucket/path or a folder")
+    return f"gs://{rest.rstrip('/')}"
+
+
+Duration = Annotated[datetime.timedelta, BeforeValidator(_duration), AfterValidator(_longer_than_nothing)]
+Size = Annotated[ByteSize, Field(gt=0)]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
+KafkaName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9._{}-]+$", max_length=200)]
+ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
+Bootstrap = Annotated[str, StringConstraints(pattern=r"^[^\s,:]+:\d+(,[^\s,:]+:\d+)*$")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class ProjectSettings(BaseSettings):
+    """What the project is and how it talks: enough for a command that needs no service."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+    )
+
+    project: Name
+    """Names the project: a part of every Redis key, and of the names of the topics that Stillwell makes. Another name
+    is another project, which finds nothing of what this one has stored."""
+
+    namespace: Name = "prod"
+    """Keeps apart what shares a project's stores. A change that changes rows, keys, `where` or event times needs a new
+    one, filled beside the old; two deployments that share one without meaning to overwrite each other's rows."""
+
+    definitions: ModuleName
+    """The package that holds the topics, entities and views, by its import name."""
+
+    log_format: Literal["json", "console"] = "json"
+    """`json` for machines that collect logs, one object a line; `console` for people."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important lines that are written. `debug` writes one for each batch and adds tracebacks to the errors
+    of commands; at `error`, warnings such as a nearly full buffer are lost."""
+
+    @classmethod
+    def load(cls) -> Self:
+        """The settings as the environment and the file say.
+
+        Raises SettingsError, naming every setting that is unknown, missing or wrong.
+        """
+        _refuse_unknown()
+        try:
+            # pydantic-settings fills what is not given; a type checker sees the fields as arguments that are missing.
+            return cls()  # type: ignore[call-arg,unused-ignore]
+        except ValidationError as error:
+            # Without the chain: pydantic's own message could show a value that is a secret.
+            raise SettingsError("\n".join(_sentence(cls, problem) for problem in error.errors())) from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What was passed, then the environment, then the file; no `.env`, whose place and order nobody remembers."""
+        known = {name: value for name, value in _file_values().items() if name in settings_cls.model_fields}
+        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=known)
+
+    def shown(self) -> dict[str, str]:
+        """Every setting as text for people, secrets hidden."""
+        return {name: spelled(value) for name, value in self}
+
+
+class Settings(ProjectSettings):
+    """Everything that a worker, and every command that touches the services, needs to know."""
+
+    kafka_bootstrap: Bootstrap
+    """Kafka brokers to ask first, as `host:port,host:port`. Name several: with one, a start fails while it is down."""
+
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How to speak to Kafka. PLAINTEXT and SASL_PLAINTEXT send events, and the latter passwords, readable by the
+    network."""
+
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    """How to prove who we are, where the protocol is one of SASL."""
+
+    kafka_sasl_user: str | None = None
+    """The user name for SASL."""
+
+    kafka_sasl_password: SecretStr | None = None
+    """The password for SASL."""
+
+    kafka_ssl_ca: Path | None = None
+    """A file of certificates (PEM) to trust in the system's place, where the protocol is one of SSL."""
+
+    kafka_group: KafkaName = "{project}.{namespace}"
+    """The consumer group. All workers of a namespace share one; a second group over the same namespace does all the
+    work twice and finds every link taken. `{project}` and `{namespace}` stand for those settings."""
+
+    redis_url: Annotated[SecretUrl, AfterValidator(_redis_scheme)]
+    """The online store: `redis://[user:password@]host:port/db`, `rediss://…` for TLS."""
+
+    offline_url: Annotated[str, AfterValidator(_folder_or_bucket)]
+    """The offline store: `gs://bucket/path`, or a folder. A folder must be on storage that all workers share, and
+    that outlives them."""
+
+    dead_letter_topic: KafkaName = "{project}.dead-letters"
+    """Where records go that cannot be used. `{project}` and `{namespace}` stand for those settings."""
+
+    window_rows: Annotated[int, Field(gt=0)] = 250_000
+    """A window is written when a partition has this many records. Fewer make many small files, slow to read; more
+    are lost work, done again, when a worker dies."""
+
+    window_bytes: Size = ByteSize(32 * 1024 * 1024)
+    """… or this many bytes, as they came from Kafka. Small windows make small files; each partition may hold one, so
+    that large ones spend `buffer_bytes` before their age is reached."""
+
+    window_age: Duration = datetime.timedelta(seconds=30)
+    """… or when its first record has waited this long. It bounds how far the offline store and the group's offset lag
+    behind; a tenth of it makes ten times as many objects, each with its price."""
+
+    buffer_bytes: Size = ByteSize(128 * 1024 * 1024)
+    """What a topic may hold in memory between Kafka and the sinks, over all partitions; a topic that has spent it
+    stops fetching. Less stops a fast topic at every upload; more is memory that an outage of a store fills."""
+
+    max_future: Duration = datetime.timedelta(hours=1)
+    """An event whose time is further than this past its record's timestamp is rejected: it would be the newest for as
+    long. Too small refuses honest producers whose clocks run ahead; too large lets one bad clock win."""
+
+    redis_grace: Duration = datetime.timedelta(hours=1)
+    """How long a key outlives the TTL of its row, fixed for a namespace. It must exceed the differences between
+    clocks and the worker's worst lag, or a late older event may bring an expired row back; more costs memory."""
+
+    fetch_max_bytes: Size = ByteSize(4 * 1024 * 1024)
+    """The most that one fetch takes from one partition. Below 1 MiB throughput falls; times the number of partitions
+    it is memory that no buffer counts. A larger single record still comes."""
+
+    session_timeout: Duration = datetime.timedelta(seconds=30)
+    """After this silence Kafka gives a worker's partitions to the others. Shorter than a pause of the machine causes
+    rebalances for nothing; longer leaves a dead worker's partitions standing still."""
+
+    rebalance_timeout: Duration = datetime.timedelta(seconds=60)
+    """How long Kafka waits for every worker to hand over. Half of it is what an upload in flight has to finish; a
+    worker that is late loses its partitions, and its work in hand is done again."""
+
+    drain_timeout: Duration = datetime.timedelta(seconds=25)
+    """What a worker that is told to end (SIGTERM) may take to write what it holds. Keep it below the platform's own
+    patience (30 s in Kubernetes), or it is killed first: nothing is lost then, but work is done again."""
+
+    watchdog_timeout: Duration = datetime.timedelta(minutes=2)
+    """A partition that has records waiting but has stood still this long, though its sinks are healthy, ends the
+    process, to be started anew. Shorter than the slowest healthy window ends workers for nothing."""
+
+    reject_ratio: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """The worker stops when more than this part of a topic's latest records would be rejected: more likely a wrong
+    schema than bad data. 1 never stops, and sends all of a topic to the dead letters when its schema changes."""
+
+    reject_min_count: Annotated[int, Field(gt=0)] = 1000
+    """… but not before this many records have been rejected, so that a quiet topic's one bad record stops nobody."""
+
+    web_host: str = "127.0.0.1"
+    """Where metrics and health are served. In a container say 0.0.0.0, or no probe gets through; anywhere else that
+    shows them to the network."""
+
+    web_port: Port = 6066
+    """The port of metrics and health; 0 takes a free one and logs it."""
+
+    @field_validator("kafka_group", "dead_letter_topic", mode="after")
+    @classmethod
+    def _fill_in(cls, value: str, info: ValidationInfo) -> str:
+        names = {name: info.data[name] for name in ("project", "namespace") if name in info.data}
+        try:
+            return value.format(**names)
+        except (KeyError, ValueError, IndexError):
+            if len(names) == 2:
+                raise ValueError("may hold {project} and {namespace}, and no other braces") from None
+            return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        """Refuse values that are right one by one and wrong together."""
+        sasl = self.kafka_security_protocol.startswith("SASL_")
+        credentials = (self.kafka_sasl_user, self.kafka_sasl_password)
+        _require(
+            not sasl or None not in credentials,
+            f"kafka_security_protocol is {self.kafka_security_protocol}, which needs kafka_sasl_user and "
+            "kafka_sasl_password, but not both are set",
+        )
+        _require(
+            sasl or credentials == (None, None),
+            f"kafka_sasl_user or kafka_sasl_password is set, but kafka_security_protocol is "
+            f"{self.kafka_security_protocol}, which does not use them: set it to SASL_SSL",
+        )
+        _require(
+            self.kafka_ssl_ca is None or self.kafka_security_protocol.endswith("SSL"),
+            f"kafka_ssl_ca is set, but kafka_security_protocol is {self.kafka_security_protocol}, which does not use "
+            "it: set it to SSL or SASL_SSL",
+        )
+        for name in ("window_bytes", "fetch_max_bytes"):
+            _require(
+                getattr(self, name) <= self.buffer_bytes,
+                f"{name} is {spelled(getattr(self, name))}, more than buffer_bytes allows a whole topic "
+                f"({spelled(self.buffer_bytes)}), so that it could never be reached: make one of them fit",
+            )
+        _require(
+            self.session_timeout <= self.rebalance_timeout,
+            f"session_timeout is {spelled(self.session_timeout)}, longer than rebalance_timeout "
+            f"({spelled(self.rebalance_timeout)}): a rebalance would end before a dead worker is noticed",
+        )
+        _require(
+            self.watchdog_timeout > self.window_age,
+            f"watchdog_timeout is {spelled(self.watchdog_timeout)}, not longer than window_age "
+            f"({spelled(self.window_age)}): it would end a worker that fills a window in peace",
+        )
+        return self
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def spelled(value: object) -> str:
+    """A setting's value as one would write it; secrets hidden."""
+    if isinstance(value, datetime.timedelta):
+        for unit, length in reversed(_UNITS.items()):
+            if value >= length and value % length == datetime.timedelta(0):
+                return f"{value // length}{unit}"
+        return f"{value / _UNITS['ms']:g}ms"
+    if isinstance(value, ByteSize):
+        return value.human_readable(separator="").replace(".0", "")
+    return "" if value is None else str(value)
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
+
+
+def _file() -> Path | None:
+    """The settings file, if there is one. Raises SettingsError when one is named that is not there."""
+    named = os.environ.get(FILE_VARIABLE)
+    file = Path(named or DEFAULT_FILE)
+    if file.is_file():
+        return file
+    if named:
+        raise SettingsError(f"{FILE_VARIABLE} names the settings file {named}, but there is no such file.")
+    return None
+
+
+def _file_values() -> dict[str, object]:
+    file = _file()
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(file.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f'{file} must be TOML, as in `kafka_bootstrap = "host:9092"`: {error}.') from None
+
+
+def _refuse_unknown() -> None:
+    """Raise SettingsError for each name, in the environment or the file, that is no setting."""
+    names = Settings.model_fields.keys()
+    variables = [variable(name) for name in names]
+    problems = [
+        f"{name}, set in the environment, is no setting.{_nearest(name, [*variables, *NOT_SETTINGS])}"
+        for name, value in sorted(os.environ.items())
+        if name.startswith(PREFIX)
+        and name not in variables
+        and name not in NOT_SETTINGS
+        and not _from_kubernetes(name, value)
+    ]
+    problems += [
+        f"{name}, set in {_file()}, is no setting.{_nearest(name, names)}"
+        for name in sorted(_file_values())
+        if name not in names
+    ]
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def _from_kubernetes(name: str, value: str) -> bool:
+    return bool(_KUBERNETES.search(name) or (name.endswith("_PORT") and _KUBERNETES_PORT.match(value)))
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f" Did you mean {near[0]}?" if near else " Remove it, or look its name up in the reference of settings."
+
+
+def _sentence(kind: type[ProjectSettings], problem: ErrorDetails) -> str:
+    """Subject, rule, what came, what to do."""
+    rule = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return f"Settings disagree: {rule}."
+    name = str(problem["loc"][0])
+    if problem["type"] == "missing":
+        meaning = (kind.model_fields[name].description or "").split(".")[0].replace("\n", " ")
+        return f"{variable(name)} is missing. {meaning}. Set it in the environment, or `{name}` in {DEFAULT_FILE}."
+    if problem["type"] == "string_pattern_mismatch":
+        rule = f"must match {problem['ctx']['pattern']}"
+    came = "not shown, as it may hold a secret" if name in _SECRETS else repr(problem["input"])
+    where = "the environment" if variable(name) in os.environ else f"{_file()}"
+    return f"{variable(name)}: {rule}; what came is {came}. Correct it in {where}."
