@@ -35,6 +35,7 @@ from pydantic_core.core_schema import ValidationInfo
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from stillwell.errors import SettingsError
+from stillwell.redaction import hide_password
 
 PREFIX = "STILLWELL_"
 FILE_VARIABLE = "STILLWELL_CONFIG"
@@ -70,11 +71,6 @@ class SecretUrl(Secret[str]):
 
     def _display(self) -> str:
         return hide_password(self.get_secret_value())
-
-
-def hide_password(text: str) -> str:
-    """The text with `***` for the password in each URL within it."""
-    return re.sub(r"(://[^/?#\s:@]*):[^/?#\s]*@", r"\1:***@", text)
 
 
 def _duration(value: object) -> object:

@@ -10,7 +10,8 @@ import pytest
 
 from stillwell import settings as module
 from stillwell.errors import SettingsError
-from stillwell.settings import NOT_SETTINGS, ProjectSettings, Settings, hide_password, spelled, variable
+from stillwell.redaction import hide_password
+from stillwell.settings import NOT_SETTINGS, ProjectSettings, Settings, spelled, variable
 
 MINIMUM = {
     "STILLWELL_PROJECT": "flights",

@@ -1,0 +1,88 @@
+"""One log: structlog's lines and those of the libraries below, in one format, through one handler, without secrets.
+
+Modules take a logger with `structlog.get_logger(__name__)` and write an event with its facts:
+`log.info("link created", topic=…, partition=…, end=…)`. Nothing is written until `configure` was called by whoever owns
+the process: the worker, a command, a test.
+"""
+
+import logging
+import sys
+from typing import Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from stillwell.redaction import HIDDEN, hide_password, names_a_secret
+
+Format = Literal["json", "console"]
+Level = Literal["debug", "info", "warning", "error"]
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+# At info these tell of every fetch, join and service; what a person must know they say as warnings.
+_TALKATIVE = ("aiokafka", "faust", "mode", "kafka", "aiohttp", "asyncio", "fsspec", "gcsfs", "urllib3", "google")
+
+
+class _OurHandler(logging.StreamHandler[TextIO]):
+    """The handler that `configure` sets, told from those that others have set."""
+
+
+def configure(format: Format, level: Level, *, stream: TextIO | None = None) -> None:
+    """Send all logging of this process to stream (by default stderr). Called again, it replaces what it set."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        # Loggers made at import would otherwise keep the configuration of the first line that they wrote.
+        cache_logger_on_first_use=False,
+    )
+    handler = _OurHandler(stream or sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_rendering(format, handler.stream))
+    )
+    root = logging.getLogger()
+    for earlier in [handler for handler in root.handlers if isinstance(handler, _OurHandler)]:
+        root.removeHandler(earlier)
+    root.addHandler(handler)
+    root.setLevel(_LEVELS[level])
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.INFO if level == "debug" else max(logging.WARNING, _LEVELS[level]))
+
+
+def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Hide passwords in URLs in every text, and the whole of what is named as a secret."""
+    for name, value in event.items():
+        if names_a_secret(name):
+            event[name] = HIDDEN
+        elif isinstance(value, str):
+            event[name] = hide_password(value)
+    return event
+
+
+def _rendering(format: Format, stream: TextIO) -> list[Processor]:
+    """Last steps: an exception becomes text before secrets are hidden, so that they are hidden in it too.
+
+    Local variables are never part of a traceback: they would show what no pattern can find.
+    """
+    renderer: Processor
+    if format == "json":
+        renderer = structlog.processors.JSONRenderer(ensure_ascii=False)
+    else:
+        renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty())
+    return [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        structlog.processors.format_exc_info,
+        redact,
+        renderer,
+    ]
