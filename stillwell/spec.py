@@ -51,7 +51,7 @@ class Expectation(Spec):
 
     rule: str
     holds: SkipValidation[pl.Expr]
-    """True where the column (as `pl.col(<column name>)`) meets the rule. Null counts as met: use `required` for that."""
+    """True where the column (as `pl.col(<column name>)`) meets the rule. Null counts as met: `nullable` judges that."""
 
 
 class ColumnSpec(Spec):
@@ -110,6 +110,34 @@ class ViewSpec(Spec):
     where: SkipValidation[pl.Expr] | None = None
     rows: SkipValidation[RowsFunction] | None = None
     description: str = ""
+    source_digest: str = ""
+    """SHA-256 of the source that the view was read from, without its descriptions; '' where there is none."""
+
+
+class ExpectedReject(Spec):
+    """That a record is refused, by one view or (view is None) by all: `says` is part of the sentence that it gets."""
+
+    reason: str
+    view: str | None = None
+    says: str = ""
+
+
+class ExampleSpec(Spec):
+    """A golden example: one record of a topic, named after its edge case, and what must become of it."""
+
+    name: str
+    topic: str
+    """Kafka's name."""
+    file: str
+    about: str
+    timestamp: int
+    """The record's, in milliseconds."""
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    rows: Mapping[str, tuple[Mapping[str, Any], ...]]
+    """The rows of each view that gets any, as in JSON: times in ISO-8601, bytes in base64."""
+    rejects: tuple[ExpectedReject, ...]
 
 
 class DefinitionsSpec(Spec):
@@ -118,6 +146,7 @@ class DefinitionsSpec(Spec):
     entities: tuple[EntitySpec, ...]
     topics: tuple[TopicSpec, ...]
     views: tuple[ViewSpec, ...]
+    examples: tuple[ExampleSpec, ...] = ()
 
     def views_of(self, topic: TopicSpec) -> tuple[ViewSpec, ...]:
         """The views that are computed from a topic."""

@@ -94,7 +94,7 @@ def col(
     A column is read from the record's JSON value by its own name, or by `path`: names joined by dots, or a tuple of
     names where one of them contains a dot. `key=True` reads the Kafka key, `header="name"` the last header of that
     name, both as UTF-8 text (Bytes as they are), `record_timestamp=True` the timestamp of the Kafka record. A Timestamp
-    is ISO-8601 text with a zone, or in the value, with `unit`, a whole number since the epoch.
+    is ISO-8601 text with a zone, or with `unit` a whole number since the epoch.
 
     A record that breaks a rule is rejected with its name: `ge`, `gt`, `le`, `lt` bound numbers and timestamps (NaN is
     in no range), `one_of` lists what is allowed, `regex` must match a String whole. Null breaks none of them: that a

@@ -11,16 +11,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import TypeVar
 
+from stillwell.definitions.checks import check_nulls, check_row_locality
 from stillwell.definitions.entity import Entity
-from stillwell.definitions.mistakes import Mistakes, did_you_mean, location, shown_path
+from stillwell.definitions.golden import golden_events, load_examples
+from stillwell.definitions.mistakes import Mistakes, did_you_mean
 from stillwell.definitions.names import doubles
+from stillwell.definitions.source import location, shown_path
 from stillwell.definitions.topic import Topic
 from stillwell.definitions.view import View
 from stillwell.errors import DefinitionError
-from stillwell.spec import DefinitionsSpec
+from stillwell.spec import DefinitionsSpec, ExampleSpec
 
 Definition = type[Entity] | type[Topic] | type[View]
 D = TypeVar("D", Entity, Topic, View)
+
+GOLDEN = "golden"
+"""The folder of examples beside the definitions."""
 
 
 def load_definitions(name: str, folder: pathlib.Path | None = None) -> DefinitionsSpec:
@@ -29,17 +35,35 @@ def load_definitions(name: str, folder: pathlib.Path | None = None) -> Definitio
     folder is where the package may lie without being installed: the working directory, if none is given. It comes last
     on the module search path, so that whatever else lies there hides nothing that is installed.
 
-    Raises DefinitionError with every mistake that could be found: mistakes of modules that cannot be imported first,
-    and only if there are none, those that take all of them to see.
+    Raises DefinitionError with every mistake that could be found: those of single classes and modules first, and only
+    if there are none, those between definitions, and then what shows when views are tried on events.
     """
     modules = _import_all(name, folder or pathlib.Path.cwd())
     found = _Found.in_modules(modules)
     found.check(name)
+    topics = tuple(topic.spec for topic in found.topics)
+    package = pathlib.Path(modules[0].__file__ or name).parent
+    examples = load_examples(package / GOLDEN, topics)
+    _try_views(found.views, examples)
     return DefinitionsSpec(
         entities=tuple(entity.spec for entity in found.entities),
-        topics=tuple(topic.spec for topic in found.topics),
+        topics=topics,
         views=tuple(view.spec for view in found.views),
+        examples=examples,
     )
+
+
+def _try_views(views: Sequence[type[View]], examples: Sequence[ExampleSpec]) -> None:
+    """Raise DefinitionError with everything that trying the views brings to light."""
+    golden = {view.spec.source.name: golden_events(view.spec.source, examples) for view in views}
+    messages: list[str] = []
+    for view in views:
+        mistakes = Mistakes(view)
+        check_row_locality(view.spec, golden[view.spec.source.name], mistakes)
+        check_nulls(view.spec, golden[view.spec.source.name], mistakes)
+        messages += mistakes.messages
+    if messages:
+        raise DefinitionError(*messages)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

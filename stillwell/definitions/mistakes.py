@@ -1,12 +1,9 @@
 """Mistakes in definitions: gathered class by class, worded so that the reader knows where to go and what to type."""
 
-import ast
 import difflib
-import inspect
-import os
-import textwrap
 from collections.abc import Iterable
 
+from stillwell.definitions.source import location
 from stillwell.errors import DefinitionError
 
 
@@ -17,44 +14,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; there is {', '.join(words)}" if words else ""
-
-
-def location(cls: type, field: str | None = None) -> str:
-    """`schemas/departures.py:12`, the line of the field or of the class; the module's name where there is no file."""
-    try:
-        path = inspect.getsourcefile(cls)
-        lines, first = inspect.getsourcelines(cls)
-    except (OSError, TypeError):
-        return cls.__module__
-    line = first + _line_within(lines, field)
-    return f"{shown_path(path or cls.__module__)}:{line}"
-
-
-def shown_path(path: str) -> str:
-    """A file as people name it: from the working directory where it lies below that, whole elsewhere."""
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative
-
-
-def _line_within(lines: list[str], field: str | None) -> int:
-    """How many lines below the class statement a field is declared; 0 where it is not found."""
-    if field is None:
-        return 0
-    try:
-        (statement,) = ast.parse(textwrap.dedent("".join(lines))).body
-    except (SyntaxError, ValueError):
-        return 0
-    for node in statement.body if isinstance(statement, ast.ClassDef) else ():
-        named = (
-            node.target
-            if isinstance(node, ast.AnnAssign)
-            else node.targets[0]
-            if isinstance(node, ast.Assign)
-            else node
-        )
-        if field in (getattr(named, "id", None), getattr(named, "name", None)):
-            return node.lineno - 1
-    return 0
 
 
 class Mistakes:

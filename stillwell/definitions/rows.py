@@ -21,11 +21,13 @@ def rows(function: Callable[[Any], Rows]) -> RowsMethod:
     """Mark the function of a view's body that turns one event into rows:
 
         @rows
+        @staticmethod
         def ends(event: Arrival) -> Iterable[Mapping[str, object]]:
             yield {"airport": event.origin, "role": "origin"}
             yield {"airport": event.dest, "role": "dest"}
 
     Each row maps every key and every feature to a value. The function sees one event and nothing else: no clock, no
-    chance, no memory of other events. Its rows are numbered in the order in which it gives them.
+    chance, no memory of other events. Its rows are numbered in the order in which it gives them. (`@staticmethod` is
+    for type checkers, which otherwise take the event for the view itself.)
     """
-    return RowsMethod(function)
+    return RowsMethod(function.__func__ if isinstance(function, staticmethod) else function)

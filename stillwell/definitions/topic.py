@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Required, TypedDict, Unpack, get_args
 
+from stillwell.decode import Decoder
 from stillwell.definitions.columns import Col, Unit
 from stillwell.definitions.expectations import expectations
 from stillwell.definitions.fields import Declared, declared_fields, refuse_strangers
 from stillwell.definitions.mistakes import Mistakes, did_you_mean
 from stillwell.definitions.names import kafka_name_problem
 from stillwell.definitions.words import check_class, check_words, description_of
+from stillwell.errors import DefinitionError
 from stillwell.spec import ColumnSpec, Origin, TopicSpec
 from stillwell.types import INT64, TIMESTAMP
 
@@ -60,6 +62,11 @@ class Topic:
             start=words.get("start", "earliest"),
             description=description_of(cls),
         )
+        try:
+            Decoder(cls.spec)
+        except DefinitionError as error:
+            mistakes.add(f"cannot be decoded: {error}")
+        mistakes.check()
 
     def __init__(self, **columns: object) -> None:
         """One event. Columns that may be null can be left out. Raises TypeError for unknown and missing ones."""
@@ -130,8 +137,8 @@ def _check_unit(field: Declared[Col[Any]], origin: Origin, mistakes: Mistakes) -
     unit = field.field.options.unit
     if unit not in get_args(Unit):
         mistakes.add(f"has unit={unit!r}; use one of {', '.join(get_args(Unit))}", field=field.name)
-    if field.type is not TIMESTAMP or origin is not Origin.VALUE:
-        mistakes.add("has a unit, which only a Timestamp in the value can have; take it away", field=field.name)
+    if field.type is not TIMESTAMP or origin is Origin.RECORD_TIMESTAMP:
+        mistakes.add("has a unit, which only a Timestamp that producers write can have; take it away", field=field.name)
 
 
 def _path(field: Declared[Col[Any]], origin: Origin, mistakes: Mistakes) -> tuple[str, ...]:

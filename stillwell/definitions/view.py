@@ -6,12 +6,15 @@ from typing import Any, ClassVar, Required, TypedDict, Unpack
 
 import polars as pl
 
+from stillwell.definitions.checks import check_nulls
 from stillwell.definitions.columns import Feature
 from stillwell.definitions.entity import Entity
 from stillwell.definitions.expressions import expression_problem
 from stillwell.definitions.fields import Declared, declared_fields, refuse_strangers
 from stillwell.definitions.mistakes import Mistakes, did_you_mean
 from stillwell.definitions.rows import RowsMethod
+from stillwell.definitions.samples import empty_events
+from stillwell.definitions.source import source_digest
 from stillwell.definitions.topic import Topic
 from stillwell.definitions.words import check_class, check_words, description_of
 from stillwell.spec import EntitySpec, FeatureSpec, TopicSpec, ViewSpec
@@ -69,6 +72,9 @@ class View:
         maker = next(iter(makers.values()), None)
         cls.spec = _spec(cls, words, features, maker, mistakes)
         mistakes.check()
+        # Golden examples come with loading, where this is done again; most mistakes show without them, at their line.
+        check_nulls(cls.spec, empty_events(cls.spec.source), mistakes)
+        mistakes.check()
 
 
 def _spec(
@@ -104,6 +110,7 @@ def _spec(
         where=where,
         rows=maker.function if maker else None,
         description=description_of(cls),
+        source_digest=source_digest(cls, words["source"], words["entity"]),
     )
 
 

@@ -1,0 +1,246 @@
+"""What must hold for a view beyond its types, and can only be tried: that its rows are local, and its nulls declared.
+
+A batch is cut by chance: by arrival, by a restart, by another worker. So what a view makes of an event must not depend
+on the events beside it. No property of an expression tells this (Polars calls `x - x.mean()` separable by rows), so
+every view is tried on golden and made-up events: whole, one by one, in another order and many times over, and what
+comes out must agree to the bit.
+"""
+
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import polars as pl
+
+from stillwell.definitions.mistakes import Mistakes
+from stillwell.definitions.samples import (
+    empty_events,
+    nullable_columns,
+    numbered,
+    sample_events,
+    whole_events,
+    with_nulls,
+)
+from stillwell.evaluate import describe, evaluate, without
+from stillwell.spec import ViewSpec
+from stillwell.transform import Transformation, Transformed
+from stillwell.types import FLOAT32, FLOAT64
+from stillwell.validate import Expectations
+
+TILES = 32
+"""How many times over the events are tried in one frame: enough for Polars to leave its paths for short columns."""
+
+_LOCAL = (
+    "a view sees one event at a time, so that no cut of a batch changes a row: "
+    "take out what looks at other events (mean, shift, cum_sum, rank, over, first, is_duplicated, head, shuffle, …)"
+)
+_PURE = "a @rows function sees its event alone: no memory of others, no clock, no chance"
+
+
+def check_row_locality(view: ViewSpec, golden: pl.DataFrame, mistakes: Mistakes) -> None:
+    """Note what a view computes from more than the event itself. golden: events as the decoder gives them, or none."""
+    events = sample_events(view, golden)
+    if view.rows is None:
+        _check_expressions(view, events, mistakes)
+    else:
+        _check_function(view, events, mistakes)
+
+
+def check_nulls(view: ViewSpec, golden: pl.DataFrame, mistakes: Mistakes) -> None:
+    """Note keys and features that can be null, though declared that they cannot. golden: usable events, or none."""
+    if view.rows is None:
+        _check_nulls_of_expressions(view, golden, mistakes)
+    else:
+        _check_nulls_of_function(view, golden, mistakes)
+
+
+# Row-locality of expressions
+
+
+def _check_expressions(view: ViewSpec, events: pl.DataFrame, mistakes: Mistakes) -> None:
+    for label, expression in _expressions(view).items():
+        if problem := _dependence(events, expression):
+            _note(label, problem, mistakes)
+
+
+def _dependence(events: pl.DataFrame, expression: pl.Expr) -> str | None:
+    """How an expression depends on more than its row; None where nothing of the kind shows."""
+    columns = (expression.alias("computed"), "_offset")
+    alone = [_alone(events[place : place + 1], columns) for place in range(events.height)]
+    raised = {place: result for place, result in enumerate(alone) if isinstance(result, str)}
+    if len(raised) == events.height:
+        return f"fails for every event that was tried, {raised[0]}; add a golden example that it can use, or mend it"
+    expected = pl.concat(result for result in alone if isinstance(result, pl.DataFrame))
+    usable = without(events, raised)
+    for way, order in _arrangements(usable.height).items():
+        try:
+            together = usable[order].select(columns)
+        except (Exception, pl.exceptions.PanicException) as error:
+            return f"fails on several events, though on none of them alone ({describe(error)}); {_LOCAL}"
+        places = _differing(together.get_column("computed"), expected[order].get_column("computed"))
+        if places:
+            among, by_itself = (frame.get_column("computed")[places[0]] for frame in (together, expected[order]))
+            event = _shown(usable[order][places[0] : places[0] + 1], expression.meta.root_names())
+            return f"gives {among!r} {way} but {by_itself!r} alone, for {event}; {_LOCAL}"
+    return None
+
+
+def _alone(event: pl.DataFrame, columns: tuple[pl.Expr, str]) -> pl.DataFrame | str:
+    """What one event gives by itself, or why it gives nothing."""
+    try:
+        return event.select(columns)
+    except (Exception, pl.exceptions.PanicException) as error:
+        return describe(error)
+
+
+def _arrangements(height: int) -> Mapping[str, list[int]]:
+    """Orders in which to try the events together, each twice or more where another outcome would be chance."""
+    as_they_are = list(range(height))
+    shuffled = random.Random(0).sample(as_they_are, height)
+    return {
+        "among others": as_they_are,
+        "at a second attempt": as_they_are,
+        "in another order": shuffled,
+        "in a large batch": as_they_are * TILES,
+    }
+
+
+def _differing(one: pl.Series, other: pl.Series) -> list[int]:
+    """Where two columns of one type differ in a bit: in being null, in a zero's sign, in a NaN's payload."""
+    return _bits(one).ne_missing(_bits(other)).arg_true().to_list()
+
+
+def _bits(values: pl.Series) -> pl.Series:
+    if values.dtype == FLOAT32.polars:
+        return values.reinterpret(dtype=pl.UInt32)
+    if values.dtype == FLOAT64.polars:
+        return values.reinterpret(dtype=pl.UInt64)
+    return values
+
+
+# Row-locality of @rows functions
+
+
+def _check_function(view: ViewSpec, events: pl.DataFrame, mistakes: Mistakes) -> None:
+    transformation = Transformation(view, empty_events(view.source))
+    alone = [transformation.run(events[place : place + 1]) for place in range(events.height)]
+    rejects = [reject for result in alone for reject in result.rejects]
+    if len(rejects) == events.height:
+        fix = "add a golden example that it can use, or mend it"
+        mistakes.add(f"fails for every event that was tried, {rejects[0].error}; {fix}")
+        return
+    expected = _outcomes(events, alone)
+    for way, order in _arrangements(events.height).items():
+        together = numbered(events[order])
+        given = _outcomes(together, [transformation.run(together)])
+        for place, origin in enumerate(order):
+            if given[place] != expected[origin]:
+                event = _shown(events[origin : origin + 1], events.columns[:-2])
+                mistakes.add(f"gives other rows {way} than alone, for {event}; {_PURE}")
+                return
+
+
+def _outcomes(events: pl.DataFrame, results: Iterable[Transformed]) -> list[list[object]]:
+    """For each event in order what came of it: its rows with floats as bits, or the reason why there are none."""
+    places = {offset: place for place, offset in enumerate(events.get_column("_offset"))}
+    outcomes: list[list[object]] = [[] for _ in places]
+    for result in results:
+        bits = pl.DataFrame([_bits(values) for values in result.frame])
+        for row in bits.select(pl.exclude("_offset"), "_offset").iter_rows():
+            outcomes[places[row[-1]]].append(row[:-1])
+        for reject in result.rejects:
+            outcomes[places[reject.offset]].append(reject.reason)
+    return outcomes
+
+
+# Nulls
+
+
+def _check_nulls_of_expressions(view: ViewSpec, golden: pl.DataFrame, mistakes: Mistakes) -> None:
+    whole = whole_events(view, golden)
+    usable, _ = Expectations(view.source, empty_events(view.source)).check(numbered(pl.concat([whole, golden])))
+    computed = _computed(view, whole)
+    for label in _never_null(view):
+        problem = _null_without_cause(view, label, usable) or _null_by_a_column(view, label, whole, computed)
+        if problem:
+            _note(label, problem, mistakes)
+
+
+def _null_without_cause(view: ViewSpec, label: str, usable: pl.DataFrame) -> str | None:
+    """An event that might come, and for which the output is null."""
+    computed = _computed(view, usable)
+    nulls = computed.filter(pl.col(label).is_null()).get_column("_offset")
+    if nulls.is_empty():
+        return None
+    event = usable.filter(pl.col("_offset") == nulls[0])
+    return f"is null for {_shown(event, _expressions(view)[label].meta.root_names())}; {_fix(view, label, None)}"
+
+
+def _null_by_a_column(view: ViewSpec, label: str, whole: pl.DataFrame, computed: pl.DataFrame) -> str | None:
+    """A column, or all that can be, whose being null makes the output null where it was not.
+
+    By the difference alone, since some columns may hold values that break a rule for which no other value is known.
+    """
+    nullable = nullable_columns(view.source)
+    had_value = computed.filter(pl.col(label).is_not_null()).get_column("_offset")
+    for columns in (*([name] for name in nullable), nullable):
+        without_value = _computed(view, with_nulls(whole, columns))
+        nulls = without_value.filter(pl.col(label).is_null(), pl.col("_offset").is_in(had_value.implode()))
+        if nulls.height:
+            return f"is null where {' and '.join(columns)} is null; {_fix(view, label, columns[0])}"
+    return None
+
+
+def _computed(view: ViewSpec, events: pl.DataFrame) -> pl.DataFrame:
+    """Every output for the events that `where` lets through, with their offsets; without events that raise."""
+    expressions = _expressions(view)
+    kept, _ = evaluate(events, [*(each.alias(label) for label, each in expressions.items()), "_offset"])
+    return kept if view.where is None else kept.filter(pl.col(_WHERE))
+
+
+def _fix(view: ViewSpec, label: str, column: str | None) -> str:
+    leave_out = f"where={column}.is_not_null()" if column else "where=…"
+    feature = next((feature for feature in view.features if feature.name == label), None)
+    if feature is None:
+        return f"a key never is: leave such events out by {leave_out}"
+    return f"add .fill_null(…), declare Feature[{feature.type.name} | None], or leave such events out by {leave_out}"
+
+
+def _check_nulls_of_function(view: ViewSpec, golden: pl.DataFrame, mistakes: Mistakes) -> None:
+    usable, _ = Expectations(view.source, empty_events(view.source)).check(sample_events(view, golden))
+    for reject in Transformation(view, empty_events(view.source)).run(usable).rejects:
+        if reject.reason in ("null_key", "null_feature"):
+            event = usable.filter(pl.col("_offset") == reject.offset)
+            mistakes.add(f"gives a null for {_shown(event, event.columns[:-2])}: {reject.error}")
+            return
+
+
+# A view's expressions by label: a feature's is its name; no name begins with _, so that the others cannot be taken
+
+
+_WHERE = "_where"
+_KEY = "_key "
+
+
+def _expressions(view: ViewSpec) -> dict[str, pl.Expr]:
+    where = {} if view.where is None else {_WHERE: view.where}
+    keys = {f"{_KEY}{key.name}": each for key, each in zip(view.entity.keys, view.keys, strict=True)}
+    features = {each.name: each.expression for each in view.features if each.expression is not None}
+    return {**where, **keys, **features}
+
+
+def _never_null(view: ViewSpec) -> Iterator[str]:
+    yield from (f"{_KEY}{key.name}" for key in view.entity.keys)
+    yield from (feature.name for feature in view.features if not feature.nullable)
+
+
+def _note(label: str, problem: str, mistakes: Mistakes) -> None:
+    if label.startswith("_"):
+        mistakes.add(f"has a {label.removeprefix('_')} that {problem}")
+    else:
+        mistakes.add(problem, field=label)
+
+
+def _shown(event: pl.DataFrame, columns: Sequence[str]) -> str:
+    """One event as a reader would write it, with the columns that matter."""
+    values = event.select(dict.fromkeys(columns)).row(0, named=True)
+    return ", ".join(f"{name}={value!r}" for name, value in values.items()) or "any event"

@@ -1,0 +1,196 @@
+"""Events made up to try definitions on: seeded, with nulls, extremes, equal and repeated values.
+
+A transformation is tried on values that it is likely to treat specially: those around each constant that it mentions,
+those that the topic's golden examples hold, the ends of each type, and a few of the same again in other columns, so
+that comparisons between columns go both ways.
+"""
+
+import datetime
+import random
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import CodeType
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from stillwell.definitions.expressions import qualified
+from stillwell.spec import ColumnSpec, TopicSpec, ViewSpec
+from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP
+
+MIXED = 48
+"""Events whose columns are drawn freely. Twice as many find no more of the mistakes that tests/unit tries."""
+REPEATED = 16
+"""Of these, how many come a second time: what tells first from later ones, or counts them, shows itself."""
+
+Value = bool | int | float | str | bytes | datetime.datetime
+Constant = str | float | datetime.datetime
+Values = Mapping[str, Sequence[Value]]
+"""For each type, by name: values worth trying."""
+
+_NULLS = 0.2
+"""The share of mixed events in which a column that may be null is."""
+_SEED = "stillwell"
+_ZERO = datetime.timedelta(0)
+_MICROSECOND = datetime.timedelta(microseconds=1)
+_TIMES = tuple(
+    datetime.datetime.fromisoformat(text)
+    for text in (
+        "1684-10-01T00:00:00Z",
+        "1899-12-31T23:59:59.999999Z",
+        "1970-01-01T00:00:00Z",
+        "2000-02-29T12:00:00Z",
+        "2024-03-10T06:59:59.999999Z",
+        "2024-03-10T07:00:00Z",
+        "2024-12-31T23:59:59.5Z",
+        "2255-01-01T00:00:00Z",
+    )
+)
+_NUMBERS = (0, 1, -1, 2, 7, 60, 100, 1_000, 86_400)
+_FRACTIONS = (-0.0, 0.1, 0.5, -2.75, 1 / 3, 1e-30, 1e10, 16_777_217.0)
+_COMMON: Values = {
+    BOOL.name: (False, True),
+    INT32.name: (*_NUMBERS, 2**31 - 1, -(2**31)),
+    INT64.name: (*_NUMBERS, 2**31, 2**53 + 1, 2**63 - 1, -(2**63)),
+    FLOAT32.name: (*map(float, _NUMBERS), *_FRACTIONS, 3.4028234663852886e38, 1e-45),
+    FLOAT64.name: (*map(float, _NUMBERS), *_FRACTIONS, 1.7976931348623157e308, 5e-324),
+    STRING.name: ("", "a", "A", "b", " b ", "0", "12", "é", "日本", "x" * 300),
+    BYTES.name: (b"", b"\x00", b"a", b"\xff\xfe"),
+    TIMESTAMP.name: _TIMES,
+}
+
+_TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_COLUMN = re.compile(r'col\("[^"]*"\)')
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? UTC")
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.])")
+
+
+def sample_events(view: ViewSpec, golden: pl.DataFrame) -> pl.DataFrame:
+    """Events to try a view on, the golden ones first, as the decoder gives them; the same at every call.
+
+    Wherever a value that meets the column's expectations is known, only such are drawn.
+    """
+    whole = whole_events(view, golden)
+    nullable = nullable_columns(view.source)
+    randomness = random.Random(f"{_SEED} nulls {view.name}")
+    holes = {name: pl.Series([randomness.random() < _NULLS for _ in range(whole.height)]) for name in nullable}
+    mixed = whole.with_columns(pl.when(~holes[name]).then(name).alias(name) for name in nullable)
+    each_null = [with_nulls(whole[place : place + 1], [name]) for place, name in enumerate(nullable)]
+    all_null = with_nulls(whole[:1], nullable)
+    return numbered(pl.concat([golden, mixed, *each_null, all_null, mixed.head(REPEATED)]))
+
+
+def whole_events(view: ViewSpec, golden: pl.DataFrame) -> pl.DataFrame:
+    """Events without a null, whose columns are drawn freely from what is worth trying, golden values too."""
+    constants = list(_constants(view))
+    drawn = []
+    for column in view.source.columns:
+        name = qualified(view.source, column.name)
+        bounds = [bound for rule in column.expectations for bound in _constants_of_text(str(rule.holds))]
+        worth = _worth_trying([*constants, *bounds])[column.type.name]
+        domain = _domain(column, [*worth, *golden.get_column(name).drop_nulls(), *_COMMON[column.type.name]])
+        drawn.append(_drawn(domain, random.Random(f"{_SEED} {name}")).alias(name))
+    return numbered(pl.DataFrame(drawn))
+
+
+def empty_events(topic: TopicSpec) -> pl.DataFrame:
+    """A frame of the topic's events as the decoder gives it, without rows."""
+    columns = {qualified(topic, column.name): column.type.polars for column in topic.columns}
+    return pl.DataFrame(schema={**columns, "_offset": pl.Int64(), "_timestamp": pl.Int64()})
+
+
+def numbered(events: pl.DataFrame) -> pl.DataFrame:
+    """The events with the offsets 0, 1, 2, …, all of one record timestamp."""
+    return events.with_columns(
+        pl.int_range(events.height, dtype=pl.Int64).alias("_offset"), pl.lit(0, pl.Int64).alias("_timestamp")
+    )
+
+
+def nullable_columns(topic: TopicSpec) -> list[str]:
+    """The columns that may be null, as expressions name them."""
+    return [qualified(topic, column.name) for column in topic.columns if column.nullable]
+
+
+def with_nulls(events: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """The events with null in each of these columns."""
+    return events.with_columns(pl.lit(None, dtype=events.schema[name]).alias(name) for name in columns)
+
+
+def _domain(column: ColumnSpec, values: Iterable[Value]) -> pl.Series:
+    """Those of the values that meet the column's expectations, each once; all of them where none does."""
+    series = pl.Series(column.name, list(values), dtype=column.type.polars).unique(maintain_order=True)
+    meeting = series.to_frame().filter(*(rule.holds for rule in column.expectations))
+    return meeting.to_series() if meeting.height else series
+
+
+def _drawn(domain: pl.Series, randomness: random.Random) -> pl.Series:
+    """As many values as there are mixed events: the first of the domain each about equally often, in any order."""
+    places = [number % min(len(domain), MIXED) for number in range(MIXED)]
+    randomness.shuffle(places)
+    return domain.gather(places)
+
+
+def _worth_trying(constants: Iterable[Constant]) -> Values:
+    """Constants that a definition mentions, and their neighbours: for each type, by name."""
+    numbers: list[float] = []
+    texts: list[str] = []
+    instants: list[datetime.datetime] = []
+    for constant in constants:
+        match constant:
+            case str():
+                texts.append(constant)
+            case datetime.datetime():
+                instants.append(constant)
+            case _:
+                numbers.append(constant)
+    return {
+        BOOL.name: [],
+        INT32.name: [near for number in numbers for near in _whole_neighbours(number, 31)],
+        INT64.name: [near for number in numbers for near in _whole_neighbours(number, 63)],
+        FLOAT32.name: [float(near) for number in numbers for near in _neighbours(number, np.float32)],
+        FLOAT64.name: [float(near) for number in numbers for near in _neighbours(number, np.float64)],
+        STRING.name: texts,
+        BYTES.name: [text.encode() for text in texts],
+        TIMESTAMP.name: [instant + step for instant in instants for step in (-_MICROSECOND, _ZERO, _MICROSECOND)],
+    }
+
+
+def _whole_neighbours(number: float, bits: int) -> Iterator[int]:
+    if abs(number) < 2**62:
+        yield from (near for near in range(int(number) - 1, int(number) + 2) if -(2**bits) <= near < 2**bits)
+
+
+def _neighbours(number: float, width: type[np.floating[Any]]) -> Iterator[np.floating[Any]]:
+    """A float, those next to it, and those one further: a bound that moves by the least is seen."""
+    here = width(number)
+    if np.isfinite(here):
+        yield from (here, np.nextafter(here, width(-np.inf)), np.nextafter(here, width(np.inf)), here - 1, here + 1)
+
+
+def _constants(view: ViewSpec) -> Iterator[Constant]:
+    if view.rows is not None:
+        yield from _constants_of_code(getattr(view.rows, "__code__", None))
+    expressions = [*view.keys, view.where, *(feature.expression for feature in view.features)]
+    for expression in expressions:
+        if expression is not None:
+            yield from _constants_of_text(str(expression))
+
+
+def _constants_of_text(text: str) -> Iterator[Constant]:
+    """What looks like a constant in an expression as Polars prints it. Too much does no harm, nor does too little."""
+    text = _COLUMN.sub("", text)
+    for found in _INSTANT.findall(text):
+        yield datetime.datetime.fromisoformat(found.replace(" UTC", "Z"))
+    for found in _TEXT.findall(text):
+        yield found
+    for found in _NUMBER.findall(_TEXT.sub("", _INSTANT.sub("", text))):
+        yield float(found) if set(found) & set(".e") else int(found)
+
+
+def _constants_of_code(code: CodeType | None) -> Iterator[Constant]:
+    for constant in code.co_consts if code else ():
+        if isinstance(constant, CodeType):
+            yield from _constants_of_code(constant)
+        elif isinstance(constant, str | int | float) and not isinstance(constant, bool):
+            yield constant
