@@ -1,0 +1,38 @@
+"""Blocking calls off the event loop, in pools of a fixed size."""
+
+import asyncio
+import concurrent.futures
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from stillwell.storage import ObjectStore
+
+_T = TypeVar("_T")
+
+
+class ThreadPool:
+    """Threads for one kind of work, so that slow calls of one kind never hold up another."""
+
+    def __init__(self, name: str, threads: int) -> None:
+        self._executor = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix=name)
+
+    async def call(self, work: Callable[..., _T], *arguments: Any) -> _T:
+        """What `work` returns or raises."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, functools.partial(work, *arguments))
+
+    def close(self) -> None:
+        """Forget what has not begun; what has is not waited for."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+class ThreadedStore:
+    """An object store whose calls are made in threads of their own."""
+
+    def __init__(self, store: ObjectStore, threads: ThreadPool) -> None:
+        self._store = store
+        self._threads = threads
+
+    async def call(self, work: Callable[[ObjectStore], _T]) -> _T:
+        """What `work` returns or raises when it is given the store."""
+        return await self._threads.call(work, self._store)

@@ -1,0 +1,276 @@
+"""The aiokafka consumer: subscription, fetching, rebalances, back-pressure. It owns positions; agents only see batches.
+
+The life of a partition here: assigned (paused, at a placeholder) → opened at the chain's end (`opening`) → flowing →
+flushed and given away. Everything slow happens outside aiokafka's callbacks but the flush, which has to.
+
+What aiokafka 0.14.0 does that this module leans on: a partition without a position raises at the next fetch, hence the
+placeholder; `seek` drops what was fetched before; records of paused partitions are dropped and fetched again, so that
+back-pressure leaves partitions out of `getmany` instead, which keeps at most one fetched response of each; a consumer's
+position moves over aborted and compacted offsets even where no record is returned; heartbeats go on while partitions
+are revoked, but not while they are assigned.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+import numpy as np
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.structs import ConsumerRecord
+
+from stillwell.errors import PartitionStopped, StoreNotReady
+from stillwell.records import Records
+from streams import metrics
+from streams.flow import Flow, FlowEnded
+from streams.metrics import Metrics
+
+_log = structlog.get_logger(__name__)
+
+_BATCHES_AHEAD = 2  # one in the agent's hands, one waiting; more only means more memory and smaller batches
+_IDLE_WAIT_MS = 100
+_BUSY_WAIT_MS = 5
+
+RECORD_OVERHEAD = 200
+"""Bytes that a fetched record takes beside its key and value: the record object and its headers, near enough."""
+
+
+class OutOfRange(FlowEnded):
+    """Kafka no longer has the offset that is to be read next."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Batch:
+    """Records for an agent, and the flow that they belong to; stale once that flow has ended."""
+
+    flow: Flow
+    records: Records
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """How much the consumer takes in at a time, and how long it waits. Times in seconds."""
+
+    buffer_bytes: int
+    batch_records: int
+    rebalance_timeout: float
+    drain_timeout: float
+    reopen_after: float = 5.0
+    """How soon a stopped partition is looked at again: the person's decision may have been carried out."""
+
+
+Open = Callable[[TopicPartition], Awaitable[Flow]]
+"""Opens a partition at the chain's end, retrying for as long as a store does not answer. Raises PartitionStopped."""
+
+Deliver = Callable[[Batch], Awaitable[None]]
+"""Hands a batch to its topic's agent without waiting for it."""
+
+
+class Consumer:
+    """Feeds batches of the assigned partitions to their agents. `run` it; `drain` it before it stops."""
+
+    def __init__(
+        self,
+        kafka: AIOKafkaConsumer,
+        topics: Iterable[str],
+        open_partition: Open,
+        deliver: Deliver,
+        limits: Limits,
+        values: Metrics,
+    ) -> None:
+        self._kafka = kafka
+        self._topics = tuple(topics)
+        self._open = open_partition
+        self._deliver = deliver
+        self._limits = limits
+        self._metrics = values
+        self._flows: dict[TopicPartition, Flow] = {}
+        self._lives: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._crashed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._draining = False
+
+    @property
+    def flows(self) -> Mapping[TopicPartition, Flow]:
+        """The partitions that flow now."""
+        return self._flows
+
+    @property
+    def assigned(self) -> set[TopicPartition]:
+        """The partitions that this process holds, flowing or not yet."""
+        return set(self._lives)
+
+    # ---- fetching ----
+
+    async def run(self) -> None:
+        """Fetch until drained. Raises what no retry can mend; the process is then to end."""
+        self._kafka.subscribe(self._topics, listener=_Listener(self._revoked, self._assigned))
+        while not self._draining:
+            fetching = asyncio.ensure_future(self._fetch())
+            await asyncio.wait((fetching, self._crashed), return_when=asyncio.FIRST_COMPLETED)
+            if self._crashed.done():
+                fetching.cancel()
+                await self._crashed
+            await fetching
+
+    async def _fetch(self) -> None:
+        wanted = self._partitions_with_room()
+        if self._flows and not wanted:
+            await asyncio.sleep(_BUSY_WAIT_MS / 1000)
+            return
+        # Partitions that are left out now cannot end the wait when they get room again: look again soon.
+        wait_ms = _IDLE_WAIT_MS if len(wanted) == len(self._flows) else _BUSY_WAIT_MS
+        try:
+            fetched = await self._kafka.getmany(*wanted, timeout_ms=wait_ms, max_records=self._limits.batch_records)
+        except OffsetOutOfRangeError as error:
+            for partition, offset in error.args[0].items():
+                self._out_of_range(partition, offset)
+            return
+        except NoOffsetForPartitionError:
+            return  # a partition that was assigned a moment ago and has no placeholder yet
+        for partition in wanted:
+            if flow := self._flows.get(partition):
+                await self._take(partition, flow, fetched.get(partition, ()))
+
+    def _partitions_with_room(self) -> list[TopicPartition]:
+        """The partitions that may be fetched: few batches ahead of their agent, in topics with credits left.
+
+        Waiting for the agent makes batches grow under load, where small ones would cost most.
+        """
+        used: dict[str, int] = {}
+        for partition, flow in self._flows.items():
+            used[partition.topic] = used.get(partition.topic, 0) + flow.nbytes
+        for topic, nbytes in used.items():
+            self._metrics.set(metrics.BUFFERED, nbytes, topic)
+            if nbytes >= self._limits.buffer_bytes:
+                self._make_room(topic)
+        return [
+            partition
+            for partition, flow in self._flows.items()
+            if flow.batches_ahead < _BATCHES_AHEAD and used[partition.topic] < self._limits.buffer_bytes
+        ]
+
+    def _make_room(self, topic: str) -> None:
+        """Close the topic's largest span before its time: only what is linked gives its memory back."""
+        flows = [flow for partition, flow in self._flows.items() if partition.topic == topic]
+        max(flows, key=lambda flow: flow.open_bytes).close_span()
+
+    async def _take(self, partition: TopicPartition, flow: Flow, fetched: Iterable[ConsumerRecord]) -> None:
+        """Hand on what was fetched, and the gaps: the position may have moved where no record came."""
+        try:
+            position = await self._kafka.position(partition)
+        except IllegalStateError:
+            return  # revoked while we fetched
+        if position <= flow.fetched:
+            return
+        records = _records(partition, flow.fetched, position, fetched)
+        size = sum(map(len, filter(None, records.values))) + sum(map(len, filter(None, records.keys)))
+        flow.expect(position, size + RECORD_OVERHEAD * len(records))
+        self._metrics.count(metrics.EVENTS, len(records), partition.topic)
+        self._metrics.count(metrics.EVENT_BYTES, size, partition.topic)
+        self._metrics.observe(metrics.BATCH, len(records), partition.topic)
+        await self._deliver(Batch(flow, records))
+
+    # ---- the life of a partition ----
+
+    def _assigned(self, partitions: Iterable[TopicPartition]) -> None:
+        """In aiokafka's callback, without heartbeats: only put placeholders, and begin the lives outside."""
+        self._metrics.count(metrics.REBALANCES, 1)
+        for partition in partitions:
+            self._kafka.pause(partition)
+            self._kafka.seek(partition, 0)
+            self._lives[partition] = asyncio.create_task(self._live(partition), name=f"partition {partition}")
+        _log.info("partitions assigned", partitions=[f"{p.topic}-{p.partition}" for p in sorted(self._lives)])
+
+    async def _revoked(self, partitions: Iterable[TopicPartition]) -> None:
+        """In aiokafka's callback: link and commit what is in hand within a deadline, then drop the rest.
+
+        What is dropped is read again by whoever gets the partition.
+        """
+        await self._give_away(list(partitions), self._limits.rebalance_timeout / 2)
+
+    async def drain(self) -> None:
+        """Stop fetching, and flush everything within the deadline."""
+        self._draining = True
+        await self._give_away(list(self._lives), self._limits.drain_timeout)
+
+    async def _give_away(self, partitions: list[TopicPartition], deadline: float) -> None:
+        flows = [flow for partition in partitions if (flow := self._flows.get(partition))]
+        flushes = [asyncio.create_task(flow.flush()) for flow in flows]
+        if flushes:
+            _, late = await asyncio.wait(flushes, timeout=deadline)
+            for flush in late:
+                flush.cancel()
+            if late:
+                _log.warning("gave partitions away with work in hand; it will be read again", partitions=len(late))
+        lives = [life for partition in partitions if (life := self._lives.pop(partition, None))]
+        for life in lives:
+            life.cancel()
+        await asyncio.gather(*lives, return_exceptions=True)
+
+    async def _live(self, partition: TopicPartition) -> None:
+        """Open the partition, let it flow, and open it anew whenever its flow ends."""
+        while True:
+            try:
+                flow = await self._open(partition)
+                await self._flow(partition, flow)
+            except FlowEnded as reason:
+                _log.warning("partition is opened anew", partition=str(partition), reason=str(reason))
+            except (PartitionStopped, StoreNotReady) as reason:
+                _log.error("partition stopped", partition=str(partition), reason=str(reason))
+                self._metrics.set(metrics.STOPPED, 1, partition.topic, str(partition.partition))
+                await asyncio.sleep(self._limits.reopen_after)
+            except Exception as error:
+                if not self._crashed.done():
+                    self._crashed.set_exception(error)
+                return
+
+    async def _flow(self, partition: TopicPartition, flow: Flow) -> None:
+        self._metrics.set(metrics.STOPPED, 0, partition.topic, str(partition.partition))
+        self._kafka.seek(partition, flow.fetched)
+        self._flows[partition] = flow
+        self._kafka.resume(partition)
+        try:
+            await flow.run()
+        finally:
+            del self._flows[partition]
+            with contextlib.suppress(IllegalStateError):  # it may be another member's by now
+                self._kafka.pause(partition)
+
+    def _out_of_range(self, partition: TopicPartition, offset: int) -> None:
+        if flow := self._flows.get(partition):
+            self._kafka.pause(partition)
+            flow.end(OutOfRange(f"{partition}: Kafka no longer has offset {offset}"))
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka carries no types
+    def __init__(
+        self,
+        revoked: Callable[[Iterable[TopicPartition]], Awaitable[None]],
+        assigned: Callable[[Iterable[TopicPartition]], None],
+    ) -> None:
+        self._revoked = revoked
+        self._assigned = assigned
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        await self._revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self._assigned(assigned)
+
+
+def _records(partition: TopicPartition, start: int, end: int, fetched: Iterable[ConsumerRecord]) -> Records:
+    """Columns of the offsets [start, end); what lies before start was taken in already and is left out."""
+    found = [record for record in fetched if record.offset >= start]
+    return Records(
+        topic=partition.topic,
+        partition=partition.partition,
+        start=start,
+        end=end,
+        offsets=np.fromiter((record.offset for record in found), np.int64, len(found)),
+        timestamps=np.fromiter((record.timestamp for record in found), np.int64, len(found)),
+        keys=[record.key for record in found],
+        values=[record.value for record in found],
+        headers=[record.headers for record in found],
+    )

@@ -1,0 +1,288 @@
+"""One partition, from the chain's end on, for as long as this process holds it.
+
+    take ─┬─► online loop         rows to Redis, then the applied marks ──────────┐
+          ├─► dead-letter loop    rejects to their topic ─────────────────────────┤ ledger
+          └─► archive loop        tables into the open span; closed spans upload ─┴─► link loop ─► commit
+
+Each loop takes batches in order from a queue of its own; what is queued counts towards the topic's credits. A span is
+linked when its files are created and every sink has acknowledged all of it; its offset is committed after that. A flow
+that finds itself overtaken, or Redis behind the chain, ends with `FlowEnded`; whoever holds the partition then opens
+another one at the chain's end.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+import structlog
+
+from stillwell.errors import StillwellError
+from stillwell.layout.chain import PartitionId
+from stillwell.layout.parquet import BatchTables
+from streams import metrics
+from streams.ledger import Ledger, Span
+from streams.metrics import Metrics, Stage
+from streams.ports import Archive, DeadLetters, MarkKey, MarkMove, OnlineStore, OpenSpan, Threads, UploadedSpan
+from streams.prepare import Prepared
+from streams.retry import Retry
+from streams.window import Window
+
+_log = structlog.get_logger(__name__)
+
+_ONLINE = "online"
+_DEAD_LETTERS = "dead_letters"
+
+Commit = Callable[[int, str], Awaitable[None]]
+"""Commits the group's offset with its metadata; never raises, since the offset is a hint."""
+
+
+class FlowEnded(StillwellError):
+    """What is in hand is dropped; the partition is to be opened anew at the chain's end."""
+
+
+class Overtaken(FlowEnded):
+    """Another writer's link stands where ours should."""
+
+
+class OnlineFellBehind(FlowEnded):
+    """Redis has lost writes that it had acknowledged."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sinks:
+    """What a flow writes to, and how it asks each again."""
+
+    online: OnlineStore
+    dead_letters: DeadLetters
+    retry_online: Retry
+    retry_dead_letters: Retry
+    threads: Threads
+
+
+class Flow:
+    """Begins at the chain's end. `run` it, feed it by `take`, and `flush` it before it is given away."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        sinks: Sinks,
+        marks: Sequence[MarkKey],
+        epoch: str,
+        window: Window,
+        commit: Commit,
+        values: Metrics,
+    ) -> None:
+        self.id: PartitionId = archive.id
+        self.ledger = Ledger(archive.end, (_ONLINE, _DEAD_LETTERS))
+        self.fetched = archive.end
+        """The offset that is to be fetched next."""
+        self._archive = archive
+        self._sinks = sinks
+        self._marks = tuple(marks)
+        self._epoch = epoch
+        self._window = window
+        self._commit = commit
+        self._metrics = values
+        self._to_online: asyncio.Queue[Prepared] = asyncio.Queue()
+        self._to_dead_letters: asyncio.Queue[Prepared] = asyncio.Queue()
+        self._to_archive: asyncio.Queue[BatchTables | None] = asyncio.Queue()
+        self._uploads: asyncio.Queue[asyncio.Task[UploadedSpan]] = asyncio.Queue()
+        self._in_flight: dict[int, int] = {}
+        self._queued_bytes = 0
+        self._open_span: OpenSpan | None = None
+        self._closed_spans: deque[OpenSpan] = deque()
+        self._moved = asyncio.Event()
+        self._told_to_end: asyncio.Future[FlowEnded] = asyncio.get_running_loop().create_future()
+
+    # ---- for whoever holds the partition ----
+
+    async def run(self) -> None:
+        """Work until cancelled. Raises FlowEnded, or what no retry can mend."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._write_online())
+                tasks.create_task(self._write_dead_letters())
+                tasks.create_task(self._fill_spans(tasks))
+                tasks.create_task(self._link_spans())
+                tasks.create_task(self._end_when_told())
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    def expect(self, end: int, nbytes: int) -> None:
+        """A batch that ends at this offset was fetched and will come by `take`; until then it holds memory."""
+        self.fetched = end
+        self._in_flight[end] = nbytes
+
+    def take(self, prepared: Prepared) -> None:
+        """A batch in its turn, ready for the sinks."""
+        span = Span(prepared.tables.start, prepared.tables.end)
+        self.ledger.take(span)
+        self._in_flight.pop(span.end, None)
+        self._queued_bytes += prepared.nbytes
+        self._to_online.put_nowait(prepared)
+        self._to_archive.put_nowait(prepared.tables)
+        self._moved.set()
+        if prepared.outcome.rejects:
+            self._to_dead_letters.put_nowait(prepared)
+        else:
+            self._acknowledge(_DEAD_LETTERS, span)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the partition holds: fetched batches, queued ones, spans that are not linked."""
+        return (
+            sum(self._in_flight.values())
+            + self._queued_bytes
+            + self.open_bytes
+            + sum(span.nbytes for span in self._closed_spans)
+        )
+
+    @property
+    def open_bytes(self) -> int:
+        """Memory of the span that is still open: what closing it would set on its way."""
+        return self._open_span.nbytes if self._open_span else 0
+
+    @property
+    def batches_ahead(self) -> int:
+        """How many batches were fetched and not yet taken."""
+        return len(self._in_flight)
+
+    def end(self, reason: FlowEnded) -> None:
+        """Link what is in hand, then end `run` with this reason."""
+        if not self._told_to_end.done():
+            self._told_to_end.set_result(reason)
+
+    def close_span(self) -> None:
+        """Close the open span as soon as what is queued is in it, full or not."""
+        self._to_archive.put_nowait(None)
+
+    async def flush(self) -> None:
+        """Wait until all that was fetched is linked and committed. Bounded by whoever calls."""
+        while self._in_flight:
+            await self._wait_for_move()
+        self.close_span()
+        while self.ledger.linked < self.ledger.position:
+            await self._wait_for_move()
+
+    # ---- the loops ----
+
+    async def _end_when_told(self) -> None:
+        reason = await self._told_to_end
+        await self.flush()
+        raise reason
+
+    async def _write_online(self) -> None:
+        while True:
+            prepared = await self._to_online.get()
+            span = Span(prepared.tables.start, prepared.tables.end)
+            with self._timed(Stage.ONLINE):
+                await asyncio.gather(*(self._put(rows) for rows in prepared.online if rows.keys))
+            self._observe_servable(prepared)
+            with self._timed(Stage.MARKS):
+                await self._raise_marks(span)
+            self._queued_bytes -= prepared.nbytes - prepared.tables.nbytes
+            self._acknowledge(_ONLINE, span)
+
+    async def _write_dead_letters(self) -> None:
+        while True:
+            prepared = await self._to_dead_letters.get()
+            outcome = prepared.outcome
+            with self._timed(Stage.DEAD_LETTERS):
+                await self._sinks.retry_dead_letters.until_done(lambda: self._sinks.dead_letters.send(outcome))  # noqa: B023
+            self._acknowledge(_DEAD_LETTERS, Span(outcome.records.start, outcome.records.end))
+
+    async def _fill_spans(self, tasks: asyncio.TaskGroup) -> None:
+        opened = 0.0
+        while True:
+            batch = await self._next_batch(opened + self._window.age if self._open_span else None)
+            if batch:
+                if self._open_span is None:
+                    self._open_span, opened = self._archive.open_span(batch.start), time.monotonic()
+                with self._timed(Stage.ARCHIVE):
+                    await self._sinks.threads.call(self._open_span.add, batch)
+                self._queued_bytes -= batch.nbytes
+            span = self._open_span
+            if span and (batch is None or self._window.is_full(span.records, span.nbytes, time.monotonic() - opened)):
+                self.ledger.close(span.end)
+                self._closed_spans.append(span)
+                self._uploads.put_nowait(tasks.create_task(self._upload(span)))
+                self._open_span = None
+
+    async def _next_batch(self, deadline: float | None) -> BatchTables | None:
+        """The next batch; None when the open span is to be closed, told by a flush or by its age."""
+        try:
+            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                return await self._to_archive.get()
+        except TimeoutError:
+            return None
+
+    async def _upload(self, span: OpenSpan) -> UploadedSpan:
+        with self._timed(Stage.UPLOAD):
+            return await self._archive.upload(span)
+
+    async def _link_spans(self) -> None:
+        while True:
+            upload = await self._uploads.get()
+            uploaded = await upload
+            while self.ledger.durable < uploaded.end:
+                await self._wait_for_move()
+            with self._timed(Stage.LINK):
+                await self._link(uploaded)
+            self._closed_spans.popleft()
+            self.ledger.link(Span(uploaded.start, uploaded.end))
+            self._moved.set()
+            with self._timed(Stage.COMMIT):
+                await self._commit(uploaded.end, f"{uploaded.start}:{uploaded.nonce}")
+
+    async def _link(self, uploaded: UploadedSpan) -> None:
+        """Look once more that Redis still holds what it acknowledged, then link."""
+        state = await self._sinks.retry_online.until_done(self._sinks.online.read_state)
+        positions = await self._sinks.retry_online.until_done(lambda: self._sinks.online.read_marks(self._marks))
+        if state.epoch != self._epoch or any(at is None or at < uploaded.end for at in positions):
+            raise OnlineFellBehind(
+                f"{self.id}: Redis has lost rows that it had acknowledged before offset {uploaded.end}"
+            )
+        if not await self._archive.link(uploaded, state.epoch, state.replication_id):
+            raise Overtaken(f"{self.id}: another writer has linked the offsets from {uploaded.start} on")
+        self._metrics.count(metrics.LINKS, 1, self.id.topic)
+        self._metrics.count(metrics.LINKED_RECORDS, uploaded.records, self.id.topic)
+
+    # ---- their parts ----
+
+    async def _put(self, rows: EncodedRows) -> None:
+        counts = await self._sinks.retry_online.until_done(lambda: self._sinks.online.put(rows, self._epoch))
+        for result, count in dataclasses.asdict(counts).items():
+            self._metrics.count(metrics.UPSERTS, count, rows.view, result)
+
+    async def _raise_marks(self, span: Span) -> None:
+        moves = [MarkMove(mark, span.start, span.end) for mark in self._marks]
+        positions = await self._sinks.retry_online.until_done(
+            lambda: self._sinks.online.raise_marks(moves, self._epoch)
+        )
+        if any(position is None or position < span.end for position in positions):
+            raise OnlineFellBehind(
+                f"{self.id}: Redis has lost rows that it had acknowledged before offset {span.start}"
+            )
+
+    def _observe_servable(self, prepared: Prepared) -> None:
+        now = time.time()
+        for rows, produced_at in zip(prepared.online, prepared.produced_at, strict=True):
+            if len(produced_at):
+                self._metrics.observe(metrics.SERVABLE, now - produced_at / 1000, rows.view)
+
+    def _acknowledge(self, sink: str, span: Span) -> None:
+        self.ledger.acknowledge(sink, span)
+        self._moved.set()
+
+    async def _wait_for_move(self) -> None:
+        self._moved.clear()
+        await self._moved.wait()
+
+    @contextlib.contextmanager
+    def _timed(self, stage: Stage) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._metrics.observe(metrics.STAGE, time.perf_counter() - started, stage)

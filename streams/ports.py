@@ -1,0 +1,151 @@
+"""What the worker needs of the world, as narrow protocols. The real ones are put together in `streams/app.py`; their
+twins are in `stillwell.testing` and pass the same contract suites."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol, TypeVar
+
+import pyarrow as pa
+from stillwell.layout.online import EncodedRows, MarkKey, MarkMove, OnlineState, PutCounts
+
+from stillwell.layout.chain import DataFile, Genesis, Link, PartitionId, TopicIncarnation
+from stillwell.layout.parquet import BatchTables
+from stillwell.records import Outcome
+from stillwell.spec import ViewSpec
+
+_T = TypeVar("_T")
+
+
+class Threads(Protocol):
+    """Runs blocking calls off the event loop."""
+
+    async def call(self, work: Callable[..., _T], *arguments: Any) -> _T:
+        """What `work` returns or raises."""
+
+
+class DeadLetters(Protocol):
+    """Where rejected records go."""
+
+    async def send(self, outcome: Outcome) -> None:
+        """Keep every reject of a batch, with its record. Repeating a call repeats them; readers tell by coordinates.
+
+        Raises StoreUnavailable or OutcomeUnknown.
+        """
+
+
+class OnlineStore(Protocol):
+    """The newest row of every entity and view. Every write is harmless to repeat.
+
+    All raise StoreUnavailable or OutcomeUnknown when there is no clear answer, and StoreNotReady when the store may
+    have lost data or is of another epoch.
+    """
+
+    async def put(self, rows: EncodedRows, epoch: str) -> PutCounts:
+        """Write each row that is newer than the one in its place."""
+
+    async def raise_marks(self, moves: Sequence[MarkMove], epoch: str) -> list[int | None]:
+        """Raise each mark to the end of its move, if it stands within the move; returns where each stands now."""
+
+    async def set_marks(self, moves: Sequence[MarkMove], epoch: str) -> None:
+        """Create the marks that are absent, at the start of their moves."""
+
+    async def read_marks(self, marks: Sequence[MarkKey]) -> list[int | None]:
+        """Where each mark stands; None for one that is absent."""
+
+    async def read_state(self) -> OnlineState:
+        """Which epoch is in force (None: not ready), and which server answers."""
+
+    async def initialise(self, epoch: str) -> str:
+        """Make an empty store ready, if nobody did; returns the epoch in force."""
+
+
+class OpenSpan(Protocol):
+    """A span being filled."""
+
+    @property
+    def end(self) -> int:
+        """The offset behind its last one."""
+
+    @property
+    def records(self) -> int:
+        """How many records it holds."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+
+    def add(self, batch: BatchTables) -> None:
+        """Take the batch that begins at `end`. Blocks while it compresses: call it in a thread."""
+
+
+class UploadedSpan(Protocol):
+    """A span whose files are all in the store."""
+
+    @property
+    def start(self) -> int:
+        """Its first offset."""
+
+    @property
+    def end(self) -> int:
+        """The offset behind its last one."""
+
+    @property
+    def nonce(self) -> str:
+        """Its own name, never used for another."""
+
+    @property
+    def records(self) -> int:
+        """How many records it holds."""
+
+
+class PartitionArchive(Protocol):
+    """One partition's files and chain. Waits for the store for as long as it takes."""
+
+    @property
+    def id(self) -> PartitionId:
+        """Which partition."""
+
+    @property
+    def end(self) -> int:
+        """Where the next link begins; known after `find_end`."""
+
+    async def find_end(self, hint: tuple[int, str] | None) -> tuple[Genesis, Link | None] | None:
+        """Walk to the chain's end; genesis and the last link, or None where there is no genesis yet."""
+
+    async def begin(self, start: int, topic_id: str) -> None:
+        """Propose genesis; whoever wins, `find_end` finds it next."""
+
+    async def expire(self, until: int) -> bool:
+        """Cover the offsets that retention took, from the chain's end on. False: another writer was faster."""
+
+    async def links_since(self, offset: int) -> list[Link]:
+        """The links that hold offsets from this one on."""
+
+    async def read_rows(self, file: DataFile) -> pa.Table:
+        """All rows of a linked file."""
+
+    def open_span(self, start: int) -> Any:
+        """A span to be filled from an offset on."""
+
+    async def upload(self, span: Any) -> UploadedSpan:
+        """Create the span's files."""
+
+    async def link(self, span: Any, epoch: str, replication_id: str) -> bool:
+        """Put the span on the chain. False: another writer's link has its place."""
+
+
+class Archive(Protocol):
+    """The offline store."""
+
+    async def incarnation(self, topic: str) -> TopicIncarnation | None:
+        """The newest incarnation of a topic, or None for one that was never read."""
+
+    async def open_incarnation(
+        self, topic: str, incarnation: int, topic_id: str, partitions: int, start: Literal["earliest", "latest"]
+    ) -> TopicIncarnation:
+        """Propose an incarnation; returns the one in force."""
+
+    async def has_links(self) -> bool:
+        """Whether any partition was ever linked here."""
+
+    def partition(self, id: PartitionId, views: Sequence[ViewSpec]) -> PartitionArchive:
+        """One partition's side of it."""
