@@ -367,7 +367,7 @@ def _refuse_unknown() -> None:
     names = Settings.model_fields.keys()
     variables = [variable(name) for name in names]
     problems = [
-        f"{name}, set in the environment, is no setting.{_nearest(name, [*variables, *NOT_SETTINGS])}"
+        f"{name}, set in the environment, is no setting.{_nearest(name, [*variables, *NOT_SETTINGS], PREFIX)}"
         for name, value in sorted(os.environ.items())
         if name.startswith(PREFIX)
         and name not in variables
@@ -387,9 +387,12 @@ def _from_kubernetes(name: str, value: str) -> bool:
     return bool(_KUBERNETES.search(name) or (name.endswith("_PORT") and _KUBERNETES_PORT.match(value)))
 
 
-def _nearest(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f" Did you mean {near[0]}?" if near else " Remove it, or look its name up in the reference of settings."
+def _nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """The name that was meant, by what differs: a long prefix that all share makes any two look alike."""
+    near = difflib.get_close_matches(name.removeprefix(prefix), [known.removeprefix(prefix) for known in names], n=1)
+    return (
+        f" Did you mean {prefix}{near[0]}?" if near else " Remove it, or look its name up in the reference of settings."
+    )
 
 
 def _sentence(kind: type[ProjectSettings], problem: ErrorDetails) -> str:

@@ -1,5 +1,6 @@
 """The embedded stack: real Kafka, real Redis and a folder for the object store, on a machine that has Python alone."""
 
+from stillwell.local.detached import DetachedStack, PartStatus
 from stillwell.local.jars import KAFKA_VERSION, Progress
 from stillwell.local.kafka_broker import KafkaBroker
 from stillwell.local.part import Part
@@ -7,4 +8,15 @@ from stillwell.local.process import Process, free_port
 from stillwell.local.redis_server import RedisServer
 from stillwell.local.stack import LocalStack
 
-__all__ = ["KAFKA_VERSION", "KafkaBroker", "LocalStack", "Part", "Process", "Progress", "RedisServer", "free_port"]
+__all__ = [
+    "KAFKA_VERSION",
+    "DetachedStack",
+    "KafkaBroker",
+    "LocalStack",
+    "Part",
+    "PartStatus",
+    "Process",
+    "Progress",
+    "RedisServer",
+    "free_port",
+]

@@ -28,6 +28,7 @@ class Part(abc.ABC):
         self._fixed_port = port
         self._leashed = leashed
         self.ports: tuple[int, ...] = ()
+        self.pid: int | None = None
         self._process: Process | None = None
 
     @property
@@ -72,6 +73,11 @@ class Part(abc.ABC):
                 if _LOST_RACE not in self._printed()[printed:] or attempt == attempts:
                     raise
 
+    def adopt(self, pid: int, ports: tuple[int, ...]) -> None:
+        """Take a server that another process started for this one, so that `answers` asks it."""
+        self.pid = pid
+        self.ports = ports
+
     def kill(self) -> None:
         """End the server as a crash would."""
         self.process.kill()
@@ -91,6 +97,7 @@ class Part(abc.ABC):
     def _start_once(self) -> None:
         command = self._prepare()
         self._process = Process(self.name, command, log=self.log, leashed=self._leashed, grace_s=self.stop_grace_s)
+        self.pid = self._process.pid
         with contextlib.ExitStack() as undo:
             undo.callback(self.kill)
             self._process.wait_until(self.answers, timeout_s=self.start_timeout_s)

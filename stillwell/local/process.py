@@ -25,17 +25,23 @@ def free_port() -> int:
     Raises LocalStackError when no port is free.
     """
     for port in random.sample(_PORTS, 500):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        if port_is_free(port):
             return port
     raise LocalStackError(
         f"The embedded stack needs a free TCP port of 127.0.0.1, but 500 tries between {_PORTS[0]} and {_PORTS[-1]} "
         "found none. End what listens there (`ss -ltn` lists it) and start again."
     )
+
+
+def port_is_free(port: int) -> bool:
+    """Whether nobody listens on a TCP port of 127.0.0.1 now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 class Process:
@@ -139,7 +145,7 @@ class Process:
 
     def detach(self) -> None:
         """Forget the process, which goes on alone. Only for one that was not leashed."""
-        # subprocess would otherwise warn that an object was dropped whose process still runs.
+        # Otherwise subprocess warns of a process that still runs when its object goes.
         self._popen.returncode = 0
 
     def log_text(self) -> str:

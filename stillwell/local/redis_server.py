@@ -42,12 +42,12 @@ class RedisServer(Part):
         with redis.Redis(
             port=self.port,
             password=self._config.get("requirepass"),
-            socket_timeout=2.0,
+            socket_timeout=1.0,
             socket_connect_timeout=1.0,
             retry=Retry(NoBackoff(), 0),
         ) as client:
             try:
-                return bool(client.info("server")["process_id"] == self.process.pid)
+                return bool(client.info("server")["process_id"] == self.pid)
             except redis.RedisError:
                 return False
 

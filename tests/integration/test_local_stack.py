@@ -15,6 +15,8 @@ from pathlib import Path
 import confluent_kafka
 import pytest
 import redis
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from stillwell.errors import LocalStackError
 from stillwell.local import KafkaBroker, LocalStack, RedisServer, free_port, jars, kafka_broker, redis_server
@@ -77,8 +79,8 @@ async def test_a_stack_is_usable_from_async_code_keeps_its_data_through_a_crash_
             "STILLWELL_REDIS_URL",
             "STILLWELL_OFFLINE_URL",
         }
-        admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": stack.bootstrap})
-        new = confluent_kafka.admin.NewTopic("kept", num_partitions=1, replication_factor=1)
+        admin = AdminClient({"bootstrap.servers": stack.bootstrap})
+        new = NewTopic("kept", num_partitions=1, replication_factor=1)
         admin.create_topics([new])["kept"].result(30)
         _produce(stack.bootstrap, "kept", b"before the crash")
         before = stack.bootstrap

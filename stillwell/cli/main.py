@@ -1,0 +1,77 @@
+"""The command `stillwell`: its commands, and what its exit codes mean.
+
+0: done, and nothing is wrong. 1: something is wrong, and the last line says what. 2: it was called or set up wrongly.
+
+Whatever a command needs it imports when it runs: that keeps `stillwell --help` quick, the rooms out of this package's
+imports, and a command usable where the extras of the others are not installed.
+"""
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from stillwell.cli.check import check
+from stillwell.cli.doctor import doctor
+from stillwell.cli.local import local
+from stillwell.cli.version import version
+from stillwell.errors import SettingsError, StillwellError
+
+FOUND_WRONG = 1
+CALLED_WRONGLY = 2
+INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--traceback", "show_traceback", is_flag=True, help="On an error, show where in the code it arose.")
+@click.pass_context
+def stillwell(context: click.Context, show_traceback: bool) -> None:
+    """An event-driven feature store: Kafka to Redis and Parquet.
+
+    Exit codes: 0 nothing is wrong, 1 something is, 2 called or set up wrongly.
+    """
+    context.obj = show_traceback or os.environ.get("STILLWELL_LOG_LEVEL", "").lower() == "debug"
+    # Libraries' warnings would stand between a command's lines; a command that wants a log sets it up itself.
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
+for command in (check, doctor, local, version):
+    stillwell.add_command(command)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit code."""
+    try:
+        with stillwell.make_context("stillwell", list(sys.argv[1:] if arguments is None else arguments)) as context:
+            return _invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        error.show()
+        return CALLED_WRONGLY
+
+
+def _invoke(context: click.Context) -> int:
+    try:
+        return int(stillwell.invoke(context) or 0)
+    except StillwellError as error:
+        if context.obj:
+            traceback.print_exception(error)
+        for message in error.args:
+            click.echo(f"stillwell: {message}", err=True)
+        return CALLED_WRONGLY if isinstance(error, SettingsError) else FOUND_WRONG
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stillwell: interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python would complain once more when it flushes on exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def main() -> None:
+    """The entry point."""
+    sys.exit(run())

@@ -1,0 +1,41 @@
+"""What commands print: a line of JSON for programs, or text for people."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from stillwell.local import Progress
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+
+def json_option(command: Command) -> Command:
+    """Give a command the option --json, as its argument `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
+
+
+def print_json(value: object) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+
+
+@contextlib.contextmanager
+def download_progress(what: str) -> Iterator["Progress"]:
+    """A bar on standard error for a download, which appears if there is one."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console, transient=True
+    ) as bar:
+        tasks = [bar.add_task(what, visible=False)]
+
+        def show(done: int, total: int) -> None:
+            bar.update(tasks[0], completed=done, total=total, visible=True)
+
+        yield show

@@ -1,0 +1,34 @@
+"""How to connect to Kafka: the settings, in the words of aiokafka's clients."""
+
+import ssl
+
+from stillwell.errors import SettingsError
+from stillwell.settings import Settings
+
+
+def connection(settings: Settings) -> dict[str, object]:
+    """The arguments that every aiokafka client of this deployment takes.
+
+    Raises SettingsError when the file of certificates cannot be read.
+    """
+    arguments: dict[str, object] = {
+        "bootstrap_servers": settings.kafka_bootstrap.split(","),
+        "security_protocol": settings.kafka_security_protocol,
+    }
+    if settings.kafka_security_protocol.endswith("SSL"):
+        arguments["ssl_context"] = _ssl_context(settings)
+    if settings.kafka_sasl_password is not None:
+        arguments["sasl_mechanism"] = settings.kafka_sasl_mechanism
+        arguments["sasl_plain_username"] = settings.kafka_sasl_user
+        arguments["sasl_plain_password"] = settings.kafka_sasl_password.get_secret_value()
+    return arguments
+
+
+def _ssl_context(settings: Settings) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=settings.kafka_ssl_ca)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(
+            f"STILLWELL_KAFKA_SSL_CA must name a file of certificates in PEM; {settings.kafka_ssl_ca} gave: {error}. "
+            "Correct the path, or remove the setting to trust the system's certificates."
+        ) from error
