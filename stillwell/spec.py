@@ -110,6 +110,8 @@ class ViewSpec(Spec):
     where: SkipValidation[pl.Expr] | None = None
     rows: SkipValidation[RowsFunction] | None = None
     description: str = ""
+    file: str = ""
+    """Where its class statement stands: `schemas/departures.py:52`; '' for one that was made by hand."""
     source_digest: str = ""
     """SHA-256 of the source that the view was read from, without its descriptions; '' where there is none."""
 

@@ -14,7 +14,7 @@ from stillwell.definitions.fields import Declared, declared_fields, refuse_stran
 from stillwell.definitions.mistakes import Mistakes, did_you_mean
 from stillwell.definitions.rows import RowsMethod
 from stillwell.definitions.samples import empty_events
-from stillwell.definitions.source import source_digest
+from stillwell.definitions.source import location, source_digest
 from stillwell.definitions.topic import Topic
 from stillwell.definitions.words import check_class, check_words, description_of
 from stillwell.spec import EntitySpec, FeatureSpec, TopicSpec, ViewSpec
@@ -110,6 +110,7 @@ def _spec(
         where=where,
         rows=maker.function if maker else None,
         description=description_of(cls),
+        file=location(cls),
         source_digest=source_digest(cls, words["source"], words["entity"]),
     )
 

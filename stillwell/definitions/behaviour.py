@@ -1,0 +1,161 @@
+"""What a view makes of events, written down so that another process, machine or version of Polars can compare.
+
+Values are JSON by their declared types: Bool as it is, integers as numbers, a float as C's `%a` writes it (the exact
+bits, but for NaN, which is one), String as it is, Bytes in base64, a Timestamp in microseconds since the epoch.
+Nothing of Polars' or Arrow's memory shows.
+"""
+
+import base64
+import datetime
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import polars as pl
+
+from stillwell.definitions.expressions import qualified
+from stillwell.definitions.samples import empty_events, numbered, sample_events, whole_events
+from stillwell.spec import Spec, ViewSpec
+from stillwell.transform import Transformation
+from stillwell.types import BYTES, FIELD_TYPES, FLOAT32, FLOAT64, INT64, TIMESTAMP, FieldType
+
+Encoded = bool | int | str | None
+"""One value as this module writes it."""
+
+
+class Column(Spec):
+    """One column of recorded events, or one key or feature: its name and type."""
+
+    name: str
+    type: str
+    nullable: bool
+
+
+class Row(Spec):
+    """One row that a view gave, in the order of its keys and features."""
+
+    key: tuple[Encoded, ...]
+    event_time: int
+    sequence: int | None
+    features: tuple[Encoded, ...]
+
+
+class Outcome(Spec):
+    """What one event gave a view: rows, none, or the reason for which it was refused."""
+
+    rows: tuple[Row, ...] = ()
+    refused: str | None = None
+
+
+class Behaviour(Spec):
+    """What a view makes of some events."""
+
+    columns: tuple[Column, ...]
+    events: tuple[tuple[Encoded, ...], ...]
+    outcomes: tuple[Outcome, ...]
+
+
+def observe(view: ViewSpec, golden: pl.DataFrame) -> Behaviour:
+    """What a view makes of the golden and the made-up events, each once."""
+    samples = sample_events(view, golden)
+    events = numbered(samples.unique(samples.columns[:-2], maintain_order=True))
+    columns = tuple(Column(name=each.name, type=each.type.name, nullable=each.nullable) for each in view.source.columns)
+    encoded = (
+        _encoded(each.type, events.get_column(qualified(view.source, each.name))) for each in view.source.columns
+    )
+    return Behaviour(columns=columns, events=tuple(zip(*encoded, strict=True)), outcomes=_outcomes(view, events))
+
+
+def observe_again(view: ViewSpec, earlier: Behaviour) -> tuple[Outcome, ...]:
+    """What a view makes now of the events that were recorded earlier."""
+    return _outcomes(view, _decoded(view, earlier))
+
+
+def columns_read(view: ViewSpec) -> tuple[str, ...]:
+    """The columns of its topic that a view's expressions read; all of them for a view with a @rows function."""
+    if view.rows is not None:
+        return tuple(column.name for column in view.source.columns)
+    expressions = [*view.keys, view.where, *(feature.expression for feature in view.features)]
+    qualified_names = (name for each in expressions if each is not None for name in each.meta.root_names())
+    return tuple(dict.fromkeys(name.removeprefix(f"{view.source.name}.") for name in qualified_names))
+
+
+def shown(kind: str, value: Encoded) -> str:
+    """A value of the named type, as a reader would write it."""
+    decoded = _decoded_values(FIELD_TYPES[kind], [value])[0]
+    return decoded.isoformat() if isinstance(decoded, datetime.datetime) else repr(decoded)
+
+
+def canonical(value: Any) -> bytes:
+    """JSON in one way of writing it: keys sorted, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def sha256(value: Any) -> str:
+    """The SHA-256 of a value's canonical JSON, in hex."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def _outcomes(view: ViewSpec, events: pl.DataFrame) -> tuple[Outcome, ...]:
+    transformed = Transformation(view, empty_events(view.source)).run(events)
+    rows: list[list[Row]] = [[] for _ in range(events.height)]
+    for offset, row in zip(transformed.frame.get_column("_offset"), _rows(view, transformed.frame), strict=True):
+        rows[offset].append(row)
+    refused = {reject.offset: reject.reason for reject in transformed.rejects}
+    return tuple(Outcome(rows=tuple(rows[offset]), refused=refused.get(offset)) for offset in range(events.height))
+
+
+def _rows(view: ViewSpec, frame: pl.DataFrame) -> Iterator[Row]:
+    keys = [_encoded(key.type, frame.get_column(key.name)) for key in view.entity.keys]
+    features = [_encoded(feature.type, frame.get_column(feature.name)) for feature in view.features]
+    times = _encoded(TIMESTAMP, frame.get_column("event_timestamp"))
+    sequences = _encoded(INT64, frame.get_column("_sequence"))
+    for place, (event_time, sequence) in enumerate(zip(times, sequences, strict=True)):
+        yield Row(
+            key=tuple(values[place] for values in keys),
+            event_time=event_time,
+            sequence=sequence,
+            features=tuple(values[place] for values in features),
+        )
+
+
+def _encoded(kind: FieldType, values: pl.Series) -> list[Any]:
+    if kind is TIMESTAMP:
+        return values.to_physical().to_list()
+    if kind in (FLOAT32, FLOAT64):
+        return [None if value is None else "nan" if math.isnan(value) else value.hex() for value in values]
+    if kind is BYTES:
+        return [None if value is None else base64.b64encode(value).decode() for value in values]
+    return values.to_list()
+
+
+def _decoded_values(kind: FieldType, values: Sequence[Any]) -> pl.Series:
+    if kind is TIMESTAMP:
+        return pl.Series(values, dtype=pl.Int64()).cast(TIMESTAMP.polars)
+    if kind in (FLOAT32, FLOAT64):
+        values = [None if value is None else float.fromhex(value) for value in values]
+    if kind is BYTES:
+        values = [None if value is None else base64.b64decode(value) for value in values]
+    return pl.Series(values, dtype=kind.polars)
+
+
+def _decoded(view: ViewSpec, earlier: Behaviour) -> pl.DataFrame:
+    """Recorded events as a frame of the topic as it is now; what it has gained since is null, or one and the same."""
+    recorded = {
+        each.name: _decoded_values(FIELD_TYPES[each.type], values)
+        for each, values in zip(earlier.columns, zip(*earlier.events, strict=True), strict=True)
+    }
+    made_up = whole_events(view, empty_events(view.source))[[0] * len(earlier.events)]
+    series = []
+    for each in view.source.columns:
+        name = qualified(view.source, each.name)
+        if each.name in recorded:
+            values = recorded[each.name].cast(each.type.polars, strict=False)
+        elif each.nullable:
+            values = pl.repeat(None, len(earlier.events), dtype=each.type.polars, eager=True)
+        else:
+            values = made_up.get_column(name)
+        series.append(values.alias(name))
+    return numbered(pl.DataFrame(series))
