@@ -242,5 +242,5 @@ def _note(label: str, problem: str, mistakes: Mistakes) -> None:
 
 def _shown(event: pl.DataFrame, columns: Sequence[str]) -> str:
     """One event as a reader would write it, with the columns that matter."""
-    values = event.select(dict.fromkeys(columns)).row(0, named=True)
+    values = event.select(*dict.fromkeys(columns)).row(0, named=True)
     return ", ".join(f"{name}={value!r}" for name, value in values.items()) or "any event"

@@ -34,7 +34,7 @@ class Entity:
         check_words(words, EntityWords, mistakes)
         keys = declared_fields(cls, Key, mistakes)
         refuse_strangers(cls, (), "an entity has `Key[…]` fields alone", mistakes)
-        if not keys:
+        if not keys and not mistakes.messages:
             mistakes.add("has no key; write `<name>: Key[String]` for what tells one from another")
         for key in keys:
             _check_key(key, mistakes)

@@ -118,7 +118,14 @@ def _field_type(annotation: object) -> FieldType | None:
 
 
 def _shown(annotation: object) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+    origin = get_origin(annotation)
+    if isinstance(origin, type) and issubclass(origin, Field):
+        return f"{origin.__name__}[{', '.join(map(_shown, get_args(annotation)))}]"
+    if (field_type := _field_type(annotation)) is not None:
+        return field_type.name
+    if origin in (Union, types.UnionType):
+        return " | ".join(map(_shown, get_args(annotation)))
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
 
 
 def refuse_strangers(cls: type, known: Collection[str], fix: str, mistakes: Mistakes) -> None:

@@ -103,15 +103,13 @@ def _named_column(word: str, name: str, columns: Mapping[str, ColumnSpec], mista
 def _column(field: Declared[Col[Any]], mistakes: Mistakes) -> ColumnSpec:
     options = field.field.options
     origin = _origin(field, mistakes)
-    if options.unit is not None:
-        _check_unit(field, origin, mistakes)
     return ColumnSpec(
         name=field.name,
         type=field.type,
         nullable=field.nullable,
         origin=origin,
         path=_path(field, origin, mistakes),
-        unit=options.unit,
+        unit=_unit(field, origin, mistakes),
         expectations=expectations(field.name, field.type, options, mistakes),
     )
 
@@ -133,12 +131,16 @@ def _origin(field: Declared[Col[Any]], mistakes: Mistakes) -> Origin:
     return origin
 
 
-def _check_unit(field: Declared[Col[Any]], origin: Origin, mistakes: Mistakes) -> None:
+def _unit(field: Declared[Col[Any]], origin: Origin, mistakes: Mistakes) -> Unit | None:
     unit = field.field.options.unit
+    if unit is None:
+        return None
     if unit not in get_args(Unit):
         mistakes.add(f"has unit={unit!r}; use one of {', '.join(get_args(Unit))}", field=field.name)
+        return None
     if field.type is not TIMESTAMP or origin is Origin.RECORD_TIMESTAMP:
         mistakes.add("has a unit, which only a Timestamp that producers write can have; take it away", field=field.name)
+    return unit
 
 
 def _path(field: Declared[Col[Any]], origin: Origin, mistakes: Mistakes) -> tuple[str, ...]:

@@ -61,7 +61,7 @@ class View:
         refuse_strangers(
             cls, makers, "write @rows above a function that makes rows, _ before a helper's name", mistakes
         )
-        if not features:
+        if not features and not mistakes.messages:
             mistakes.add("has no feature; write `<name>: Feature[Float32] = feature(…)`")
         if len(makers) > 1:
             mistakes.add(f"has several @rows functions, {' and '.join(makers)}; keep one")
