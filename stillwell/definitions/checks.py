@@ -31,7 +31,7 @@ TILES = 32
 
 _LOCAL = (
     "a view sees one event at a time, so that no cut of a batch changes a row: "
-    "take out what looks at other events (mean, shift, cum_sum, rank, over, first, is_duplicated, head, shuffle, …)"
+    "take out what looks at others (mean, shift, cum_sum, rank, over, first, is_duplicated, head, filter, shuffle, …)"
 )
 _PURE = "a @rows function sees its event alone: no memory of others, no clock, no chance"
 
@@ -66,9 +66,14 @@ def _dependence(events: pl.DataFrame, expression: pl.Expr) -> str | None:
     """How an expression depends on more than its row; None where nothing of the kind shows."""
     columns = (expression.alias("computed"), "_offset")
     alone = [_alone(events[place : place + 1], columns) for place in range(events.height)]
-    raised = {place: result for place, result in enumerate(alone) if isinstance(result, str)}
+    raised = {place: result for place, result in enumerate(alone) if isinstance(result, BaseException)}
+    for place, error in raised.items():
+        if isinstance(error, pl.exceptions.ShapeError):
+            event = _shown(events[place : place + 1], expression.meta.root_names())
+            return f"gives none or several values for {event} ({describe(error)}); {_LOCAL}"
     if len(raised) == events.height:
-        return f"fails for every event that was tried, {raised[0]}; add a golden example that it can use, or mend it"
+        said = describe(raised[0])
+        return f"fails for every event that was tried, {said}; add a golden example that it can use, or mend it"
     expected = pl.concat(result for result in alone if isinstance(result, pl.DataFrame))
     usable = without(events, raised)
     for way, order in _arrangements(usable.height).items():
@@ -84,12 +89,12 @@ def _dependence(events: pl.DataFrame, expression: pl.Expr) -> str | None:
     return None
 
 
-def _alone(event: pl.DataFrame, columns: tuple[pl.Expr, str]) -> pl.DataFrame | str:
+def _alone(event: pl.DataFrame, columns: tuple[pl.Expr, str]) -> pl.DataFrame | BaseException:
     """What one event gives by itself, or why it gives nothing."""
     try:
         return event.select(columns)
     except (Exception, pl.exceptions.PanicException) as error:
-        return describe(error)
+        return error
 
 
 def _arrangements(height: int) -> Mapping[str, list[int]]:
@@ -242,5 +247,7 @@ def _note(label: str, problem: str, mistakes: Mistakes) -> None:
 
 def _shown(event: pl.DataFrame, columns: Sequence[str]) -> str:
     """One event as a reader would write it, with the columns that matter."""
+    if not columns:
+        return "any event"
     values = event.select(*dict.fromkeys(columns)).row(0, named=True)
-    return ", ".join(f"{name}={value!r}" for name, value in values.items()) or "any event"
+    return ", ".join(f"{name}={value!r}" for name, value in values.items())

@@ -1,0 +1,281 @@
+"""A view that looks at more than one event is refused, whatever Polars calls it; one that does not is let through."""
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+
+from stillwell import (
+    Bool,
+    Col,
+    Entity,
+    Feature,
+    Float32,
+    Float64,
+    Int32,
+    Int64,
+    Key,
+    String,
+    Timestamp,
+    Topic,
+    View,
+    col,
+    feature,
+    rows,
+)
+from stillwell.definitions.checks import check_row_locality
+from stillwell.definitions.mistakes import Mistakes
+from stillwell.definitions.rows import Rows
+from stillwell.definitions.samples import empty_events
+from stillwell.spec import FeatureSpec, ViewSpec
+from stillwell.types import FIELD_TYPES
+
+
+class Airport(Entity):
+    airport: Key[String]
+
+
+class Departure(Topic, name="flights.departures", event_time="at"):
+    at: Col[Timestamp]
+    origin: Col[String]
+    dest: Col[String]
+    number: Col[Int64]
+    delay: Col[Float32 | None]
+    ratio: Col[Float64]
+    cancelled: Col[Bool | None]
+    tail: Col[String | None]
+    kind: Col[String] = col(one_of=["jet", "prop"])
+
+
+class Template(View, source=Departure, entity=Airport, keys={"airport": Departure.origin}, ttl=timedelta(0)):
+    number: Feature[Int64] = feature(Departure.number)
+
+
+def problems(view: ViewSpec) -> tuple[str, ...]:
+    mistakes = Mistakes(Template)
+    check_row_locality(view, empty_events(view.source), mistakes)
+    return mistakes.messages
+
+
+def with_feature(expression: pl.Expr) -> ViewSpec:
+    """The template with one feature, of the type that the expression has."""
+    schema = empty_events(Departure.spec).schema
+    (dtype,) = pl.LazyFrame(schema=schema).select(expression).collect_schema().values()
+    kind = next(kind for kind in FIELD_TYPES.values() if kind.polars == dtype)
+    tried = FeatureSpec(name="tried", type=kind, nullable=True, expression=expression)
+    return Template.spec.model_copy(update={"features": (tried,)})
+
+
+def _hexadecimal(number: int) -> str:
+    return f"{number:x}"
+
+
+NOT_LOCAL = {
+    "mean": Departure.delay - Departure.delay.mean(),
+    "sum": Departure.ratio / Departure.ratio.sum(),
+    "max": Departure.number == Departure.number.max(),
+    "quantile": Departure.delay > Departure.delay.quantile(0.9),
+    "standard deviation": Departure.ratio / Departure.ratio.std(),
+    "shift": Departure.number.shift(1),
+    "diff": Departure.number.diff(),
+    "cumulative sum": Departure.number.cum_sum(),
+    "cumulative count": Departure.tail.cum_count().cast(pl.Int64),
+    "rank": Departure.delay.rank("dense").cast(pl.Int64),
+    "over": Departure.delay.max().over(Departure.origin),
+    "count over": pl.len().over(Departure.origin).cast(pl.Int64),
+    "first": Departure.origin.first(),
+    "last": Departure.origin.last(),
+    "length": pl.len().cast(pl.Int64),
+    "row number": pl.int_range(pl.len(), dtype=pl.Int64),
+    "is duplicated": Departure.origin.is_duplicated(),
+    "is first distinct": Departure.number.is_first_distinct(),
+    "is unique of structs": pl.struct(Departure.origin, Departure.number).is_unique(),
+    "number of values": Departure.origin.n_unique().cast(pl.Int64),
+    "mode": Departure.origin.mode().first(),
+    "reverse": Departure.number.reverse(),
+    "sort": Departure.number.sort(),
+    "sort by": Departure.number.sort_by(Departure.delay),
+    "gather": Departure.number.gather([0]),
+    "head": Departure.number.head(1),
+    "tail": Departure.number.tail(5),
+    "slice": Departure.number.slice(0, 3),
+    "filter": Departure.number.filter(Departure.number > 0),
+    "drop nulls": Departure.delay.drop_nulls(),
+    "unique": Departure.origin.unique(),
+    "explode": Departure.origin.str.split("x").explode(),
+    "forward fill": Departure.delay.forward_fill(),
+    "backward fill": Departure.delay.backward_fill(),
+    "interpolate": Departure.delay.interpolate(),
+    "fill with mean": Departure.delay.fill_null(Departure.delay.mean()),
+    "fill by strategy": Departure.delay.fill_null(strategy="max"),
+    "rolling": Departure.delay.rolling_mean(3),
+    "exponential mean": Departure.ratio.ewm_mean(com=1),
+    "run lengths": Departure.origin.rle_id().cast(pl.Int64),
+    "equal to the one before": Departure.origin == Departure.origin.shift(),
+    "category codes": Departure.origin.cast(pl.Enum(["a"]), strict=False).reverse().cast(pl.String),
+    "any": Departure.cancelled.any(),
+    "all": Departure.cancelled.all(),
+    "any null": Departure.tail.has_nulls(),
+    "null count": Departure.tail.null_count().cast(pl.Int64),
+    "search": Departure.number.search_sorted(5).cast(pl.Int64),
+    "contained in the batch": Departure.tail.is_in(Departure.origin.implode()),
+    "behind a condition": pl.when(Departure.number > 10**9).then(Departure.number.max()).otherwise(0),
+    "behind an equality": pl.when(Departure.origin == "LGA").then(Departure.delay.mean()),
+    "the rare case of a rare case": pl.when(Departure.cancelled.is_null()).then(Departure.number.shift(1)),
+    "sample": Departure.number.sample(fraction=1.0, shuffle=True),
+    "shuffle": Departure.number.shuffle(),
+    "shuffle with a seed": Departure.number.shuffle(seed=3),
+    "a function that counts": Departure.number.map_batches(
+        lambda values: pl.Series(range(len(values)), dtype=pl.Int64), return_dtype=pl.Int64
+    ),
+}
+
+LOCAL = {
+    "the column": Departure.delay,
+    "a constant": pl.lit(1, dtype=pl.Int64),
+    "arithmetic": (Departure.delay * 2 - 1).cast(pl.Float32),
+    "overflow": Departure.number * Departure.number,
+    "division by nought": Departure.ratio / (Departure.ratio - Departure.ratio),
+    "logarithm": Departure.ratio.log(),
+    "comparison": Departure.delay > 15,
+    "null logic": (Departure.delay > 15).fill_null(False) | Departure.cancelled,
+    "clip": Departure.delay.clip(-60, 600),
+    "condition": pl.when(Departure.origin == Departure.dest).then(pl.lit("round")).otherwise(pl.lit("one way")),
+    "text": pl.concat_str(Departure.origin, pl.lit("-"), Departure.dest),
+    "text functions": Departure.origin.str.to_lowercase().str.slice(0, 2).str.strip_chars(),
+    "split and take": Departure.origin.str.split("b").list.first(),
+    "parts of a time": Departure.at.dt.convert_time_zone("America/New_York").dt.hour().cast(pl.Int32),
+    "distance of times": (Departure.at - pl.datetime(2013, 1, 1, time_zone="UTC")).dt.total_seconds(),
+    "membership": Departure.origin.is_in(["JFK", "LGA"]),
+    "mapping": Departure.kind.replace_strict({"jet": 1, "prop": 2}, return_dtype=pl.Int64),
+    "mapping with a default": Departure.origin.replace_strict({"JFK": 1}, default=0, return_dtype=pl.Int64),
+    "over several columns": pl.max_horizontal(Departure.number, Departure.number * 2),
+    "hash": Departure.origin.hash(seed=1).reinterpret(signed=True),
+    "fails on some": Departure.number.cast(pl.Int32),
+    "a function of values": Departure.number.map_elements(_hexadecimal, return_dtype=pl.String),
+}
+
+
+@pytest.mark.parametrize("expression", NOT_LOCAL.values(), ids=NOT_LOCAL)
+@pytest.mark.filterwarnings("ignore")
+def test_what_depends_on_other_events_is_refused(expression: pl.Expr) -> None:
+    (message,) = problems(with_feature(expression))
+    assert "Template.tried" in message
+    assert "a view sees one event at a time" in message
+
+
+@pytest.mark.parametrize("expression", LOCAL.values(), ids=LOCAL)
+@pytest.mark.filterwarnings("ignore")
+def test_what_depends_on_the_event_alone_is_let_through(expression: pl.Expr) -> None:
+    assert problems(with_feature(expression)) == ()
+
+
+def test_where_and_keys_are_held_to_the_same() -> None:
+    spec = Template.spec.model_copy(
+        update={"where": Departure.delay > Departure.delay.mean(), "keys": (Departure.origin.first(),)}
+    )
+    where, key = problems(spec)
+    assert "Template has a where that gives" in where
+    assert "Template has a key airport that gives" in key
+
+
+def test_the_refusal_shows_an_event_and_both_results() -> None:
+    (message,) = problems(with_feature(Departure.number - Departure.number.min()))
+    assert "gives" in message
+    assert "alone, for Departure.number=" in message
+
+
+def test_golden_events_are_tried_too() -> None:
+    """A case that only an example knows: nothing in the expression names the value."""
+    spec = with_feature(pl.when(Departure.dest.str.len_bytes() == 11).then(Departure.number.max()).otherwise(0))
+    mistakes = Mistakes(Template)
+    golden = (
+        empty_events(Departure.spec)
+        .clear(2)
+        .with_columns(
+            pl.lit("a", pl.String).alias("Departure.origin"),
+            pl.lit("eleven long", pl.String).alias("Departure.dest"),
+            pl.Series("Departure.number", [1, 2]),
+        )
+    )
+    check_row_locality(spec, golden, mistakes)
+    assert mistakes.messages
+    assert problems(spec) == ()
+
+
+def view_of(function: Callable[[Any], Rows]) -> ViewSpec:
+    class Made(View, source=Departure, entity=Airport, ttl=timedelta(0)):
+        value: Feature[Int64]
+        make = rows(function)
+
+    return Made.spec
+
+
+def _pure(event: Any) -> Rows:
+    if event.number > 5:
+        yield {"airport": event.origin, "value": event.number}
+        yield {"airport": event.dest, "value": -1}
+
+
+def test_a_rows_function_that_sees_its_event_alone_is_let_through() -> None:
+    assert problems(view_of(_pure)) == ()
+
+
+def _impure_functions() -> Iterator[Any]:
+    counter = itertools.count()
+    yield pytest.param(lambda event: [{"airport": "a", "value": next(counter)}], id="counts")
+    seen: set[str] = set()
+
+    def once(event: Any) -> Rows:
+        if event.origin not in seen:
+            seen.add(event.origin)
+            yield {"airport": event.origin, "value": 1}
+
+    yield pytest.param(once, id="remembers")
+    randomness = random.Random(0)
+    yield pytest.param(lambda event: [{"airport": "a", "value": randomness.getrandbits(60)}], id="draws")
+
+
+@pytest.mark.parametrize("function", list(_impure_functions()))
+def test_a_rows_function_that_sees_more_than_its_event_is_refused(function: Callable[[Any], Rows]) -> None:
+    (message,) = problems(view_of(function))
+    assert "Template gives other rows" in message
+    assert "no memory of others, no clock, no chance" in message
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"airport": "a"}, "value"),
+        ({"airport": "a", "value": 1, "valeu": 2}, "valeu"),
+        ({"airport": "a", "value": "1"}, "value"),
+    ],
+    ids=["a missing feature", "an unknown one", "another type"],
+)
+def test_rows_of_another_shape_are_refused(row: dict[str, object], says: str) -> None:
+    (message,) = problems(view_of(lambda event: [row]))
+    assert "fails for every event that was tried" in message
+    assert says in message
+
+
+def test_an_int32_extreme_reaches_both_ends() -> None:
+    """The made-up events hold what transformations break on."""
+
+    class Extreme(Topic, name="extreme", event_time="at"):
+        at: Col[Timestamp]
+        small: Col[Int32 | None]
+
+    class Extremes(View, source=Extreme, entity=Airport, keys={"airport": pl.lit("a")}, ttl=timedelta(0)):
+        small: Feature[Int32 | None] = feature(Extreme.small)
+
+    from stillwell.definitions.samples import sample_events
+
+    events = sample_events(Extremes.spec, empty_events(Extreme.spec))
+    values = events.get_column("Extreme.small").to_list()
+    assert {2**31 - 1, -(2**31), 0, None} <= set(values)
+    assert events.equals(sample_events(Extremes.spec, empty_events(Extreme.spec)))
+    assert events.select(pl.exclude("_offset")).is_duplicated().any()
