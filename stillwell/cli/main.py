@@ -17,7 +17,9 @@ import click
 from stillwell.cli.check import check
 from stillwell.cli.doctor import doctor
 from stillwell.cli.local import local
+from stillwell.cli.verify import verify
 from stillwell.cli.version import version
+from stillwell.cli.worker import worker
 from stillwell.errors import SettingsError, StillwellError
 
 FOUND_WRONG = 1
@@ -38,7 +40,7 @@ def stillwell(context: click.Context, show_traceback: bool) -> None:
     logging.getLogger().addHandler(logging.NullHandler())
 
 
-for command in (check, doctor, local, version):
+for command in (check, doctor, local, verify, version, worker):
     stillwell.add_command(command)
 
 

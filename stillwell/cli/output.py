@@ -39,3 +39,21 @@ def download_progress(what: str) -> Iterator["Progress"]:
             bar.update(tasks[0], completed=done, total=total, visible=True)
 
         yield show
+
+
+@contextlib.contextmanager
+def counting_progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error for long work; gives a function of how many are done and how many are known."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, known: bar.update(task, completed=done, total=known)

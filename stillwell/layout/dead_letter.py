@@ -1,9 +1,9 @@
 """How a rejected record lies in the dead-letter topic.
 
 Key, value and headers are the record's own, byte for byte; what Stillwell has to say is in headers behind them, whose
-names begin with `stillwell.`. The record's timestamp is in a header too: as the dead letter's own timestamp it would put
-an old record under the topic's retention at once. One dead letter is one reject, so a record that two views refuse makes
-two. A crash may repeat some; coordinates and view tell which are the same.
+names begin with `stillwell.`. The record's timestamp is in a header too: as the dead letter's own timestamp it would
+put an old record under the topic's retention at once. One dead letter is one reject, so a record that two views refuse
+makes two. A crash may repeat some; coordinates and view tell which are the same.
 """
 
 import dataclasses

@@ -1,0 +1,29 @@
+"""`stillwell worker`."""
+
+import contextlib
+import os
+import sys
+
+import click
+
+
+@click.command()
+def worker() -> None:
+    """Consume the topics of the definitions into Redis and Parquet, until SIGTERM or Ctrl-C.
+
+    Any number of workers share the partitions. One that is killed loses nothing: another goes on where its last link
+    ends. It logs to standard error and shows /metrics, /healthz and /readyz on STILLWELL_WEB_PORT.
+    """
+    from stillwell.definitions.loading import load_definitions
+    from stillwell.logs import configure
+    from stillwell.settings import Settings
+    from streams.app import run_worker
+
+    settings = Settings.load()
+    configure(settings.log_format, settings.log_level)
+    code = run_worker(settings, load_definitions(settings.definitions))
+    # A thread that waits for a store which does not answer would hold the process for as long as the store's timeout.
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,216 @@
+"""Proof that every offset consumed is at rest exactly once, or a list of what is wrong.
+
+Reads every chain from genesis and every file that a link names. It trusts nothing that it can count again: checksums
+are computed from bytes, accounts from rows, coverage from offsets. It needs the offline store and nothing else.
+"""
+
+import concurrent.futures
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from stillwell.errors import ChainError, NotFound
+from stillwell.layout import chain
+from stillwell.layout.chain import DataFile, Link, PartitionId, ViewAccount
+from stillwell.layout.parquet import event_time_range, read_table
+from stillwell.storage import ObjectStore
+
+_THREADS = 8
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is wrong: where, and a sentence that says what."""
+
+    path: str
+    kind: Literal["missing", "altered", "broken", "forged"]
+    error: str
+
+
+@dataclasses.dataclass(slots=True)
+class ViewTotals:
+    """What became of a partition's records in one version of a view."""
+
+    links: int = 0
+    offsets_with_rows: int = 0
+    filtered: int = 0
+    rejected: int = 0
+    rows: int = 0
+
+
+@dataclasses.dataclass(slots=True)
+class PartitionTotals:
+    """One chain: offsets [start, end) = records + gaps + expired."""
+
+    id: PartitionId
+    start: int = 0
+    end: int = 0
+    links: int = 0
+    files: int = 0
+    size: int = 0
+    records: int = 0
+    gaps: int = 0
+    expired: int = 0
+    views: dict[tuple[str, int], ViewTotals] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Report:
+    """The outcome. unlinked: files that no link names, left behind by crashes or on their way; nobody reads them."""
+
+    partitions: tuple[PartitionTotals, ...]
+    findings: tuple[Finding, ...]
+    unlinked: tuple[str, ...]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+
+Advance = Callable[[int, int], None]
+"""Told after each link: how many are done, and how many are known."""
+
+
+def verify(store: ObjectStore, advance: Advance = lambda done, known: None) -> Report:
+    """Check everything below the store's root. Raises StoreUnavailable."""
+    totals, findings = [], []
+    # Listed before the walks: what is linked in the meantime must not look unlinked.
+    files = [*store.list("views/"), *store.list("raw/")]
+    linked: set[str] = set()
+    walks: list[tuple[PartitionTotals, list[Link]]] = []
+    for id in chain.partitions(store):
+        total = PartitionTotals(id)
+        links, wrong = _walk(store, total)
+        findings += wrong
+        walks.append((total, links))
+    known, done = sum(len(links) for _, links in walks), 0
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
+        for total, links in walks:
+            for link, wrong in zip(links, threads.map(lambda link: list(_check(store, link)), links), strict=True):
+                findings += wrong
+                _add(total, link)
+                linked.update(file.path for file in link.files)
+                done += 1
+                advance(done, known)
+            totals.append(total)
+    return Report(tuple(totals), tuple(findings), tuple(path for path in files if path not in linked))
+
+
+def _walk(store: ObjectStore, total: PartitionTotals) -> tuple[list[Link], list[Finding]]:
+    """The links that can be reached, and what is wrong with the chain itself."""
+    id, links, findings = total.id, [], []
+    listed = store.list(id.folder)  # before the walk, which then reaches all of it that is in order
+    try:
+        genesis, walk = chain.walk(store, id)
+        total.start = total.end = genesis.start
+        path = f"{chain.incarnation_folder(id.topic, id.incarnation)}topic.json"
+        if chain.decode_topic(store.read(path), path).topic_id != genesis.topic_id:
+            findings.append(Finding(genesis.path, "forged", f"is of another Kafka topic than {path}"))
+        for link in walk:
+            links.append(link)
+            total.end = link.end
+    except ChainError as error:
+        findings.append(Finding(id.folder, "broken", f"the chain cannot be walked beyond {total.end}: {error}"))
+    except NotFound as error:
+        findings.append(Finding(id.folder, "missing", str(error)))
+    reached = {link.path for link in links} | {id.genesis_path}
+    findings += [
+        Finding(path, "forged", "is in the chain's folder, but no walk from genesis reaches it")
+        for path in listed
+        if path not in reached
+    ]
+    return links, findings
+
+
+def _add(total: PartitionTotals, link: Link) -> None:
+    total.links += 1
+    total.files += len(link.files)
+    total.size += sum(file.size for file in link.files)
+    total.records += link.records
+    total.gaps += link.gaps
+    total.expired += link.end - link.start if link.expired else 0
+    for account in link.views:
+        view = total.views.setdefault((account.view, account.version), ViewTotals())
+        view.links += 1
+        view.offsets_with_rows += account.offsets_with_rows
+        view.filtered += account.filtered
+        view.rejected += account.rejected
+        view.rows += account.rows
+
+
+def _check(store: ObjectStore, link: Link) -> Iterator[Finding]:
+    """What is wrong with a link's files."""
+    archived = None
+    if link.raw:
+        raw, wrong = _read(store, link.raw)
+        yield from wrong
+        if raw is not None:
+            archived = _offsets(raw)
+            yield from (Finding(link.raw.path, "broken", error) for error in _wrong_with_raw(raw, link))
+    for account in link.views:
+        if account.file:
+            table, wrong = _read(store, account.file)
+            yield from wrong
+            if table is not None:
+                errors = _wrong_with_rows(table, account, account.file, link, archived)
+                yield from (Finding(account.file.path, "broken", error) for error in errors)
+
+
+def _read(store: ObjectStore, file: DataFile) -> tuple[pa.Table | None, list[Finding]]:
+    """A linked file's rows, or what is wrong with its bytes."""
+    try:
+        data = store.read(file.path)
+    except NotFound:
+        return None, [Finding(file.path, "missing", "is linked, but missing")]
+    if len(data) != file.size or chain.digest(data) != file.sha256:
+        return None, [Finding(file.path, "altered", "its bytes are not those that were linked")]
+    try:
+        return read_table(data), []
+    except pa.ArrowException as error:
+        return None, [Finding(file.path, "broken", f"is no Parquet file: {error}")]
+
+
+def _wrong_with_raw(table: pa.Table, link: Link) -> Iterator[str]:
+    yield from _wrong_with_coordinates(table, link)
+    if table.num_rows != link.records:
+        yield f"has {table.num_rows} records, its link says {link.records}"
+    if len(np.unique(_offsets(table))) != table.num_rows:
+        yield "has an offset twice"
+
+
+def _wrong_with_rows(
+    table: pa.Table, account: ViewAccount, file: DataFile, link: Link, archived: npt.NDArray[np.int64] | None
+) -> Iterator[str]:
+    yield from _wrong_with_coordinates(table, link)
+    offsets = np.unique(_offsets(table))
+    if table.num_rows != account.rows:
+        yield f"has {table.num_rows} rows, its link says {account.rows}"
+    if len(offsets) != account.offsets_with_rows:
+        yield f"has rows of {len(offsets)} offsets, its link says {account.offsets_with_rows}"
+    if archived is not None and not np.isin(offsets, archived).all():
+        yield "has rows of offsets that the raw archive does not hold"
+    if table.select(["_offset", "_row"]).group_by(["_offset", "_row"]).aggregate([]).num_rows != table.num_rows:
+        yield "has a row twice"
+    if set(table.column("_version").unique().to_pylist()) != {account.version}:
+        yield f"has rows of other versions than {account.version}"
+    if event_time_range(table) != (file.first_event_time, file.last_event_time):
+        yield "has event times that its link does not say"
+
+
+def _wrong_with_coordinates(table: pa.Table, link: Link) -> Iterator[str]:
+    offsets = _offsets(table)
+    if len(offsets) and not (link.start <= offsets.min() and offsets.max() < link.end):
+        yield f"has offsets outside of {link.start}→{link.end}"
+    for column, expected in (("_topic", link.id.topic), ("_partition", link.id.partition)):
+        if table.column(column).unique().to_pylist() != [expected]:
+            yield f"has rows whose {column} is not {expected}"
+
+
+def _offsets(table: pa.Table) -> npt.NDArray[np.int64]:
+    offsets: npt.NDArray[np.int64] = table.column("_offset").to_numpy()
+    return offsets
