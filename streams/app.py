@@ -1,26 +1,279 @@
 """The worker, put together: settings in, a Faust app out. The only place that knows the real sinks.
 
-Start, each step with its reason, and stop in reverse:
+Started in this order, and stopped in the reverse:
 
-    web        first, so that a probe is answered from the start (not ready)
-    agents     before the consumer, or the first batches would have no subscriber
-    Redis, object store, Kafka facts, dead-letter producer     what opening a partition needs
-    consumer   last in, first out: it flushes what is in hand while all the others still work
+    web pages     first, so that a probe is answered from the start: alive, not yet ready
+    agents        before the consumer, or its first batches would have no subscriber
+    the worker    Redis, object store, Kafka's facts and the dead-letter producer, then the consumer; it stops first,
+                  so that it flushes what is in hand while all the others still work
 """
 
 import asyncio
-import concurrent.futures
+import contextlib
 import datetime
 import os
 import socket
 import ssl
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Self
 
-import aiohttp.web
 import faust
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+import uvloop
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from faust.app.base import BootStrategy
+from sinks.redis import RedisOnlineStore
 
-_T = TypeVar("_T")
+from sinks.archive import Archive
+from stillwell.errors import SettingsError
+from stillwell.pipeline import Pipeline, compile_pipeline
+from stillwell.settings import Settings
+from stillwell.spec import DefinitionsSpec
+from stillwell.storage import open_store
+from stillwell.threads import ThreadedStore, ThreadPool
+from streams import web
+from streams.cluster import Cluster
+from streams.consumer import Batch, Limits
+from streams.dead_letters import KafkaDeadLetters
+from streams.gate import RejectGate, RejectLimit
+from streams.ingest import Ingest
+from streams.metrics import Metrics
+from streams.retry import Retry
+from streams.watch import Watchdog
+from streams.window import Window
+from streams.worker import Retries, Worker, World
+
+_log = structlog.get_logger(__name__)
+
+_METADATA_MAX_AGE_MS = 10_000
+"""How soon new partitions are noticed. With Kafka's own five minutes they would be left unread for so long."""
+
+_NO_POLL_LIMIT_MS = 2**31 - 1
+"""A consumer that waits for a sink must not be thrown out of its group: the watchdog judges instead (aiokafka never
+lets one back in that idled past this)."""
+
+_UPLOADS_AT_A_TIME = 16
+_SUBSCRIBED_POLL = 0.01
+
+
+class _NoKafka(BootStrategy):
+    """Faust without its own consumer, producer and tables: the worker brings what feeds the agents."""
+
+    enable_kafka_consumer = False
+    enable_kafka_producer = False
+
+    def tables(self) -> list[Any]:
+        return []
+
+
+class _App(faust.App):
+    BootStrategy = _NoKafka
+
+
+def make_app(settings: Settings, definitions: DefinitionsSpec) -> faust.App:
+    """A Faust app that consumes the topics of these definitions. Raises SettingsError where there are none."""
+    pipelines = [
+        compile_pipeline(topic, views, max_future=settings.max_future)
+        for topic in definitions.topics
+        if (views := definitions.views_of(topic))
+    ]
+    if not pipelines:
+        raise SettingsError(f"{settings.definitions} defines no view: there is nothing to consume")
+    app = _App(
+        f"{settings.project}-{settings.namespace}",
+        broker="kafka://unused",
+        store="memory://",
+        autodiscover=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        table_standby_replicas=0,
+        agent_supervisor="mode.CrashingSupervisor",
+        web_bind=settings.web_host,
+        web_port=settings.web_port,
+    )
+    running: list[_Running] = []
+    values = Metrics()
+    threads = ThreadPool("prepare", 1)
+    channels = {pipeline.topic.topic: app.channel(maxsize=0) for pipeline in pipelines}
+    for topic, channel in channels.items():
+        gate = RejectGate(topic, RejectLimit(settings.reject_ratio, settings.reject_min_count))
+        _add_agent(app, channel, Ingest(topic, gate, threads, values))
+
+    @app.service
+    class StreamsWorker(faust.Service):
+        """Everything but the agents. Started after them, stopped before them."""
+
+        async def on_start(self) -> None:
+            app.flow_control.resume()  # once: until then channels hold back, and each time it clears them
+            # A batch that is sent to a channel without a subscriber vanishes, and Faust has no event to wait for.
+            while not all(channel.subscriber_count for channel in channels.values()):  # noqa: ASYNC110
+                await asyncio.sleep(_SUBSCRIBED_POLL)
+            running.append(await _Running.start(settings, pipelines, _deliver, threads, values))
+            self.add_future(self._run())
+
+        async def _run(self) -> None:
+            try:
+                await running[0].worker.run()
+            except Exception as error:
+                _log.error("the worker ends", reason=str(error))
+                await self.crash(error)
+
+        async def on_stop(self) -> None:
+            while running:
+                await running.pop().stop()
+
+    def _health() -> web.Health:
+        return running[0].worker.health() if running else web.Health(alive=True, ready=False, details=("starting",))
+
+    async def _deliver(batch: Batch) -> None:
+        await channels[batch.records.topic].send(value=batch)
+
+    for path, page in web.pages(values, _health).items():
+        _add_page(app, path, page)
+    return app
+
+
+def _add_page(app: faust.App, path: str, page: Callable[[], web.Page]) -> None:
+    @app.page(path, name=path)
+    async def answer(view: Any, request: Any) -> Any:
+        shown = page()
+        return view.bytes(shown.body, content_type=shown.content_type, status=shown.status)
+
+
+def _add_agent(app: faust.App, channel: Any, ingest: Ingest) -> None:
+    @app.agent(channel, name=f"ingest.{ingest.topic}")
+    async def take(batches: Any) -> None:
+        async for batch in batches:
+            await ingest.take(batch)
+
+
+class _Running:
+    """The worker and everything that it uses, from start to stop."""
+
+    def __init__(self, worker: Worker, closing: contextlib.AsyncExitStack) -> None:
+        self.worker = worker
+        self._closing = closing
+
+    @classmethod
+    async def start(
+        cls,
+        settings: Settings,
+        pipelines: Sequence[Pipeline],
+        deliver: Callable[[Batch], Awaitable[None]],
+        threads: ThreadPool,
+        values: Metrics,
+    ) -> Self:
+        """Connect to everything, in order; what was connected is closed again if a later step fails."""
+        async with contextlib.AsyncExitStack() as opened:
+            retries = Retries(*(Retry(sink, values) for sink in ("redis", "offline store", "dead letters", "kafka")))
+            connection = _connection(settings)
+            cluster = Cluster(connection)
+            await cluster.start()
+            opened.push_async_callback(cluster.stop)
+            await _require_topics(cluster, [*(each.topic.topic for each in pipelines), settings.dead_letter_topic])
+            online = await RedisOnlineStore.open(settings)
+            opened.push_async_callback(online.close)
+            uploads = ThreadPool("store", _UPLOADS_AT_A_TIME)
+            opened.callback(uploads.close)
+            objects = ThreadedStore(open_store(settings.offline_url), uploads)
+            archive = Archive(objects, retries.archive.pause, _now, f"{socket.gethostname()}:{os.getpid()}")
+            producer = AIOKafkaProducer(**connection, acks="all", enable_idempotence=True, compression_type="lz4")
+            await producer.start()
+            opened.push_async_callback(producer.stop)
+            kafka = _consumer(settings, connection)
+            await kafka.start()
+            opened.push_async_callback(kafka.stop)
+            worker = Worker(
+                world=World(
+                    kafka=kafka,
+                    group=settings.kafka_group,
+                    cluster=cluster,
+                    online=online,
+                    archive=archive,
+                    dead_letters=KafkaDeadLetters(producer, settings.dead_letter_topic),
+                    threads=threads,
+                ),
+                pipelines=pipelines,
+                deliver=deliver,
+                retries=retries,
+                window=Window(settings.window_rows, settings.window_bytes, settings.window_age.total_seconds()),
+                limits=Limits(
+                    buffer_bytes=settings.buffer_bytes,
+                    rebalance_timeout=settings.rebalance_timeout.total_seconds(),
+                    drain_timeout=settings.drain_timeout.total_seconds(),
+                ),
+                watchdog=Watchdog(settings.watchdog_timeout.total_seconds()),
+                grace=settings.redis_grace,
+                now=_now,
+                values=values,
+            )
+            return cls(worker, opened.pop_all())
+
+    async def stop(self) -> None:
+        """Drain within the deadline, then close everything in reverse order."""
+        await self.worker.drain()
+        await self._closing.aclose()
+
+
+def _connection(settings: Settings) -> dict[str, Any]:
+    """What every Kafka client is told."""
+    protocol = settings.kafka_security_protocol
+    connection: dict[str, Any] = {"bootstrap_servers": settings.kafka_bootstrap, "security_protocol": protocol}
+    if protocol.endswith("SSL"):
+        connection["ssl_context"] = ssl.create_default_context(cafile=settings.kafka_ssl_ca)
+    if protocol.startswith("SASL") and settings.kafka_sasl_password:
+        connection["sasl_mechanism"] = settings.kafka_sasl_mechanism
+        connection["sasl_plain_username"] = settings.kafka_sasl_user
+        connection["sasl_plain_password"] = settings.kafka_sasl_password.get_secret_value()
+    return connection
+
+
+def _consumer(settings: Settings, connection: dict[str, Any]) -> AIOKafkaConsumer:
+    return AIOKafkaConsumer(
+        **connection,
+        group_id=settings.kafka_group,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        isolation_level="read_committed",
+        max_partition_fetch_bytes=settings.fetch_max_bytes,
+        session_timeout_ms=_milliseconds(settings.session_timeout),
+        heartbeat_interval_ms=_milliseconds(settings.session_timeout) // 5,
+        rebalance_timeout_ms=_milliseconds(settings.rebalance_timeout),
+        max_poll_interval_ms=_NO_POLL_LIMIT_MS,
+        metadata_max_age_ms=_METADATA_MAX_AGE_MS,
+    )
+
+
+async def _require_topics(cluster: Cluster, names: Sequence[str]) -> None:
+    missing = sorted(set(names) - (await cluster.topics(names)).keys())
+    if missing:
+        raise SettingsError(
+            f"Kafka has no topic {', '.join(missing)}; `stillwell topics create` creates all that the definitions and "
+            "the dead letters need, or mend the name"
+        )
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _milliseconds(duration: datetime.timedelta) -> int:
+    return duration // datetime.timedelta(milliseconds=1)
+
+
+def run_worker(settings: Settings, definitions: DefinitionsSpec) -> int:
+    """Run until told to end; gives the exit code. Drained and closed on SIGTERM and SIGINT."""
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    worker = faust.Worker(
+        make_app(settings, definitions),
+        loop=loop,
+        redirect_stdouts=False,
+        override_logging=False,
+        loglevel=settings.log_level.upper(),
+        quiet=True,
+    )
+    try:
+        worker.execute_from_commandline()
+    except SystemExit as end:
+        return int(end.code or 0)

@@ -54,9 +54,9 @@ class Limits:
     """How much the consumer takes in at a time, and how long it waits. Times in seconds."""
 
     buffer_bytes: int
-    batch_records: int
     rebalance_timeout: float
     drain_timeout: float
+    batch_records: int = 5_000
     reopen_after: float = 5.0
     """How soon a stopped partition is looked at again: the person's decision may have been carried out."""
 
@@ -90,6 +90,7 @@ class Consumer:
         self._lives: dict[TopicPartition, asyncio.Task[None]] = {}
         self._crashed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._draining = False
+        self._joined = False
 
     @property
     def flows(self) -> Mapping[TopicPartition, Flow]:
@@ -100,6 +101,11 @@ class Consumer:
     def assigned(self) -> set[TopicPartition]:
         """The partitions that this process holds, flowing or not yet."""
         return set(self._lives)
+
+    @property
+    def joined(self) -> bool:
+        """Whether the group has given this process its part, be it none."""
+        return self._joined
 
     # ---- fetching ----
 
@@ -176,6 +182,7 @@ class Consumer:
 
     def _assigned(self, partitions: Iterable[TopicPartition]) -> None:
         """In aiokafka's callback, without heartbeats: only put placeholders, and begin the lives outside."""
+        self._joined = True
         self._metrics.count(metrics.REBALANCES, 1)
         for partition in partitions:
             self._kafka.pause(partition)

@@ -19,15 +19,14 @@ _AT_A_TIME = 1_000
 class KafkaDeadLetters:
     """The dead-letter topic of one project. Acknowledged by all in-sync replicas, or not at all."""
 
-    def __init__(self, producer: AIOKafkaProducer, topic: str, incarnation: int) -> None:
-        """producer: started, with `acks="all"`. incarnation: of the topic whose records are sent here."""
+    def __init__(self, producer: AIOKafkaProducer, topic: str) -> None:
+        """producer: started, with `acks="all"`."""
         self._producer = producer
         self._topic = topic
-        self._incarnation = incarnation
 
-    async def send(self, outcome: Outcome) -> None:
+    async def send(self, outcome: Outcome, incarnation: int) -> None:
         """Produce every reject of a batch, and wait for the acknowledgements."""
-        letters = list(dead_letters(outcome, self._incarnation, LARGEST_VALUE))
+        letters = list(dead_letters(outcome, incarnation, LARGEST_VALUE))
         for first in range(0, len(letters), _AT_A_TIME):
             try:
                 sent = [await self._send(letter) for letter in letters[first : first + _AT_A_TIME]]

@@ -21,11 +21,13 @@ import structlog
 
 from stillwell.errors import StillwellError
 from stillwell.layout.chain import PartitionId
+from stillwell.layout.online import EncodedRows, MarkKey, MarkMove
 from stillwell.layout.parquet import BatchTables
+from stillwell.records import Outcome, Records
 from streams import metrics
 from streams.ledger import Ledger, Span
 from streams.metrics import Metrics, Stage
-from streams.ports import Archive, DeadLetters, MarkKey, MarkMove, OnlineStore, OpenSpan, Threads, UploadedSpan
+from streams.ports import DeadLetters, OnlineStore, OpenSpan, PartitionArchive, Threads, UploadedSpan
 from streams.prepare import Prepared
 from streams.retry import Retry
 from streams.window import Window
@@ -34,6 +36,8 @@ _log = structlog.get_logger(__name__)
 
 _ONLINE = "online"
 _DEAD_LETTERS = "dead_letters"
+
+Prepare = Callable[[Records], Prepared]
 
 Commit = Callable[[int, str], Awaitable[None]]
 """Commits the group's offset with its metadata; never raises, since the offset is a hint."""
@@ -67,8 +71,9 @@ class Flow:
 
     def __init__(
         self,
-        archive: Archive,
+        archive: PartitionArchive,
         sinks: Sinks,
+        prepare: Prepare,
         marks: Sequence[MarkKey],
         epoch: str,
         window: Window,
@@ -79,6 +84,10 @@ class Flow:
         self.ledger = Ledger(archive.end, (_ONLINE, _DEAD_LETTERS))
         self.fetched = archive.end
         """The offset that is to be fetched next."""
+        self.prepare = prepare
+        """Makes of a fetched batch what `take` takes. Blocks: call it in a thread."""
+        self.ended = False
+        """Whether `run` has returned: batches that were fetched for this flow are stale."""
         self._archive = archive
         self._sinks = sinks
         self._marks = tuple(marks)
@@ -110,6 +119,8 @@ class Flow:
                 tasks.create_task(self._end_when_told())
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
+        finally:
+            self.ended = True
 
     def expect(self, end: int, nbytes: int) -> None:
         """A batch that ends at this offset was fetched and will come by `take`; until then it holds memory."""
@@ -191,7 +202,7 @@ class Flow:
             prepared = await self._to_dead_letters.get()
             outcome = prepared.outcome
             with self._timed(Stage.DEAD_LETTERS):
-                await self._sinks.retry_dead_letters.until_done(lambda: self._sinks.dead_letters.send(outcome))  # noqa: B023
+                await self._send_dead_letters(outcome)
             self._acknowledge(_DEAD_LETTERS, Span(outcome.records.start, outcome.records.end))
 
     async def _fill_spans(self, tasks: asyncio.TaskGroup) -> None:
@@ -256,6 +267,10 @@ class Flow:
         counts = await self._sinks.retry_online.until_done(lambda: self._sinks.online.put(rows, self._epoch))
         for result, count in dataclasses.asdict(counts).items():
             self._metrics.count(metrics.UPSERTS, count, rows.view, result)
+
+    async def _send_dead_letters(self, outcome: Outcome) -> None:
+        send = self._sinks.dead_letters.send
+        await self._sinks.retry_dead_letters.until_done(lambda: send(outcome, self.id.incarnation))
 
     async def _raise_marks(self, span: Span) -> None:
         moves = [MarkMove(mark, span.start, span.end) for mark in self._marks]

@@ -15,7 +15,7 @@ class Ingest:
     """Takes the batches of one topic in their order: rows and rejects are made in a thread, then handed to the flow."""
 
     def __init__(self, topic: str, gate: RejectGate, threads: Threads, values: Metrics) -> None:
-        self._topic = topic
+        self.topic = topic
         self._gate = gate
         self._threads = threads
         self._metrics = values
@@ -43,4 +43,4 @@ class Ingest:
             self._metrics.count(metrics.FILTERED, rows.filtered, rows.view)
             self._metrics.count(metrics.CONFLATED, rows.frame.height - len(sent.keys), rows.view)
         for (view, reason), count in Counter((r.view or "*", r.reason) for r in prepared.outcome.rejects).items():
-            self._metrics.count(metrics.REJECTED, count, self._topic, view, reason)
+            self._metrics.count(metrics.REJECTED, count, self.topic, view, reason)

@@ -73,6 +73,11 @@ class Ledger:
         self._closed.append(span)
         return span
 
+    @property
+    def has_closed_spans(self) -> bool:
+        """Whether a span waits for its link."""
+        return bool(self._closed)
+
     def linkable(self) -> Span | None:
         """The oldest closed span, if every sink holds all of it."""
         return self._closed[0] if self._closed and self._closed[0].end <= self.durable else None

@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
 import structlog
-from stillwell.layout.online import MarkKey, MarkMove
 
 from stillwell.errors import PartitionStopped, StoreNotReady
 from stillwell.layout.chain import Genesis, Link, PartitionId, TopicIncarnation
+from stillwell.layout.online import MarkKey, MarkMove
 from streams import metrics
 from streams.metrics import Metrics
 from streams.ports import Archive, OnlineStore, PartitionArchive

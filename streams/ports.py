@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
 import pyarrow as pa
-from stillwell.layout.online import EncodedRows, MarkKey, MarkMove, OnlineState, PutCounts
 
 from stillwell.layout.chain import DataFile, Genesis, Link, PartitionId, TopicIncarnation
+from stillwell.layout.online import EncodedRows, MarkKey, MarkMove, OnlineState, PutCounts
 from stillwell.layout.parquet import BatchTables
 from stillwell.records import Outcome
 from stillwell.spec import ViewSpec
@@ -25,10 +25,10 @@ class Threads(Protocol):
 class DeadLetters(Protocol):
     """Where rejected records go."""
 
-    async def send(self, outcome: Outcome) -> None:
+    async def send(self, outcome: Outcome, incarnation: int) -> None:
         """Keep every reject of a batch, with its record. Repeating a call repeats them; readers tell by coordinates.
 
-        Raises StoreUnavailable or OutcomeUnknown.
+        incarnation: of the topic that the batch is of. Raises StoreUnavailable or OutcomeUnknown.
         """
 
 

@@ -1,0 +1,218 @@
+"""What a worker does between Kafka and its sinks, whatever they are: opens partitions, lets them flow, watches them."""
+
+import asyncio
+import dataclasses
+import datetime
+import functools
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
+
+from stillwell.errors import PartitionStopped, StoreUnavailable
+from stillwell.layout.chain import Link, PartitionId
+from stillwell.layout.online import MarkKey
+from stillwell.pipeline import Pipeline
+from stillwell.spec import TopicSpec
+from streams import metrics
+from streams.cluster import Cluster
+from streams.consumer import Batch, Consumer, Limits
+from streams.flow import Flow, Sinks
+from streams.metrics import Metrics
+from streams.opening import LogFacts, Opening
+from streams.ports import Archive, DeadLetters, OnlineStore, Threads
+from streams.prepare import Preparation
+from streams.retry import Retry
+from streams.watch import Progress, Watchdog
+from streams.web import Health
+from streams.window import Window
+
+_log = structlog.get_logger(__name__)
+
+_REPORT_EVERY = 1.0
+_COMMIT_TIMEOUT = 10.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Retries:
+    """How each sink and Kafka are asked again."""
+
+    online: Retry
+    archive: Retry
+    dead_letters: Retry
+    kafka: Retry
+
+    @property
+    def healthy(self) -> bool:
+        """Whether no call waits to be made again."""
+        return not any(retry.waiting for retry in (self.online, self.archive, self.dead_letters, self.kafka))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class World:
+    """What the worker reads from and writes to; everything is started, and nobody else uses the consumer."""
+
+    kafka: AIOKafkaConsumer
+    group: str
+    cluster: Cluster
+    online: OnlineStore
+    archive: Archive
+    dead_letters: DeadLetters
+    threads: Threads
+
+
+class Worker:
+    """`run` it until `drain` was awaited."""
+
+    def __init__(
+        self,
+        world: World,
+        pipelines: Sequence[Pipeline],
+        deliver: Callable[[Batch], Awaitable[None]],
+        retries: Retries,
+        window: Window,
+        limits: Limits,
+        watchdog: Watchdog,
+        grace: datetime.timedelta,
+        now: Callable[[], datetime.datetime],
+        values: Metrics,
+    ) -> None:
+        """deliver: hands a batch to its topic's agent without waiting for it. grace: how long keys outlive a TTL."""
+        self._world = world
+        self._retries = retries
+        self._window = window
+        self._watchdog = watchdog
+        self._now = now
+        self._metrics = values
+        self._preparations = {pipeline.topic.topic: Preparation(pipeline, grace) for pipeline in pipelines}
+        self._openings = {pipeline.topic.topic: self._opening(pipeline.topic) for pipeline in pipelines}
+        self._consumer = Consumer(world.kafka, self._openings, self._open, deliver, limits, values)
+
+    async def run(self) -> None:
+        """Consume until drained. Raises what no retry can mend; the process is then to end."""
+        watching = asyncio.create_task(self._watch())
+        consuming = asyncio.create_task(self._consumer.run())
+        try:
+            await asyncio.wait((watching, consuming), return_when=asyncio.FIRST_COMPLETED)
+            for task in (watching, consuming):
+                if task.done():
+                    task.result()
+        finally:
+            watching.cancel()
+            consuming.cancel()
+
+    async def drain(self) -> None:
+        """Stop fetching, link and commit what is in hand within the deadline."""
+        await self._consumer.drain()
+
+    def health(self) -> Health:
+        """How the worker does, for the probes."""
+        assigned, flowing = self._consumer.assigned, set(self._consumer.flows)
+        waiting = sorted(f"{partition.topic}-{partition.partition} does not flow" for partition in assigned - flowing)
+        silent = [
+            f"{retry.sink} does not answer"
+            for retry in (self._retries.online, self._retries.archive, self._retries.dead_letters, self._retries.kafka)
+            if retry.waiting
+        ]
+        return Health(
+            alive=True, ready=self._consumer.joined and not waiting and not silent, details=(*silent, *waiting)
+        )
+
+    # ---- opening a partition ----
+
+    def _opening(self, topic: TopicSpec) -> Opening:
+        world, retry = self._world, self._retries.online
+        return Opening(topic.topic, topic.start, world.archive, world.online, retry, self._apply_again, self._metrics)
+
+    async def _open(self, partition: TopicPartition) -> Flow:
+        opening, preparation = self._openings[partition.topic], self._preparations[partition.topic]
+        look = functools.partial(self._look, partition)
+        incarnation = await opening.incarnation(await look())
+        id = PartitionId(partition.topic, incarnation.incarnation, partition.partition)
+        archive = self._world.archive.partition(id, preparation.views)
+        begun = await opening.chain(archive, incarnation, look)
+        epoch = await opening.epoch()
+        marks = [MarkKey(id, view.name, view.version) for view in preparation.views]
+        await opening.online(archive, begun, marks, epoch)
+        sinks = Sinks(
+            online=self._world.online,
+            dead_letters=self._world.dead_letters,
+            retry_online=self._retries.online,
+            retry_dead_letters=self._retries.dead_letters,
+            threads=self._world.threads,
+        )
+        return Flow(
+            archive=archive,
+            sinks=sinks,
+            prepare=preparation.of(id, self._now),
+            marks=marks,
+            epoch=epoch,
+            window=self._window,
+            commit=functools.partial(self._commit, partition),
+            values=self._metrics,
+        )
+
+    async def _look(self, partition: TopicPartition) -> LogFacts:
+        return await self._retries.kafka.until_done(lambda: self._look_once(partition))
+
+    async def _look_once(self, partition: TopicPartition) -> LogFacts:
+        facts = (await self._world.cluster.topics([partition.topic])).get(partition.topic)
+        if facts is None:
+            raise PartitionStopped(f"topic {partition.topic} is gone; create it again or take it from the definitions")
+        try:
+            start = (await self._world.kafka.beginning_offsets([partition]))[partition]
+            end = (await self._world.kafka.end_offsets([partition]))[partition]
+        except (KafkaError, OSError) as error:
+            raise StoreUnavailable(f"Kafka does not tell which offsets {partition} holds: {error!r}") from error
+        committed = await self._world.cluster.committed(self._world.group, partition)
+        return LogFacts(facts.id, facts.partitions, start, end, _hint(committed[1]) if committed else None)
+
+    async def _commit(self, partition: TopicPartition, offset: int, metadata: str) -> None:
+        """The offset is a hint to whoever opens the partition next, and shows lag to Kafka's tools: no more."""
+        try:
+            async with asyncio.timeout(_COMMIT_TIMEOUT):
+                await self._world.kafka.commit({partition: OffsetAndMetadata(offset, metadata)})
+        except (KafkaError, TimeoutError) as error:
+            _log.info("offset not committed", partition=str(partition), offset=offset, reason=repr(error))
+
+    async def _apply_again(self, link: Link, epoch: str) -> None:
+        preparation = self._preparations[link.id.topic]
+        archive = self._world.archive.partition(link.id, preparation.views)
+        for account in link.views:
+            if account.file and preparation.has(account.view, account.version):
+                table = await archive.read_rows(account.file)
+                rows = await self._world.threads.call(preparation.encode_linked, link.id, account.view, table)
+                await self._retries.online.until_done(lambda: self._world.online.put(rows, epoch))  # noqa: B023
+
+    # ---- watching ----
+
+    async def _watch(self) -> None:
+        """Report where every partition stands, and end the process when one stands still for no reason."""
+        while True:
+            await asyncio.sleep(_REPORT_EVERY)
+            now = asyncio.get_running_loop().time()
+            self._watchdog.look(
+                now, [self._report(*item) for item in self._consumer.flows.items()], self._retries.healthy
+            )
+            held: dict[str, int] = dict.fromkeys(self._openings, 0)
+            for partition in self._consumer.assigned:
+                held[partition.topic] += 1
+            for topic, count in held.items():
+                self._metrics.set(metrics.ASSIGNED, count, topic)
+
+    def _report(self, partition: TopicPartition, flow: Flow) -> Progress:
+        ledger = flow.ledger
+        stable_end = self._world.kafka.last_stable_offset(partition)
+        lag = max(0, (stable_end or 0) - ledger.position)
+        labels = (partition.topic, str(partition.partition))
+        self._metrics.set(metrics.LAG, lag, *labels)
+        self._metrics.set(metrics.DURABLE_LAG, ledger.position - ledger.linked, *labels)
+        return Progress(partition, ledger.position, ledger.durable, ledger.linked, lag > 0 or ledger.has_closed_spans)
+
+
+def _hint(metadata: str) -> tuple[int, str] | None:
+    """Start and nonce of the link that a commit was made for."""
+    start, _, nonce = metadata.partition(":")
+    return (int(start), nonce) if start.isdigit() and nonce else None
