@@ -179,7 +179,8 @@ class _Registration:
                 "it computes the same on every recorded event, but if it is meant to compute anything else, "
                 f"raise version={self._next_version()}",
             )
-        newest = max(self._read(path, NamespaceDocument).version for path in self._store.list(self._members))
+        members = (self._read(path, NamespaceDocument).version for path in self._store.list(self._members))
+        newest = max(members, default=view.version)
         if newest > view.version:
             yield Caution(
                 view.name,

@@ -19,8 +19,9 @@ from stillwell.definitions.expressions import qualified
 from stillwell.spec import ColumnSpec, TopicSpec, ViewSpec
 from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP
 
-MIXED = 48
-"""Events whose columns are drawn freely. Twice as many find no more of the mistakes that tests/unit tries."""
+FEWEST, MOST = 48, 128
+"""Events whose columns are drawn freely: as many as it takes for every value to come up once, within these bounds.
+Twice the fewest find no more of the mistakes that the tests know; more than the most would be felt at every start."""
 REPEATED = 16
 """Of these, how many come a second time: what tells first from later ones, or counts them, shows itself."""
 
@@ -84,13 +85,14 @@ def sample_events(view: ViewSpec, golden: pl.DataFrame) -> pl.DataFrame:
 def whole_events(view: ViewSpec, golden: pl.DataFrame) -> pl.DataFrame:
     """Events without a null, whose columns are drawn freely from what is worth trying, golden values too."""
     constants = list(_constants(view))
-    drawn = []
+    domains = {}
     for column in view.source.columns:
         name = qualified(view.source, column.name)
         bounds = [bound for rule in column.expectations for bound in _constants_of_text(str(rule.holds))]
         worth = _worth_trying([*constants, *bounds])[column.type.name]
-        domain = _domain(column, [*worth, *golden.get_column(name).drop_nulls(), *_COMMON[column.type.name]])
-        drawn.append(_drawn(domain, random.Random(f"{_SEED} {name}")).alias(name))
+        domains[name] = _domain(column, [*worth, *golden.get_column(name).drop_nulls(), *_COMMON[column.type.name]])
+    height = min(MOST, max(FEWEST, *map(len, domains.values())))
+    drawn = [_drawn(domain, height, random.Random(f"{_SEED} {name}")).alias(name) for name, domain in domains.items()]
     return numbered(pl.DataFrame(drawn))
 
 
@@ -119,14 +121,15 @@ def with_nulls(events: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
 
 def _domain(column: ColumnSpec, values: Iterable[Value]) -> pl.Series:
     """Those of the values that meet the column's expectations, each once; all of them where none does."""
-    series = pl.Series(column.name, list(values), dtype=column.type.polars).unique(maintain_order=True)
+    distinct = {repr(value): value for value in values}.values()  # by ==, 0.0 and -0.0 would be one
+    series = pl.Series(column.name, list(distinct), dtype=column.type.polars)
     meeting = series.to_frame().filter(*(rule.holds for rule in column.expectations))
     return meeting.to_series() if meeting.height else series
 
 
-def _drawn(domain: pl.Series, randomness: random.Random) -> pl.Series:
-    """As many values as there are mixed events: the first of the domain each about equally often, in any order."""
-    places = [number % min(len(domain), MIXED) for number in range(MIXED)]
+def _drawn(domain: pl.Series, height: int, randomness: random.Random) -> pl.Series:
+    """So many values: each of the domain about equally often, in any order; the first ones if there are too many."""
+    places = [number % min(len(domain), height) for number in range(height)]
     randomness.shuffle(places)
     return domain.gather(places)
 

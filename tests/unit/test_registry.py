@@ -1,0 +1,384 @@
+"""What a version of a view computes cannot change unnoticed; what does not matter can."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from datetime import timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+
+from stillwell import (
+    Bool,
+    Bytes,
+    Col,
+    Entity,
+    Feature,
+    Float32,
+    Int64,
+    Key,
+    Rows,
+    String,
+    Timestamp,
+    Topic,
+    View,
+    col,
+    feature,
+    rows,
+)
+from stillwell.definitions.loading import load_definitions
+from stillwell.errors import DefinitionError, FormatError, StoreUnavailable
+from stillwell.registry import Caution, digest_of, register, review
+from stillwell.spec import ColumnSpec, DefinitionsSpec, EntitySpec, ExampleSpec, FeatureSpec, KeySpec, ViewSpec
+from stillwell.storage import LocalStore
+from stillwell.testing.objects import Fault, MemoryStore, Operation
+from stillwell.types import INT64, STRING
+
+PROJECT = "flights"
+PATH = "_registry/flights/views/Late/1.json"
+MEMBER = "_registry/flights/namespaces/prod/Late/1.json"
+
+
+class Airport(Entity):
+    airport: Key[String]
+
+
+class Departure(Topic, name="flights.departures", event_time="at", sequence="number"):
+    at: Col[Timestamp]
+    origin: Col[String]
+    tail: Col[String | None]
+    number: Col[Int64]
+    delay: Col[Float32 | None] = col(ge=-1440, le=2880)
+    photo: Col[Bytes | None]
+
+
+class Late(
+    View,
+    source=Departure,
+    entity=Airport,
+    keys={"airport": Departure.origin},
+    where=Departure.number > 0,
+    ttl=timedelta(days=7),
+):
+    late: Feature[Bool] = feature((Departure.delay > 15).fill_null(False))
+    delay: Feature[Float32 | None] = feature(Departure.delay)
+    number: Feature[Int64] = feature(Departure.number)
+
+
+def definitions(view: ViewSpec) -> DefinitionsSpec:
+    return DefinitionsSpec(entities=(view.entity,), topics=(view.source,), views=(view,))
+
+
+def changed(**words: Any) -> ViewSpec:
+    """The view, changed in the class statement."""
+    return Late.spec.model_copy(update=words)
+
+
+def with_feature(name: str, **words: Any) -> ViewSpec:
+    """The view, with one feature changed."""
+    features = (each.model_copy(update=words) if each.name == name else each for each in Late.spec.features)
+    return changed(features=tuple(features))
+
+
+def run(store: MemoryStore, view: ViewSpec, namespace: str = "prod") -> list[Caution]:
+    return register(store, PROJECT, definitions(view), namespace=namespace)
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    """A store in which version 1 is registered."""
+    store = MemoryStore()
+    assert run(store, Late.spec) == []
+    return store
+
+
+def test_registering_writes_what_the_view_computes_and_where_it_runs(store: MemoryStore) -> None:
+    assert set(store.objects) == {PATH, MEMBER}
+    document = json.loads(store.objects[PATH])
+    assert (document["view"], document["version"], document["entity"]) == ("Late", 1, "Airport")
+    assert document["features"][1] == {"name": "delay", "type": "Float32", "nullable": True}
+    assert document["digest"] == digest_of(Late.spec, definitions(Late.spec))
+    assert len(document["behaviour"]["events"]) == len(document["behaviour"]["outcomes"]) > 40
+    assert json.loads(store.objects[MEMBER]) == {"format": 1, "ttl_us": 604_800_000_000, "version": 1, "view": "Late"}
+
+
+def test_the_same_definitions_register_again_and_again_without_a_word(store: MemoryStore) -> None:
+    before = dict(store.objects)
+    assert run(store, Late.spec) == []
+    assert store.objects == before
+
+
+MORE = FeatureSpec(name="more", type=INT64, nullable=False, expression=Departure.number)
+DIFFERENT_VALUES = {
+    "a bound that moves by one": (
+        with_feature("late", expression=(Departure.delay > 16).fill_null(False)),
+        "gives late=False",
+    ),
+    "a bound that moves by the least": (
+        with_feature("late", expression=(Departure.delay >= 15).fill_null(False)),
+        "gives late=True",
+    ),
+    "a null that is filled otherwise": (
+        with_feature("late", expression=(Departure.delay > 15).fill_null(True)),
+        "Departure.delay=None",
+    ),
+    "another sign of zero": (
+        with_feature(
+            "delay", expression=pl.when(Departure.delay == 0).then(pl.lit(0.0, pl.Float32)).otherwise(Departure.delay)
+        ),
+        "gives delay=0.0 for",
+    ),
+    "another rounding": (with_feature("delay", expression=(Departure.delay * 3 / 3).cast(pl.Float32)), "gives delay="),
+    "a feature more": (
+        changed(
+            features=(
+                *Late.spec.features,
+                FeatureSpec(name="more", type=INT64, nullable=False, expression=Departure.number),
+            )
+        ),
+        "has a feature more: Int64, which version 1 is registered without",
+    ),
+    "a feature less": (
+        changed(features=Late.spec.features[1:]),
+        "has no feature late, but version 1 is registered with late: Bool",
+    ),
+    "a feature of another type": (
+        with_feature("number", type=STRING, expression=Departure.number.cast(pl.String)),
+        "has a feature number: String, but version 1 is registered with Int64",
+    ),
+    "a feature that may be null": (
+        with_feature("late", nullable=True),
+        "has a feature late: Bool | None, but version 1 is registered with Bool",
+    ),
+    "features in another order": (
+        changed(features=Late.spec.features[::-1]),
+        "has its features in the order number, delay, late, but version 1 is registered with late, delay, number",
+    ),
+}
+
+
+@pytest.mark.parametrize(("view", "says"), DIFFERENT_VALUES.values(), ids=DIFFERENT_VALUES)
+def test_a_version_that_computes_otherwise_is_refused_until_it_is_raised(
+    store: MemoryStore, view: ViewSpec, says: str
+) -> None:
+    before = dict(store.objects)
+    with pytest.raises(DefinitionError, match="raise version=2") as raised:
+        run(store, view)
+    assert says in str(raised.value)
+    assert str(raised.value).startswith(f"tests/unit/test_registry.py:{Late.spec.file.split(':')[1]}: Late ")
+    assert "STILLWELL_NAMESPACE" not in str(raised.value)
+    assert store.objects == before, "what is refused leaves nothing behind"
+    assert run(store, view.model_copy(update={"version": 2})) == []
+
+
+def renamed_keys() -> ViewSpec:
+    entity = EntitySpec(name="Place", keys=(KeySpec(name="place", type=STRING),))
+    return changed(entity=entity)
+
+
+OTHER_ROWS = {
+    "where lets more through": (changed(where=None), "gives airport="),
+    "where lets less through": (changed(where=Departure.number > 1), "gives no row for"),
+    "another key": (changed(keys=(Departure.origin.str.to_lowercase(),)), "gives airport='a'"),
+    "another entity": (renamed_keys(), "is about Place(place: String)"),
+    "another topic": (
+        changed(source=Departure.spec.model_copy(update={"topic": "flights.takeoffs"})),
+        "reads Kafka's topic flights.takeoffs",
+    ),
+    "another sequence": (changed(source=Departure.spec.model_copy(update={"sequence": None})), "gives airport="),
+}
+
+
+@pytest.mark.parametrize(("view", "says"), OTHER_ROWS.values(), ids=OTHER_ROWS)
+def test_other_rows_take_a_new_version_in_a_new_namespace(store: MemoryStore, view: ViewSpec, says: str) -> None:
+    with pytest.raises(DefinitionError, match="raise version=2, in another STILLWELL_NAMESPACE") as raised:
+        run(store, view)
+    assert says in str(raised.value)
+    raised_version = view.model_copy(update={"version": 2})
+    with pytest.raises(DefinitionError, match="version 1, which runs in the namespace prod") as raised:
+        run(store, raised_version)
+    assert says in str(raised.value)
+    assert run(store, raised_version, namespace="next") == []
+
+
+def test_rows_for_events_that_were_refused_before_may_share_the_namespace() -> None:
+    """A transformation that is mended takes no row's place."""
+    failing = with_feature("number", type=INT64, expression=Departure.number.cast(pl.Int32).cast(pl.Int64))
+    store = MemoryStore()
+    assert run(store, failing) == []
+    assert run(store, changed(version=2)) == []
+
+
+def test_another_ttl_takes_another_namespace(store: MemoryStore) -> None:
+    view = changed(ttl=timedelta(days=8))
+    for version in (1, 2):
+        with pytest.raises(DefinitionError, match="has ttl=8 days, 0:00:00, but version 1, which runs in the"):
+            run(store, view.model_copy(update={"version": version}))
+    assert run(store, view, namespace="next") == []
+
+
+def test_a_changed_source_alone_is_a_caution(store: MemoryStore) -> None:
+    (caution,) = run(store, changed(source_digest="something else"))
+    assert (caution.view, caution.version) == ("Late", 1)
+    assert "the source has changed" in caution.message
+    assert "raise version=2" in caution.message
+
+
+def test_going_back_to_an_older_version_is_a_caution(store: MemoryStore) -> None:
+    run(store, changed(version=2))
+    (caution,) = run(store, Late.spec)
+    assert "version 2 has run in the namespace prod" in caution.message
+
+
+def test_the_next_version_is_past_all_that_are_registered(store: MemoryStore) -> None:
+    run(store, changed(version=7))
+    with pytest.raises(DefinitionError, match="raise version=8"):
+        run(store, with_feature("late", expression=(Departure.delay > 16).fill_null(False)))
+
+
+def test_a_column_that_the_view_does_not_read_may_be_added_and_taken_away(store: MemoryStore) -> None:
+    more = ColumnSpec(name="gate", type=STRING, nullable=False, path=("gate",))
+    grown = Departure.spec.model_copy(update={"columns": (*Departure.spec.columns, more)})
+    shrunk = Departure.spec.model_copy(update={"columns": Departure.spec.columns[:-1]})
+    assert run(store, changed(source=grown)) == []
+    assert run(store, changed(source=shrunk)) == []
+
+
+def test_a_view_that_reads_a_new_column_is_a_new_version(store: MemoryStore) -> None:
+    gate = ColumnSpec(name="gate", type=STRING, nullable=False, path=("gate",))
+    grown = Departure.spec.model_copy(update={"columns": (*Departure.spec.columns, gate)})
+    late = (Departure.delay > 15).fill_null(False) | (pl.col("Departure.gate") == "A")
+    view = with_feature("late", expression=late).model_copy(update={"source": grown})
+    with pytest.raises(DefinitionError, match=r"reads Departure\.gate, which did not exist when version 1"):
+        run(store, view)
+
+
+def test_examples_may_be_added(store: MemoryStore) -> None:
+    value = {"at": "2013-01-01T00:00:00Z", "origin": "LGA", "number": 5, "delay": 3}
+    example = ExampleSpec(
+        name="more", topic="flights.departures", file="", about="", timestamp=1_400_000_000_000, key=None,
+        value=json.dumps(value).encode(), headers=(), rows={}, rejects=(),
+    )  # fmt: skip
+    more = definitions(Late.spec).model_copy(update={"examples": (example,)})
+    assert register(store, PROJECT, more, namespace="prod") == []
+    assert digest_of(Late.spec, more) != digest_of(Late.spec, definitions(Late.spec))
+
+
+def test_rows_functions_are_registered_by_what_they_give() -> None:
+    def view(bound: int) -> ViewSpec:
+        class Ends(View, source=Departure, entity=Airport, ttl=timedelta(0)):
+            value: Feature[Int64]
+
+            @rows
+            @staticmethod
+            def make(event: Departure) -> Rows:
+                if event.number > bound:
+                    yield {"airport": event.origin, "value": event.number}
+
+        return Ends.spec
+
+    store = MemoryStore()
+    assert run(store, view(10)) == []
+    (caution,) = run(store, view(10).model_copy(update={"source_digest": "else"}))
+    assert "the source has changed" in caution.message
+    with pytest.raises(DefinitionError, match="gives no row for"):
+        run(store, view(1_000))
+
+
+def test_reviewing_says_the_same_and_creates_nothing(store: MemoryStore) -> None:
+    empty = MemoryStore()
+    assert review(empty, PROJECT, definitions(Late.spec), namespace="prod") == []
+    assert empty.objects == {}
+    with pytest.raises(DefinitionError, match="raise version=2"):
+        review(store, PROJECT, definitions(changed(where=None)), namespace="prod")
+    (caution,) = review(store, PROJECT, definitions(changed(source_digest="else")), namespace="prod")
+    assert "the source has changed" in caution.message
+
+
+def test_every_view_that_is_refused_is_told(store: MemoryStore) -> None:
+    other = Late.spec.model_copy(update={"name": "Other"})
+    run(store, other)
+    both = definitions(Late.spec).model_copy(
+        update={"views": (changed(where=None), other.model_copy(update={"where": None}))}
+    )
+    with pytest.raises(DefinitionError) as raised:
+        register(store, PROJECT, both, namespace="prod")
+    assert len(raised.value.args) == 2
+
+
+@pytest.mark.parametrize("fault", ["lost answer", "lost call"])
+def test_a_create_without_an_answer_is_settled_by_reading_back(fault: Fault) -> None:
+    asked: list[str] = []
+
+    def faults(operation: Operation, path: str) -> Fault | None:
+        asked.append(path)
+        return fault if operation == "create" and asked.count(path) < 4 else None
+
+    store = MemoryStore(faults)
+    assert run(store, Late.spec) == []
+    assert set(store.objects) == {PATH, MEMBER}
+
+
+def test_a_store_that_never_answers_is_unavailable() -> None:
+    store = MemoryStore(lambda operation, path: "lost call" if operation == "create" else None)
+    with pytest.raises(StoreUnavailable, match="is not there after 3 creates without an answer"):
+        run(store, Late.spec)
+
+
+def test_of_two_workers_with_other_definitions_the_second_is_refused() -> None:
+    """Another worker creates its document between this one's look and its create."""
+    other = with_feature("late", expression=(Departure.delay > 16).fill_null(False))
+    winner = MemoryStore()
+    run(winner, other)
+
+    def faults(operation: Operation, path: str) -> Fault | None:
+        if operation == "create":
+            contended.objects.update(winner.objects)
+        return None
+
+    contended = MemoryStore(faults)
+    with pytest.raises(DefinitionError, match="is registered with late=False"):
+        run(contended, Late.spec)
+    assert contended.objects == winner.objects
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (b'"format":1', b'"format":2', "is no ViewDocument of format 1"),
+        (b'"nullable":true', b'"nullable":false', "has been altered"),
+        (b"{", b"[", "is no ViewDocument"),
+    ],
+    ids=["another format", "another content", "no JSON"],
+)
+def test_a_document_that_cannot_be_trusted_is_refused(store: MemoryStore, old: bytes, new: bytes, says: str) -> None:
+    store.objects[PATH] = store.objects[PATH].replace(old, new, 1)
+    with pytest.raises(FormatError, match=says):
+        run(store, Late.spec)
+
+
+def test_a_folder_serves_as_a_registry(tmp_path: pathlib.Path) -> None:
+    store = LocalStore(str(tmp_path))
+    assert register(store, PROJECT, definitions(Late.spec), namespace="prod") == []
+    assert (tmp_path / PATH).exists()
+    assert register(store, PROJECT, definitions(Late.spec), namespace="prod") == []
+
+
+def test_the_digest_is_the_same_in_every_process() -> None:
+    """Neither the seed of Python's hashes nor the number of threads shows in it."""
+    program = (
+        "from stillwell.definitions.loading import load_definitions\n"
+        "from stillwell.registry import digest_of\n"
+        "definitions = load_definitions('schemas')\n"
+        "print(*(digest_of(view, definitions) for view in definitions.views), sep='\\n')\n"
+    )
+    root = pathlib.Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "POLARS_MAX_THREADS": "1"}
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root, env=environment
+    ).stdout.split()
+    here = load_definitions("schemas", root)
+    assert said == [digest_of(view, here) for view in here.views]
