@@ -1,0 +1,129 @@
+"""Entity keys: the bytes that stand for an entity in Redis, the same from every type of integer and every writer.
+
+Each field of the key, in the order of the fields' names, is written as
+
+    <tag><number of bytes>:<payload>        s3:JFKs3:LAX   i4:1001   t1:1   d16:1700000000000000   x2:..
+
+    i  integer     decimal, `-` before a negative one, no leading zeros: Int32 and Int64 give the same key
+    s  text        UTF-8
+    x  bytes       as they are
+    t  truth       `1` or `0`
+    d  timestamp   µs since the epoch, written as an integer
+
+Every field says how long it is, so that two different entities never share a key, and a key can be read back without
+knowing the entity. Nulls and floats cannot be keys.
+"""
+
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from stillwell.spec import KeySpec
+
+MAX_KEY_BYTES = 512
+"""An entity key may be so long. Redis keeps it in memory with each row, and a field that holds a document is a mistake
+in a definition: longer ones are refused where events are taken in, before anything is written."""
+
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_MICROSECOND = datetime.timedelta(microseconds=1)
+
+
+def entity_key(keys: Sequence[KeySpec], values: Mapping[str, object]) -> bytes:
+    """The key of one entity. keys: the entity's, sorted by name; values: a value for each, by name.
+
+    Raises ValueError for a value that is missing, unknown, null, of another type, or too long.
+    """
+    if unknown := values.keys() - {key.name for key in keys}:
+        known = ", ".join(key.name for key in keys)
+        raise ValueError(f"{', '.join(sorted(unknown))} is no key of the entity; its keys are: {known}")
+    packed = b"".join(_scalar_field(key, values.get(key.name)) for key in keys)
+    if len(packed) > MAX_KEY_BYTES:
+        raise ValueError(f"the entity key has {len(packed)} bytes; at most {MAX_KEY_BYTES} are allowed")
+    return packed
+
+
+def entity_keys(frame: pl.DataFrame, keys: Sequence[KeySpec]) -> list[bytes]:
+    """The key of every row. The columns are non-null and of their types, and no row is `too_long`."""
+    fields = [_FIELDS[key.type.key_tag](frame.get_column(key.name)) for key in keys]
+    if any(field.dtype == pl.Binary for field in fields):
+        return [b"".join(row) for row in zip(*(field.cast(pl.Binary).to_list() for field in fields), strict=True)]
+    whole = fields[0] if len(fields) == 1 else pl.select(pl.concat_str(fields)).to_series()
+    return whole.cast(pl.Binary).to_list()
+
+
+def too_long(frame: pl.DataFrame, keys: Sequence[KeySpec]) -> npt.NDArray[np.bool_]:
+    """Which rows have an entity key of more than `MAX_KEY_BYTES`: reject them, for they cannot be written."""
+    longest = sum(_longest(frame.get_column(key.name)) for key in keys)
+    if longest <= MAX_KEY_BYTES:
+        return np.zeros(frame.height, np.bool_)
+    return np.fromiter(map(len, entity_keys(frame, keys)), np.int64, frame.height) > MAX_KEY_BYTES
+
+
+_MOST_OVERHEAD = len("s") + len(str(2**32)) + len(":")
+_LONGEST_INTEGER = len(str(-(2**63)))
+
+
+def _longest(column: pl.Series) -> int:
+    """A number of bytes that no field of this column exceeds."""
+    if column.dtype == pl.String:
+        payload = column.str.len_bytes().max()
+    elif column.dtype == pl.Binary:
+        payload = column.bin.size().max()
+    else:
+        payload = _LONGEST_INTEGER
+    return _MOST_OVERHEAD + (payload if isinstance(payload, int) else 0)
+
+
+def _tagged(tag: str, payload: pl.Series) -> pl.Series:
+    """Text payloads with their tag and length in front."""
+    name = pl.col(payload.name)
+    return payload.to_frame().select(pl.concat_str(pl.lit(tag), name.str.len_bytes(), pl.lit(":"), name)).to_series()
+
+
+def _tagged_bytes(column: pl.Series) -> pl.Series:
+    """The same for binary payloads; Polars joins text alone, so this goes row by row."""
+    return pl.Series([b"x%d:%b" % (len(value), value) for value in column.to_list()], dtype=pl.Binary)
+
+
+_FIELDS: Mapping[str, Callable[[pl.Series], pl.Series]] = MappingProxyType(
+    {
+        "i": lambda column: _tagged("i", column.cast(pl.String)),
+        "s": lambda column: _tagged("s", column),
+        "x": _tagged_bytes,
+        "t": lambda column: _tagged("t", column.cast(pl.Int8).cast(pl.String)),
+        "d": lambda column: _tagged("d", column.to_physical().cast(pl.String)),
+    }
+)
+
+
+def _scalar_field(key: KeySpec, value: object) -> bytes:
+    tag = key.type.key_tag
+    if tag not in _FIELDS:
+        raise ValueError(f"key {key.name}: {key.type.name} cannot be a key; use an integer, text, bytes or a time")
+    if value is None:
+        raise ValueError(f"key {key.name}: is missing or null; every key of an entity must have a value")
+    # `type` and not `isinstance`: True is an int to Python, and must not become the key 1.
+    if type(value) is not key.type.python:
+        raise ValueError(f"key {key.name}: must be {key.type.name}, not {type(value).__name__}")
+    payload = _payload(value)
+    return b"%b%d:%b" % (tag.encode(), len(payload), payload)
+
+
+def _payload(value: object) -> bytes:
+    match value:
+        case bytes():
+            return value
+        case str():
+            return value.encode()
+        case datetime.datetime():
+            if value.utcoffset() is None:
+                raise ValueError(f"the time {value} has no zone; say which, as in 2026-01-31T12:00:00Z")
+            return b"%d" % ((value - _EPOCH) // _MICROSECOND)
+        case bool() | int():
+            return b"%d" % value
+        case _:
+            raise TypeError(f"{value!r} is of no type that a key has")
