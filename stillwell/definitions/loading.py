@@ -42,8 +42,7 @@ def load_definitions(name: str, folder: pathlib.Path | None = None) -> Definitio
     found = _Found.in_modules(modules)
     found.check(name)
     topics = tuple(topic.spec for topic in found.topics)
-    package = pathlib.Path(modules[0].__file__ or name).parent
-    examples = load_examples(package / GOLDEN, topics)
+    examples = load_examples(_folder_of(modules[0]) / GOLDEN, topics)
     _try_views(found.views, examples)
     return DefinitionsSpec(
         entities=tuple(entity.spec for entity in found.entities),
@@ -51,6 +50,12 @@ def load_definitions(name: str, folder: pathlib.Path | None = None) -> Definitio
         views=tuple(view.spec for view in found.views),
         examples=examples,
     )
+
+
+def _folder_of(module: ModuleType) -> pathlib.Path:
+    """Where a package lies, or the folder in which a module does."""
+    inside = next(iter(getattr(module, "__path__", ())), None)
+    return pathlib.Path(inside) if inside else pathlib.Path(module.__file__ or "").parent
 
 
 def _try_views(views: Sequence[type[View]], examples: Sequence[ExampleSpec]) -> None:
@@ -124,7 +129,9 @@ def _import_all(name: str, folder: pathlib.Path) -> list[ModuleType]:
         sys.path.append(str(folder))
     importlib.invalidate_caches()
     package = _import_root(name, folder)
-    names = sorted(module.name for module in pkgutil.walk_packages(getattr(package, "__path__", []), f"{name}."))
+    # Walking imports packages to look into them; what goes wrong there goes wrong again below, and is told there.
+    found = pkgutil.walk_packages(getattr(package, "__path__", []), f"{name}.", onerror=lambda name: None)
+    names = sorted(module.name for module in found)
     modules = [package]
     mistakes: list[str] = []
     for module in names:

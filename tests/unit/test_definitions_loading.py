@@ -129,6 +129,21 @@ def test_an_exception_of_a_module_is_told_with_its_line(write: Write) -> None:
     assert mistakes()[0] == "mine/topics.py:9: ZeroDivisionError: division by zero"
 
 
+@pytest.mark.parametrize("broken", ["1 / 0\n", "import nothing_of_the_kind\n"])
+def test_a_package_below_that_cannot_be_imported_is_told_beside_the_others(write: Write, broken: str) -> None:
+    write(GOOD | {"deeper/__init__.py": broken, "entities.py": ENTITIES.replace("String", "Float64")})
+    found = mistakes()
+    assert [message.split(": ")[0] for message in found] == ["mine/deeper/__init__.py:1", "mine/entities.py:5"]
+
+
+def test_a_package_without_an_init_file_has_examples_too(write: Write) -> None:
+    files = {"entities.py": ENTITIES, "topics.py": TOPICS, "views.py": VIEWS, CASE: json.dumps(EXAMPLE)}
+    write(files)
+    definitions = load_definitions("mine")
+    assert names(definitions) == (["Airport"], ["Departure"], ["Late"])
+    assert len(definitions.examples) == 1
+
+
 def test_an_import_that_fails_is_told_with_its_line(write: Write) -> None:
     write({"__init__.py": "import nothing_of_the_kind\n"})
     assert mistakes() == ("mine/__init__.py:1: ModuleNotFoundError: No module named 'nothing_of_the_kind'",)
