@@ -27,6 +27,21 @@ CALLED_WRONGLY = 2
 INTERRUPTED = 130
 
 
+_EXTRAS = {
+    "aiokafka": "server",
+    "faust": "server",
+    "gcsfs": "server",
+    "mode": "server",
+    "prometheus_client": "server",
+    "uvloop": "server",
+    "duckdb": "training",
+    "jgo": "local",
+    "psutil": "local",
+    "requests": "local",
+}
+"""The extra that carries a library, for who has installed less than a command needs."""
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--traceback", "show_traceback", is_flag=True, help="On an error, show where in the code it arose.")
 @click.pass_context
@@ -65,6 +80,16 @@ def _invoke(context: click.Context) -> int:
         for message in error.args:
             click.echo(f"stillwell: {message}", err=True)
         return CALLED_WRONGLY if isinstance(error, SettingsError) else FOUND_WRONG
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        click.echo(
+            f"stillwell: this command needs {error.name}, which is not installed. "
+            f"Run: pip install 'stillwell[{extra}]'",
+            err=True,
+        )
+        return CALLED_WRONGLY
     except (KeyboardInterrupt, click.Abort):
         click.echo("stillwell: interrupted", err=True)
         return INTERRUPTED

@@ -26,8 +26,6 @@ def version(as_json: bool) -> None:
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
 
-    from stillwell.local.jars import KAFKA_VERSION
-
     packages: dict[str, str | None] = {}
     for name in _PACKAGES:
         try:
@@ -38,7 +36,6 @@ def version(as_json: bool) -> None:
         "stillwell": installed("stillwell"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "local_kafka": KAFKA_VERSION,
         "packages": packages,
     }
     if as_json:

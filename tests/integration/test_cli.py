@@ -75,6 +75,16 @@ def test_help_needs_none_of_the_libraries_that_commands_need() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
 
 
+def test_a_command_whose_library_is_not_installed_names_the_extra(capsys: pytest.CaptureFixture[str]) -> None:
+    # None in sys.modules is how Python itself notes that a module is not to be had.
+    with pytest.MonkeyPatch.context() as missing:
+        for name in [name for name in sys.modules if name.startswith("stillwell.local")]:
+            missing.delitem(sys.modules, name)
+        missing.setitem(sys.modules, "psutil", None)
+        assert run(["local", "status"]) == 2
+    assert "psutil, which is not installed. Run: pip install 'stillwell[local]'" in capsys.readouterr().err
+
+
 def test_the_entry_point_is_the_command() -> None:
     result = subprocess.run(
         [Path(sys.executable).with_name("stillwell"), "version", "--json"], capture_output=True, text=True, check=True

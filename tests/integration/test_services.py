@@ -31,11 +31,10 @@ def test_of_eight_racing_creates_the_object_store_accepts_one(gcs: str) -> None:
 
 def test_a_second_resumable_create_is_refused(gcs: str) -> None:
     filesystem = gcsfs.GCSFileSystem()
-    large = b"x" * 6_000_000
-    with filesystem.open(f"{gcs}/large", "xb", block_size=5 * 2**20) as file:
-        file.write(large)
-    with pytest.raises(FileExistsError), filesystem.open(f"{gcs}/large", "xb", block_size=5 * 2**20) as file:
-        file.write(b"y" * 6_000_000)
+    large, other = b"x" * 6_000_000, b"y" * 6_000_000
+    filesystem.pipe_file(f"{gcs}/large", large, mode="create", chunksize=5 * 2**20)
+    with pytest.raises(FileExistsError):
+        filesystem.pipe_file(f"{gcs}/large", other, mode="create", chunksize=5 * 2**20)
     assert filesystem.cat_file(f"{gcs}/large") == large
 
 
