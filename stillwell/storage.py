@@ -16,16 +16,27 @@ import os
 import pathlib
 import secrets
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from stillwell.errors import AlreadyExists, NotFound, OutcomeUnknown, SettingsError, StoreUnavailable
 
+PATIENCE_SECONDS = 15.0
+"""How long a remote store may be silent. Less turns a slow minute of the store into errors; more lets a dead one hold
+its callers, and the revocation of their partitions, for longer."""
+
+_SLOWEST_UPLOAD = 1 << 20  # bytes a second: an upload that is slower than this is given up, and made anew by its caller
+_PIECE = 8 << 20  # bytes of one read: each has the whole patience, so that a large object may take its time
+_PAGE = 1_000  # names of one answer to a list, as many as the service gives
+_NO_SUCH_RANGE = 416  # the status of a read from behind an object's end
+
 _TEMPORARY = ".creating-"
-_CALL_TIMEOUT_SECONDS = 60.0
 
 
 class ObjectStore(Protocol):
-    """Paths are relative to `url`, with `/` between their parts. Calls block; use them from a thread."""
+    """Paths are relative to `url`, with `/` between their parts. Calls block; use them from a thread.
+
+    No path may be the folder of another (`a/b` beside `a/b/c`): a bucket could hold both, a file system cannot.
+    """
 
     @property
     def url(self) -> str:
@@ -70,24 +81,22 @@ class LocalStore:
         target = self._root / path
         temporary = target.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            self._make_folder(target.parent)
+            _write(temporary, data)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            _forget(temporary)
             raise _unavailable(self.url, path, error) from error
         try:
             os.link(temporary, target)
         except FileExistsError as error:
             raise AlreadyExists(f"{self.url}: {path} exists already") from error
         except OSError as error:
-            raise _unavailable(self.url, path, error) from error
+            # On a network file system the link may have been made all the same.
+            raise OutcomeUnknown(f"{self.url}: {path} may or may not have been created: {error}") from error
         finally:
-            temporary.unlink(missing_ok=True)
+            _forget(temporary)
         try:
-            _sync_folder(target.parent)
+            self._sync_folders(target.parent)
         except OSError as error:
             raise OutcomeUnknown(f"{self.url}: {path} was written, but may not survive a power cut: {error}") from error
 
@@ -95,7 +104,7 @@ class LocalStore:
         """The file's bytes."""
         try:
             return (self._root / path).read_bytes()
-        except (FileNotFoundError, NotADirectoryError) as error:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise NotFound(f"{self.url}: there is no {path}") from error
         except OSError as error:
             raise _unavailable(self.url, path, error) from error
@@ -111,66 +120,124 @@ class LocalStore:
     def delete(self, path: str) -> None:
         """Remove the file; folders stay."""
         try:
-            (self._root / path).unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                (self._root / path).unlink()
         except OSError as error:
             raise _unavailable(self.url, path, error) from error
 
+    def _make_folder(self, folder: pathlib.Path) -> None:
+        if not self._root.exists():
+            self._root.mkdir(parents=True, exist_ok=True)
+            _sync_folder(self._root.parent)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def _sync_folders(self, folder: pathlib.Path) -> None:
+        """A file outlives a power cut if its name does in its folder, the folder's in its own, up to the root."""
+        while folder != self._root:
+            _sync_folder(folder)
+            folder = folder.parent
+        _sync_folder(folder)
+
     def _walk(self, folder: pathlib.Path) -> Iterator[str]:
-        for parent, _, names in os.walk(folder):
+        for parent, _, names in os.walk(folder, onerror=_fail_unless_absent):
             for name in names:
                 if not name.startswith(_TEMPORARY):
                     yield (pathlib.Path(parent) / name).relative_to(self._root).as_posix()
 
 
 class GcsStore:
-    """A bucket, or a prefix in one, on Google Cloud Storage, by gcsfs."""
+    """A bucket, or a prefix in one, on Google Cloud Storage, by gcsfs. Zonal buckets are not supported.
 
-    def __init__(self, url: str) -> None:
-        import gcsfs
+    gcsfs repeats what fails, up to 34 s long, and without bounds waits for what is silent. So every exchange has a
+    deadline: `patience`, in seconds, and for an upload the time that its bytes may take.
+    """
+
+    def __init__(self, url: str, patience: float = PATIENCE_SECONDS) -> None:
+        # Not `gcsfs.GCSFileSystem`: that is by default a subclass which asks for the kind of bucket first, over another
+        # protocol, and in a zonal bucket overwrites whatever the mode says.
+        from gcsfs.core import GCSFileSystem
 
         self.url = url.rstrip("/")
-        self._root = self.url.removeprefix("gs://")
-        # Listings must show what other writers did a moment ago.
-        self._files = gcsfs.GCSFileSystem(use_listings_cache=False, requests_timeout=_CALL_TIMEOUT_SECONDS)
+        self._bucket, _, prefix = self.url.removeprefix("gs://").partition("/")
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._patience = patience
+        self._files = GCSFileSystem(use_listings_cache=False)
 
     def create(self, path: str, data: bytes) -> None:
         """One upload under `ifGenerationMatch=0`. Whatever is not a clear answer counts as unknown."""
+        deadline = self._patience + len(data) / _SLOWEST_UPLOAD
         try:
-            self._files.pipe_file(f"{self._root}/{path}", data, mode="create")
+            self._files.pipe_file(self._address(path), data, mode="create", timeout=deadline)
         except FileExistsError as error:
             raise AlreadyExists(f"{self.url}: {path} exists already") from error
+        except FileNotFoundError as error:
+            raise self._no_bucket() from error
         except Exception as error:
             raise OutcomeUnknown(f"{self.url}: no answer to the creation of {path}: {error!r}") from error
 
     def read(self, path: str) -> bytes:
-        """The object's bytes."""
+        """The object's bytes, piece by piece; they cannot change in between."""
         try:
-            data: bytes = self._files.cat_file(f"{self._root}/{path}")
+            url = self._files.url(self._address(path))
+            pieces = [b""]
+            read, size = 0, 1
+            while read < size:
+                headers, piece = self._ask("GET", url, headers={"Range": f"bytes={read}-{read + _PIECE - 1}"})
+                pieces.append(piece)
+                read += len(piece)
+                size = int(headers["Content-Range"].rpartition("/")[2]) if "Content-Range" in headers else read
         except FileNotFoundError as error:
             raise NotFound(f"{self.url}: there is no {path}") from error
         except Exception as error:
+            if getattr(error, "code", None) == _NO_SUCH_RANGE:
+                return b""  # an empty object has not even a first byte
             raise _unavailable(self.url, path, error) from error
-        return data
+        return b"".join(pieces)
 
     def list(self, prefix: str) -> list[str]:
-        """Every object under the prefix, by one paged listing of its folder."""
-        folder, _, _ = prefix.rpartition("/")
+        """Every object under the prefix, page by page; shows what others created a moment ago."""
+        names: list[str] = []
+        page = None
         try:
-            found = self._files.find(f"{self._root}/{folder}".rstrip("/"))
-        except FileNotFoundError:
-            return []
+            while True:
+                answer = self._ask(
+                    "GET",
+                    "b/{}/o",
+                    self._bucket,
+                    prefix=self._prefix + prefix,
+                    fields="items(name),nextPageToken",
+                    maxResults=_PAGE,
+                    pageToken=page,
+                    json_out=True,
+                )
+                names += [item["name"] for item in answer.get("items", ())]
+                page = answer.get("nextPageToken")
+                if not page:
+                    break
+        except FileNotFoundError as error:
+            raise self._no_bucket() from error
         except Exception as error:
             raise _unavailable(self.url, prefix, error) from error
-        paths = (path[len(self._root) + 1 :] for path in found)
-        return sorted(path for path in paths if path.startswith(prefix))
+        return sorted(name[len(self._prefix) :] for name in names)
 
     def delete(self, path: str) -> None:
         """Remove the object."""
         try:
             with contextlib.suppress(FileNotFoundError):
-                self._files.rm_file(f"{self._root}/{path}")
+                self._ask("DELETE", "b/{}/o/{}", self._bucket, self._prefix + path)
         except Exception as error:
             raise _unavailable(self.url, path, error) from error
+
+    def _ask(self, *request: str, **parameters: Any) -> Any:
+        return self._files.call(*request, timeout=self._patience, **parameters)
+
+    def _address(self, path: str) -> str:
+        return f"{self._bucket}/{self._prefix}{path}"
+
+    def _no_bucket(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"{self.url}: there is no bucket {self._bucket}; create it, the worker goes on by itself"
+        )
 
 
 def _unavailable(url: str, path: str, error: Exception) -> StoreUnavailable:
@@ -179,9 +246,28 @@ def _unavailable(url: str, path: str, error: Exception) -> StoreUnavailable:
     return StoreUnavailable(f"{url}: {path or 'the root'} cannot be reached: {error!r}")
 
 
+def _write(path: pathlib.Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _forget(temporary: pathlib.Path) -> None:
+    # What stays behind takes room, but is never listed nor read: no reason to hide what became of the create.
+    with contextlib.suppress(OSError):
+        temporary.unlink()
+
+
 def _sync_folder(folder: pathlib.Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _fail_unless_absent(error: OSError) -> None:
+    # Left to itself, os.walk takes a folder that it cannot read for an empty one.
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
