@@ -1,5 +1,6 @@
 """The embedded stack: real parts that start, crash, come back, and never outlive their owner."""
 
+import json
 import os
 import signal
 import socket
@@ -11,15 +12,26 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import confluent_kafka
+import psutil
 import pytest
 import redis
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from stillwell.errors import LocalStackError
-from stillwell.local import KafkaBroker, LocalStack, RedisServer, free_port, jars, kafka_broker, redis_server
+from stillwell.local import (
+    DetachedStack,
+    KafkaBroker,
+    LocalStack,
+    RedisServer,
+    free_port,
+    jars,
+    kafka_broker,
+    redis_server,
+)
 from stillwell.local.temporary import TemporaryFolder
 from tests.waiting import eventually
 
@@ -208,6 +220,49 @@ def test_a_part_that_cannot_start_leaves_no_process(tmp_path: Path) -> None:
         broker.start()
     with pytest.raises(LocalStackError, match="Kafka is not running"):
         _ = broker.process
+
+
+class Interrupted(RedisServer):
+    """Is interrupted while it waits for an answer."""
+
+    def answers(self) -> bool:
+        """Never come so far."""
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_start_leaves_no_process(tmp_path: Path) -> None:
+    server = Interrupted(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        server.start()
+    assert server.pid is not None
+    assert _gone(server.pid)
+
+
+def test_a_port_that_accepts_connections_is_not_yet_kafka() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert not kafka_broker.coordinator_answers("127.0.0.1", port)
+    assert not kafka_broker.coordinator_answers("127.0.0.1", port)
+
+
+def test_too_little_disk_is_said_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**6))
+    with pytest.raises(LocalStackError, match=r"where 1 MB are free; it needs at least 1000 MB. Make room"):
+        KafkaBroker(tmp_path / "kafka").start()
+    with pytest.raises(LocalStackError, match=r"where 1 MB are free. Make room, or set STILLWELL_CACHE"):
+        jars.kafka_class_path(cache=tmp_path / "cache")
+
+
+def test_a_process_that_only_has_the_number_of_ours_is_left_alone(tmp_path: Path) -> None:
+    stack = DetachedStack(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
+        born = psutil.Process(stranger.pid).create_time()
+        kept = {"Redis": {"pid": stranger.pid, "born": born - 1, "ports": [free_port()]}}
+        (tmp_path / "state.json").write_text(json.dumps(kept))
+        assert [part.running for part in stack.status()] == [False, False]
+        stack.down()
+        assert stranger.poll() is None
+        stranger.kill()
 
 
 class MavenMirror(ThreadingHTTPServer):
