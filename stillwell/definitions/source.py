@@ -92,7 +92,7 @@ class _WithoutDescriptions(ast.NodeTransformer):
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         self.generic_visit(node)
-        return ast.Pass() if isinstance(node.value, ast.Constant) else node
+        return None if isinstance(node.value, ast.Constant) else node
 
 
 def _plain(node: ast.AST) -> str:

@@ -35,6 +35,7 @@ GOOD = {
 EVENT = {"at": "2013-01-01T10:00:00Z", "origin": "EWR", "delay": 20}
 ROW = {"airport": "EWR", "event_timestamp": "2013-01-01T10:00:00Z", "late": True}
 EXAMPLE = {"about": "late", "timestamp": "2013-01-01T10:00:01Z", "value": EVENT, "rows": {"Late": [ROW]}}
+REFUSED: dict[str, object] = {"value": EVENT | {"origin": 1}, "rows": {}}
 CASE = "golden/flights.departures/late.json"
 
 Write = Callable[[Mapping[str, str]], None]
@@ -167,6 +168,50 @@ def test_a_view_that_is_not_row_local_is_refused_by_its_feature(write: Write) ->
     assert message.startswith("mine/deeper/views.py:7: Late.late gives")
 
 
+HELPER = "LIMIT = 15\ndef _late(delay):\n    return delay > LIMIT\n"
+UNUSED = "def _unused():\n    return 1\n"
+
+
+@pytest.mark.parametrize(
+    ("views", "differs"),
+    [
+        (lambda views: views.replace("feature(", "feature(  # what counts as late\n"), False),
+        (lambda views: views.replace("    late:", '    """Which are late."""\n    late:'), False),
+        (lambda views: views.replace("late(Departure.delay)", "late( Departure.delay )"), False),
+        (lambda views: views.replace("(False))", '(False), description="over the limit")'), False),
+        (lambda views: views.replace(HELPER, HELPER + UNUSED), False),
+        (lambda views: views.replace("LIMIT = 15", "LIMIT = 15.0"), True),
+        (lambda views: views.replace("delay > LIMIT", "LIMIT < delay"), True),
+        (lambda views: views.replace("(False)", "(value=False)"), True),
+    ],
+    ids=[
+        "a comment",
+        "a docstring",
+        "layout",
+        "a description",
+        "what it does not use",
+        "a constant",
+        "a helper",
+        "itself",
+    ],
+)
+def test_the_source_digest_tells_what_is_said_of_a_view_and_not_how(
+    write: Write, views: Callable[[str], str], differs: bool
+) -> None:
+    plain = VIEWS.replace("class Late", HELPER + "class Late").replace(
+        "(Departure.delay > 15)", "_late(Departure.delay)"
+    )
+    write(GOOD | {"deeper/views.py": plain})
+    before = load_definitions("mine").views[0].source_digest
+    for name in [name for name in sys.modules if name.startswith("mine")]:
+        del sys.modules[name]
+    write({"deeper/views.py": views(plain)})
+    after = load_definitions("mine").views[0].source_digest
+    assert len(before) == 64
+    assert views(plain) != plain
+    assert (before != after) is differs
+
+
 def test_golden_examples_are_loaded_and_agree(write: Write) -> None:
     write(GOOD | {CASE: json.dumps(EXAMPLE)})
     definitions = load_definitions("mine")
@@ -185,8 +230,21 @@ def test_golden_examples_are_loaded_and_agree(write: Write) -> None:
         ({"rows": {"Late": [ROW | {"late": "yes"}]}}, "has a row of Late that has late='yes', which is no Bool"),
         ({"rejects": [{"reason": "decode"}]}, "expects to be refused for all views as 'decode'"),
         ({"value": EVENT | {"origin": 1}, "rows": {}}, "is refused for all views as 'decode'"),
+        (REFUSED | {"rejects": [{"reason": "decode", "says": "delay"}]}, "as 'decode' (delay), but is not"),
+        (REFUSED | {"rejects": [{"reason": "decode", "view": "Late"}]}, "to be refused for Late as 'decode'"),
     ],
-    ids=["another value", "no rows", "too many", "no view", "missing fields", "another type", "no reject", "a reject"],
+    ids=[
+        "another value",
+        "no rows",
+        "too many",
+        "no view",
+        "missing fields",
+        "another type",
+        "no reject",
+        "a reject",
+        "a sentence",
+        "a view",
+    ],
 )
 def test_an_example_of_which_something_else_becomes_is_told(write: Write, change: dict[str, object], says: str) -> None:
     write(GOOD | {CASE: json.dumps(EXAMPLE | change)})

@@ -30,7 +30,7 @@ from stillwell import (
 from stillwell.definitions.checks import check_row_locality
 from stillwell.definitions.mistakes import Mistakes
 from stillwell.definitions.rows import Rows
-from stillwell.definitions.samples import empty_events
+from stillwell.definitions.samples import empty_events, sample_events
 from stillwell.spec import FeatureSpec, ViewSpec
 from stillwell.types import FIELD_TYPES
 
@@ -129,6 +129,11 @@ NOT_LOCAL = {
     "sample": Departure.number.sample(fraction=1.0, shuffle=True),
     "shuffle": Departure.number.shuffle(),
     "shuffle with a seed": Departure.number.shuffle(seed=3),
+    "the size of the batch": pl.when(pl.len() > 1_000).then(Departure.number).otherwise(-1),
+    "the sign of a zero": pl.when(pl.len() > 1).then(-0.0).otherwise(0.0),
+    "is unique of whole events": pl.struct(
+        *(pl.col(f"Departure.{column.name}") for column in Departure.spec.columns)
+    ).is_unique(),
     "a function that counts": Departure.number.map_batches(
         lambda values: pl.Series(range(len(values)), dtype=pl.Int64), return_dtype=pl.Int64
     ),
@@ -268,14 +273,13 @@ def test_an_int32_extreme_reaches_both_ends() -> None:
     class Extreme(Topic, name="extreme", event_time="at"):
         at: Col[Timestamp]
         small: Col[Int32 | None]
+        ratio: Col[Float64]
 
     class Extremes(View, source=Extreme, entity=Airport, keys={"airport": pl.lit("a")}, ttl=timedelta(0)):
         small: Feature[Int32 | None] = feature(Extreme.small)
 
-    from stillwell.definitions.samples import sample_events
-
     events = sample_events(Extremes.spec, empty_events(Extreme.spec))
     values = events.get_column("Extreme.small").to_list()
     assert {2**31 - 1, -(2**31), 0, None} <= set(values)
+    assert {"0.0", "-0.0"} <= set(map(repr, events.get_column("Extreme.ratio")))
     assert events.equals(sample_events(Extremes.spec, empty_events(Extreme.spec)))
-    assert events.select(pl.exclude("_offset")).is_duplicated().any()

@@ -31,6 +31,7 @@ from stillwell import (
     feature,
     rows,
 )
+from stillwell.errors import DefinitionError
 from stillwell.spec import Origin
 from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP
 
@@ -221,6 +222,15 @@ def test_the_rule_is_named_as_people_would_say_it() -> None:
 
     named = [rule.rule for column in Ruled.spec.columns for rule in column.expectations]
     assert named == [">= 0", "< 10", "one of 1, 2", "matches [a-z]+"]
+
+
+def test_a_null_is_refused_where_the_class_statement_stands() -> None:
+    with pytest.raises(DefinitionError, match=r"Nulls\.late is null where Event\.number is null"):
+
+        class Nulls(
+            View, source=Event, entity=Route, keys={"origin": Event.text, "dest": Event.nested}, ttl=timedelta(0)
+        ):
+            late: Feature[Bool] = feature(Event.number > 15)
 
 
 TYPED = """\
