@@ -20,6 +20,7 @@ record's fate; only then are the columns built. The rules:
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -29,11 +30,12 @@ import numpy as np
 import polars as pl
 
 from stillwell.errors import DefinitionError
+from stillwell.evaluate import without
 from stillwell.records import Records, Reject
 from stillwell.spec import ColumnSpec, Origin, TopicSpec
 from stillwell.types import BYTES, FLOAT32, STRING, TIMESTAMP
 from stillwell.wire import EARLIEST_US, EPOCH, FITS, INSTANT, INT64_RANGE, LATEST_US, beyond_years, instants
-from stillwell.wording import ValueWording, say_null, say_unfit
+from stillwell.wording import ValueWording, say_null, say_unfit, shown
 
 MAX_NESTING = 256
 NO_TIMESTAMP = -1
@@ -71,12 +73,15 @@ class Decoder:
         tree = _tree(topic, in_value)
         self._topic = topic
         self._event: Callable[[Any], Any] = msgspec.json.Decoder(_structure(tree)).decode
-        self._wording = ValueWording(in_value)
-        self._in_value = tuple(column.name for column in in_value)
         self._attributes = _attributes(tree, in_value)
-        self._parse = {
-            column.name: _parser(column) for column in topic.columns if column.origin in (Origin.KEY, Origin.HEADER)
-        }
+        self._wording = ValueWording(in_value)
+        self._beside_value = tuple(
+            (f"{topic.name}.{column.name}", _reader(column))
+            for column in topic.columns
+            if column.origin is not Origin.VALUE
+        )
+        self._in_value = tuple((f"{topic.name}.{column.name}", _to_series(column)) for column in in_value)
+        self._checks = tuple(_Check(column, f"{topic.name}.{column.name}") for column in topic.columns)
 
     @property
     def empty(self) -> pl.DataFrame:
@@ -91,17 +96,16 @@ class Decoder:
             records = _without(records, rejects)
         frame, unfit = self._frame(events, records)
         if unfit:
-            frame = frame.filter(pl.Series([position not in unfit for position in range(len(records))]))
+            frame = without(frame, unfit)
             rejects += [Reject(int(records.offsets[at]), None, "decode", error) for at, error in unfit.items()]
             rejects.sort(key=lambda reject: reject.offset)
         return Decoded(frame, tuple(rejects))
 
     def _events(self, records: Records) -> tuple[list[Any], list[Reject]]:
         """The values that decode, each as a struct, and a reject for each that does not."""
-        values = _without_deep_nesting(records.values)
         events: list[Any] = []
         rejects: list[Reject] = []
-        pending = map(self._event, values)
+        pending = map(self._event, _without_deep_nesting(records.values))
         while True:
             try:
                 # On an exception, `extend` keeps what it took before and `map` goes on with the next value: a bad
@@ -110,45 +114,83 @@ class Decoder:
                 return events, rejects
             except (ValueError, TypeError) as error:
                 position = len(events) + len(rejects)
-                reason, sentence = self._refusal(records.values[position], error)
-                rejects.append(Reject(int(records.offsets[position]), None, reason, sentence))
+                rejects.append(self._refusal(int(records.offsets[position]), records.values[position], error))
 
-    def _refusal(self, value: bytes | None, error: Exception) -> tuple[str, str]:
+    def _refusal(self, offset: int, value: bytes | None, error: ValueError | TypeError) -> Reject:
         if value is None:
-            return (
-                "null_value",
-                f"{self._topic.name}: the record has no value (a delete), which this topic does not take",
-            )
+            said = f"value: {self._topic.name} takes no deletes, got a record without a value"
+            return Reject(offset, None, "null_value", said)
+        if isinstance(error, TypeError):
+            raise error  # bytes never cause one: what came is not a batch of records
         if _nests_too_deep(value):
-            return "decode", f"value: objects and arrays may nest {MAX_NESTING} deep, got more"
-        return "decode", self._wording.say(value, error)
+            said = f"value: objects and arrays may nest {MAX_NESTING} deep, got more"
+            return Reject(offset, None, "decode", said)
+        return Reject(offset, None, "decode", self._wording.say(value, error))
 
     def _frame(self, events: list[Any], records: Records) -> tuple[pl.DataFrame, dict[int, str]]:
         """All columns of these records, and by position why a record is unfit after all."""
-        lists = dict(zip(self._in_value, self._attributes(events), strict=True))
         unfit: dict[int, str] = {}
-        series: list[pl.Series] = []
-        for column in self._topic.columns:
-            if column.origin is Origin.VALUE:
-                values = _series(column, lists[column.name])
-            elif column.origin is Origin.RECORD_TIMESTAMP:
-                values = _record_times(records)
-            else:
-                values = _series(column, self._parsed(column, records, unfit))
-            _find_unfit(column, values, unfit)
-            series.append(values.alias(f"{self._topic.name}.{column.name}"))
-        series.append(pl.Series("_offset", records.offsets, dtype=pl.Int64()))
-        series.append(pl.Series("_timestamp", records.timestamps, dtype=pl.Int64()))
-        return pl.DataFrame(series), unfit
+        series = {
+            name: to_series(values)
+            for (name, to_series), values in zip(self._in_value, self._attributes(events), strict=True)
+        }
+        for name, read in self._beside_value:
+            series[name] = read(records, unfit)
+        for check in self._checks:
+            check.note(series[check.name], unfit)
+        columns = [series[check.name].alias(check.name) for check in self._checks]
+        columns.append(pl.Series("_offset", records.offsets, dtype=pl.Int64()))
+        columns.append(pl.Series("_timestamp", records.timestamps, dtype=pl.Int64()))
+        return pl.DataFrame(columns), unfit
 
-    def _parsed(self, column: ColumnSpec, records: Records, unfit: dict[int, str]) -> list[Any]:
-        """What the bytes of key or header say, null where they say nothing or, noted in `unfit`, nothing that fits."""
-        parse = self._parse[column.name]
+
+class _Check:
+    """What only the finished column can show: a null from beside the value, a time that Python could not hold."""
+
+    def __init__(self, column: ColumnSpec, name: str) -> None:
+        self.name = name
+        self._column = column
+        self._is_time = column.type.name == TIMESTAMP.name
+
+    def note(self, values: pl.Series, unfit: dict[int, str]) -> None:
+        """Note by position why a record is unfit, unless it is noted already."""
+        if not self._column.nullable and values.null_count():
+            for position in values.is_null().arg_true().to_list():
+                unfit.setdefault(position, say_null(self._column))
+        if self._is_time:
+            for position in beyond_years(values):
+                unfit.setdefault(position, say_unfit(self._column, "a time beyond those years"))
+
+
+_ToSeries = Callable[[list[Any]], pl.Series]
+_Reader = Callable[[Records, dict[int, str]], pl.Series]
+"""From records to a column; notes by position why a record is unfit, and leaves its place null."""
+
+
+def _to_series(column: ColumnSpec) -> _ToSeries:
+    """From decoded values to a column: times come as whole numbers, or as distances from the epoch."""
+    if column.type.name != TIMESTAMP.name:
+        return functools.partial(pl.Series, None, dtype=column.type.polars)
+    if column.unit is None:
+        return instants
+    factor, divisor = _US_PER_UNIT[column.unit]
+    return lambda values: (pl.Series(values, dtype=pl.Int64()) * factor // divisor).cast(TIMESTAMP.polars)
+
+
+def _reader(column: ColumnSpec) -> _Reader:
+    """Reads a column that is not in the record's value."""
+    if column.origin is Origin.RECORD_TIMESTAMP:
+        return _record_times
+    parse, to_series = _parser(column), _to_series(column)
+
+    def read(records: Records, unfit: dict[int, str]) -> pl.Series:
         raw = _key_or_header(column, records)
         try:
-            return [None if text is None else parse(text) for text in raw]
+            return to_series([None if text is None else parse(text) for text in raw])
         except ValueError:
-            return [_parsed_alone(column, parse, position, text, unfit) for position, text in enumerate(raw)]
+            return to_series([_parsed_alone(column, parse, at, text, unfit) for at, text in enumerate(raw)])
+
+    return read
 
 
 def _parsed_alone(
@@ -159,31 +201,11 @@ def _parsed_alone(
     try:
         return parse(text)
     except ValueError:
-        unfit.setdefault(position, say_unfit(column, repr(text)))
+        unfit.setdefault(position, say_unfit(column, shown(text)))
         return None
 
 
-def _find_unfit(column: ColumnSpec, values: pl.Series, unfit: dict[int, str]) -> None:
-    """Note the nulls of a non-null column, and the times that Python could not hold."""
-    if not column.nullable and values.null_count():
-        for position in values.is_null().arg_true().to_list():
-            unfit.setdefault(position, say_null(column))
-    if column.type == TIMESTAMP:
-        for position in beyond_years(values):
-            unfit.setdefault(position, say_unfit(column, "a time beyond them"))
-
-
-def _series(column: ColumnSpec, values: list[Any]) -> pl.Series:
-    """Decoded values as a column of the declared type. Times come as whole numbers, or as distances from the epoch."""
-    if column.type != TIMESTAMP:
-        return pl.Series(values, dtype=column.type.polars)
-    if column.unit is None:
-        return instants(values)
-    factor, divisor = _US_PER_UNIT[column.unit]
-    return (pl.Series(values, dtype=pl.Int64()) * factor // divisor).cast(TIMESTAMP.polars)
-
-
-def _record_times(records: Records) -> pl.Series:
+def _record_times(records: Records, unfit: dict[int, str]) -> pl.Series:
     """The records' timestamps; the clip keeps a wild one from wrapping round into the years that are allowed."""
     milliseconds = np.clip(records.timestamps, EARLIEST_US // 1_000 - 1, LATEST_US // 1_000 + 1)
     times = pl.Series(milliseconds * 1_000, dtype=pl.Int64())
@@ -199,11 +221,11 @@ def _key_or_header(column: ColumnSpec, records: Records) -> Sequence[bytes | Non
 
 def _parser(column: ColumnSpec) -> Callable[[bytes], Any]:
     """From the bytes of a key or header to what a decoded value holds; raises ValueError where they do not fit."""
-    if column.type == STRING:
+    if column.type.name == STRING.name:
         return lambda raw: raw.decode("utf-8")
-    if column.type == BYTES:
+    if column.type.name == BYTES.name:
         return bytes
-    if column.type == TIMESTAMP and column.unit is None:
+    if column.type.name == TIMESTAMP.name and column.unit is None:
         return lambda raw: msgspec.convert(raw.decode("utf-8"), INSTANT) - EPOCH
     return msgspec.json.Decoder(_wire(column)).decode
 
@@ -211,7 +233,7 @@ def _parser(column: ColumnSpec) -> Callable[[bytes], Any]:
 def _wire(column: ColumnSpec) -> Any:
     """The type that msgspec decodes for a column."""
     if column.unit is None:
-        return _FLOAT32 if column.type == FLOAT32 else FITS[column.type.name]
+        return _FLOAT32 if column.type.name == FLOAT32.name else FITS[column.type.name]
     factor, divisor = _US_PER_UNIT[column.unit]
     least = max(INT64_RANGE[0], EARLIEST_US * divisor // factor)
     greatest = min(INT64_RANGE[1], (LATEST_US * divisor + divisor - 1) // factor)
@@ -285,7 +307,7 @@ def _attribute(tree: _Tree, column: ColumnSpec) -> str:
         node = node[name]
         if not _required(node):
             may_be_null.append(attribute)
-    is_iso = column.type == TIMESTAMP and column.unit is None
+    is_iso = column.type.name == TIMESTAMP.name and column.unit is None
     if not is_iso and may_be_null and may_be_null[-1] == attribute:
         may_be_null.pop()
     value = f"{attribute} - EPOCH" if is_iso else attribute

@@ -29,17 +29,34 @@ def evaluate(frame: pl.DataFrame, expressions: Sequence[pl.Expr | str]) -> tuple
     One of the expressions must be a column of the frame, or constants would not be repeated for each row. Costs one
     select if nothing raises, and about 2 log2(rows) more for each row that does.
     """
+    pieces: list[pl.DataFrame] = []
+    failures: list[Failure] = []
+    _evaluate(frame, 0, expressions, pieces, failures)
+    if not pieces:
+        schema = frame.lazy().select(expressions).collect_schema()
+        return pl.DataFrame(schema=schema), tuple(failures)
+    return pieces[0] if len(pieces) == 1 else pl.concat(pieces), tuple(failures)
+
+
+def _evaluate(
+    frame: pl.DataFrame,
+    start: int,
+    expressions: Sequence[pl.Expr | str],
+    pieces: list[pl.DataFrame],
+    failures: list[Failure],
+) -> None:
+    """Add what the frame gives, whose first row has the position `start`, to pieces and failures."""
     try:
-        return frame.select(expressions), ()
+        pieces.append(frame.select(expressions))
     except MemoryError:
         raise
     except (Exception, pl.exceptions.PanicException) as error:
-        if frame.height <= 1:
-            return frame.clear().select(expressions), tuple(Failure(0, describe(error)) for _ in range(frame.height))
-    middle = frame.height // 2
-    first, early = evaluate(frame.head(middle), expressions)
-    second, late = evaluate(frame.slice(middle), expressions)
-    return first.vstack(second), early + tuple(Failure(middle + each.position, each.error) for each in late)
+        if frame.height > 1:
+            middle = frame.height // 2
+            _evaluate(frame.head(middle), start, expressions, pieces, failures)
+            _evaluate(frame.slice(middle), start + middle, expressions, pieces, failures)
+        elif frame.height == 1:
+            failures.append(Failure(start, describe(error)))
 
 
 def without(frame: pl.DataFrame, positions: Collection[int]) -> pl.DataFrame:
@@ -52,9 +69,12 @@ def without(frame: pl.DataFrame, positions: Collection[int]) -> pl.DataFrame:
 def result_type(empty: pl.DataFrame, expression: pl.Expr, subject: str) -> pl.DataType:
     """The type that an expression has over such a frame. Raises DefinitionError where Polars finds that it has none."""
     try:
-        return empty.lazy().select(expression).collect_schema().dtypes()[0]
+        types = empty.lazy().select(expression).collect_schema().dtypes()
     except pl.exceptions.PolarsError as error:
         raise DefinitionError(f"{subject} is not an expression over {empty.columns}: {describe(error)}") from error
+    if len(types) != 1:
+        raise DefinitionError(f"{subject} must be an expression of one result, got {len(types)}; name each column")
+    return types[0]
 
 
 def describe(error: BaseException) -> str:

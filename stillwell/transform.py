@@ -45,6 +45,11 @@ class _Output:
     nullable: bool
     null_reason: str
 
+    @property
+    def is_time(self) -> bool:
+        """Whether its values are times."""
+        return self.type.name == TIMESTAMP.name
+
 
 class Transformation:
     """What one view makes of its topic's events. Made once; holds no state between batches."""
@@ -94,7 +99,7 @@ class Transformation:
                 error = f"{output.name}: expected {output.type.name}, got null; fill it, or filter such events by where"
                 for offset in offsets.filter(values.is_null()).to_list():
                     self._reject(offset, output.null_reason, error, rejects)
-            if output.type == TIMESTAMP:
+            if output.is_time:
                 error = f"{output.name}: expected a time in the years 1 to 9999, got one beyond"
                 for row in beyond_years(values):
                     self._reject(offsets[row], "transform", error, rejects)
@@ -127,17 +132,28 @@ class _Expressions:
             if expression is None:
                 raise DefinitionError(f"view {view.name}: {output.name} needs an expression, or the view a function")
             self.expressions[output.name] = expression
-        keys = len(view.keys)
-        computed = [
-            self.expressions[output.name].cast(output.type.polars, strict=True).alias(output.name) for output in outputs
-        ]
+        self._computed = {
+            output.name: self.expressions[output.name].cast(output.type.polars, strict=True).alias(output.name)
+            for output in outputs
+        }
+        keys = [self._computed[key.name] for key in view.entity.keys]
+        features = [self._computed[feature.name] for feature in view.features]
         event_time, *coordinates = _coordinates(view)
         ordinal = pl.lit(0, dtype=pl.UInt32()).alias("_row")
-        self._select = [*computed[:keys], event_time, *computed[keys:], *coordinates, ordinal]
+        self._select = [*keys, event_time, *features, *coordinates, ordinal]
 
     def rows(self, events: pl.DataFrame) -> tuple[pl.DataFrame, tuple[Failure, ...], int]:
         frame, failures = evaluate(events, self._select)
-        return frame, failures, 0
+        return frame, tuple(self._named(events, failure) for failure in failures), 0
+
+    def _named(self, events: pl.DataFrame, failure: Failure) -> Failure:
+        """The failure with the name of the first key or feature that causes it."""
+        event = events.slice(failure.position, 1)
+        for name, expression in self._computed.items():
+            _, alone = evaluate(event, [expression, "_offset"])
+            if alone:
+                return Failure(failure.position, f"{name}: {alone[0].error}")
+        return failure
 
 
 class _Function:
@@ -159,7 +175,7 @@ class _Function:
             kw_only=True,
             forbid_unknown_fields=True,
         )
-        self._texts = [number for number, output in enumerate(outputs) if output.type == STRING]
+        self._texts = [number for number, output in enumerate(outputs) if output.type.name == STRING.name]
         self._coordinates = _coordinates(view)
         key_names = [key.name for key in view.entity.keys]
         feature_names = [feature.name for feature in view.features]

@@ -12,12 +12,14 @@ from stillwell.errors import DefinitionError
 from stillwell.evaluate import evaluate, result_type, without
 from stillwell.records import Reject
 from stillwell.spec import ColumnSpec, Expectation, TopicSpec
-from stillwell.wire import EPOCH
+from stillwell.wire import EARLIEST_US, EPOCH, LATEST_US
 from stillwell.wording import shorten, where
 
 EVENT_TIME_BOUND_US = 2**53
 """Event times lie within this many microseconds of the epoch, 1684 to 2255: the online store compares them as doubles,
 which hold whole numbers exactly up to here."""
+
+_FAR_MS = 2**62 // 1_000
 
 
 class Expectations:
@@ -83,9 +85,8 @@ class EventTimes:
     def check(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[Reject]]:
         """The records whose event time can be true, and a reject for each of the others."""
         times = frame.get_column(self._column).to_physical().to_numpy()
-        # Clipped, a wild timestamp can neither wrap round nor change a verdict: event times are bounded as well.
-        bound_ms = EVENT_TIME_BOUND_US // 1_000
-        produced = np.clip(frame.get_column("_timestamp").to_numpy(), -bound_ms, bound_ms) * 1_000
+        # Clipped, a wild timestamp cannot wrap round, and is still further away than any time that Python can hold.
+        produced = np.clip(frame.get_column("_timestamp").to_numpy(), -_FAR_MS, _FAR_MS) * 1_000
         beyond = np.abs(times) > EVENT_TIME_BOUND_US
         ahead = times > produced + self._max_future_us
         positions = np.flatnonzero(beyond | ahead).tolist()
@@ -117,4 +118,6 @@ def _say_broken(column: ColumnSpec, rule: Expectation, came: object) -> str:
 
 
 def _iso(microseconds: int) -> str:
+    if not EARLIEST_US <= microseconds <= LATEST_US:
+        return f"{microseconds} µs since the epoch"
     return (EPOCH + datetime.timedelta(microseconds=microseconds)).isoformat()

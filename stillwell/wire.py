@@ -42,14 +42,14 @@ def instants(times: Sequence[datetime.timedelta | None]) -> pl.Series:
 
 def column(kind: FieldType, values: Sequence[Any]) -> pl.Series:
     """Python values that fit a type, or nulls, as a column of it."""
-    if kind == TIMESTAMP:
+    if kind.name == TIMESTAMP.name:
         return instants([None if value is None else value - EPOCH for value in values])
     return pl.Series(values, dtype=kind.polars)
 
 
 def python_values(kind: FieldType, values: pl.Series) -> list[Any]:
     """A column as Python values; times in UTC."""
-    if kind == TIMESTAMP:
+    if kind.name == TIMESTAMP.name:
         microseconds = values.to_physical().to_list()
         return [None if us is None else EPOCH + datetime.timedelta(microseconds=us) for us in microseconds]
     return values.to_list()

@@ -60,7 +60,7 @@ class ValueWording:
     def say(self, value: bytes, error: Exception) -> str:
         """The sentence for a value that the decoder refused with this error (a DecodeError or UnicodeDecodeError)."""
         if not isinstance(error, msgspec.ValidationError):
-            return f"value: expected one JSON object in UTF-8, got {shorten(repr(value))} ({error})"
+            return f"value: expected one JSON object in UTF-8, got {shown(value)} ({error})"
         match = _ERROR.fullmatch(str(error))
         rule, place = (match["rule"], match["place"] or "") if match else (str(error), "")
         missing = _MISSING.fullmatch(rule)
@@ -68,7 +68,7 @@ class ValueWording:
             place += f".{missing['name']}"
         column = self._columns.get(place)
         if column is not None:
-            return say_unfit(column, "nothing" if missing else _came(value, rule, column.path))
+            return say_null(column) if missing else say_unfit(column, _came(value, rule, column.path))
         path = self._branches.get(place, ())
         subject = ".".join(path) or "value"
         return f"{subject}: expected an object, got {'nothing' if missing else _came(value, rule, path)} (at ${place})"
@@ -77,12 +77,12 @@ class ValueWording:
 def say_unfit(column: ColumnSpec, came: str) -> str:
     """The sentence for a column's value that does not fit its type."""
     kind = f"{column.type.name} or null" if column.nullable else column.type.name
-    return f"{column.name}: expected {kind} ({_takes(column)}), got {shorten(came)} ({where(column)})"
+    return f"{column.name}: expected {kind} ({_takes(column)}), got {came} ({where(column)})"
 
 
 def say_null(column: ColumnSpec) -> str:
-    """The sentence for a null in a column that takes none."""
-    return say_unfit(column, "nothing")
+    """The sentence for a column that takes no null, in a record that does not have it."""
+    return f"{say_unfit(column, 'nothing')}; send it, or declare the column nullable"
 
 
 def where(column: ColumnSpec) -> str:
@@ -99,6 +99,11 @@ def shorten(text: str) -> str:
     return text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}…"
 
 
+def shown(value: bytes) -> str:
+    """The first of the bytes, as Python writes them; a value of megabytes is cut before it is written."""
+    return repr(value) if len(value) <= _EXCERPT else f"{value[:_EXCERPT]!r}…"
+
+
 def _place(path: Sequence[str]) -> str:
     return "".join(f".{name}" for name in path)
 
@@ -108,7 +113,7 @@ def _takes(column: ColumnSpec) -> str:
         return "a time in the years 1 to 9999"
     if column.unit is not None:
         return f"a whole number of {_UNITS[column.unit]} since 1970, in the years 1 to 9999"
-    if column.type is BYTES and column.origin is not Origin.VALUE:
+    if column.type.name == BYTES.name and column.origin is not Origin.VALUE:
         return "bytes"
     return _TAKES[column.type.name]
 
@@ -122,7 +127,7 @@ def _came(value: bytes, rule: str, path: Sequence[str]) -> str:
         for name in path:
             found = found[name]
     except (ValueError, LookupError, TypeError):
-        return kind or shorten(repr(value))
+        return kind or shown(value)
     found_kind, excerpt = _described(found)
     if kind not in (None, found_kind):
         return kind or found_kind
@@ -133,7 +138,7 @@ def _described(found: object) -> tuple[str, str]:
     if isinstance(found, _Number):
         return "number", found
     if isinstance(found, str):
-        return "string", json.dumps(found, ensure_ascii=False)
+        return "string", json.dumps(found[: _EXCERPT + 1], ensure_ascii=False)
     if isinstance(found, bool):
         return "boolean", json.dumps(found)
     if isinstance(found, dict):
