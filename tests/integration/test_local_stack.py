@@ -163,13 +163,14 @@ def test_a_part_ends_with_its_owner_and_the_next_owner_clears_up(tmp_path: Path,
         stderr=subprocess.DEVNULL,
         text=True,
     ) as owner:
-        assert owner.stdout is not None
-        left, pid = owner.stdout.readline().split()
-        living = TemporaryFolder(tmp_path)
-        assert Path(left).exists(), "a living owner's folder was removed"
-        owner.send_signal(end)
-        owner.wait()
-        eventually(lambda: _gone(int(pid)), what="the end of a part whose owner has gone")
+        try:
+            assert owner.stdout is not None
+            left, pid = owner.stdout.readline().split()
+            living = TemporaryFolder(tmp_path)
+            assert Path(left).exists(), "a living owner's folder was removed"
+        finally:
+            owner.send_signal(end)
+    eventually(lambda: _gone(int(pid)), what="the end of a part whose owner has gone")
     following = TemporaryFolder(tmp_path)
     assert not Path(left).exists()
     assert living.path.exists()
