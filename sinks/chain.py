@@ -106,10 +106,7 @@ async def find_end(
     hint: start and nonce of a link that was on the chain once. If it is there, the walk begins behind it; any other
     hint is ignored.
     """
-    try:
-        return await _read(objects, pause, lambda store: _find_end(store, id, hint))
-    except NotFound:
-        return None
+    return await _read(objects, pause, lambda store: _find_end(store, id, hint))
 
 
 async def links_since(objects: Objects, pause: Pause, id: PartitionId, offset: int) -> list[Link]:
@@ -144,8 +141,11 @@ async def _read(objects: Objects, pause: Pause, work: Callable[[ObjectStore], _T
 
 def _find_end(
     store: ObjectStore, id: PartitionId, hint: tuple[int, str] | None
-) -> tuple[Genesis, ChainEnd, Link | None]:
-    data = store.read(id.genesis_path)
+) -> tuple[Genesis, ChainEnd, Link | None] | None:
+    try:
+        data = store.read(id.genesis_path)
+    except NotFound:
+        return None
     genesis = chain.decode_genesis(data, id.genesis_path)
     last = _hinted(store, id, hint) if hint else None
     first = ChainEnd(genesis.start, chain.digest(data))

@@ -17,24 +17,28 @@ import datetime
 import hashlib
 import itertools
 from collections.abc import Iterator
-from typing import Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 
 from stillwell.errors import ChainError, NotFound
 from stillwell.storage import ObjectStore
 
+_FORMAT: Final = 1
 _ROOT = "_chain/"
 _READ_THREADS = 16
 _READ_AHEAD = 256
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+"""A number of things, or an offset."""
 
 
 class PartitionId(msgspec.Struct, frozen=True, order=True):
     """One partition of one incarnation of a topic: what a chain belongs to."""
 
     topic: str
-    incarnation: int
-    partition: int
+    incarnation: Annotated[int, msgspec.Meta(ge=1)]
+    partition: Count
 
     @property
     def folder(self) -> str:
@@ -57,8 +61,12 @@ class PartitionId(msgspec.Struct, frozen=True, order=True):
 class ChainObject(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
     """What the objects of a chain have in common: a version of the format, and when they were made (UTC)."""
 
-    format: Literal[1] = 1
+    format: Literal[1] = _FORMAT
     created_at: datetime.datetime
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a time that is not in UTC: it would give other bytes for the same instant."""
+        _check_utc("created_at", self.created_at)
 
 
 class TopicIncarnation(ChainObject, frozen=True, kw_only=True, tag="topic"):
@@ -70,9 +78,9 @@ class TopicIncarnation(ChainObject, frozen=True, kw_only=True, tag="topic"):
     """
 
     topic: str
-    incarnation: int
+    incarnation: Annotated[int, msgspec.Meta(ge=1)]
     topic_id: str
-    partitions: int
+    partitions: Count
     start: Literal["earliest", "latest"]
 
     @property
@@ -85,7 +93,7 @@ class Genesis(ChainObject, frozen=True, kw_only=True, tag="genesis"):
     """Where a chain begins, and of which Kafka topic its offsets are."""
 
     id: PartitionId
-    start: int
+    start: Count
     topic_id: str
 
     @property
@@ -101,9 +109,9 @@ class DataFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     path: str
-    size: int
+    size: Count
     sha256: str
-    rows: int
+    rows: Count
     first_event_time: int | None = None
     last_event_time: int | None = None
 
@@ -116,11 +124,11 @@ class ViewAccount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """
 
     view: str
-    version: int
-    offsets_with_rows: int
-    filtered: int
-    rejected: int
-    rows: int
+    version: Count
+    offsets_with_rows: Count
+    filtered: Count
+    rejected: Count
+    rows: Count
     file: DataFile | None
 
 
@@ -128,25 +136,31 @@ class Link(ChainObject, frozen=True, kw_only=True, tag="link"):
     """One link: the offsets [start, end) are at rest.
 
     An `expired` link covers offsets that retention took before anybody read them: no files, no accounts. nonce is the
-    writer's own name for this span, in its files' names too, and never used again. records + gaps = end - start, and in
-    each account offsets_with_rows + filtered + rejected = records. epoch and replication_id tell which state of Redis
-    acknowledged the rows. previous is the SHA-256 of the bytes of the link before, or of genesis.
+    writer's own name for this span, never used again; it is in its files' names, so that no file can be in two links.
+    records + gaps = end - start, and in each account offsets_with_rows + filtered + rejected = records. epoch and
+    replication_id tell which state of Redis acknowledged the rows. previous is the SHA-256 of the bytes of the link
+    before, or of genesis.
     """
 
     id: PartitionId
-    start: int
-    end: int
+    start: Count
+    end: Count
     nonce: str
     previous: str
     expired: bool = False
-    records: int = 0
-    gaps: int = 0
+    records: Count = 0
+    gaps: Count = 0
     raw: DataFile | None = None
     views: tuple[ViewAccount, ...] = ()
     epoch: str = ""
     replication_id: str = ""
     opened_at: datetime.datetime
     writer: str
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a time that is not in UTC."""
+        _check_utc("created_at", self.created_at)
+        _check_utc("opened_at", self.opened_at)
 
     @property
     def path(self) -> str:
@@ -212,9 +226,9 @@ def decode_genesis(data: bytes, path: str) -> Genesis:
 
 
 def decode_link(data: bytes, path: str) -> Link:
-    """Raises ChainError for anything but a link that belongs at this path and whose accounts add up."""
+    """Raises ChainError for anything but a link that belongs at this path, adds up, and names files of its own."""
     link = _decode(data, path, Link)
-    for broken in _broken_sums(link):
+    for broken in itertools.chain(_broken_sums(link), _wrong_files(link)):
         raise ChainError(f"{path}: {broken}")
     return link
 
@@ -232,8 +246,11 @@ def newest_incarnation(store: ObjectStore, topic: str) -> TopicIncarnation | Non
 
 
 def partitions(store: ObjectStore) -> list[PartitionId]:
-    """Every partition that has a chain, in order."""
-    return sorted(_partition_of(path) for path in store.list(_ROOT) if path.endswith("/genesis.json"))
+    """Every partition that has an object of a chain, be it genesis or not, in order.
+
+    Raises ChainError for an object in a place where no chain has one.
+    """
+    return sorted({_partition_of(path) for path in store.list(_ROOT) if not path.endswith("/topic.json")})
 
 
 def has_links(store: ObjectStore) -> bool:
@@ -269,8 +286,10 @@ def walk_from(store: ObjectStore, id: PartitionId, at: ChainEnd) -> Iterator[Lin
     with concurrent.futures.ThreadPoolExecutor(_READ_THREADS) as threads:
         for first in range(0, len(listed), _READ_AHEAD):
             chunk = listed[first : first + _READ_AHEAD]
-            for path, data in zip(chunk, threads.map(store.read, chunk), strict=True):
+            for path, data in zip(chunk, threads.map(lambda path: _read(store, path), chunk), strict=True):
                 if path == id.link_path(at.offset):
+                    if data is None:
+                        raise ChainError(f"{path}: was there a moment ago, now it is gone; somebody has removed it")
                     link, at = _follow(data, path, at)
                     yield link
     yield from follow(store, id, at)  # what was linked since the listing
@@ -280,9 +299,8 @@ def follow(store: ObjectStore, id: PartitionId, at: ChainEnd) -> Iterator[Link]:
     """The links from a place that is known to be on the chain, read one by one: for a short way; raises as `walk`."""
     while True:
         path = id.link_path(at.offset)
-        try:
-            data = store.read(path)
-        except NotFound:
+        data = _read(store, path)
+        if data is None:
             return
         link, at = _follow(data, path, at)
         yield link
@@ -293,10 +311,24 @@ def end_at(link: Link) -> ChainEnd:
     return ChainEnd(link.end, digest(encode(link)))
 
 
-def _partition_of(genesis_path: str) -> PartitionId:
-    incarnation, partition, _ = genesis_path.removeprefix(_ROOT).split("/")
+def _read(store: ObjectStore, path: str) -> bytes | None:
+    try:
+        return store.read(path)
+    except NotFound:
+        return None
+
+
+def _partition_of(path: str) -> PartitionId:
+    folder, _, _ = path.rpartition("/")
+    incarnation, _, partition = folder.removeprefix(_ROOT).partition("/")
     topic, _, number = incarnation.rpartition("@")
-    return PartitionId(topic, int(number), int(partition))
+    try:
+        id = PartitionId(topic, int(number), int(partition))
+    except ValueError:
+        id = None
+    if id is None or f"{folder}/" != id.folder:
+        raise ChainError(f"{path}: no chain has an object in this place, something other than Stillwell wrote it")
+    return id
 
 
 def _follow(data: bytes, path: str, at: ChainEnd) -> tuple[Link, ChainEnd]:
@@ -309,13 +341,35 @@ def _follow(data: bytes, path: str, at: ChainEnd) -> tuple[Link, ChainEnd]:
 def _decode(data: bytes, path: str, kind: type[_Placed]) -> _Placed:
     try:
         value = msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ChainError(f"{path}: not a {kind.__name__} of format 1: {error}") from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        newer = _format_of(data)
+        if newer > _FORMAT:
+            raise ChainError(
+                f"{path}: is of format {newer}, this version of Stillwell reads {_FORMAT}: upgrade"
+            ) from None
+        raise ChainError(f"{path}: not a {kind.__name__} of format {_FORMAT}: {error}") from error
     if value.path != path:
         raise ChainError(f"{path}: holds what belongs at {value.path}")
     if encode(value) != data:
         raise ChainError(f"{path}: is not in canonical form, something other than Stillwell wrote it")
     return value
+
+
+class _Format(msgspec.Struct):
+    format: int = 0
+
+
+def _format_of(data: bytes) -> int:
+    """The format that an object claims to be of, or 0."""
+    try:
+        return msgspec.json.decode(data, type=_Format).format
+    except (msgspec.DecodeError, RecursionError):
+        return 0
+
+
+def _check_utc(name: str, at: datetime.datetime) -> None:
+    if at.utcoffset() != datetime.timedelta(0):
+        raise ValueError(f"{name} is {at.isoformat()}, it has to be in UTC")
 
 
 def _broken_sums(link: Link) -> Iterator[str]:
@@ -327,14 +381,36 @@ def _broken_sums(link: Link) -> Iterator[str]:
         return
     if link.records + link.gaps != link.end - link.start:
         yield f"{link.records} records + {link.gaps} gaps do not make {link.end - link.start} offsets"
-    if (link.raw.rows if link.raw else 0) != link.records:
-        yield f"the raw archive has {link.raw.rows if link.raw else 0} of {link.records} records"
+    yield from _broken_file("the raw archive", link.raw, link.records)
     for view in link.views:
+        what = f"{view.view} version {view.version}"
         if view.offsets_with_rows + view.filtered + view.rejected != link.records:
             yield (
-                f"{view.view} version {view.version}: {view.offsets_with_rows} with rows + {view.filtered} filtered + "
-                f"{view.rejected} rejected do not make {link.records} records"
+                f"{what}: {view.offsets_with_rows} with rows + {view.filtered} filtered + {view.rejected} rejected "
+                f"do not make {link.records} records"
             )
-        if (view.file.rows if view.file else 0) != view.rows:
-            in_file = view.file.rows if view.file else 0
-            yield f"{view.view} version {view.version}: its file has {in_file} of {view.rows} rows"
+        if view.rows < view.offsets_with_rows or (view.rows > 0) != (view.offsets_with_rows > 0):
+            yield f"{what}: {view.offsets_with_rows} records cannot give {view.rows} rows"
+        yield from _broken_file(what, view.file, view.rows)
+        if view.file and (view.file.first_event_time is None or view.file.last_event_time is None):
+            yield f"{what}: its file does not say which event times it spans"
+
+
+def _broken_file(what: str, file: DataFile | None, rows: int) -> Iterator[str]:
+    if file is None and rows:
+        yield f"{what}: {rows} rows, but no file"
+    elif file and (file.rows != rows or not rows):
+        yield f"{what}: its file has {file.rows} of {rows} rows"
+
+
+def _wrong_files(link: Link) -> Iterator[str]:
+    """A file's name is that of its dataset and its link: so a link cannot claim another's file, nor one file twice."""
+    of_views = ((view_dataset(account.view), account.file) for account in link.views)
+    for dataset, file in ((raw_dataset(link.id.topic), link.raw), *of_views):
+        if file:
+            own = data_path(dataset, link.opened_at.date(), link.id, link.start, link.end, link.nonce)
+            if file.path != own:
+                yield f"names the file {file.path}, where its own is {own}"
+    versions = [(account.view, account.version) for account in link.views]
+    if len(set(versions)) < len(versions) or len({file.path for file in link.files}) < len(link.files):
+        yield "accounts for the same records of a view twice"
