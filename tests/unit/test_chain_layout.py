@@ -462,9 +462,11 @@ async def end_by(store: ObjectStore, hint: tuple[int, str] | None) -> tuple[Chai
 
 @pytest.mark.parametrize("ends", [[], [5], [5, 10, 15, 20]])
 async def test_no_hint_changes_what_is_found(ends: list[int]) -> None:
-    """Right, stale, forged, of another chain: the end is the one that the whole walk finds."""
+    """Right, stale, wrong, of another chain: the end is the one that the whole walk finds."""
     store = MemoryStore()
     links = a_chain(store, ends)
+    stray = a_link(3, 100, nonce="stray", previous="0" * 64)  # nobody could link it; its nonce is in no hint
+    store.create(stray.path, chain.encode(stray))
     end = chain.end_at(links[-1]) if links else ChainEnd(0, chain.digest(chain.encode(a_genesis())))
     hints = [
         None,
