@@ -154,7 +154,7 @@ class ProjectSettings(BaseSettings):
             # pydantic-settings fills what is not given; a type checker sees the fields as arguments that are missing.
             return cls()  # type: ignore[call-arg,unused-ignore]
         except ValidationError as error:
-            # Without the chain: pydantic's own message could show a value that is a secret.
+            # Without the chain: pydantic's own words would only repeat ours, with less.
             raise SettingsError("\n".join(_sentence(cls, problem) for problem in error.errors())) from None
 
     @classmethod

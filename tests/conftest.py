@@ -152,29 +152,32 @@ def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeGcs]:
 @pytest.fixture
 def gcs(gcs_server: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> str:
     """`gs://<fresh bucket>`, which gcsfs reaches for the length of this test."""
-    return _bucket(gcs_server, monkeypatch)
+    _lead_gcsfs_to(gcs_server.address, monkeypatch)
+    return _fresh_bucket(gcs_server)
 
 
 @pytest.fixture
-def proxied_gcs(toxiproxy: Toxiproxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Proxy]]:
-    """`gs://<fresh bucket>` of a server of this test's own, and the proxy through which gcsfs reaches it."""
-    port = free_port()
-    server = FakeGcs(tmp_path / "proxied-gcs", proxied_port=port)
-    server.start()
-    proxy = toxiproxy.create(server.address, port=port)
-    yield _bucket(server, monkeypatch), proxy
+def proxied_gcs(
+    gcs_server: FakeGcs, toxiproxy: Toxiproxy, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[str, Proxy]]:
+    """`gs://<fresh bucket>`, and the proxy through which gcsfs reaches it for the length of this test."""
+    proxy = toxiproxy.create(gcs_server.address)
+    _lead_gcsfs_to(proxy.address, monkeypatch)
+    yield _fresh_bucket(gcs_server), proxy
     proxy.delete()
-    server.stop()
 
 
-def _bucket(server: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> str:
+def _lead_gcsfs_to(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import gcsfs
 
-    name = f"bucket-{uuid.uuid4().hex[:10]}"
-    server.create_bucket(name)
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.endpoint)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{address}")
     # gcsfs keeps one client per set of arguments, and the address is not among them.
     gcsfs.GCSFileSystem.clear_instance_cache()
+
+
+def _fresh_bucket(server: FakeGcs) -> str:
+    name = f"bucket-{uuid.uuid4().hex[:10]}"
+    server.create_bucket(name)
     return f"gs://{name}"
 
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from stillwell.cli.main import run
-from stillwell.local import LocalStack, RedisServer
+from stillwell.local import DetachedStack, LocalStack, RedisServer
 from tests.services import Proxy
 
 ROOT = Path(__file__).parent.parent.parent
@@ -224,10 +224,16 @@ def test_doctor_proves_create_only_on_google_cloud_storage(
     assert "create-only" in str(findings(capsys)["offline store"]["found"])
 
 
-def test_local_up_is_idempotent_and_down_ends_all(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("STILLWELL_LOCAL", str(tmp_path / "local"))
+@pytest.fixture
+def local_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Where `stillwell local` keeps what it runs for this test, which ends with it."""
+    folder = tmp_path / "local"
+    monkeypatch.setenv("STILLWELL_LOCAL", str(folder))
+    yield folder
+    DetachedStack(folder).down()
+
+
+def test_local_up_is_idempotent_and_down_ends_all(local_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["local", "status"]) == 1
     capsys.readouterr()
 
@@ -251,4 +257,4 @@ def test_local_up_is_idempotent_and_down_ends_all(
     assert run(["local", "down"]) == 0
     assert run(["local", "down", "--wipe"]) == 0
     assert not psutil.pid_exists(parts[1]["pid"])
-    assert [path.name for path in (tmp_path / "local").iterdir()] == ["lock"]
+    assert [path.name for path in local_folder.iterdir()] == ["lock"]

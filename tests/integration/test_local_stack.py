@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -244,6 +245,29 @@ def test_a_port_that_accepts_connections_is_not_yet_kafka() -> None:
         port = listener.getsockname()[1]
         assert not kafka_broker.coordinator_answers("127.0.0.1", port)
     assert not kafka_broker.coordinator_answers("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "group", "ready"),
+    [(0, 0, True), (15, 0, False), (0, 14, False)],
+    ids=["ready", "no coordinator yet", "loading its offsets"],
+)
+def test_a_broker_is_ready_when_its_coordinator_has_loaded(coordinator: int, group: int, ready: bool) -> None:
+    # No broker can be held in these states, which last for milliseconds: so their answers are written down here.
+    answers = [struct.pack(">h", coordinator), struct.pack(">ih", 1, group)]
+
+    def answer() -> None:
+        connection, _ = broker.accept()
+        with connection:
+            for body in answers:
+                if connection.recv(1000):
+                    connection.sendall(struct.pack(">ii", 4 + len(body), 1) + body)
+
+    with socket.create_server(("127.0.0.1", 0)) as broker:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert kafka_broker.coordinator_answers("127.0.0.1", broker.getsockname()[1]) is ready
+        thread.join()
 
 
 def test_too_little_disk_is_said_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
