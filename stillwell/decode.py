@@ -49,7 +49,9 @@ _US_PER_UNIT = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1
 """Microseconds of one unit, as a factor and a divisor."""
 
 _Tree = dict[str, "ColumnSpec | _Tree"]
-_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_ESCAPED = re.compile(r'["\\\x00-\x1f]')
+"""What a name in JSON holds by an escape alone; msgspec takes no such names of fields."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -244,6 +246,11 @@ def _tree(topic: TopicSpec, columns: Sequence[ColumnSpec]) -> _Tree:
     """The columns by the path of fields that leads to them."""
     tree: _Tree = {}
     for column in columns:
+        if any(_ESCAPED.search(name) for name in column.path):
+            raise DefinitionError(
+                f"{topic.name}.{column.name}: the name of a field may hold no quotation mark, backslash or control "
+                f"character, got {'.'.join(column.path)!r}; have the producer name it otherwise"
+            )
         node = tree
         for name in column.path[:-1]:
             branch = node.setdefault(name, {})
@@ -326,7 +333,7 @@ def _nests_too_deep(value: bytes) -> bool:
     """Whether objects and arrays nest beyond `MAX_NESTING`. Counting the brackets settles it for all but a few."""
     if len(value) <= 2 * MAX_NESTING or value.count(b"{") + value.count(b"[") <= MAX_NESTING:
         return False
-    symbols = np.frombuffer(_BRACKETS.sub(b"", value), dtype=np.uint8)
+    symbols = np.frombuffer(_TEXT.sub(b"", value), dtype=np.uint8)
     opened = np.isin(symbols, np.frombuffer(b"[{", dtype=np.uint8)).astype(np.int64)
     closed = np.isin(symbols, np.frombuffer(b"]}", dtype=np.uint8))
     return bool(np.cumsum(opened - closed).max(initial=0) > MAX_NESTING)

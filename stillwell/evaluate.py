@@ -67,14 +67,28 @@ def without(frame: pl.DataFrame, positions: Collection[int]) -> pl.DataFrame:
 
 
 def result_type(empty: pl.DataFrame, expression: pl.Expr, subject: str) -> pl.DataType:
-    """The type that an expression has over such a frame. Raises DefinitionError where Polars finds that it has none."""
+    """The type that an expression has over such a frame. Raises DefinitionError where Polars finds that it has none.
+
+    It is evaluated as well, since Polars plans many an operation on a type that lacks it, and refuses only to run it.
+    """
     try:
         types = empty.lazy().select(expression).collect_schema().dtypes()
+        _try_on(empty, expression)
     except pl.exceptions.PolarsError as error:
         raise DefinitionError(f"{subject} is not an expression over {empty.columns}: {describe(error)}") from error
     if len(types) != 1:
         raise DefinitionError(f"{subject} must be an expression of one result, got {len(types)}; name each column")
     return types[0]
+
+
+def _try_on(empty: pl.DataFrame, expression: pl.Expr) -> None:
+    """Raise what Polars has against the expression. That a user's function fails without rows says nothing of it."""
+    try:
+        empty.select(expression)
+    except pl.exceptions.PolarsError:
+        raise
+    except Exception:
+        return
 
 
 def describe(error: BaseException) -> str:
