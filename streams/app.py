@@ -22,9 +22,9 @@ import structlog
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from faust.app.base import BootStrategy
-from sinks.redis import RedisOnlineStore
 
 from sinks.archive import Archive
+from sinks.redis import RedisOnlineStore
 from stillwell.errors import SettingsError
 from stillwell.pipeline import Pipeline, compile_pipeline
 from stillwell.settings import Settings
@@ -137,7 +137,7 @@ def _add_page(app: faust.App, path: str, page: Callable[[], web.Page]) -> None:
     @app.page(path, name=path)
     async def answer(view: Any, request: Any) -> Any:
         shown = page()
-        return view.bytes(shown.body, content_type=shown.content_type, status=shown.status)
+        return view.bytes(shown.body, headers={"Content-Type": shown.content_type}, status=shown.status)
 
 
 def _add_agent(app: faust.App, channel: Any, ingest: Ingest) -> None:

@@ -125,6 +125,7 @@ class Consumer:
         if self._flows and not wanted:
             await asyncio.sleep(_BUSY_WAIT_MS / 1000)
             return
+        await self._check_positions(wanted)
         # Partitions that are left out now cannot end the wait when they get room again: look again soon.
         wait_ms = _IDLE_WAIT_MS if len(wanted) == len(self._flows) else _BUSY_WAIT_MS
         try:
@@ -135,9 +136,24 @@ class Consumer:
             return
         except NoOffsetForPartitionError:
             return  # a partition that was assigned a moment ago and has no placeholder yet
-        for partition in wanted:
+        # Without partitions to name, aiokafka gives those of any that was opened while we waited: take them too.
+        for partition in {*wanted, *fetched}:
             if flow := self._flows.get(partition):
                 await self._take(partition, flow, fetched.get(partition, ()))
+
+    async def _check_positions(self, partitions: Iterable[TopicPartition]) -> None:
+        """Offsets that the position has passed without a record count as gaps: nobody else may have moved it.
+
+        Raises RuntimeError, which ends the process before anything is linked that was never seen.
+        """
+        for partition in partitions:
+            flow = self._flows.get(partition)
+            with contextlib.suppress(IllegalStateError):  # revoked meanwhile
+                position = await self._kafka.position(partition)
+                if flow and position != flow.fetched:
+                    raise RuntimeError(
+                        f"{partition}: the position is {position}, but {flow.fetched} is to be fetched next"
+                    )
 
     def _partitions_with_room(self) -> list[TopicPartition]:
         """The partitions that may be fetched: few batches ahead of their agent, in topics with credits left.

@@ -107,7 +107,7 @@ STOPPED = Metric(
     "gauge",
     "stillwell_stopped_partitions",
     "Partitions that wait for a person's decision; the log says which command.",
-    ("topic",),
+    ("topic", "partition"),
 )
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

@@ -1,0 +1,78 @@
+"""A deployment of its own for every integration test."""
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from stillwell.local import LocalStack
+from tests.integration import orders
+from tests.worker import WorkerProcess
+
+
+@dataclasses.dataclass(slots=True)
+class Deployment:
+    """A topic of orders, its definitions, and the workers that a test starts."""
+
+    folder: Path
+    bootstrap: str
+    topic: str
+    dead_letters: str
+    partitions: int
+    settings: dict[str, str]
+    workers: list[WorkerProcess] = dataclasses.field(default_factory=list)
+
+    def start_worker(self, **settings: str) -> WorkerProcess:
+        """Start a worker; settings by their names without prefix."""
+        changed = {f"STILLWELL_{name.upper()}": value for name, value in settings.items()}
+        worker = WorkerProcess(self.folder, {**self.settings, **changed}, f"worker{len(self.workers)}")
+        self.workers.append(worker)
+        return worker.start()
+
+    def run(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command of the command line to its end."""
+        worker = WorkerProcess(self.folder, self.settings)
+        return subprocess.run(
+            [sys.executable, "-c", "from stillwell.cli.main import main; main()", *arguments],
+            cwd=self.folder,
+            env=worker.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+@pytest.fixture
+def deploy(
+    stack: LocalStack, topic: Callable[..., str], namespace: str, tmp_path: Path
+) -> Iterator[Callable[..., Deployment]]:
+    """deploy(partitions=4, **settings): a deployment with short windows and timeouts; its workers end with the test."""
+    made: list[Deployment] = []
+
+    def make(partitions: int = 1, **settings: str) -> Deployment:
+        name, dead = topic("orders", partitions=partitions), topic("dead")
+        orders.write_definitions(tmp_path, name)
+        defaults = {
+            **stack.environment,
+            "STILLWELL_PROJECT": "test",
+            "STILLWELL_NAMESPACE": namespace,
+            "STILLWELL_DEFINITIONS": "orders",
+            "STILLWELL_OFFLINE_URL": str(tmp_path / "offline"),
+            "STILLWELL_DEAD_LETTER_TOPIC": dead,
+            "STILLWELL_WINDOW_AGE": "500ms",
+            "STILLWELL_SESSION_TIMEOUT": "3s",
+            "STILLWELL_REBALANCE_TIMEOUT": "10s",
+            "STILLWELL_REJECT_RATIO": "1",
+        }
+        changed = {f"STILLWELL_{key.upper()}": value for key, value in settings.items()}
+        made.append(Deployment(tmp_path, stack.bootstrap, name, dead, partitions, {**defaults, **changed}))
+        return made[-1]
+
+    yield make
+    for deployment in made:
+        for worker in deployment.workers:
+            worker.end()
