@@ -12,6 +12,8 @@ ROW_GROUP_BYTES = 16 << 20
 """Uncompressed bytes of a row group. Smaller ones compress worse and slow every reader down; larger ones hold more
 memory for each open file, of which a worker has (views + 1) x partitions."""
 
+_MERGED_TOGETHER = 16
+
 _ZSTD_LEVEL = 1  # level 3 saves a tenth of the bytes for half as much processor time again
 
 
@@ -22,39 +24,59 @@ class ParquetEncoder:
         self._schema = schema
         self._output = pa.BufferOutputStream()
         self._writer: pq.ParquetWriter | None = None
-        self._waiting: list[pa.Table] = []
+        self._waiting: list[list[pa.Table]] = [[]]
         self._waiting_bytes = 0
         self.rows = 0
-
-    @property
-    def nbytes(self) -> int:
-        """What this file holds in memory, near enough: compressed row groups and rows that wait."""
-        return self._waiting_bytes + (self._output.tell() if self._writer else 0)
+        self.nbytes = 0
+        """What this file holds in memory, near enough: compressed row groups and rows that wait. A plain number, since
+        the event loop reads it while a thread compresses."""
 
     def add(self, table: pa.Table) -> None:
         """Take rows in; compress a row group when enough have come together."""
-        self._waiting.append(table)
+        self._keep(table)
         self._waiting_bytes += table.nbytes
         self.rows += table.num_rows
         if self._waiting_bytes >= ROW_GROUP_BYTES:
             self._write_group()
+        self._measure()
 
     def finish(self) -> bytes:
         """Compress what waits and return the file's bytes; the encoder is spent."""
-        if self._waiting:
+        if self._waiting_bytes:
             self._write_group()
         if self._writer is None:
             raise ValueError("a Parquet file without rows is not written; leave it out of the link")
         self._writer.close()
         data: bytes = self._output.getvalue().to_pybytes()
+        self.nbytes = len(data)
         return data
+
+    def _keep(self, table: pa.Table) -> None:
+        """Hold a table until its row group is full.
+
+        A table costs some kilobytes however few rows it has, so that a slow topic's many small ones are merged, sixteen
+        at a time, and then the merged ones: every row is copied once for each power of sixteen.
+        """
+        level = 0
+        self._waiting[0].append(table)
+        while len(self._waiting[level]) == _MERGED_TOGETHER:
+            merged = pa.concat_tables(self._waiting[level]).combine_chunks()
+            self._waiting[level] = []
+            level += 1
+            if level == len(self._waiting):
+                self._waiting.append([])
+            self._waiting[level].append(merged)
 
     def _write_group(self) -> None:
         if self._writer is None:
             self._writer = pq.ParquetWriter(
                 self._output, self._schema, compression="zstd", compression_level=_ZSTD_LEVEL, write_statistics=True
             )
-        table = pa.concat_tables(self._waiting)
+        in_order = [table for level in reversed(self._waiting) for table in level]
+        table = pa.concat_tables(in_order)
         self._writer.write_table(table, row_group_size=table.num_rows)
-        self._waiting = []
+        self._waiting = [[]]
         self._waiting_bytes = 0
+
+    def _measure(self) -> None:
+        self.nbytes = self._waiting_bytes + (self._output.tell() if self._writer else 0)
