@@ -9,9 +9,13 @@ What a definitions package imports, and all that this package promises to keep:
 - `StillwellError` is the root of every error raised on purpose, `DefinitionError` the one for wrong definitions.
 """
 
-from stillwell.definitions import Col, Entity, Feature, Key, Rows, Topic, View, col, feature, rows
-from stillwell.errors import DefinitionError, StillwellError
-from stillwell.types import Bool, Bytes, Float32, Float64, Int32, Int64, String, Timestamp
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stillwell.definitions import Col, Entity, Feature, Key, Rows, Topic, View, col, feature, rows
+    from stillwell.errors import DefinitionError, StillwellError
+    from stillwell.types import Bool, Bytes, Float32, Float64, Int32, Int64, String, Timestamp
 
 __all__ = [
     "Bool",
@@ -35,3 +39,22 @@ __all__ = [
     "feature",
     "rows",
 ]
+
+_HOMES = {
+    **dict.fromkeys(
+        ("Col", "Entity", "Feature", "Key", "Rows", "Topic", "View", "col", "feature", "rows"), "stillwell.definitions"
+    ),
+    **dict.fromkeys(("DefinitionError", "StillwellError"), "stillwell.errors"),
+    **dict.fromkeys(
+        ("Bool", "Bytes", "Float32", "Float64", "Int32", "Int64", "String", "Timestamp"), "stillwell.types"
+    ),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Fetch a name when it is first asked for: `stillwell --help` must not wait for Polars and Arrow."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
