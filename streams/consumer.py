@@ -21,10 +21,10 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from aiokafka.structs import ConsumerRecord
 
-from stillwell.errors import PartitionStopped, StoreNotReady
+from stillwell.errors import ChainError, PartitionStopped, StoreNotReady
 from stillwell.records import Records
 from streams import metrics
-from streams.flow import Flow, FlowEnded
+from streams.flow import Flow, FlowEnded, OutOfRange
 from streams.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
@@ -35,10 +35,6 @@ _BUSY_WAIT_MS = 5
 
 RECORD_OVERHEAD = 200
 """Bytes that a fetched record takes beside its key and value: the record object and its headers, near enough."""
-
-
-class OutOfRange(FlowEnded):
-    """Kafka no longer has the offset that is to be read next."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -176,7 +172,9 @@ class Consumer:
     def _make_room(self, topic: str) -> None:
         """Close the topic's largest span before its time: only what is linked gives its memory back."""
         flows = [flow for partition, flow in self._flows.items() if partition.topic == topic]
-        max(flows, key=lambda flow: flow.open_bytes).close_span()
+        largest = max(flows, key=lambda flow: flow.open_bytes)
+        if largest.open_bytes:
+            largest.close_span()
 
     async def _take(self, partition: TopicPartition, flow: Flow, fetched: Iterable[ConsumerRecord]) -> None:
         """Hand on what was fetched, and the gaps: the position may have moved where no record came."""
@@ -198,6 +196,8 @@ class Consumer:
 
     def _assigned(self, partitions: Iterable[TopicPartition]) -> None:
         """In aiokafka's callback, without heartbeats: only put placeholders, and begin the lives outside."""
+        if self._draining:
+            return
         self._joined = True
         self._metrics.count(metrics.REBALANCES, 1)
         for partition in partitions:
@@ -231,6 +231,9 @@ class Consumer:
         for life in lives:
             life.cancel()
         await asyncio.gather(*lives, return_exceptions=True)
+        for partition in partitions:
+            for gauge in (metrics.LAG, metrics.DURABLE_LAG, metrics.STOPPED):
+                self._metrics.forget(gauge, partition.topic, str(partition.partition))
 
     async def _live(self, partition: TopicPartition) -> None:
         """Open the partition, let it flow, and open it anew whenever its flow ends."""
@@ -240,11 +243,11 @@ class Consumer:
                 await self._flow(partition, flow)
             except FlowEnded as reason:
                 _log.warning("partition is opened anew", partition=str(partition), reason=str(reason))
-            except (PartitionStopped, StoreNotReady) as reason:
+            except (PartitionStopped, StoreNotReady, ChainError) as reason:
                 _log.error("partition stopped", partition=str(partition), reason=str(reason))
                 self._metrics.set(metrics.STOPPED, 1, partition.topic, str(partition.partition))
                 await asyncio.sleep(self._limits.reopen_after)
-            except Exception as error:
+            except Exception as error:  # whatever it is, a partition must not be left alone in silence
                 if not self._crashed.done():
                     self._crashed.set_exception(error)
                 return

@@ -19,9 +19,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import structlog
 
-from stillwell.errors import StillwellError
+from stillwell.errors import StillwellError, StoreNotReady
 from stillwell.layout.chain import PartitionId
-from stillwell.layout.online import EncodedRows, MarkKey, MarkMove
+from stillwell.layout.online import EncodedRows, MarkKey, MarkMove, OnlineState
 from stillwell.layout.parquet import BatchTables
 from stillwell.records import Outcome, Records
 from streams import metrics
@@ -49,6 +49,10 @@ class FlowEnded(StillwellError):
 
 class Overtaken(FlowEnded):
     """Another writer's link stands where ours should."""
+
+
+class OutOfRange(FlowEnded):
+    """Kafka no longer has the offset that is to be read next; what is in hand can still be linked."""
 
 
 class OnlineFellBehind(FlowEnded):
@@ -104,7 +108,7 @@ class Flow:
         self._open_span: OpenSpan | None = None
         self._closed_spans: deque[OpenSpan] = deque()
         self._moved = asyncio.Event()
-        self._told_to_end: asyncio.Future[FlowEnded] = asyncio.get_running_loop().create_future()
+        self._told_to_end: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
     # ---- for whoever holds the partition ----
 
@@ -161,10 +165,17 @@ class Flow:
         """How many batches were fetched and not yet taken."""
         return len(self._in_flight)
 
-    def end(self, reason: FlowEnded) -> None:
-        """Link what is in hand, then end `run` with this reason."""
+    def end(self, reason: Exception) -> None:
+        """End `run` with this reason: after linking what is in hand if Kafka has moved on, at once if a sink has."""
         if not self._told_to_end.done():
             self._told_to_end.set_result(reason)
+
+    async def check_online(self) -> None:
+        """See that Redis still holds what it acknowledged, also while nothing is written. Ends the flow if not."""
+        try:
+            await self._require_marks(self.ledger.linked)
+        except (OnlineFellBehind, StoreNotReady) as reason:
+            self.end(reason)
 
     def close_span(self) -> None:
         """Close the open span as soon as what is queued is in it, full or not."""
@@ -172,17 +183,17 @@ class Flow:
 
     async def flush(self) -> None:
         """Wait until all that was fetched is linked and committed. Bounded by whoever calls."""
-        while self._in_flight:
-            await self._wait_for_move()
-        self.close_span()
-        while self.ledger.linked < self.ledger.position:
+        while self._in_flight or self.ledger.linked < self.ledger.position:
+            if not self._in_flight:
+                self.close_span()
             await self._wait_for_move()
 
     # ---- the loops ----
 
     async def _end_when_told(self) -> None:
         reason = await self._told_to_end
-        await self.flush()
+        if isinstance(reason, OutOfRange):
+            await self.flush()
         raise reason
 
     async def _write_online(self) -> None:
@@ -250,13 +261,8 @@ class Flow:
 
     async def _link(self, uploaded: UploadedSpan) -> None:
         """Look once more that Redis still holds what it acknowledged, then link."""
-        state = await self._sinks.retry_online.until_done(self._sinks.online.read_state)
-        positions = await self._sinks.retry_online.until_done(lambda: self._sinks.online.read_marks(self._marks))
-        if state.epoch != self._epoch or any(at is None or at < uploaded.end for at in positions):
-            raise OnlineFellBehind(
-                f"{self.id}: Redis has lost rows that it had acknowledged before offset {uploaded.end}"
-            )
-        if not await self._archive.link(uploaded, state.epoch, state.replication_id):
+        state = await self._require_marks(uploaded.end)
+        if not await self._archive.link(uploaded, self._epoch, state.replication_id):
             raise Overtaken(f"{self.id}: another writer has linked the offsets from {uploaded.start} on")
         self._metrics.count(metrics.LINKS, 1, self.id.topic)
         self._metrics.count(metrics.LINKED_RECORDS, uploaded.records, self.id.topic)
@@ -281,6 +287,17 @@ class Flow:
             raise OnlineFellBehind(
                 f"{self.id}: Redis has lost rows that it had acknowledged before offset {span.start}"
             )
+
+    async def _require_marks(self, end: int) -> OnlineState:
+        """Raises StoreNotReady or OnlineFellBehind unless Redis, in our epoch, holds every row below an offset."""
+        online, retry = self._sinks.online, self._sinks.retry_online
+        state = await retry.until_done(online.read_state)
+        if state.epoch != self._epoch:
+            raise StoreNotReady(f"{self.id}: Redis has lost data or was rebuilt: its epoch is no longer {self._epoch}")
+        positions = await retry.until_done(lambda: online.read_marks(self._marks))
+        if any(position is None or position < end for position in positions):
+            raise OnlineFellBehind(f"{self.id}: Redis has lost rows that it had acknowledged before offset {end}")
+        return state
 
     def _observe_servable(self, prepared: Prepared) -> None:
         now = time.time()

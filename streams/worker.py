@@ -32,6 +32,7 @@ from streams.window import Window
 _log = structlog.get_logger(__name__)
 
 _REPORT_EVERY = 1.0
+_CHECK_ONLINE_EVERY = 5.0
 _COMMIT_TIMEOUT = 10.0
 
 
@@ -92,16 +93,14 @@ class Worker:
 
     async def run(self) -> None:
         """Consume until drained. Raises what no retry can mend; the process is then to end."""
-        watching = asyncio.create_task(self._watch())
-        consuming = asyncio.create_task(self._consumer.run())
+        tasks = [asyncio.create_task(work) for work in (self._consumer.run(), self._watch(), self._check_online())]
         try:
-            await asyncio.wait((watching, consuming), return_when=asyncio.FIRST_COMPLETED)
-            for task in (watching, consuming):
-                if task.done():
-                    task.result()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
-            watching.cancel()
-            consuming.cancel()
+            for task in tasks:
+                task.cancel()
 
     async def drain(self) -> None:
         """Stop fetching, link and commit what is in hand within the deadline."""
@@ -187,6 +186,12 @@ class Worker:
                 await self._retries.online.until_done(lambda: self._world.online.put(rows, epoch))  # noqa: B023
 
     # ---- watching ----
+
+    async def _check_online(self) -> None:
+        """Notice a Redis that has forgotten even while no event comes."""
+        while True:
+            await asyncio.sleep(_CHECK_ONLINE_EVERY)
+            await asyncio.gather(*(flow.check_online() for flow in self._consumer.flows.values()))
 
     async def _watch(self) -> None:
         """Report where every partition stands, and end the process when one stands still for no reason."""
