@@ -12,6 +12,7 @@ from stillwell.errors import DefinitionError
 from stillwell.records import Outcome, Records, ViewRows
 from stillwell.spec import TopicSpec, ViewSpec
 from stillwell.transform import Transformation
+from stillwell.types import INT64, TIMESTAMP
 from stillwell.validate import EventTimes, Expectations
 
 
@@ -58,9 +59,24 @@ def compile_pipeline(
     """The pipeline of a topic and the views that are computed from it.
 
     max_future: how far an event time may lie past its record's timestamp before the record is rejected. Raises
-    DefinitionError where a view is not of this topic, or an expression cannot be computed over its columns.
+    DefinitionError where a view is not of this topic, an expression cannot be computed over its columns, or nothing
+    tells the order of its events.
     """
+    _refuse_unordered(topic)
     for view in views:
         if view.source.name != topic.name:
             raise DefinitionError(f"view {view.name} is computed from {view.source.name}, got the topic {topic.name}")
     return Pipeline(topic, tuple(views), max_future)
+
+
+def _refuse_unordered(topic: TopicSpec) -> None:
+    """Raise DefinitionError where event time or sequence could not order the topic's events."""
+    columns = {column.name: column for column in topic.columns}
+    event_time = columns.get(topic.event_time)
+    if event_time is None or event_time.type.name != TIMESTAMP.name or event_time.nullable:
+        raise DefinitionError(
+            f"{topic.name}: the event time {topic.event_time!r} must be a column of Timestamp, not null"
+        )
+    sequence = columns.get(topic.sequence) if topic.sequence is not None else None
+    if topic.sequence is not None and (sequence is None or sequence.type.name != INT64.name):
+        raise DefinitionError(f"{topic.name}: the sequence {topic.sequence!r} must be a column of Int64")

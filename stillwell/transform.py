@@ -28,7 +28,7 @@ class Transformed:
     """What a batch of events gives one view.
 
     frame: rows as `stillwell.records.ViewRows` has them. filtered: how many events were left out by `where`, or gave no
-    rows. rejects: one for each event that could not be used, in offset order.
+    rows. rejects: one for each event that could not be used, in no order.
     """
 
     frame: pl.DataFrame
@@ -75,7 +75,7 @@ class Transformation:
         self._reject_unfit(rows, rejects)
         if rejects:
             rows = rows.filter(~rows.get_column("_offset").is_in(list(rejects)))
-        return Transformed(rows, filtered + fruitless, tuple(rejects[offset] for offset in sorted(rejects)))
+        return Transformed(rows, filtered + fruitless, tuple(rejects.values()))
 
     def _kept(self, events: pl.DataFrame, rejects: dict[int, Reject]) -> pl.DataFrame:
         """The events that `where` lets through; null does not."""

@@ -5,7 +5,7 @@ Shared by what comes in from outside (decoding) and what users' functions give b
 
 import datetime
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 import polars as pl
@@ -58,5 +58,7 @@ def python_values(kind: FieldType, values: pl.Series) -> list[Any]:
 def beyond_years(times: pl.Series) -> list[int]:
     """The positions of times outside the years 1 to 9999, which Python and many a reader could not hold."""
     microseconds = times.to_physical()
-    within = microseconds.is_between(EARLIEST_US, LATEST_US)
-    return [] if within.all() else (~within).arg_true().to_list()
+    least, greatest = cast("int | None", microseconds.min()), cast("int | None", microseconds.max())
+    if least is None or greatest is None or (least >= EARLIEST_US and greatest <= LATEST_US):
+        return []
+    return (~microseconds.is_between(EARLIEST_US, LATEST_US)).arg_true().to_list()

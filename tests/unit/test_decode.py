@@ -109,6 +109,7 @@ REFUSED: list[tuple[ColumnSpec, str, str]] = [
     (column("x", INT64), "-9223372036854775809", "got number -9223372036854775809"),
     (column("x", FLOAT32), '"abc"', 'x: expected Float32 (a number within ±3.4028235e38), got string "abc" (at $.x)'),
     (column("x", FLOAT32), "3.4028235677973366e38", "got number 3.4028235677973366e38"),
+    (column("x", FLOAT32), "-3.4028235677973366e38", "got number -3.4028235677973366e38"),
     (column("x", FLOAT32), "-1e39", "got number -1e39"),
     (column("x", FLOAT32), "false", "got boolean false"),
     (column("x", FLOAT64), "1e309", "expected Float64 (a number within ±1.7976931e308), got number 1e309"),
@@ -218,7 +219,7 @@ def test_only_the_beginning_of_what_came_is_shown() -> None:
     _, error = refusal(topic(column("x", INT32)), records([event(x="y" * 1_000_000)]))
     assert "yyy…" in error
     assert len(error) < 300
-    _, error = refusal(topic(), records([b"{" * 1_000_000]))
+    _, error = refusal(topic(), records([b"?" * 1_000_000]))
     assert len(error) < 300
 
 

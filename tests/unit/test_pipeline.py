@@ -537,6 +537,22 @@ def test_an_expectation_that_cannot_be_evaluated_is_refused_before_any_record(ho
         compile_pipeline(source, [])
 
 
+@pytest.mark.parametrize(
+    ("changed", "phrase"),
+    [
+        ({"event_time": "when"}, "the event time 'when' must be a column of Timestamp, not null"),
+        ({"event_time": "x"}, "the event time 'x' must be a column of Timestamp, not null"),
+        ({"event_time": "maybe"}, "the event time 'maybe' must be a column of Timestamp, not null"),
+        ({"sequence": "step"}, "the sequence 'step' must be a column of Int64"),
+        ({"sequence": "at"}, "the sequence 'at' must be a column of Int64"),
+    ],
+)
+def test_a_topic_whose_events_nothing_orders_is_refused_before_any_record(changed: dict[str, str], phrase: str) -> None:
+    source = topic(column("x", INT64), column("maybe", TIMESTAMP, nullable=True)).model_copy(update=changed)
+    with pytest.raises(DefinitionError, match=phrase):
+        compile_pipeline(source, [])
+
+
 # Every record by itself
 
 WHOLE = topic(
