@@ -11,6 +11,7 @@ Started in this order, and stopped in the reverse:
 import asyncio
 import contextlib
 import datetime
+import logging
 import os
 import socket
 import ssl
@@ -68,6 +69,7 @@ class _NoKafka(BootStrategy):
 
 class _App(faust.App):
     BootStrategy = _NoKafka
+    logger = logging.getLogger("faust.app")
 
 
 def make_app(settings: Settings, definitions: DefinitionsSpec) -> faust.App:
@@ -103,6 +105,8 @@ def make_app(settings: Settings, definitions: DefinitionsSpec) -> faust.App:
     class StreamsWorker(faust.Service):
         """Everything but the agents. Started after them, stopped before them."""
 
+        logger = logging.getLogger("faust.worker")
+
         async def on_start(self) -> None:
             app.flow_control.resume()  # once: until then channels hold back, and each time it clears them
             # A batch that is sent to a channel without a subscriber vanishes, and Faust has no event to wait for.
@@ -115,7 +119,6 @@ def make_app(settings: Settings, definitions: DefinitionsSpec) -> faust.App:
             try:
                 await running[0].worker.run()
             except Exception as error:
-                _log.error("the worker ends", reason=str(error))
                 await self.crash(error)
 
         async def on_stop(self) -> None:
@@ -261,19 +264,23 @@ def _milliseconds(duration: datetime.timedelta) -> int:
     return duration // datetime.timedelta(milliseconds=1)
 
 
-def run_worker(settings: Settings, definitions: DefinitionsSpec) -> int:
-    """Run until told to end; gives the exit code. Drained and closed on SIGTERM and SIGINT."""
+def run_worker(settings: Settings, definitions: DefinitionsSpec) -> None:
+    """Run until SIGTERM or SIGINT; drain, close, and return. Raises what no retry could mend."""
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
+    if settings.log_level != "debug":
+        # What these call errors is the exception that we raise, with a page of their own frames.
+        for name in ("faust", "mode"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     worker = faust.Worker(
         make_app(settings, definitions),
         loop=loop,
         redirect_stdouts=False,
         override_logging=False,
-        loglevel=settings.log_level.upper(),
         quiet=True,
     )
+    worker.spinner = None
     try:
-        worker.execute_from_commandline()
-    except SystemExit as end:
-        return int(end.code or 0)
+        loop.run_until_complete(worker.start())
+    finally:
+        worker.stop_and_shutdown()

@@ -1,9 +1,5 @@
 """`stillwell worker`."""
 
-import contextlib
-import os
-import sys
-
 import click
 
 
@@ -21,9 +17,4 @@ def worker() -> None:
 
     settings = Settings.load()
     configure(settings.log_format, settings.log_level)
-    code = run_worker(settings, load_definitions(settings.definitions))
-    # A thread that waits for a store which does not answer would hold the process for as long as the store's timeout.
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
+    run_worker(settings, load_definitions(settings.definitions))
