@@ -43,7 +43,7 @@ class Reject:
     """A record that cannot be used: by every view (view is None), or by the named one.
 
     reason is one of a few words that metrics are labelled with (`decode`, `expectation`, `event_time`, `future`,
-    `null_key`, `null_feature`, `transform`, `null_value`); error is a sentence for a person.
+    `null_key`, `null_feature`, `too_long`, `transform`, `null_value`); error is a sentence for a person.
     """
 
     offset: int

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import msgspec
+import numpy as np
 import polars as pl
 
 from stillwell.errors import DefinitionError
 from stillwell.evaluate import Failure, describe, evaluate, result_type, without
+from stillwell.layout import entity_key, value
 from stillwell.records import Reject
 from stillwell.spec import RowsFunction, ViewSpec
 from stillwell.types import STRING, TIMESTAMP, FieldType
@@ -57,6 +59,8 @@ class Transformation:
     def __init__(self, view: ViewSpec, empty: pl.DataFrame) -> None:
         """empty: a frame as the decoder gives it, without rows. Raises DefinitionError for what cannot be computed."""
         self._view = view.name
+        self._keys = view.entity.keys
+        self._layout = value.RowLayout.of(view)
         self._outputs = _outputs(view)
         self._where = None if view.where is None else view.where.alias("_keeps")
         self._computation = _computation(view, self._outputs)
@@ -73,8 +77,9 @@ class Transformation:
         rows, failures, fruitless = self._computation.rows(kept)
         self._reject_failures(kept, failures, rejects)
         self._reject_unfit(rows, rejects)
-        if rejects:
-            rows = rows.filter(~rows.get_column("_offset").is_in(list(rejects)))
+        rows = _without(rows, rejects)
+        if self._reject_too_long(rows, rejects):
+            rows = _without(rows, rejects)
         return Transformed(rows, filtered + fruitless, tuple(rejects.values()))
 
     def _kept(self, events: pl.DataFrame, rejects: dict[int, Reject]) -> pl.DataFrame:
@@ -103,6 +108,18 @@ class Transformation:
                 error = f"{output.name}: expected a time in the years 1 to 9999, got one beyond"
                 for row in beyond_years(values):
                     self._reject(offsets[row], "transform", error, rejects)
+
+    def _reject_too_long(self, rows: pl.DataFrame, rejects: dict[int, Reject]) -> bool:
+        """Reject the events with a row that cannot be written to the online store; whether there are any."""
+        offsets = rows.get_column("_offset")
+        limits = (
+            (entity_key.too_long(rows, self._keys), f"the entity key has more than {entity_key.MAX_KEY_BYTES} bytes"),
+            (value.too_long(self._layout, rows), f"the row has more than {value.MAX_VALUE_BYTES} bytes"),
+        )
+        for exceeded, error in limits:
+            for row in np.flatnonzero(exceeded):
+                self._reject(offsets[int(row)], "too_long", error, rejects)
+        return any(exceeded.any() for exceeded, _ in limits)
 
     def _reject(self, offset: int, reason: str, error: str, rejects: dict[int, Reject]) -> None:
         rejects.setdefault(offset, Reject(offset, self._view, reason, f"view {self._view}: {error}"))
@@ -225,6 +242,10 @@ class _Function:
         coordinates = events.select(self._coordinates)[sources]
         ordinal = pl.Series("_row", ordinals, dtype=pl.UInt32())
         return coordinates.hstack([*computed, ordinal]).select(self._order)
+
+
+def _without(rows: pl.DataFrame, rejects: Mapping[int, Reject]) -> pl.DataFrame:
+    return rows.filter(~rows.get_column("_offset").is_in(list(rejects))) if rejects else rows
 
 
 def _computation(view: ViewSpec, outputs: tuple[_Output, ...]) -> _Computation:

@@ -634,3 +634,19 @@ def test_no_cut_of_a_partition_and_no_neighbour_changes_a_row_a_reject_or_the_ac
     assert fates(pipeline, take(batch, positions[:cut]), take(batch, positions[cut:])) == whole
     dealt_anew = dataclasses.replace(take(batch, chance.sample(positions, len(batch))), offsets=batch.offsets)
     assert fates(pipeline, *(take(dealt_anew, [position]) for position in positions)) == fates(pipeline, dealt_anew)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "error"),
+    [
+        ("k" * 600, "fits", "the entity key has more than 512 bytes"),
+        ("fits", "t" * (1 << 20), "the row has more than 1048576 bytes"),
+    ],
+)
+def test_a_row_that_the_online_store_cannot_hold_is_refused_alone(key: str, text: str, error: str) -> None:
+    """It would stop the partition for ever, so it never gets beyond the pipeline; its neighbours are unaffected."""
+    source = topic(column("key", STRING), column("text", STRING))
+    of = view(source, {"key": (STRING, pl.col("T.key"))}, feature("text", STRING, pl.col("T.text")))
+    outcome = run(source, [of], records([event(key="a", text="x"), event(key=key, text=text)]))
+    assert outcome.rejects == (Reject(101, "V", "too_long", f"view V: {error}"),)
+    assert outcome.rows[0].frame["key"].to_list() == ["a"]
