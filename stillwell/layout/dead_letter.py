@@ -1,17 +1,19 @@
 """How a rejected record lies in the dead-letter topic.
 
-Key, value and headers are the record's own, byte for byte; what Stillwell has to say is in headers behind them, whose
-names begin with `stillwell.`. The record's timestamp is in a header too: as the dead letter's own timestamp it would
-put an old record under the topic's retention at once. One dead letter is one reject, so a record that two views refuse
-makes two. A crash may repeat some; coordinates and view tell which are the same.
+Key, value and headers are the record's own, byte for byte; what Stillwell has to say is in nine headers behind them,
+always the same ones in the same order, so that a record which was a dead letter before keeps what it said then. The
+record's timestamp is in a header too: as the dead letter's own timestamp it would put an old record under the topic's
+retention at once. One dead letter is one reject, so a record that two views refuse makes two. A crash may repeat some;
+coordinates and view tell which are the same.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from stillwell.records import Headers, Outcome
 
 PREFIX = "stillwell."
+_OURS = ("topic", "incarnation", "partition", "offset", "timestamp", "view", "reason", "error", "by-reference")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,42 +63,46 @@ def dead_letters(outcome: Outcome, incarnation: int, largest_value: int) -> Iter
 
 
 def headers_of(letter: DeadLetter) -> list[tuple[str, bytes | None]]:
-    """The headers of a dead letter: the record's own, then ours."""
-    ours = {
-        "topic": letter.topic,
-        "incarnation": str(letter.incarnation),
-        "partition": str(letter.partition),
-        "offset": str(letter.offset),
-        "timestamp": str(letter.timestamp),
-        "view": letter.view or "",
-        "reason": letter.reason,
-        "error": letter.error,
-        "by-reference": "1" if letter.by_reference else "",
-    }
-    return [*letter.headers, *((f"{PREFIX}{name}", text.encode()) for name, text in ours.items() if text)]
+    """The headers of a dead letter: the record's own, then ours. Null stands for all views, or not by reference."""
+    says = (
+        letter.topic,
+        str(letter.incarnation),
+        str(letter.partition),
+        str(letter.offset),
+        str(letter.timestamp),
+        letter.view,
+        letter.reason,
+        letter.error,
+        "1" if letter.by_reference else None,
+    )
+    # An error may quote what is no text; that must not stop its record from getting through.
+    ours = (None if text is None else text.encode(errors="backslashreplace") for text in says)
+    return [*letter.headers, *((f"{PREFIX}{name}", content) for name, content in zip(_OURS, ours, strict=True))]
 
 
 def read_dead_letter(key: bytes | None, value: bytes | None, headers: Headers) -> DeadLetter | None:
     """Back from a record of the dead-letter topic; None for one that is not ours."""
-    ours: Mapping[str, str] = {
-        name.removeprefix(PREFIX): (content or b"").decode(errors="replace")
-        for name, content in headers
-        if name.startswith(PREFIX)
-    }
+    names = [name for name, _ in headers]
+    first = max((place for place, name in enumerate(names) if name == f"{PREFIX}{_OURS[0]}"), default=len(names))
+    behind = first + len(_OURS)
+    if names[first:behind] != [f"{PREFIX}{name}" for name in _OURS]:
+        return None
+    says = [None if content is None else content.decode(errors="replace") for _, content in headers[first:behind]]
+    topic, incarnation, partition, offset, timestamp, view, reason, error, by_reference = says
     try:
         return DeadLetter(
-            topic=ours["topic"],
-            incarnation=int(ours["incarnation"]),
-            partition=int(ours["partition"]),
-            offset=int(ours["offset"]),
-            timestamp=int(ours["timestamp"]),
-            view=ours.get("view"),
-            reason=ours["reason"],
-            error=ours["error"],
+            topic=topic or "",
+            incarnation=int(incarnation or ""),
+            partition=int(partition or ""),
+            offset=int(offset or ""),
+            timestamp=int(timestamp or ""),
+            view=view,
+            reason=reason or "",
+            error=error or "",
             key=key,
             value=value,
-            headers=tuple((name, content) for name, content in headers if not name.startswith(PREFIX)),
-            by_reference="by-reference" in ours,
+            headers=(*headers[:first], *headers[behind:]),
+            by_reference=by_reference is not None,
         )
-    except (KeyError, ValueError):
+    except ValueError:
         return None
