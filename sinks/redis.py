@@ -6,6 +6,8 @@ script looks at the ready key first. All writes are harmless to repeat: one that
 
 import hashlib
 import importlib.resources
+import itertools
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Self
 
@@ -30,6 +32,7 @@ _CALLS_PER_BATCH = 20
 _TIMEOUT = 5.0
 _CONNECTIONS = 16
 _OLDEST = (6, 2)
+_LENGTH = struct.Struct(">I")
 
 
 class _Script:
@@ -78,7 +81,7 @@ class RedisOnlineStore:
         keys = self._keys.rows(rows.view, rows.keys)
         lifetime = str(-1 if rows.lifetime_ms is None else rows.lifetime_ms)
         calls = [
-            self._call(self._put, keys[begin:end], [epoch, lifetime, *rows.values[begin:end]])
+            self._call(self._put, keys[begin:end], [epoch, lifetime, _behind_lengths(rows.values[begin:end])])
             for begin, end in _cuts(rows.values)
         ]
         return PutCounts.of(await self._run(self._put, calls))
@@ -184,6 +187,14 @@ def _cuts(values: Sequence[bytes]) -> Iterator[tuple[int, int]]:
             begin, nbytes = at, 0
         nbytes += len(value)
     yield begin, len(values)
+
+
+def _behind_lengths(values: Sequence[bytes]) -> bytes:
+    """All values in one, each behind its length."""
+    if len(set(map(len, values))) == 1:
+        length = _LENGTH.pack(len(values[0]))
+        return length + length.join(values)
+    return b"".join(itertools.chain.from_iterable((_LENGTH.pack(len(value)), value) for value in values))
 
 
 def _batches(calls: Sequence[Command]) -> Iterator[Sequence[Command]]:
