@@ -24,6 +24,8 @@ from stillwell.spec import ViewSpec
 UPSERT = "upsert"
 EVENT_TIMESTAMP = "event_timestamp"
 
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_MICROSECOND = datetime.timedelta(microseconds=1)
 _INSTANT = pa.timestamp("us", "UTC")
 _TAIL = (
     pa.field("_op", pa.dictionary(pa.int8(), pa.string()), nullable=False),
@@ -172,7 +174,7 @@ def _headers(records: Records) -> pa.Array:
 
 
 def _where_from(topic: str, partition: int, at: datetime.datetime, count: int) -> list[pa.Array]:
-    instant = int(at.timestamp() * 1_000_000)
+    instant = (at - _EPOCH) // _MICROSECOND
     return [
         _constant(topic, count),
         _repeated(partition, count, pa.uint32()),
