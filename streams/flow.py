@@ -125,6 +125,7 @@ class Flow:
             raise group.exceptions[0] from None
         finally:
             self.ended = True
+            self._moved.set()
 
     def expect(self, end: int, nbytes: int) -> None:
         """A batch that ends at this offset was fetched and will come by `take`; until then it holds memory."""
@@ -182,8 +183,9 @@ class Flow:
         self._to_archive.put_nowait(None)
 
     async def flush(self) -> None:
-        """Wait until all that was fetched is linked and committed. Bounded by whoever calls."""
-        while self._in_flight or self.ledger.linked < self.ledger.position:
+        """Wait until all that was fetched is linked, or the flow has ended and links nothing any more. Bounded by
+        whoever calls."""
+        while not self.ended and (self._in_flight or self.ledger.linked < self.ledger.position):
             if not self._in_flight:
                 self.close_span()
             await self._wait_for_move()
