@@ -84,7 +84,7 @@ class RedisOnlineStore:
             self._call(self._put, keys[begin:end], [epoch, lifetime, _behind_lengths(rows.values[begin:end])])
             for begin, end in _cuts(rows.values)
         ]
-        return PutCounts.of(await self._run(self._put, calls))
+        return PutCounts.of_letters(b"".join(await self._run(self._put, calls)))
 
     async def raise_marks(self, moves: Sequence[MarkMove], epoch: str) -> list[int | None]:
         """Raise each mark to the end of its move, if it stands within the move; returns where each stands now."""
@@ -133,7 +133,7 @@ class RedisOnlineStore:
         return str(in_force.decode())
 
     async def begin_rebuild(self, epoch: str) -> Self:
-        """Make the store not ready for anybody but the store that is returned: it puts rows and marks under this epoch.
+        """Make the store not ready for anybody but the one that is returned, which puts rows and marks under this epoch.
 
         Close either of the two: they share their connections.
         """

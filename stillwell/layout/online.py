@@ -3,15 +3,20 @@
 import dataclasses
 import enum
 from collections.abc import Sequence
+from typing import Self
 
+from stillwell.errors import FormatError
 from stillwell.layout.chain import PartitionId
+from stillwell.layout.stamp import Order, Stamp, judge
+from stillwell.layout.value import FORMAT, stamp_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EncodedRows:
-    """Rows of one view version, ready to be put: at most one for each entity, or the later ones only confirm the rule.
+    """Rows of one view version, ready to be put.
 
-    keys: entity keys (`stillwell.layout.entity_key`); values: what `stillwell.layout.value` encodes, in the same order.
+    keys: entity keys (`stillwell.layout.entity_key`); values: what `stillwell.layout.value` encodes, in the same order;
+    a key may come twice.
     lifetime_ms: how long after its event time a row lives in the store, TTL and grace together; None is for ever.
     """
 
@@ -31,6 +36,36 @@ class Answer(enum.Enum):
     EXPIRED = "e"
 
 
+def expires_at(value: bytes, lifetime_ms: int | None) -> int | None:
+    """When a row expires, in ms since the epoch; None for never.
+
+    Exact for event times within 2^53 µs of 1970 (until 2255); beyond, the script may be off by 1 ms.
+    """
+    return None if lifetime_ms is None else Stamp.unpack(stamp_of(value)).event_time // 1000 + lifetime_ms
+
+
+def answer(stored: bytes | None, value: bytes, lifetime_ms: int | None, now_ms: int) -> Answer:
+    """What is to become of a row, given the value in its place and the store's clock: the whole rule of a put.
+
+    Raises FormatError where either value is of another format: then nothing is written.
+    """
+    if stored is not None:
+        _require_format(stored)
+        match judge(stamp_of(value), stamp_of(stored)):
+            case Order.OLDER:
+                return Answer.STALE
+            case Order.DUPLICATE:
+                return Answer.DUPLICATE
+    _require_format(value)
+    expires = expires_at(value, lifetime_ms)
+    return Answer.EXPIRED if expires is not None and expires <= now_ms else Answer.APPLIED
+
+
+def _require_format(value: bytes) -> None:
+    if value[:1] != bytes([FORMAT]):
+        raise FormatError(f"a row of format {value[:1].hex() or 'none'}; this version knows {FORMAT:02x} alone")
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class PutCounts:
     """What became of the rows of one put: written; older than, or the same as, the row in their place; newer than it,
@@ -42,10 +77,14 @@ class PutCounts:
     expired: int
 
     @classmethod
-    def of(cls, letters: Sequence[bytes]) -> "PutCounts":
-        """From the script's answers."""
-        joined = b"".join(letters)
-        return cls(*(joined.count(answer.value.encode()) for answer in Answer))
+    def of(cls, answers: Sequence[Answer]) -> Self:
+        """Count answers."""
+        return cls(*(answers.count(each) for each in Answer))
+
+    @classmethod
+    def of_letters(cls, letters: bytes) -> Self:
+        """Count answers that are written as letters, as the script gives them."""
+        return cls(*(letters.count(each.value.encode()) for each in Answer))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
