@@ -1,34 +1,38 @@
 """Proof that every offset consumed is at rest exactly once, or a list of what is wrong.
 
-Reads every chain from genesis and every file that a link names. It trusts nothing that it can count again: checksums
-are computed from bytes, accounts from rows, coverage from offsets. It needs the offline store and nothing else.
+Reads every object of every chain (`stillwell.survey`) and every file that a link names. It trusts nothing that it can
+count again: checksums are computed from bytes, accounts from rows, coverage from offsets. It needs the offline store
+and nothing else.
 """
 
 import concurrent.futures
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stillwell.errors import ChainError, NotFound
+from stillwell import survey
+from stillwell.errors import NotFound
 from stillwell.layout import chain
 from stillwell.layout.chain import DataFile, Link, PartitionId, ViewAccount
-from stillwell.layout.parquet import event_time_range, read_table
+from stillwell.layout.parquet import EVENT_TIMESTAMP, RAW_SCHEMA, event_time_range, read_table
 from stillwell.storage import ObjectStore
+from stillwell.survey import Finding, Survey
+from stillwell.types import TIMESTAMP
 
 _THREADS = 8
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that is wrong: where, and a sentence that says what."""
-
-    path: str
-    kind: Literal["missing", "altered", "broken", "forged"]
-    error: str
+_ROW_SCHEMA = pa.schema(
+    [
+        *(field for field in RAW_SCHEMA if field.name.startswith("_")),
+        pa.field(EVENT_TIMESTAMP, TIMESTAMP.arrow),
+        pa.field("_row", pa.uint32()),
+        pa.field("_version", pa.uint16()),
+    ]
+)
+"""The columns that every view's files have, whatever its keys and features."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -78,53 +82,36 @@ Advance = Callable[[int, int], None]
 
 def verify(store: ObjectStore, advance: Advance = lambda done, known: None) -> Report:
     """Check everything below the store's root. Raises StoreUnavailable."""
-    totals, findings = [], []
-    # Listed before the walks: what is linked in the meantime must not look unlinked.
+    # Listed before the chains: what is linked in the meantime must not look unlinked.
     files = [*store.list("views/"), *store.list("raw/")]
+    found = survey.folders(store)
+    surveys = [survey.survey(store, id, lambda link: _has_its_files(store, link)) for id in found.partitions]
+    findings = [Finding(path, "forged", "no chain has an object in this place") for path in found.strangers]
+    findings += survey.incarnations(store, found, surveys)
+    known, done = sum(len(each.links) + len(each.behind) for each in surveys), 0
+    totals = []
     linked: set[str] = set()
-    walks: list[tuple[PartitionTotals, list[Link]]] = []
-    for id in chain.partitions(store):
-        total = PartitionTotals(id)
-        links, wrong = _walk(store, total)
-        findings += wrong
-        walks.append((total, links))
-    known, done = sum(len(links) for _, links in walks), 0
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
-        for total, links in walks:
+        for each in surveys:
+            findings += each.findings
+            links = (*each.links, *each.behind)
             for link, wrong in zip(links, threads.map(lambda link: list(_check(store, link)), links), strict=True):
                 findings += wrong
-                _add(total, link)
                 linked.update(file.path for file in link.files)
                 done += 1
                 advance(done, known)
-            totals.append(total)
+            totals.append(_totals(each))
     return Report(tuple(totals), tuple(findings), tuple(path for path in files if path not in linked))
 
 
-def _walk(store: ObjectStore, total: PartitionTotals) -> tuple[list[Link], list[Finding]]:
-    """The links that can be reached, and what is wrong with the chain itself."""
-    id, links, findings = total.id, [], []
-    listed = store.list(id.folder)  # before the walk, which then reaches all of it that is in order
-    try:
-        genesis, walk = chain.walk(store, id)
-        total.start = total.end = genesis.start
-        path = f"{chain.incarnation_folder(id.topic, id.incarnation)}topic.json"
-        if chain.decode_topic(store.read(path), path).topic_id != genesis.topic_id:
-            findings.append(Finding(genesis.path, "forged", f"is of another Kafka topic than {path}"))
-        for link in walk:
-            links.append(link)
-            total.end = link.end
-    except ChainError as error:
-        findings.append(Finding(id.folder, "broken", f"the chain cannot be walked beyond {total.end}: {error}"))
-    except NotFound as error:
-        findings.append(Finding(id.folder, "missing", str(error)))
-    reached = {link.path for link in links} | {id.genesis_path}
-    findings += [
-        Finding(path, "forged", "is in the chain's folder, but no walk from genesis reaches it")
-        for path in listed
-        if path not in reached
-    ]
-    return links, findings
+def _totals(found: Survey) -> PartitionTotals:
+    """What a walk from genesis reaches; links behind a hole do not count, since nobody reads them."""
+    total = PartitionTotals(found.id)
+    total.start = total.end = found.genesis.start if found.genesis else 0
+    for link in found.links:
+        total.end = link.end
+        _add(total, link)
+    return total
 
 
 def _add(total: PartitionTotals, link: Link) -> None:
@@ -143,36 +130,44 @@ def _add(total: PartitionTotals, link: Link) -> None:
         view.rows += account.rows
 
 
+def _has_its_files(store: ObjectStore, link: Link) -> bool:
+    return bool(link.files) and not any(_check(store, link))
+
+
 def _check(store: ObjectStore, link: Link) -> Iterator[Finding]:
     """What is wrong with a link's files."""
     archived = None
     if link.raw:
-        raw, wrong = _read(store, link.raw)
+        raw, wrong = _read(store, link.raw, RAW_SCHEMA, link)
         yield from wrong
         if raw is not None:
             archived = _offsets(raw)
             yield from (Finding(link.raw.path, "broken", error) for error in _wrong_with_raw(raw, link))
     for account in link.views:
         if account.file:
-            table, wrong = _read(store, account.file)
+            table, wrong = _read(store, account.file, _ROW_SCHEMA, link)
             yield from wrong
             if table is not None:
                 errors = _wrong_with_rows(table, account, account.file, link, archived)
                 yield from (Finding(account.file.path, "broken", error) for error in errors)
 
 
-def _read(store: ObjectStore, file: DataFile) -> tuple[pa.Table | None, list[Finding]]:
-    """A linked file's rows, or what is wrong with its bytes."""
+def _read(store: ObjectStore, file: DataFile, columns: pa.Schema, link: Link) -> tuple[pa.Table | None, list[Finding]]:
+    """A linked file's rows, or what is wrong with its bytes or columns."""
     try:
         data = store.read(file.path)
     except NotFound:
-        return None, [Finding(file.path, "missing", "is linked, but missing")]
+        return None, [Finding(file.path, "missing", f"is named by {link.path}, but is not there")]
     if len(data) != file.size or chain.digest(data) != file.sha256:
-        return None, [Finding(file.path, "altered", "its bytes are not those that were linked")]
+        return None, [Finding(file.path, "altered", f"its bytes are not those that {link.path} names")]
     try:
-        return read_table(data), []
-    except pa.ArrowException as error:
+        table = read_table(data)
+    except (pa.ArrowException, OSError) as error:
         return None, [Finding(file.path, "broken", f"is no Parquet file: {error}")]
+    types = {field.name: field.type for field in table.schema}
+    if lacks := [field.name for field in columns if types.get(field.name) != field.type]:
+        return None, [Finding(file.path, "broken", f"does not have, or not in their types: {', '.join(lacks)}")]
+    return table, []
 
 
 def _wrong_with_raw(table: pa.Table, link: Link) -> Iterator[str]:
@@ -186,6 +181,9 @@ def _wrong_with_raw(table: pa.Table, link: Link) -> Iterator[str]:
 def _wrong_with_rows(
     table: pa.Table, account: ViewAccount, file: DataFile, link: Link, archived: npt.NDArray[np.int64] | None
 ) -> Iterator[str]:
+    if not table.num_rows:
+        yield f"has no rows, its link says {account.rows}"
+        return
     yield from _wrong_with_coordinates(table, link)
     offsets = np.unique(_offsets(table))
     if table.num_rows != account.rows:
