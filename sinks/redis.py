@@ -133,7 +133,7 @@ class RedisOnlineStore:
         return str(in_force.decode())
 
     async def begin_rebuild(self, epoch: str) -> Self:
-        """Make the store not ready for anybody but the one that is returned, which puts rows and marks under this epoch.
+        """Make the store not ready for all but the one that is returned, which puts rows and marks under this epoch.
 
         Close either of the two: they share their connections.
         """

@@ -8,7 +8,7 @@ from typing import Self
 from stillwell.errors import FormatError
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.stamp import Order, Stamp, judge
-from stillwell.layout.value import FORMAT, stamp_of
+from stillwell.layout.value import FORMAT, KIND_AT, stamp_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def answer(stored: bytes | None, value: bytes, lifetime_ms: int | None, now_ms: 
 
     Raises FormatError where either value is of another format: then nothing is written.
     """
-    if stored is not None:
+    if stored:  # to Redis, an empty string reads as none at all
         _require_format(stored)
         match judge(stamp_of(value), stamp_of(stored)):
             case Order.OLDER:
@@ -62,8 +62,11 @@ def answer(stored: bytes | None, value: bytes, lifetime_ms: int | None, now_ms: 
 
 
 def _require_format(value: bytes) -> None:
-    if value[:1] != bytes([FORMAT]):
-        raise FormatError(f"a row of format {value[:1].hex() or 'none'}; this version knows {FORMAT:02x} alone")
+    if value[0] != FORMAT or len(value) < KIND_AT:
+        raise FormatError(
+            f"{value[:8]!r}… is no row of format {FORMAT}, the only one that this version knows: fill a new namespace, or "
+            "find out who else writes to these keys"
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

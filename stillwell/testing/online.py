@@ -155,7 +155,7 @@ class MemoryOnlineStore:
         return await self._call("initialise", lambda: self._initialise(epoch))
 
     async def begin_rebuild(self, epoch: str) -> Self:
-        """Make the store not ready for anybody but the one that is returned, which puts rows and marks under this epoch."""
+        """Make the store not ready for all but the one that is returned, which puts rows and marks under this epoch."""
         return await self._call("begin_rebuild", lambda: self._begin_rebuild(epoch))
 
     async def finish_rebuild(self, epoch: str) -> None:

@@ -1,0 +1,373 @@
+"""One contract, kept by every Redis there is and by the twin in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+from stillwell.errors import FormatError, StoreNotReady
+from stillwell.layout.chain import PartitionId
+from stillwell.layout.online import MarkKey, MarkMove, PutCounts
+from stillwell.layout.value import decode
+from tests.online_support import (
+    CLOCK_SLACK_MS,
+    EPOCH,
+    FOR_EVER_VIEW,
+    HOUR_MS,
+    LAYOUT,
+    VIEW,
+    AnyRedisServer,
+    OnlineStore,
+    RealServer,
+    Server,
+    TwinServer,
+    assert_nothing_lives_for_ever,
+    executables,
+    now_us,
+    rows,
+    stamp,
+    value,
+)
+
+HOUR_US = HOUR_MS * 1000
+MARK = MarkKey(PartitionId("departures", 1, 0), VIEW, 1)
+OTHER_MARK = MarkKey(PartitionId("departures", 1, 7), VIEW, 2)
+
+
+@pytest.fixture(params=["twin", *executables()])
+def server(request: pytest.FixtureRequest, redis_of: Callable[[str], AnyRedisServer]) -> Iterator[Server]:
+    """A server of each kind, on which nothing may be left that lives for ever and should not."""
+    server: Server = TwinServer() if request.param == "twin" else RealServer(redis_of(request.param).url)
+    yield server
+    assert_nothing_lives_for_ever(server)
+
+
+@pytest.fixture
+async def empty(server: Server) -> AsyncIterator[OnlineStore]:
+    """A store that nobody has made ready."""
+    store = server.open()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def store(empty: OnlineStore) -> OnlineStore:
+    """A store that is ready, and holds nothing."""
+    assert await empty.initialise(EPOCH) == EPOCH
+    return empty
+
+
+def move(start: int, end: int, mark: MarkKey = MARK) -> MarkMove:
+    return MarkMove(mark, start, end)
+
+
+# ---- ready, or not ----
+
+
+async def test_an_empty_store_says_that_it_is_not_ready(empty: OnlineStore) -> None:
+    assert (await empty.read_state()).epoch is None
+
+
+async def test_a_store_that_is_not_ready_neither_reads_nor_writes(empty: OnlineStore, server: Server) -> None:
+    row = (b"i1:7", value(stamp(now_us())))
+    for call in (
+        empty.put(rows(row), EPOCH),
+        empty.get(VIEW, [b"i1:7"]),
+        empty.set_marks([move(0, 0)], EPOCH),
+        empty.raise_marks([move(0, 9)], EPOCH),
+        empty.read_marks([MARK]),
+    ):
+        with pytest.raises(StoreNotReady, match="stillwell rebuild"):
+            await call
+    assert server.dump() == {}
+
+
+async def test_the_first_to_initialise_sets_the_epoch_and_the_others_are_told(empty: OnlineStore) -> None:
+    assert await empty.initialise("first") == "first"
+    assert await empty.initialise("second") == "first"
+    assert (await empty.read_state()).epoch == "first"
+
+
+async def test_of_many_who_initialise_at_once_all_hear_of_one_epoch(server: Server) -> None:
+    stores = [server.open() for _ in range(5)]
+    told = await asyncio.gather(*(each.initialise(f"epoch-{at}") for at, each in enumerate(stores)))
+    for each in stores:
+        await each.close()
+    assert len(set(told)) == 1
+
+
+async def test_a_writer_of_another_epoch_changes_nothing(store: OnlineStore, server: Server) -> None:
+    await store.set_marks([move(3, 3)], EPOCH)
+    before = server.dump()
+    with pytest.raises(StoreNotReady):
+        await store.put(rows((b"i1:7", value(stamp(now_us())))), "an older epoch")
+    with pytest.raises(StoreNotReady):
+        await store.raise_marks([move(3, 9)], "an older epoch")
+    with pytest.raises(StoreNotReady):
+        await store.set_marks([move(3, 9, OTHER_MARK)], "an older epoch")
+    assert server.dump() == before
+
+
+async def test_a_store_that_was_flushed_is_not_ready(store: OnlineStore, server: Server) -> None:
+    await store.put(rows((b"i1:7", value(stamp(now_us())))), EPOCH)
+    server.flush()
+    assert (await store.read_state()).epoch is None
+    with pytest.raises(StoreNotReady):
+        await store.get(VIEW, [b"i1:7"])
+
+
+async def test_a_store_that_lost_its_ready_key_is_not_ready(store: OnlineStore, server: Server) -> None:
+    await store.put(rows((b"i1:7", value(stamp(now_us())))), EPOCH)
+    server.evict(server.keys.ready)
+    with pytest.raises(StoreNotReady):
+        await store.get(VIEW, [b"i1:7"])
+
+
+# ---- rows ----
+
+
+async def test_a_row_is_read_back_as_it_was_put_and_what_was_never_put_is_none(store: OnlineStore) -> None:
+    given = value(stamp(now_us(), offset=5), "häßlich")
+    assert await store.put(rows((b"s3:JFK", given)), EPOCH) == PutCounts(1, 0, 0, 0)
+    assert await store.get(VIEW, [b"s3:LAX", b"s3:JFK", b"s3:LAX"]) == [None, given, None]
+    assert decode(LAYOUT, given).values == {"number": 5, "text": "häßlich"}
+
+
+async def test_a_newer_row_takes_the_place_of_an_older_one_whatever_their_lengths(store: OnlineStore) -> None:
+    now = now_us()
+    for age, text in enumerate(["short", "much longer than the one before", "", "again"]):
+        newer = value(stamp(now + age), text)
+        assert await store.put(rows((b"i1:7", newer)), EPOCH) == PutCounts(1, 0, 0, 0)
+        assert await store.get(VIEW, [b"i1:7"]) == [newer]
+
+
+async def test_an_older_row_is_stale_and_the_same_is_a_duplicate(store: OnlineStore) -> None:
+    now = now_us()
+    stored = value(stamp(now, offset=5))
+    await store.put(rows((b"i1:7", stored)), EPOCH)
+    assert await store.put(rows((b"i1:7", value(stamp(now - 1, offset=9)))), EPOCH) == PutCounts(0, 1, 0, 0)
+    assert await store.put(rows((b"i1:7", value(stamp(now, offset=4)))), EPOCH) == PutCounts(0, 1, 0, 0)
+    assert await store.put(rows((b"i1:7", stored)), EPOCH) == PutCounts(0, 0, 1, 0)
+    assert await store.get(VIEW, [b"i1:7"]) == [stored]
+
+
+async def test_every_field_of_the_stamp_decides_where_those_before_it_are_equal(store: OnlineStore) -> None:
+    now = now_us()
+    rising = [
+        stamp(now, offset=9, version=9, row=9),
+        stamp(now, sequence=-(2**62), offset=0),
+        stamp(now, sequence=0),
+        stamp(now, sequence=1, offset=0),
+        stamp(now, sequence=1, offset=2**40),
+        stamp(now, sequence=1, offset=2**40, version=2),
+        stamp(now, sequence=1, offset=2**40, version=2, row=1),
+        stamp(now + 1, offset=0),
+    ]
+    for at in rising:
+        assert await store.put(rows((b"i1:7", value(at))), EPOCH) == PutCounts(1, 0, 0, 0), at
+    for at in rising[:-1]:
+        assert await store.put(rows((b"i1:7", value(at))), EPOCH) == PutCounts(0, 1, 0, 0), at
+
+
+async def test_a_key_that_comes_twice_in_one_put_is_judged_twice(store: OnlineStore) -> None:
+    now = now_us()
+    old, new = value(stamp(now)), value(stamp(now + 1))
+    put = rows((b"i1:1", new), (b"i1:1", old), (b"i1:1", new), (b"i1:2", old), (b"i1:2", new))
+    assert await store.put(put, EPOCH) == PutCounts(3, 1, 1, 0)
+    assert await store.get(VIEW, [b"i1:1", b"i1:2"]) == [new, new]
+
+
+async def test_views_do_not_share_rows(store: OnlineStore) -> None:
+    await store.put(rows((b"i1:7", value(stamp(now_us()))), view="Arrivals"), EPOCH)
+    assert await store.get(VIEW, [b"i1:7"]) == [None]
+
+
+async def test_a_put_of_nothing_does_nothing(store: OnlineStore) -> None:
+    assert await store.put(rows(), EPOCH) == PutCounts(0, 0, 0, 0)
+
+
+async def test_thousands_of_rows_and_rows_of_a_megabyte_arrive_whole(store: OnlineStore) -> None:
+    now = now_us()
+    many = [(b"i%d:%d" % (len(str(at)), at), value(stamp(now, offset=at), "x" * (at % 90))) for at in range(3001)]
+    assert await store.put(rows(*many), EPOCH) == PutCounts(3001, 0, 0, 0)
+    assert await store.get(VIEW, [key for key, _ in many]) == [given for _, given in many]
+    large = [(b"s1:%c" % name, value(stamp(now), "y" * 1_000_000)) for name in b"abcd"]
+    assert await store.put(rows(*large), EPOCH) == PutCounts(4, 0, 0, 0)
+    assert await store.get(VIEW, [key for key, _ in large]) == [given for _, given in large]
+
+
+async def test_any_bytes_may_be_in_a_key(store: OnlineStore) -> None:
+    keys = [b"x3:\0{}", b"x4:}{:\r", b"x2:\n\xff", b"s0:", b"x5:*?[a]"]
+    given = [value(stamp(now_us(), offset=at)) for at in range(len(keys))]
+    await store.put(rows(*zip(keys, given, strict=True)), EPOCH)
+    assert await store.get(VIEW, keys) == given
+
+
+# ---- lifetimes ----
+
+
+async def test_a_row_expires_at_its_event_time_plus_its_lifetime(store: OnlineStore, server: Server) -> None:
+    event_time = now_us() - 17_000_123
+    await store.put(rows((b"i1:7", value(stamp(event_time))), lifetime_ms=60_000), EPOCH)
+    _, expires = server.dump()[server.keys.rows(VIEW, [b"i1:7"])[0]]
+    assert expires is not None
+    assert abs(expires - (event_time // 1000 + 60_000)) <= CLOCK_SLACK_MS
+
+
+async def test_a_newer_row_expires_later(store: OnlineStore, server: Server) -> None:
+    event_time = now_us()
+    for later in (0, 1_000_000, 2_000_000):
+        await store.put(rows((b"i1:7", value(stamp(event_time + later)))), EPOCH)
+    _, expires = server.dump()[server.keys.rows(VIEW, [b"i1:7"])[0]]
+    assert expires is not None
+    assert abs(expires - (event_time // 1000 + 2_000 + HOUR_MS)) <= CLOCK_SLACK_MS
+
+
+async def test_a_row_without_lifetime_never_expires(store: OnlineStore, server: Server) -> None:
+    old = value(stamp(-(2**62)))
+    assert await store.put(rows((b"i1:7", old), lifetime_ms=None, view=FOR_EVER_VIEW), EPOCH) == PutCounts(1, 0, 0, 0)
+    assert server.dump()[server.keys.rows(FOR_EVER_VIEW, [b"i1:7"])[0]] == (old, None)
+
+
+@pytest.mark.parametrize("event_time", [-(2**63), -1, 0, 1])
+async def test_a_row_past_its_lifetime_is_expired_and_not_stored(
+    store: OnlineStore, server: Server, event_time: int
+) -> None:
+    assert await store.put(rows((b"i1:7", value(stamp(event_time)))), EPOCH) == PutCounts(0, 0, 0, 1)
+    assert set(server.dump()) == {server.keys.ready}
+
+
+async def test_expired_is_judged_last(store: OnlineStore) -> None:
+    """Against a row that is still there, one past its life is stale, or the duplicate that it is."""
+    now = now_us()
+    fresh, dead = value(stamp(now)), value(stamp(now - 2 * HOUR_US))
+    await store.put(rows((b"i1:7", fresh)), EPOCH)
+    assert await store.put(rows((b"i1:7", dead)), EPOCH) == PutCounts(0, 1, 0, 0)
+    assert await store.put(rows((b"i1:7", fresh), lifetime_ms=0), EPOCH) == PutCounts(0, 0, 1, 0)
+    assert await store.put(rows((b"i1:7", value(stamp(now + 1))), lifetime_ms=0), EPOCH) == PutCounts(0, 0, 0, 1)
+
+
+async def test_the_most_distant_event_time_can_be_stored(store: OnlineStore) -> None:
+    last = value(stamp(2**63 - 1))
+    assert await store.put(rows((b"i1:7", last)), EPOCH) == PutCounts(1, 0, 0, 0)
+    assert await store.get(VIEW, [b"i1:7"]) == [last]
+
+
+# ---- what is no row of this version is never overwritten ----
+
+
+@pytest.mark.parametrize("planted", [b"\x02" + value(stamp(0))[1:], b"something else", b"\x01", b"\x01too short"])
+async def test_a_stored_value_of_another_format_stops_the_put(
+    store: OnlineStore, server: Server, planted: bytes
+) -> None:
+    (key,) = server.keys.rows(FOR_EVER_VIEW, [b"i1:7"])
+    server.plant(key, planted)
+    with pytest.raises(FormatError, match="namespace"):
+        await store.put(rows((b"i1:7", value(stamp(now_us()))), view=FOR_EVER_VIEW), EPOCH)
+    assert server.dump()[key] == (planted, None)
+
+
+async def test_a_given_value_of_another_format_is_refused(store: OnlineStore, server: Server) -> None:
+    with pytest.raises(FormatError):
+        await store.put(rows((b"i1:7", b"\x02" + value(stamp(now_us()))[1:])), EPOCH)
+    assert set(server.dump()) == {server.keys.ready}
+
+
+# ---- applied marks ----
+
+
+async def test_a_mark_that_was_never_set_is_none_and_cannot_be_raised(store: OnlineStore) -> None:
+    assert await store.read_marks([MARK, OTHER_MARK]) == [None, None]
+    assert await store.raise_marks([move(0, 9)], EPOCH) == [None]
+    assert await store.read_marks([MARK]) == [None]
+
+
+async def test_a_mark_is_created_once_and_not_moved_by_setting_it_again(store: OnlineStore) -> None:
+    await store.set_marks([move(5, 5)], EPOCH)
+    await store.set_marks([move(2, 2), move(8, 8, OTHER_MARK)], EPOCH)
+    assert await store.read_marks([OTHER_MARK, MARK]) == [8, 5]
+
+
+async def test_a_mark_is_raised_only_from_within_the_move(store: OnlineStore) -> None:
+    await store.set_marks([move(5, 5)], EPOCH)
+    assert await store.raise_marks([move(6, 9)], EPOCH) == [5], "a gap must not be closed over"
+    assert await store.raise_marks([move(5, 9)], EPOCH) == [9]
+    assert await store.raise_marks([move(5, 9)], EPOCH) == [9], "a repeat changes nothing"
+    assert await store.raise_marks([move(3, 8)], EPOCH) == [9], "a zombie changes nothing"
+    assert await store.raise_marks([move(7, 12)], EPOCH) == [12], "spans may overlap"
+    assert await store.read_marks([MARK]) == [12]
+
+
+async def test_several_marks_move_in_one_call_each_by_its_own_rule(store: OnlineStore) -> None:
+    await store.set_marks([move(5, 5), move(100, 100, OTHER_MARK)], EPOCH)
+    assert await store.raise_marks([move(5, 9), move(101, 200, OTHER_MARK)], EPOCH) == [9, 100]
+
+
+async def test_positions_beyond_what_a_double_holds_are_kept_exactly(store: OnlineStore) -> None:
+    start = 2**53
+    await store.set_marks([move(start, start)], EPOCH)
+    assert await store.raise_marks([move(start + 1, start + 5)], EPOCH) == [start]
+    assert await store.raise_marks([move(start, start + 1)], EPOCH) == [start + 1]
+    assert await store.raise_marks([move(start + 1, 2**63 - 1)], EPOCH) == [2**63 - 1]
+
+
+# ---- rebuild ----
+
+
+async def test_while_a_rebuild_is_under_way_nobody_else_reads_or_writes(store: OnlineStore) -> None:
+    row = (b"i1:7", value(stamp(now_us())))
+    rebuilding = await store.begin_rebuild("epoch-2")
+    assert (await store.read_state()).epoch is None
+    with pytest.raises(StoreNotReady):
+        await store.put(rows(row), EPOCH)
+    with pytest.raises(StoreNotReady):
+        await store.put(rows(row), "epoch-2")
+    with pytest.raises(StoreNotReady):
+        await store.get(VIEW, [b"i1:7"])
+    assert await rebuilding.put(rows(row), "epoch-2") == PutCounts(1, 0, 0, 0)
+    await rebuilding.finish_rebuild("epoch-2")
+    assert await store.get(VIEW, [b"i1:7"]) == [row[1]]
+
+
+async def test_a_finished_rebuild_brings_its_epoch_and_its_marks_into_force(store: OnlineStore) -> None:
+    await store.set_marks([move(50, 50), move(60, 60, OTHER_MARK)], EPOCH)
+    rebuilding = await store.begin_rebuild("epoch-2")
+    await rebuilding.set_marks([move(40, 40)], "epoch-2")
+    assert await rebuilding.raise_marks([move(40, 45)], "epoch-2") == [45]
+    await rebuilding.finish_rebuild("epoch-2")
+    await rebuilding.finish_rebuild("epoch-2")
+    assert (await store.read_state()).epoch == "epoch-2"
+    assert await store.read_marks([MARK, OTHER_MARK]) == [45, None], "marks of an older epoch count for nothing"
+    with pytest.raises(StoreNotReady):
+        await store.raise_marks([move(45, 99)], EPOCH)
+
+
+async def test_a_rebuild_that_the_store_forgot_cannot_be_finished(store: OnlineStore, server: Server) -> None:
+    rebuilding = await store.begin_rebuild("epoch-2")
+    server.flush()
+    with pytest.raises(StoreNotReady):
+        await rebuilding.put(rows((b"i1:7", value(stamp(now_us())))), "epoch-2")
+    with pytest.raises(StoreNotReady):
+        await rebuilding.finish_rebuild("epoch-2")
+
+
+async def test_of_two_rebuilds_the_later_one_counts(store: OnlineStore) -> None:
+    first = await store.begin_rebuild("epoch-2")
+    second = await store.begin_rebuild("epoch-3")
+    with pytest.raises(StoreNotReady):
+        await first.set_marks([move(0, 0)], "epoch-2")
+    with pytest.raises(StoreNotReady):
+        await first.finish_rebuild("epoch-2")
+    await second.finish_rebuild("epoch-3")
+    assert (await store.read_state()).epoch == "epoch-3"
+
+
+# ---- what the store says of itself ----
+
+
+async def test_the_store_tells_which_server_answers(store: OnlineStore) -> None:
+    state = await store.read_state()
+    assert len(state.replication_id) == 40
+    assert (state.role, state.maxmemory_policy) == ("master", "noeviction")
+    assert int(state.version.split(".")[0]) >= 6
+    assert (await store.read_state()) == state
