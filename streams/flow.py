@@ -42,6 +42,9 @@ Prepare = Callable[[Records], Prepared]
 Commit = Callable[[int, str], Awaitable[None]]
 """Commits the group's offset with its metadata; never raises, since the offset is a hint."""
 
+RequireTopic = Callable[[], Awaitable[None]]
+"""Raises TopicReplaced if Kafka has another topic of this name now than the one whose chain this is."""
+
 
 class FlowEnded(StillwellError):
     """What is in hand is dropped; the partition is to be opened anew at the chain's end."""
@@ -53,6 +56,10 @@ class Overtaken(FlowEnded):
 
 class OutOfRange(FlowEnded):
     """Kafka no longer has the offset that is to be read next; what is in hand can still be linked."""
+
+
+class TopicReplaced(FlowEnded):
+    """The topic was made anew: what is in hand may be of the new one, whose records do not belong to this chain."""
 
 
 class OnlineFellBehind(FlowEnded):
@@ -81,6 +88,7 @@ class Flow:
         marks: Sequence[MarkKey],
         epoch: str,
         window: Window,
+        require_topic: RequireTopic,
         commit: Commit,
         values: Metrics,
     ) -> None:
@@ -97,6 +105,7 @@ class Flow:
         self._marks = tuple(marks)
         self._epoch = epoch
         self._window = window
+        self._require_topic = require_topic
         self._commit = commit
         self._metrics = values
         self._to_online: asyncio.Queue[Prepared] = asyncio.Queue()
@@ -262,8 +271,10 @@ class Flow:
                 await self._commit(uploaded.end, f"{uploaded.start}:{uploaded.nonce}")
 
     async def _link(self, uploaded: UploadedSpan) -> None:
-        """Look once more that Redis still holds what it acknowledged, then link."""
+        """Look once more that Redis still holds what it acknowledged, and that the records were of this topic: after
+        they were fetched, since topic ids never come back. Then link."""
         state = await self._require_marks(uploaded.end)
+        await self._require_topic()
         if not await self._archive.link(uploaded, self._epoch, state.replication_id):
             raise Overtaken(f"{self.id}: another writer has linked the offsets from {uploaded.start} on")
         self._metrics.count(metrics.LINKS, 1, self.id.topic)

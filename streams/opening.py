@@ -81,12 +81,7 @@ class Opening:
         found = await self._archive.incarnation(self._topic)
         if found is None:
             found = await self._archive.open_incarnation(self._topic, 1, facts.topic_id, facts.partitions, self._start)
-        if found.topic_id != facts.topic_id:
-            raise PartitionStopped(
-                f"topic {self._topic} was deleted and made anew: its id in Kafka is {facts.topic_id}, the offline "
-                f"store knows {found.topic_id}. If that was meant, run `stillwell topics adopt {self._topic}`; the "
-                "worker goes on by itself"
-            )
+        _require_bound(found, facts)
         return found
 
     async def chain(
@@ -94,11 +89,12 @@ class Opening:
     ) -> tuple[Genesis, Link | None]:
         """Walk to the chain's end, and make it one that Kafka can be read from. Returns genesis and the last link.
 
-        Raises PartitionStopped when the log ends before the chain does.
+        Raises PartitionStopped when the log ends before the chain does, or is that of another topic by now.
         """
         looks = 0
         while True:
             facts = await look()
+            _require_bound(incarnation, facts)
             found = await archive.find_end(facts.hint)
             if found is None:
                 await archive.begin(_first_offset(archive.id, incarnation, facts), incarnation.topic_id)
@@ -173,6 +169,16 @@ class Opening:
                 start=start,
                 end=log_start,
             )
+
+
+def _require_bound(incarnation: TopicIncarnation, facts: LogFacts) -> None:
+    if incarnation.topic_id != facts.topic_id:
+        topic = incarnation.topic
+        raise PartitionStopped(
+            f"topic {topic} was deleted and made anew: its id in Kafka is {facts.topic_id}, the offline store knows "
+            f"{incarnation.topic_id}. If that was meant, run `stillwell topics adopt {topic}`; the worker goes on by "
+            "itself"
+        )
 
 
 def _first_offset(id: PartitionId, incarnation: TopicIncarnation, facts: LogFacts) -> int:

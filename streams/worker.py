@@ -12,14 +12,14 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from stillwell.errors import PartitionStopped, StoreUnavailable
-from stillwell.layout.chain import Link, PartitionId
+from stillwell.layout.chain import Link, PartitionId, TopicIncarnation
 from stillwell.layout.online import MarkKey
 from stillwell.pipeline import Pipeline
 from stillwell.spec import TopicSpec
 from streams import metrics
 from streams.cluster import Cluster
 from streams.consumer import Batch, Consumer, Limits
-from streams.flow import Flow, Sinks
+from streams.flow import Flow, Sinks, TopicReplaced
 from streams.metrics import Metrics
 from streams.opening import LogFacts, Opening
 from streams.ports import Archive, DeadLetters, OnlineStore, Threads
@@ -149,6 +149,7 @@ class Worker:
             marks=marks,
             epoch=epoch,
             window=self._window,
+            require_topic=functools.partial(self._require_topic, incarnation),
             commit=functools.partial(self._commit, partition),
             values=self._metrics,
         )
@@ -167,6 +168,16 @@ class Worker:
             raise StoreUnavailable(f"Kafka does not tell which offsets {partition} holds: {error!r}") from error
         committed = await self._world.cluster.committed(self._world.group, partition)
         return LogFacts(facts.id, facts.partitions, start, end, _hint(committed[1]) if committed else None)
+
+    async def _require_topic(self, incarnation: TopicIncarnation) -> None:
+        """No answer to a fetch tells which topic it is of: one made anew may hold the very offset that was asked for.
+
+        A topic that is gone is no other one: what was read of it may be linked.
+        """
+        topic = incarnation.topic
+        found = await self._retries.kafka.until_done(lambda: self._world.cluster.topics([topic]))
+        if topic in found and found[topic].id != incarnation.topic_id:
+            raise TopicReplaced(f"topic {topic} was made anew while it was read")
 
     async def _commit(self, partition: TopicPartition, offset: int, metadata: str) -> None:
         """The offset is a hint to whoever opens the partition next, and shows lag to Kafka's tools: no more."""

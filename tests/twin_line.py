@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import dataclasses
 import datetime
+import functools
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import polars as pl
 
 from sinks.archive import Archive
 from stillwell.layout import chain, value
-from stillwell.layout.chain import Link, PartitionId
+from stillwell.layout.chain import Link, PartitionId, TopicIncarnation
 from stillwell.layout.entity_key import entity_key
 from stillwell.layout.online import MarkKey
 from stillwell.layout.redis_keys import RedisKeys
@@ -27,7 +28,7 @@ from stillwell.storage import ObjectStore
 from stillwell.testing.objects import MemoryStore
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.types import INT64, STRING
-from streams.flow import Flow, FlowEnded, Sinks
+from streams.flow import Flow, FlowEnded, Sinks, TopicReplaced
 from streams.metrics import Metrics
 from streams.opening import LogFacts, Opening
 from streams.prepare import Preparation
@@ -91,8 +92,9 @@ def _timestamp(offset: int) -> int:
 def some_log(rng: random.Random, length: int = 40) -> Log:
     """Orders in disorder, with ties, filtered ones, bad ones and gaps."""
     values: list[bytes | None] = []
-    for number in range(length):
-        kind = rng.choice(["row"] * 7 + ["filtered", "bad", "gap"])
+    kinds = ["filtered", "bad", "gap", *rng.choices(["row", "filtered", "bad", "gap"], [7, 1, 1, 1], k=length - 3)]
+    rng.shuffle(kinds)
+    for number, kind in enumerate(kinds):
         seconds = rng.randrange(10)
         event: dict[str, object] = {
             "at": f"2026-01-01T00:00:{seconds:02}Z",
@@ -206,6 +208,7 @@ class Worker:
             marks=marks,
             epoch=epoch,
             window=self._window,
+            require_topic=functools.partial(self._require_topic, incarnation),
             commit=self._commit,
             values=self.metrics,
         )
@@ -213,6 +216,10 @@ class Worker:
     async def _look(self) -> LogFacts:
         log = self.world.log
         return LogFacts(log.topic_id, 1, log.start, log.end, self.world.hint)
+
+    async def _require_topic(self, incarnation: TopicIncarnation) -> None:
+        if incarnation.topic_id != self.world.log.topic_id:
+            raise TopicReplaced("the topic was made anew")
 
     async def _commit(self, offset: int, metadata: str) -> None:
         start, _, nonce = metadata.partition(":")

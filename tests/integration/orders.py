@@ -122,7 +122,9 @@ def produce_transaction(
 ) -> list[Sent]:
     """Produce in one transaction, to the partitions in turn, that is committed or aborted; gives what was committed."""
     sent: list[Sent] = []
-    producer = Producer({**_producing(bootstrap, None), "transactional.id": f"orders-{topic}"})
+    producer = Producer(
+        {**_producing(bootstrap, {"message.timeout.ms": 30_000}), "transactional.id": f"orders-{topic}"}
+    )
     producer.init_transactions(30)
     producer.begin_transaction()
     for index, value in enumerate(values):
