@@ -35,12 +35,17 @@ _OLDEST = (6, 2)
 _LENGTH = struct.Struct(">I")
 
 
-class _Script:
-    """A script of `lua/`, and the name that Redis has for it."""
+class Script:
+    """A Lua script, and the name that Redis has for it."""
 
-    def __init__(self, name: str) -> None:
-        self.text = importlib.resources.files("sinks").joinpath(f"lua/{name}.lua").read_text()
-        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    @classmethod
+    def load(cls, name: str) -> Self:
+        """One of the scripts in `lua/`."""
+        return cls(importlib.resources.files("sinks").joinpath(f"lua/{name}.lua").read_text())
 
 
 class RedisOnlineStore:
@@ -55,10 +60,10 @@ class RedisOnlineStore:
         self._link = link
         self._keys = keys
         self._gate = gate or keys.ready
-        self._put = _Script("put_if_newer")
-        self._raise_marks = _Script("raise_marks")
-        self._set_marks = _Script("set_marks")
-        self._finish_rebuild = _Script("finish_rebuild")
+        self._put = Script.load("put_if_newer")
+        self._raise_marks = Script.load("raise_marks")
+        self._set_marks = Script.load("set_marks")
+        self._finish_rebuild = Script.load("finish_rebuild")
 
     @classmethod
     async def open(cls, settings: Settings) -> Self:
@@ -147,7 +152,7 @@ class RedisOnlineStore:
         """
         await self._run(self._finish_rebuild, [self._call(self._finish_rebuild, [self._keys.ready], [epoch])])
 
-    def _call(self, script: _Script, keys: Sequence[bytes], arguments: Sequence[bytes | str]) -> Command:
+    def _call(self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes | str]) -> Command:
         """A call of a script: the gate's key before the others."""
         command: list[bytes | str] = ["EVALSHA", script.sha, str(1 + len(keys)), self._gate]
         command += keys
@@ -162,7 +167,7 @@ class RedisOnlineStore:
             )
         return replies
 
-    async def _run(self, script: _Script, calls: Sequence[Command]) -> list[Reply]:
+    async def _run(self, script: Script, calls: Sequence[Command]) -> list[Reply]:
         """The replies to calls of a script, which is loaded where the server does not know it (any longer)."""
         replies = await self._link.stream(_batches(calls))
         if any(isinstance(reply, exceptions.NoScriptError) for reply in replies):

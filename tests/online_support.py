@@ -142,9 +142,8 @@ class RealServer:
         return RedisOnlineStore(RedisLink(self.url, 5.0, 4), self.keys)
 
     def dump(self) -> Mapping[bytes, Stored]:
-        (seconds, microseconds), *stored = self.client.eval(_DUMP, 0, self.keys.prefix + b"*")
-        now = int(seconds) * 1000 + int(microseconds) // 1000
-        return {key: (found, None if left < 0 else now + left) for key, found, left in stored}
+        stored = self.client.eval(_DUMP, 0, self.keys.prefix + b"*")
+        return {key: (found, None if at < 0 else at) for key, found, at in stored}
 
     def plant(self, key: bytes, value: bytes) -> None:
         self.client.set(key, value)
@@ -157,14 +156,22 @@ class RealServer:
 
 
 _DUMP = """
-local found = {redis.call('TIME')}
-for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
-  found[#found + 1] = {key, redis.call('GET', key), redis.call('PTTL', key)}
+local function expiry(key)
+  local at = redis.pcall('PEXPIRETIME', key)
+  if type(at) == 'number' then
+    return at
+  end
+  local left, time = redis.call('PTTL', key), redis.call('TIME')
+  return left < 0 and left or left + time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local found = {}
+for i, key in ipairs(redis.call('KEYS', ARGV[1])) do
+  found[i] = {key, redis.call('GET', key), expiry(key)}
 end
 return found
 """
-"""Everything at one instant. Redis 6.2 tells the time that is left, not the instant of expiry: so that is known to 2 ms
-or so."""
+"""Everything at one instant. Redis 6.2 tells the time that is left and not the instant of expiry, which is therefore
+known to a millisecond or so."""
 
 
 def assert_same(found: Mapping[bytes, Stored], expected: Mapping[bytes, Stored]) -> None:
