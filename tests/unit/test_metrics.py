@@ -1,0 +1,160 @@
+"""Metrics: what each tells, and that the numbers on the page are those of a plain count."""
+
+import bisect
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import Metric as Family
+from prometheus_client.parser import text_string_to_metric_families
+
+from streams.metrics import BATCH, LAG, METRICS, REJECTED, SERVABLE, STAGE, Metric, Metrics, Stage
+
+COUNTERS = [metric for metric in METRICS if metric.kind == "counter"]
+HISTOGRAMS = [metric for metric in METRICS if metric.kind == "histogram"]
+LABEL = st.text(st.characters(codec="utf-8"), max_size=8)
+BOUNDS = sorted({bound for metric in HISTOGRAMS for bound in metric.buckets})
+OBSERVATION = st.one_of(st.sampled_from(BOUNDS), st.floats(0, 100_000, allow_nan=False))
+
+
+def shown(values: Metrics) -> dict[str, Family]:
+    """The page, as Prometheus reads it, by the names of metrics as we declare them."""
+    families = text_string_to_metric_families(values.text().decode())
+    return {family.name + ("_total" if family.type == "counter" else ""): family for family in families}
+
+
+def value(values: Metrics, metric: Metric, *labels: str) -> float:
+    """What the page says of one counter or gauge."""
+    wanted = dict(zip(metric.labels, labels, strict=True))
+    (found,) = [sample.value for sample in shown(values)[metric.name].samples if sample.labels == wanted]
+    return found
+
+
+def histogram(values: Metrics, metric: Metric, *labels: str) -> dict[str, float]:
+    """What the page says of one histogram: `sum`, `count`, and by its bound each bucket."""
+    wanted = dict(zip(metric.labels, labels, strict=True))
+    found = {}
+    for sample in shown(values)[metric.name].samples:
+        bound = sample.labels.get("le")
+        if {name: label for name, label in sample.labels.items() if name != "le"} == wanted:
+            found[bound or sample.name.rpartition("_")[2]] = sample.value
+    return found
+
+
+def test_every_metric_says_what_it_tells() -> None:
+    assert len({metric.name for metric in METRICS}) == len(METRICS)
+    for metric in METRICS:
+        assert re.fullmatch(r"[A-Z].*[^ .]\.", metric.meaning), metric
+        assert re.fullmatch(r"stillwell_[a-z]+(_[a-z]+)*", metric.name), metric
+        assert metric.name.endswith("_total") == (metric.kind == "counter"), metric
+
+
+def test_every_metric_is_on_the_page_before_it_was_used() -> None:
+    """A dashboard that asks for a name finds it, and Prometheus knows its type."""
+    page = shown(Metrics())
+    assert {name: family.type for name, family in page.items()} == {metric.name: metric.kind for metric in METRICS}
+    assert {name: family.documentation for name, family in page.items()} == {
+        metric.name: metric.meaning for metric in METRICS
+    }
+
+
+@given(st.lists(st.tuples(st.sampled_from(COUNTERS), st.integers(0, 1000), st.sampled_from(["a", "b"]))))
+def test_counters_add_up_by_their_labels(added: Sequence[tuple[Metric, int, str]]) -> None:
+    values, oracle = Metrics(), Counter[tuple[Metric, tuple[str, ...]]]()
+    for metric, amount, label in added:
+        labels = (label,) * len(metric.labels)
+        values.count(metric, amount, *labels)
+        oracle[metric, labels] += amount
+    for (metric, labels), amount in oracle.items():
+        assert value(values, metric, *labels) == values.get(metric, *labels) == amount
+    assert sum(len(family.samples) for family in shown(values).values()) == len(oracle)
+
+
+@given(st.sampled_from(HISTOGRAMS), st.lists(st.one_of(OBSERVATION, st.lists(OBSERVATION, max_size=20))))
+def test_a_bucket_counts_the_observations_up_to_its_bound(
+    metric: Metric, observed: Sequence[float | list[float]]
+) -> None:
+    """One by one or in arrays, and an observation that equals a bound lies within it."""
+    values, labels = Metrics(), ("x",) * len(metric.labels)
+    plain: list[float] = []
+    for each in observed:
+        values.observe(metric, np.array(each, np.float64) if isinstance(each, list) else each, *labels)
+        plain += each if isinstance(each, list) else [each]
+    found = histogram(values, metric, *labels)
+    if not observed:
+        assert found == {}
+        return
+    plain.sort()
+    assert found.pop("sum") == pytest.approx(sum(plain))
+    assert found.pop("count") == len(plain)
+    assert {float(bound): count for bound, count in found.items()} == {
+        bound: bisect.bisect_right(plain, bound) for bound in (*metric.buckets, float("inf"))
+    }
+
+
+@given(LABEL, LABEL, LABEL)
+def test_labels_come_back_whatever_is_in_them(topic: str, view: str, reason: str) -> None:
+    values = Metrics()
+    values.count(REJECTED, 3, topic, view, reason)
+    assert value(values, REJECTED, topic, view, reason) == 3
+
+
+def test_a_gauge_shows_what_was_set_last_until_it_is_forgotten() -> None:
+    values = Metrics()
+    values.set(LAG, 7, "orders", "0")
+    values.set(LAG, 5, "orders", "0")
+    values.set(LAG, 2, "orders", "1")
+    assert (value(values, LAG, "orders", "0"), value(values, LAG, "orders", "1")) == (5, 2)
+    values.forget(LAG, "orders", "0")
+    values.forget(LAG, "orders", "2")
+    assert [sample.labels["partition"] for sample in shown(values)[LAG.name].samples] == ["1"]
+    assert values.get(LAG, "orders", "0") == 0
+
+
+def test_histograms_of_different_labels_are_kept_apart() -> None:
+    values = Metrics()
+    values.observe(SERVABLE, np.array([0.002, 0.004]), "A")
+    values.observe(SERVABLE, 0.1, "B")
+    values.observe(BATCH, 10, "orders")
+    assert histogram(values, SERVABLE, "A")["count"] == 2
+    assert histogram(values, SERVABLE, "B")["count"] == 1
+
+
+def test_the_reference_lists_every_metric(page: Callable[[str, str], None]) -> None:
+    page("reference/metrics.md", reference())
+
+
+def reference() -> str:
+    """docs/reference/metrics.md, as the code says."""
+    lines = [
+        "# Metrics",
+        "",
+        "What a worker shows under `/metrics`, on the address and port of the settings `STILLWELL_WEB_HOST` and",
+        "`STILLWELL_WEB_PORT`, in Prometheus' text format. Names and labels are a contract: a change to one is told in",
+        "the changelog. Counters begin at 0 when the process does.",
+        "",
+        "This page is made from `streams/metrics.py`.",
+        "",
+        "| metric | kind | labels | what it tells |",
+        "|---|---|---|---|",
+    ]
+    for metric in METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels) or "none"
+        lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.meaning} |")
+    lines += ["", "The upper bounds of the histograms' buckets:", "", "| metric | bounds |", "|---|---|"]
+    for metric in HISTOGRAMS:
+        lines.append(f"| `{metric.name}` | {', '.join(f'{bound:g}' for bound in metric.buckets)} |")
+    stages = ", ".join(f"`{stage}`" for stage in Stage)
+    lines += ["", f"The stages of `{STAGE.name}`: {stages}.", "", *PAGES]
+    return "\n".join(lines) + "\n"
+
+
+PAGES = (
+    "Beside `/metrics` there are `/healthz`, 200 for as long as the process answers, and `/readyz`, 200 while every",
+    "partition that the worker holds flows and every sink answers; otherwise 503, with a line for each thing that is",
+    "amiss.",
+)
