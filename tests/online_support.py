@@ -156,13 +156,20 @@ class RealServer:
 
 
 _DUMP = """
+local function now()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
 local function expiry(key)
   local at = redis.pcall('PEXPIRETIME', key)
   if type(at) == 'number' then
     return at
   end
-  local left, time = redis.call('PTTL', key), redis.call('TIME')
-  return left < 0 and left or left + time[1] * 1000 + math.floor(time[2] / 1000)
+  local before, left, after
+  repeat
+    before, left, after = now(), redis.call('PTTL', key), now()
+  until after - before < 2
+  return left < 0 and left or left + before
 end
 local found = {}
 for i, key in ipairs(redis.call('KEYS', ARGV[1])) do

@@ -156,7 +156,7 @@ def many_events(seed: int, count: int, entities: int) -> list[Event]:
     """Events as an unkind world sends them: equal times, late ones, expired ones, two versions, several rows each."""
     rng = random.Random(seed)
     offsets: dict[tuple[str, int], int] = {}
-    events = []
+    events: list[Event] = []
     while len(events) < count:
         topic, partition = rng.choice(["departures", "arrivals"]), rng.randrange(3)
         offset = offsets[topic, partition] = offsets.get((topic, partition), -1) + rng.randint(1, 3)
