@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sinks.archive import Archive, PartitionArchive, SpanFiles, UploadedSpan
@@ -340,6 +340,7 @@ async def test_files_whose_creation_is_in_doubt_are_created_again_to_the_byte() 
     assert verify(store).is_good
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     lengths=st.lists(st.integers(1, 4), min_size=1, max_size=12),
     closes=st.sets(st.integers(0, 11)),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sinks.chain import find_end
@@ -26,6 +26,9 @@ from stillwell.layout.chain import (
 from stillwell.storage import ObjectStore
 from stillwell.testing.objects import MemoryStore
 from tests.chain_support import DEPARTURES, NOON, Inline, a_chain, a_genesis, a_link, at_once
+
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no failure."""
 
 # ---- any object that can be ----
 
@@ -115,11 +118,13 @@ objects = st.one_of(topics(), geneses(), links())
 AnyObject = TopicIncarnation | Genesis | Link
 
 
+@UNHURRIED
 @given(value=objects)
 def test_what_is_encoded_is_decoded_to_the_same(value: AnyObject) -> None:
     assert decode_as(value)(chain.encode(value), value.path) == value
 
 
+@UNHURRIED
 @given(value=objects)
 def test_encoded_objects_are_canonical_json(value: AnyObject) -> None:
     """Sorted keys, no spaces, UTF-8 as it is: the bytes that Python's own json writes."""
@@ -128,6 +133,7 @@ def test_encoded_objects_are_canonical_json(value: AnyObject) -> None:
     assert data == canonical.encode()
 
 
+@UNHURRIED
 @given(value=objects)
 def test_any_other_spelling_of_the_same_json_is_refused(value: AnyObject) -> None:
     """Else two spellings of one link would have two digests."""
@@ -145,6 +151,7 @@ def test_any_other_spelling_of_the_same_json_is_refused(value: AnyObject) -> Non
             decode_as(value)(spelling.encode(), value.path)
 
 
+@UNHURRIED
 @given(value=objects, other=objects)
 def test_an_object_in_another_place_is_refused(value: AnyObject, other: AnyObject) -> None:
     """A copy of one partition's link in another's folder is no link there."""
@@ -153,6 +160,7 @@ def test_an_object_in_another_place_is_refused(value: AnyObject, other: AnyObjec
             decode_as(value)(chain.encode(value), other.path)
 
 
+@UNHURRIED
 @given(value=objects, added=st.sampled_from([("views_of", 1), ("Format", 1), ("note", "x")]))
 def test_a_field_that_is_not_known_is_refused(value: AnyObject, added: tuple[str, object]) -> None:
     """It could change the meaning of the others."""
@@ -162,6 +170,7 @@ def test_a_field_that_is_not_known_is_refused(value: AnyObject, added: tuple[str
         decode_as(value)(data, value.path)
 
 
+@UNHURRIED
 @given(value=objects)
 def test_a_newer_format_says_what_to_do(value: AnyObject) -> None:
     content = json.loads(chain.encode(value)) | {"format": 2, "surprise": [1]}
@@ -169,6 +178,7 @@ def test_a_newer_format_says_what_to_do(value: AnyObject) -> None:
         decode_as(value)(json.dumps(content).encode(), value.path)
 
 
+@UNHURRIED
 @given(
     data=st.one_of(st.binary(), st.sampled_from([b'{"x":' * 100_000, b"null", b'{"format":"2"}', b"\xef\xbb\xbf{}"]))
 )
@@ -281,6 +291,7 @@ def test_places_are_as_documented() -> None:
     )
 
 
+@UNHURRIED
 @given(starts=st.lists(offsets, min_size=2, unique=True))
 def test_links_sort_by_their_start(starts: list[int]) -> None:
     """The walk reads a listing in order; numbers are padded to the longest that an offset can be."""
@@ -345,6 +356,7 @@ def walked(store: ObjectStore) -> list[Link]:
     return links
 
 
+@UNHURRIED
 @given(lengths=st.lists(st.integers(1, 9), max_size=8), start=st.integers(0, 50))
 def test_the_walk_gives_every_link_in_order(lengths: list[int], start: int) -> None:
     store = MemoryStore()

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillwell.layout.dead_letter import PREFIX, DeadLetter, dead_letters, headers_of, read_dead_letter
@@ -34,11 +34,13 @@ def read(letter: DeadLetter) -> DeadLetter | None:
     return read_dead_letter(letter.key, letter.value, tuple(headers_of(letter)))
 
 
+@settings(deadline=None)
 @given(letter=letters)
 def test_what_was_produced_is_read_back(letter: DeadLetter) -> None:
     assert read(letter) == letter
 
 
+@settings(deadline=None)
 @given(old=letters, new=letters)
 def test_a_dead_letter_that_is_refused_again_keeps_what_it_said_before(old: DeadLetter, new: DeadLetter) -> None:
     """Somebody copies the dead-letter topic back into the topic: the record's own headers are the old letter's."""
@@ -46,6 +48,7 @@ def test_a_dead_letter_that_is_refused_again_keeps_what_it_said_before(old: Dead
     assert read(again) == again
 
 
+@settings(deadline=None)
 @given(letter=letters, behind=headers.filter(lambda own: all(name != f"{PREFIX}topic" for name, _ in own)))
 def test_headers_that_others_put_behind_ours_do_not_hide_it(letter: DeadLetter, behind: Headers) -> None:
     """As a mirror of the topic does, or a tracer."""
@@ -53,6 +56,7 @@ def test_headers_that_others_put_behind_ours_do_not_hide_it(letter: DeadLetter, 
     assert found == dataclasses.replace(letter, headers=(*letter.headers, *behind))
 
 
+@settings(deadline=None)
 @given(own=headers)
 def test_a_record_without_our_headers_is_not_ours(own: Headers) -> None:
     assert read_dead_letter(b"key", b"value", own) is None

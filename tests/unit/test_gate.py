@@ -1,7 +1,7 @@
 """The worker stops when so much is rejected that the definitions must be wrong, and not before."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.gate import RejectGate, RejectLimit, TooManyRejects
@@ -50,6 +50,7 @@ def test_batches_without_records_change_nothing() -> None:
     assert stops(LIMIT, [(100, 10), (0, 0), (0, 0)]) == [False] * 3
 
 
+@settings(deadline=None)
 @given(
     least=st.integers(1, 50),
     ratio=st.floats(0, 1),

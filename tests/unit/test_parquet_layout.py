@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sinks import parquet
@@ -27,6 +27,9 @@ from stillwell.pipeline import compile_pipeline
 from stillwell.records import Headers, Records, ViewRows
 from stillwell.types import FIELD_TYPES, FLOAT64, INT64, STRING, FieldType
 from tests import batches
+
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no failure."""
 
 AT = datetime.datetime(2026, 3, 1, 12, 0, 0, 123_457, tzinfo=datetime.UTC)
 KEY_TYPES = [kind for kind in FIELD_TYPES.values() if kind.key_tag]
@@ -108,6 +111,7 @@ def bits(frame: pl.DataFrame) -> list[tuple[object, ...]]:
     ]
 
 
+@UNHURRIED
 @given(frame=frames(), version=st.integers(0, 2**16 - 1), partition=st.integers(0, 2**32 - 1))
 def test_rows_come_back_from_a_file_to_the_bit(frame: pl.DataFrame, version: int, partition: int) -> None:
     """Redis is rebuilt from them, and must end in the same bytes."""
@@ -132,6 +136,7 @@ headers = st.lists(st.tuples(st.text(max_size=5), st.none() | st.binary(max_size
 anything = st.none() | st.binary(max_size=10)
 
 
+@UNHURRIED
 @given(
     contents=st.lists(st.tuples(anything, anything, headers, st.integers(-1, 2**50)), min_size=1, max_size=5),
     start=st.integers(0, 2**62),
@@ -260,6 +265,7 @@ def test_a_batch_gives_its_records_and_the_rows_of_each_view() -> None:
         batch_tables(pipeline.run(batches.records(values)), [view_schema(positive)], AT)
 
 
+@UNHURRIED
 @given(times=st.lists(VALUES["Timestamp"], min_size=1, max_size=5))
 def test_event_times_span_from_the_least_to_the_greatest(times: list[datetime.datetime]) -> None:
     table = pa.table({"event_timestamp": pa.array(times, pa.timestamp("us", "UTC"))})
@@ -268,6 +274,7 @@ def test_event_times_span_from_the_least_to_the_greatest(times: list[datetime.da
     assert event_time_range(table) == (min(microseconds), max(microseconds))
 
 
+@UNHURRIED
 @given(at=VALUES["Timestamp"])
 def test_the_moment_of_taking_in_is_kept_to_the_microsecond(at: datetime.datetime) -> None:
     table = raw_table(batches.records([b"x"]), at)
@@ -288,6 +295,7 @@ def numbered(first: int, count: int, width: int = 8) -> pa.Table:
     return raw_table(batch, AT)
 
 
+@UNHURRIED
 @given(sizes=st.lists(st.integers(1, 20), min_size=1, max_size=40), group=st.integers(1, 5_000))
 def test_a_file_holds_all_rows_in_order_however_they_came(sizes: list[int], group: int) -> None:
     """Many tables are merged on the way, and groups are written on the way."""
