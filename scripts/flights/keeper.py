@@ -1,0 +1,47 @@
+"""For `--keep`: the work is done by a process of its own, which stays when the command has ended.
+
+Everything that was started hangs on that process by a leash, from the beginning: when it ends, however it ends, all of
+it does.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+
+from scripts.flights.ending import INTERRUPTED, interrupt_on_sigterm
+
+HandOver = Callable[[], None]
+"""Tells the command that it may end, all being well; what follows is not seen by anybody."""
+
+
+def in_keeper(work: Callable[[HandOver], int]) -> int:
+    """Do the work in a process that may outlive this one; gives the exit code, as soon as it is known.
+
+    Call it before there are threads. Ctrl-C is passed on, for as long as the work is not handed over.
+    """
+    reading, writing = os.pipe()
+    keeper = os.fork()
+    if keeper == 0:
+        os.close(reading)
+        os.setsid()  # so that Ctrl-C in the terminal reaches the command alone, now and later
+        os._exit(work(lambda: _hand_over(writing)))
+    os.close(writing)
+    interrupt_on_sigterm()
+    while True:
+        try:
+            if os.read(reading, 1):
+                return 0
+            _, status = os.waitpid(keeper, 0)
+            return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else INTERRUPTED
+        except KeyboardInterrupt:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(keeper, signal.SIGINT)
+
+
+def _hand_over(writing: int) -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nowhere, descriptor)
+    os.write(writing, b"0")
+    os.close(writing)

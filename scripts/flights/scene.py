@@ -1,0 +1,92 @@
+"""Where it happens: Kafka, Redis, a folder for the object store and two workers, all of them on this machine."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from scripts.flights.ending import DemoFailed
+from scripts.flights.replay import PARTITIONS
+from stillwell.local import LocalStack, Process, free_port
+from stillwell.settings import NOT_SETTINGS, PREFIX
+
+STILLWELL = Path(sys.executable).with_name("stillwell")
+"""The command, of the environment that this runs in."""
+
+SETTINGS: Mapping[str, str] = {
+    "STILLWELL_PROJECT": "flights",
+    "STILLWELL_NAMESPACE": "demo",
+    "STILLWELL_DEFINITIONS": "schemas",
+    "STILLWELL_DEAD_LETTER_TOPIC": "flights.dead-letters",
+    # Short, so that there is something to see in Parquet from the beginning; in production it makes too many files.
+    "STILLWELL_WINDOW_AGE": "2s",
+    # The least that Kafka allows: so long do the partitions of the killed worker stand still.
+    "STILLWELL_SESSION_TIMEOUT": "6s",
+    "STILLWELL_REBALANCE_TIMEOUT": "20s",
+    "STILLWELL_LOG_FORMAT": "console",
+}
+
+
+WORKERS = ("worker 1", "worker 2")
+
+
+@dataclasses.dataclass(slots=True)
+class Worker:
+    """`stillwell worker`, again and again under one name. generation: counts its processes, from 1."""
+
+    name: str
+    log: Path
+    port: int = dataclasses.field(default_factory=free_port)
+    generation: int = 0
+    process: Process | None = None
+
+    def start(self) -> None:
+        """Start a process; does not wait until it is ready."""
+        self.generation += 1
+        self.process = Process(
+            self.name,
+            [STILLWELL, "worker"],
+            log=self.log,
+            environment={"STILLWELL_WEB_PORT": str(self.port)},
+            grace_s=40.0,
+        )
+
+    def kill(self) -> int:
+        """SIGKILL; gives the id of the process that was."""
+        assert self.process is not None
+        process, self.process = self.process, None
+        process.kill()
+        return process.pid
+
+    def stop(self) -> None:
+        """SIGTERM, and wait until it has written what it held."""
+        if self.process is not None:
+            self.process.stop()
+            self.process = None
+
+    def check(self) -> None:
+        """Raises DemoFailed, with the end of the log, if the process has ended without being asked to."""
+        if self.process is not None and not self.process.running:
+            end = "\n".join(self.log.read_text(errors="replace").strip().splitlines()[-15:])
+            raise DemoFailed(f"{self.name} has ended by itself. The end of {self.log}:\n{end}")
+
+
+def enter(stack: LocalStack) -> None:
+    """Make this process, and all that it starts, see the settings of the demo and no others."""
+    for name in [name for name in os.environ if name.startswith(PREFIX) and name not in NOT_SETTINGS]:
+        del os.environ[name]
+    os.environ.pop("STILLWELL_CONFIG", None)
+    os.environ.update({**SETTINGS, **stack.environment})
+
+
+def create_topics(bootstrap: str) -> None:
+    """Create the topics of the flights, and the one for dead letters."""
+    partitions = {**PARTITIONS, SETTINGS["STILLWELL_DEAD_LETTER_TOPIC"]: 1}
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
+    topics = [NewTopic(name, num_partitions=count, replication_factor=1) for name, count in partitions.items()]
+    for created in admin.create_topics(topics).values():
+        created.result(30)

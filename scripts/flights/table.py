@@ -1,0 +1,185 @@
+"""The live table: what was seen, for people. Redrawn in place on a terminal, a line every few seconds elsewhere."""
+
+import dataclasses
+import datetime
+from collections.abc import Mapping
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from scripts.flights.observe import Look
+
+WIDTH = 96
+_RATE_OVER = 3.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sent:
+    """How far the feed is: records sent and to be sent, by topic those sent, and the time of the latest event."""
+
+    count: int
+    total: int
+    by_topic: Mapping[str, int]
+    until: datetime.datetime
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scene:
+    """What is drawn. before: an earlier look, to tell rates from; note: what goes on, in a few words."""
+
+    elapsed: float
+    sent: Sent
+    look: Look
+    before: Look
+    note: str
+
+    @property
+    def lag(self) -> int:
+        """Records sent whose rows are not in Redis yet."""
+        return self.sent.count - sum(topic.served for topic in self.look.topics.values())
+
+    @property
+    def rejected(self) -> int:
+        """Records refused."""
+        return sum(topic.rejected for topic in self.look.topics.values())
+
+    def rate(self, topic: str | None = None) -> float:
+        """Records a second that the workers took in lately, of one topic or of all."""
+        topics = [topic] if topic else list(self.look.topics)
+        taken_in = sum(self.look.topics[each].taken_in - self.before.topics[each].taken_in for each in topics)
+        return taken_in / max(self.look.at - self.before.at, 0.1)
+
+    def freshness(self, part: float, view: str | None = None) -> float | None:
+        """Within how many seconds that part of the latest rows became servable; None where there were none."""
+        views = [view] if view else list(self.look.views)
+        return quantile(part, [_latest(self, each) for each in views])
+
+
+def _latest(scene: Scene, view: str) -> dict[float, float]:
+    before = scene.before.views[view].servable
+    return {bound: count - before.get(bound, 0.0) for bound, count in scene.look.views[view].servable.items()}
+
+
+def quantile(part: float, histograms: list[dict[float, float]]) -> float | None:
+    """Below which value that part of all observations lies, as Prometheus estimates it from cumulative counts."""
+    bounds = sorted({bound for histogram in histograms for bound in histogram})
+    counts = [sum(histogram.get(bound, 0.0) for histogram in histograms) for bound in bounds]
+    if not counts or counts[-1] <= 0:
+        return None
+    wanted = part * counts[-1]
+    below_bound = below_count = 0.0
+    for bound, count in zip(bounds, counts, strict=True):
+        if count >= wanted:
+            if bound == float("inf"):
+                return below_bound
+            return below_bound + (bound - below_bound) * (wanted - below_count) / (count - below_count)
+        below_bound, below_count = bound, count
+    return below_bound
+
+
+class History:
+    """Looks of the last few seconds, so that rates do not jump with every look."""
+
+    def __init__(self) -> None:
+        self._looks: list[Look] = []
+
+    def add(self, look: Look) -> Look:
+        """Take note of a look; gives the one that rates are told from."""
+        self._looks = [*(each for each in self._looks if look.at - each.at <= _RATE_OVER), look]
+        return self._looks[0]
+
+
+def line(scene: Scene) -> str:
+    """One line, for where nothing can be redrawn."""
+    entities = sum(view.entities for view in scene.look.views.values())
+    rows = sum(view.rows for view in scene.look.views.values())
+    return (
+        f"  {clock(scene.elapsed)}  sent {scene.sent.count:,}  {scene.rate():,.0f}/s  lag {scene.lag:,}  "
+        f"fresh in {seconds(scene.freshness(0.5))}  Redis {entities:,}  Parquet {rows:,}  rejected {scene.rejected:,}"
+    )
+
+
+def draw(scene: Scene) -> RenderableType:
+    """The whole picture."""
+    gap = Text()
+    return Group(gap, _headline(scene), gap, _topics(scene), gap, _views(scene), gap, _workers(scene))
+
+
+def _headline(scene: Scene) -> RenderableType:
+    grid = Table.grid(padding=(0, 2), expand=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(ratio=1)
+    grid.add_column(no_wrap=True, justify="right")
+    bar = ProgressBar(total=scene.sent.total, completed=scene.sent.count)
+    grid.add_row(f"  {scene.sent.until:%d %b %Y}", bar, f"{scene.note}  {clock(scene.elapsed)}  ")
+    return grid
+
+
+def _topics(scene: Scene) -> RenderableType:
+    table = _table("topic", "sent", "events/s", "lag", "not linked", "rejected")
+    for topic, seen in scene.look.topics.items():
+        sent = scene.sent.by_topic.get(topic, 0)
+        table.add_row(
+            topic,
+            f"{sent:,}",
+            f"{scene.rate(topic):,.0f}",
+            f"{max(sent - seen.served, 0):,}",
+            f"{max(sent - seen.linked, 0):,}",
+            f"{seen.rejected:,}",
+        )
+    return table
+
+
+def _views(scene: Scene) -> RenderableType:
+    table = _table("view", "in Redis", "in Parquet", "servable p50", "p99")
+    for view, seen in scene.look.views.items():
+        table.add_row(
+            view,
+            f"{seen.entities:,}",
+            f"{seen.rows:,}",
+            seconds(scene.freshness(0.5, view)),
+            seconds(scene.freshness(0.99, view)),
+        )
+    return table
+
+
+def _workers(scene: Scene) -> RenderableType:
+    grid = Table.grid(padding=(0, 2))
+    for worker in scene.look.workers:
+        if worker.pid is None:
+            state = Text("killed by -9", "bold red")
+        elif worker.ready:
+            state = Text(f"process {worker.pid}, {worker.partitions} partitions", "green")
+        else:
+            state = Text(f"process {worker.pid}, not ready", "yellow")
+        grid.add_row(f"  {worker.name}", state)
+    return grid
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, expand=True, padding=(0, 1, 0, 2), header_style="bold")
+    table.add_column(first, ratio=1, no_wrap=True)
+    for name in others:
+        table.add_column(name, justify="right", min_width=10, no_wrap=True)
+    return table
+
+
+def clock(elapsed: float) -> str:
+    """Minutes and seconds."""
+    return f"{int(elapsed) // 60:d}:{int(elapsed) % 60:02d}"
+
+
+def seconds(duration: float | None) -> str:
+    """A duration in few characters: `85 ms`, `2.3 s`."""
+    if duration is None:
+        return "-"
+    return f"{duration * 1000:.0f} ms" if duration < 1 else f"{duration:.1f} s"
+
+
+def console() -> Console:
+    """Standard output: no wider than the table is good for, or than the terminal is."""
+    out = Console(highlight=False)
+    return Console(highlight=False, width=min(out.width, WIDTH) if out.is_terminal else WIDTH)
