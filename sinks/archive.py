@@ -89,7 +89,6 @@ class SpanFiles:
         self._nonce = secrets.token_hex(16)
         self._raw = ParquetEncoder(RAW_SCHEMA)
         self._views = [_ViewFile(view) for view in views]
-        self._size_of_upload = 0
 
     @property
     def records(self) -> int:
@@ -99,7 +98,7 @@ class SpanFiles:
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
-        return self._size_of_upload or self._raw.nbytes + sum(view.encoder.nbytes for view in self._views)
+        return self._raw.nbytes + sum(view.encoder.nbytes for view in self._views)
 
     def add(self, batch: BatchTables) -> None:
         """Take a batch that begins where the span ends. Blocks while it compresses."""
@@ -132,7 +131,6 @@ class SpanFiles:
             return None
         path = chain.data_path(dataset, self.opened_at.date(), self._id, self.start, self.end, self._nonce)
         data, sha256 = await objects.call(lambda _: _finish(encoder))
-        self._size_of_upload += len(data)
         await writing.create_object(objects, pause, path, data)
         return DataFile(path=path, size=len(data), sha256=sha256, rows=encoder.rows)
 

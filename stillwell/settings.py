@@ -260,7 +260,7 @@ class Settings(ProjectSettings):
     schema than bad data. 1 never stops, and sends all of a topic to the dead letters when its schema changes."""
 
     reject_min_count: Annotated[int, Field(gt=0)] = 1000
-    """… but not before this many records have been rejected, so that a quiet topic's one bad record stops nobody."""
+    """… but not before this many records have been judged, so that a quiet topic's one bad record stops nobody."""
 
     web_host: str = "127.0.0.1"
     """Where metrics and health are served. In a container say 0.0.0.0, or no probe gets through; anywhere else that

@@ -21,7 +21,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Retry:
-    """Asks one sink again until it answers: with exponential back-off and full jitter, counted and logged.
+    """Asks one sink again until it answers: with exponential back-off and jitter, counted and logged.
 
     There is no last attempt: a worker whose sink is down must stand still, hold what it has, and go on by itself.
     """
@@ -47,7 +47,7 @@ class Retry:
 
     async def pause(self, attempt: int, error: Exception) -> None:
         """Wait before attempt number n (from 1) is made again."""
-        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(attempt, 16))
+        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(attempt - 1, 16))
         self._metrics.count(metrics.RETRIES, 1, self.sink)
         self._warn(attempt, error)
         self._waits(+1)

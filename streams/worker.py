@@ -106,6 +106,10 @@ class Worker:
         """Stop fetching, link and commit what is in hand within the deadline."""
         await self._consumer.drain()
 
+    async def drop(self) -> None:
+        """Stop at once; what is in hand will be read again."""
+        await self._consumer.drop()
+
     def health(self) -> Health:
         """How the worker does, for the probes."""
         assigned, flowing = self._consumer.assigned, set(self._consumer.flows)
@@ -231,4 +235,4 @@ class Worker:
 def _hint(metadata: str) -> tuple[int, str] | None:
     """Start and nonce of the link that a commit was made for."""
     start, _, nonce = metadata.partition(":")
-    return (int(start), nonce) if start.isdigit() and nonce else None
+    return (int(start), nonce) if start.isdecimal() and nonce else None

@@ -60,7 +60,7 @@ async def test_pauses_grow_to_five_seconds_and_differ() -> None:
         await retry.until_done(Sink(*[StoreUnavailable("down")] * 12).call)
     rounds = [sleeps.seconds[first : first + 12] for first in range(0, len(sleeps.seconds), 12)]
     for attempt, pauses in enumerate(zip(*rounds, strict=True), start=1):
-        longest = min(5.0, 0.05 * 2**attempt)
+        longest = min(5.0, 0.05 * 2 ** (attempt - 1))
         assert longest / 2 <= min(pauses) < max(pauses) <= longest
         assert len(set(pauses)) > 100
     await retry.pause(10**9, StoreUnavailable("down"))
