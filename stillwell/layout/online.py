@@ -64,8 +64,8 @@ def answer(stored: bytes | None, value: bytes, lifetime_ms: int | None, now_ms: 
 def _require_format(value: bytes) -> None:
     if value[0] != FORMAT or len(value) < KIND_AT:
         raise FormatError(
-            f"{value[:8]!r}… is no row of format {FORMAT}, the only one that this version knows: fill a new namespace, or "
-            "find out who else writes to these keys"
+            f"{value[:8]!r}… is no row of format {FORMAT}, the only one that this version knows: fill a new namespace, "
+            "or find out who else writes to these keys"
         )
 
 
