@@ -21,7 +21,7 @@ from typing import Any, Self
 import faust
 import structlog
 import uvloop
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer
 from faust.app.base import BootStrategy
 
 from sinks.archive import Archive
@@ -35,7 +35,7 @@ from stillwell.threads import ThreadedStore, ThreadPool
 from streams import web
 from streams.cluster import Cluster
 from streams.consumer import Batch, Limits
-from streams.dead_letters import KafkaDeadLetters
+from streams.dead_letters import KafkaDeadLetters, dead_letter_producer
 from streams.gate import RejectGate, RejectLimit
 from streams.ingest import Ingest
 from streams.metrics import Metrics
@@ -123,7 +123,7 @@ def make_app(settings: Settings, definitions: DefinitionsSpec) -> faust.App:
 
         async def on_stop(self) -> None:
             while running:
-                await running.pop().stop()
+                await running.pop().stop(drain=not app.crashed)
 
     def _health() -> web.Health:
         return running[0].worker.health() if running else web.Health(alive=True, ready=False, details=("starting",))
@@ -180,7 +180,7 @@ class _Running:
             opened.callback(uploads.close)
             objects = ThreadedStore(open_store(settings.offline_url), uploads)
             archive = Archive(objects, retries.archive.pause, _now, f"{socket.gethostname()}:{os.getpid()}")
-            producer = AIOKafkaProducer(**connection, acks="all", enable_idempotence=True, compression_type="lz4")
+            producer = dead_letter_producer(connection)
             await producer.start()
             opened.push_async_callback(producer.stop)
             kafka = _consumer(settings, connection)
@@ -212,9 +212,15 @@ class _Running:
             )
             return cls(worker, opened.pop_all())
 
-    async def stop(self) -> None:
-        """Drain within the deadline, then close everything in reverse order."""
-        await self.worker.drain()
+    async def stop(self, drain: bool) -> None:
+        """Close everything in reverse order, after draining within the deadline.
+
+        Not to be drained is a worker that has failed: of what is in hand, something may never come to its end.
+        """
+        if drain:
+            await self.worker.drain()
+        else:
+            await self.worker.drop()
         await self._closing.aclose()
 
 

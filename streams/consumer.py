@@ -218,6 +218,11 @@ class Consumer:
         self._draining = True
         await self._give_away(list(self._lives), self._limits.drain_timeout)
 
+    async def drop(self) -> None:
+        """Stop fetching, and leave what is in hand to whoever reads it again."""
+        self._draining = True
+        await self._give_away(list(self._lives), 0)
+
     async def _give_away(self, partitions: list[TopicPartition], deadline: float) -> None:
         flows = [flow for partition in partitions if (flow := self._flows.get(partition))]
         flushes = [asyncio.create_task(flow.flush()) for flow in flows]

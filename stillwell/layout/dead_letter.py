@@ -21,7 +21,8 @@ class DeadLetter:
     """A reject with its record.
 
     view: the view that refused the record, or None for all. timestamp: the record's, in milliseconds. by_reference: the
-    value was too large to be repeated here and is left out; the raw archive has it under the same coordinates.
+    record was too large to be repeated here. Its value is left out, and where that is not enough, its key and headers;
+    the raw archive has them under the same coordinates.
     """
 
     topic: str

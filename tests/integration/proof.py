@@ -25,7 +25,8 @@ def prove(
     expired: offsets that retention took. left_behind: files that no link names, if that matters.
     """
     topic = topic or deployment.topic
-    assert oracle.what_is_wrong(deployment.settings, topic, sent, view) == []
+    wrong = oracle.what_is_wrong(deployment.settings, topic, sent, view)
+    assert not wrong, "\n".join(wrong)
     report = verified(deployment)
     partitions = [total for total in report["partitions"] if total["partition"].rpartition("@")[0] == topic]
     assert sum(total["records"] for total in partitions) == len(sent)

@@ -1,0 +1,155 @@
+"""Records that no producer should send: huge, broken, empty, by themselves or one after another."""
+
+import json
+import random
+from collections.abc import Callable
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.cimpl import NewTopic
+
+from tests.integration import oracle, orders
+from tests.integration.conftest import Deployment
+from tests.integration.orders import Order, Record
+from tests.integration.proof import log, metric, prove, until_linked, until_logged
+from tests.waiting import eventually
+
+LARGE = {"message.max.bytes": 15_000_000}
+TEN_MEGABYTES = "x" * 10_000_000
+
+GOOD: Order = {"at": "2025-10-09T12:00:00Z", "customer": "c", "amount": 1.5, "number": 7}
+
+POISON: dict[str, bytes | None] = {
+    "no JSON": b"{",
+    "not UTF-8": b'{"customer": "\xff"}',
+    "an array": b"[1, 2]",
+    "a number": b"1",
+    "null": b"null",
+    "no value": None,
+    "empty": b"",
+    "blanks": b"   ",
+    "another type": json.dumps({**GOOD, "amount": "much"}).encode(),
+    "a field that is null": json.dumps({**GOOD, "customer": None}).encode(),
+    "a field that is missing": json.dumps({name: GOOD[name] for name in ("at", "customer", "amount")}).encode(),
+    "a time without a zone": json.dumps({**GOOD, "at": "2025-10-09T12:00:00"}).encode(),
+    "a time that is none": json.dumps({**GOOD, "at": "yesterday"}).encode(),
+    "a time in the far future": json.dumps({**GOOD, "at": "2999-01-01T00:00:00Z"}).encode(),
+    "an integer of 30 digits": json.dumps({**GOOD, "number": 10**30}).encode(),
+    "deeper than any parser goes": b'{"customer": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "two documents": json.dumps(GOOD).encode() * 2,
+    "zero bytes": bytes(100),
+    "a key that is too long for the online store": json.dumps({**GOOD, "customer": "c" * 600}).encode(),
+}
+
+
+def test_a_record_that_cannot_be_used_is_kept_as_it_came_and_stops_nobody(
+    deploy: Callable[..., Deployment], rng: random.Random
+) -> None:
+    """Each poison stands between good records: these are in Redis and Parquet, it is in the dead letters, with its
+    bytes, key and headers, and the archive has it too."""
+    deployment = deploy()
+    headers = (("source", b"test"), ("empty", b""), ("null", None), ("stillwell.topic", b"a name of ours"))
+    poison = [Record(body, key=name.encode(), headers=headers) for name, body in POISON.items()]
+    poison.append(Record(None))
+    good = orders.orders(len(poison) + 1, rng)
+    values = [good[0], *(each for pair in zip(poison, good[1:], strict=True) for each in pair)]
+    sent = orders.produce(deployment.bootstrap, deployment.topic, values)
+    worker = deployment.start_worker().until_ready()
+    until_linked(deployment, sent)
+    assert worker.stop() == 0
+    expected = {each.offset for each in sent if each.record in poison}
+    assert {letter.offset for letter in oracle.dead_letters(deployment.settings, deployment.topic)} == expected
+    prove(deployment, sent)
+
+
+def test_a_record_of_ten_megabytes(
+    deploy: Callable[..., Deployment], topic: Callable[..., str], rng: random.Random
+) -> None:
+    """It is taken in like any other: its row is in Redis; one that cannot be used goes to the dead letters by
+    reference, and the archive has its bytes."""
+    large = topic("large", config={"max.message.bytes": "16000000"})
+    deployment = deploy(reject_ratio="0.99")
+    orders.write_definitions(deployment.folder, large)
+    values: list[Order | bytes | Record] = [
+        *orders.orders(10, rng),
+        {**GOOD, "pad": TEN_MEGABYTES},
+        TEN_MEGABYTES.encode(),
+        Record(b"{", key=b"k" * 900_000, headers=(("h", b"v" * 900_000),)),
+        *orders.orders(10, rng, first=10),
+    ]
+    sent = orders.produce(deployment.bootstrap, large, values, settings=LARGE)
+    worker = deployment.start_worker().until_ready()
+    until_linked(deployment, sent, topic=large)
+    assert worker.stop() == 0
+    letters = {letter.offset: letter for letter in oracle.dead_letters(deployment.settings, large)}
+    assert letters.keys() == {11, 12}
+    assert letters[11].by_reference
+    prove(deployment, sent, topic=large)
+
+
+def test_too_many_rejects_in_a_row_end_the_worker_before_it_sends_them_anywhere(
+    deploy: Callable[..., Deployment], rng: random.Random
+) -> None:
+    """Past the ratio the worker says which topic, how many and why, and ends with exit code 1; nothing of that batch is
+    acknowledged, archived or in the dead letters. Mended, it takes up where it was."""
+    deployment = deploy(reject_ratio="0.2", reject_min_count="100")
+    good = orders.produce(deployment.bootstrap, deployment.topic, orders.orders(500, rng))
+    worker = deployment.start_worker().until_ready()
+    until_linked(deployment, good)
+    bad = orders.produce(deployment.bootstrap, deployment.topic, [b"{"] * 400)
+    assert worker.running.wait(15) == 1
+    assert "of the last" in log(worker)
+    assert "STILLWELL_REJECT_RATIO" in log(worker)
+    assert oracle.dead_letters(deployment.settings, deployment.topic) == []
+    prove(deployment, good)
+    worker = deployment.start_worker(reject_ratio="1").until_ready()
+    until_linked(deployment, good + bad)
+    assert worker.stop() == 0
+    prove(deployment, good + bad)
+
+
+@pytest.mark.parametrize("how", ["gone", "too small"])
+def test_dead_letters_that_cannot_be_written_hold_the_partition_back_loudly(
+    deploy: Callable[..., Deployment], admin: AdminClient, rng: random.Random, how: str
+) -> None:
+    """The dead-letter topic is gone, or takes no record of that size: the worker says so, is not ready, and links
+    nothing beyond the record; when the topic is mended, it goes on by itself."""
+    deployment = deploy()
+    sent = orders.produce(deployment.bootstrap, deployment.topic, orders.orders(100, rng))
+    worker = deployment.start_worker().until_ready()
+    until_linked(deployment, sent)
+    spoil(admin, deployment.dead_letters, how)
+    bad = Record(b"{" + rng.randbytes(20_000), key=b"bad")
+    sent += orders.produce(deployment.bootstrap, deployment.topic, [bad, *orders.orders(100, rng, first=100)])
+    until_logged(worker, f"dead-letter topic {deployment.dead_letters}")
+    eventually(lambda: "dead letters does not answer" in worker.page("/readyz")[1], what="a worker that is not ready")
+    assert metric(worker, "stillwell_sink_waiting", sink="dead letters") > 0
+    assert oracle.linked(deployment.settings) == 100
+    mend(admin, deployment.dead_letters, how)
+    until_linked(deployment, sent)
+    assert worker.stop() == 0
+    prove(deployment, sent)
+
+
+def spoil(admin: AdminClient, topic: str, how: str) -> None:
+    """Make a topic unwritable."""
+    if how == "gone":
+        admin.delete_topics([topic])[topic].result(30)
+    else:
+        set_largest(admin, topic, 10_000)
+
+
+def mend(admin: AdminClient, topic: str, how: str) -> None:
+    """Make it writable again."""
+    if how == "gone":
+        admin.create_topics([NewTopic(topic, num_partitions=1, replication_factor=1)])[topic].result(30)
+    else:
+        set_largest(admin, topic, 1_000_000)
+
+
+def set_largest(admin: AdminClient, topic: str, nbytes: int) -> None:
+    """The largest batch that a topic takes."""
+    entry = ConfigEntry("max.message.bytes", str(nbytes), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+    admin.incremental_alter_configs([resource])[resource].result(10)
