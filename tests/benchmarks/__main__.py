@@ -1,0 +1,76 @@
+"""`scripts/bench`: what Stillwell costs, against what else there is. See docs/reference/benchmark.md."""
+
+import dataclasses
+import json
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+
+import click
+from rich.console import Console
+
+from stillwell.local import KAFKA_VERSION
+from tests.benchmarks import report
+from tests.benchmarks.figures import PARTS, judge, succeeded
+from tests.benchmarks.ingest import Run, Scale
+from tests.benchmarks.testbed import Testbed
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "benchmark.md"
+
+
+@click.group()
+def bench() -> None:
+    """Measure Stillwell."""
+
+
+@bench.command()
+@click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result here.")
+@click.option("--runs", type=click.IntRange(min=1), help="Runs of each contender; medians count.  [default: 3]")
+@click.option("--events", type=click.IntRange(min=1_000), help="Events of each topic.  [default: 400000]")
+@click.option("--only", type=click.Choice(PARTS), multiple=True, help="Measure this part alone; may be repeated.")
+@click.option("--quick", is_flag=True, help="Small counts, to see that it works; limits are shown but not enforced.")
+def ingest(file: Path | None, runs: int | None, events: int | None, only: tuple[str, ...], quick: bool) -> int:
+    """Events from Kafka into Redis and Parquet. Exit code 1 when a limit is not kept."""
+    console = Console(soft_wrap=True)
+    scale = _scale(quick, runs, events)
+    parts = [part for part in PARTS if part in only or not only]
+    # As Ctrl-C does, so that everything ends in order.
+    signal.signal(signal.SIGTERM, _interrupt)
+    with tempfile.TemporaryDirectory(prefix="stillwell-bench-") as folder, Testbed.stack_of(Path(folder)) as stack:
+        testbed = Testbed(stack)
+        facts = report.machine(str(testbed.redis.info("server")["redis_version"]), KAFKA_VERSION)
+        result = {**facts, **Run(testbed, scale, console).measure(parts)}
+    verdicts = judge(result, parts)
+    result["verdicts"] = {verdict.limit.key: verdict.word for verdict in verdicts}
+    if file:
+        report.write_json(result, file)
+    report.show(verdicts, console)
+    for note in result["notes"]:
+        console.print(f"[bold yellow]{note}", highlight=False)
+    return 0 if succeeded(verdicts, result["skipped"], enforced=not quick) else 1
+
+
+@bench.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def table(file: Path) -> None:
+    """Put the figures of a run, as written by `ingest --json FILE`, into docs/reference/benchmark.md."""
+    PAGE.write_text(report.page_with(PAGE.read_text(), json.loads(file.read_text())))
+
+
+def _scale(quick: bool, runs: int | None, events: int | None) -> Scale:
+    scale = Scale.quick() if quick else Scale()
+    if runs:
+        scale = dataclasses.replace(scale, runs=runs)
+    if events:
+        scale = dataclasses.replace(scale, events=events, slow_events=max(1_000, events // 8))
+    return scale
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(bench(standalone_mode=False, prog_name="scripts/bench"))
