@@ -28,6 +28,7 @@ from sinks.archive import Archive
 from sinks.redis import RedisOnlineStore
 from stillwell.errors import SettingsError
 from stillwell.pipeline import Pipeline, compile_pipeline
+from stillwell.registry import register
 from stillwell.settings import Settings
 from stillwell.spec import DefinitionsSpec
 from stillwell.storage import open_store
@@ -112,7 +113,7 @@ def make_app(settings: Settings, definitions: DefinitionsSpec) -> faust.App:
             # A batch that is sent to a channel without a subscriber vanishes, and Faust has no event to wait for.
             while not all(channel.subscriber_count for channel in channels.values()):  # noqa: ASYNC110
                 await asyncio.sleep(_SUBSCRIBED_POLL)
-            running.append(await _Running.start(settings, pipelines, _deliver, threads, values))
+            running.append(await _Running.start(settings, definitions, pipelines, _deliver, threads, values))
             self.add_future(self._run())
 
         async def _run(self) -> None:
@@ -161,6 +162,7 @@ class _Running:
     async def start(
         cls,
         settings: Settings,
+        definitions: DefinitionsSpec,
         pipelines: Sequence[Pipeline],
         deliver: Callable[[Batch], Awaitable[None]],
         threads: ThreadPool,
@@ -179,6 +181,7 @@ class _Running:
             uploads = ThreadPool("store", _UPLOADS_AT_A_TIME)
             opened.callback(uploads.close)
             objects = ThreadedStore(open_store(settings.offline_url), uploads)
+            await retries.archive.until_done(lambda: _register(objects, settings, definitions))
             archive = Archive(objects, retries.archive.pause, _now, f"{socket.gethostname()}:{os.getpid()}")
             producer = dead_letter_producer(connection)
             await producer.start()
@@ -260,6 +263,14 @@ async def _require_topics(cluster: Cluster, names: Sequence[str]) -> None:
             f"Kafka has no topic {', '.join(missing)}; `stillwell topics create` creates all that the definitions and "
             "the dead letters need, or mend the name"
         )
+
+
+async def _register(objects: ThreadedStore, settings: Settings, definitions: DefinitionsSpec) -> None:
+    """Before a record is read: raises DefinitionError for a view that does otherwise than its version is registered."""
+    project, namespace = settings.project, settings.namespace
+    cautions = await objects.call(lambda store: register(store, project, definitions, namespace=namespace))
+    for caution in cautions:
+        _log.warning("caution", view=caution.view, version=caution.version, reason=caution.message)
 
 
 def _now() -> datetime.datetime:

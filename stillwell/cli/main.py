@@ -15,8 +15,12 @@ from collections.abc import Sequence
 import click
 
 from stillwell.cli.check import check
+from stillwell.cli.dlq import dlq
 from stillwell.cli.doctor import doctor
+from stillwell.cli.get import get
 from stillwell.cli.local import local
+from stillwell.cli.rebuild import rebuild
+from stillwell.cli.topics import topics
 from stillwell.cli.verify import verify
 from stillwell.cli.version import version
 from stillwell.cli.worker import worker
@@ -55,7 +59,7 @@ def stillwell(context: click.Context, show_traceback: bool) -> None:
     logging.getLogger().addHandler(logging.NullHandler())
 
 
-for command in (check, doctor, local, verify, version, worker):
+for command in (check, dlq, doctor, get, local, rebuild, topics, verify, version, worker):
     stillwell.add_command(command)
 
 

@@ -1,0 +1,322 @@
+"""`stillwell dlq`: the records that could not be used, and why."""
+
+import dataclasses
+import hashlib
+import heapq
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from stillwell.cli.output import counting_progress, json_option, print_json
+from stillwell.cli.values import instant, printable, text_of
+
+if TYPE_CHECKING:
+    from stillwell.layout.dead_letter import DeadLetter
+    from stillwell.records import Headers
+    from stillwell.settings import Settings
+
+_EXCERPT = 120
+
+
+@click.group()
+def dlq() -> None:
+    """Look at the dead letters: records that could not be used, and why."""
+
+
+@dlq.command("list")
+@click.option("--topic", help="Only records of this topic.")
+@click.option("--reason", help="Only those refused for this reason, such as decode or expectation.")
+@click.option("--view", help="Only those that this view refused, or that were refused for all views.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Show so many of them, the newest."
+)
+@json_option
+def list_letters(topic: str | None, reason: str | None, view: str | None, limit: int, as_json: bool) -> None:
+    """List the newest dead letters, in the order in which they were written."""
+    import asyncio
+
+    from stillwell.settings import Settings
+
+    def matches(letter: "DeadLetter") -> bool:
+        return (
+            topic in (None, letter.topic)
+            and reason in (None, letter.reason)
+            and (view is None or letter.view in (None, view))
+        )
+
+    settings = Settings.load()
+    with counting_progress("offsets") as advance:
+        found = asyncio.run(_newest(settings, matches, limit, advance))
+    if as_json:
+        print_json(
+            {
+                "topic": settings.dead_letter_topic,
+                "matching": found.matching,
+                "repeated": found.repeated,
+                "strangers": found.strangers,
+                "letters": [_summary(each) for each in found.letters],
+            }
+        )
+        return
+    for each in found.letters:
+        _print_summary(each)
+    more = f"; the newest {limit} are shown, --limit shows more" if found.matching > limit else ""
+    click.echo(f"{found.matching} dead letters in {settings.dead_letter_topic}{more}")
+    if found.strangers:
+        click.echo(
+            f"{found.strangers} records there are no dead letters: something else writes to that topic", err=True
+        )
+
+
+@dlq.command()
+@click.argument("topic")
+@click.argument("partition", type=click.IntRange(min=0))
+@click.argument("offset", type=click.IntRange(min=0))
+@click.option("--view", help="Only what this view, or all views, said.")
+@json_option
+def show(topic: str, partition: int, offset: int, view: str | None, as_json: bool) -> int:
+    """Show one refused record whole, and what each view had against it.
+
+    What was too large for the dead-letter topic is taken from the raw archive.
+    """
+    import asyncio
+
+    from stillwell.settings import Settings
+
+    def matches(letter: "DeadLetter") -> bool:
+        at = letter.topic, letter.partition, letter.offset
+        return at == (topic, partition, offset) and (view is None or letter.view in (None, view))
+
+    settings = Settings.load()
+    with counting_progress("offsets") as advance:
+        found = asyncio.run(_newest(settings, matches, _MOST_LETTERS_OF_A_RECORD, advance)).letters
+    if not found:
+        click.echo(f"stillwell: no dead letter is about {topic}, partition {partition}, offset {offset}", err=True)
+        return 1
+    newest = max(each.letter.incarnation for each in found)
+    letters = [each for each in found if each.letter.incarnation == newest]
+    content = _content(settings, letters[0].letter)
+    if as_json:
+        print_json(_whole(letters, content))
+    else:
+        _print_whole(letters, content)
+    return 0
+
+
+_MOST_LETTERS_OF_A_RECORD = 10_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Stored:
+    """A dead letter, and when it was written (ms)."""
+
+    letter: "DeadLetter"
+    written_at: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Found:
+    """The newest of the letters that match; how many do, how many repeat another, and what is no letter at all."""
+
+    letters: tuple[_Stored, ...]
+    matching: int
+    repeated: int
+    strangers: int
+
+
+class _Ranked(NamedTuple):
+    """A letter's place among the newest: the number keeps letters themselves from being compared."""
+
+    written_at: int
+    number: int
+    stored: _Stored
+
+
+async def _newest(
+    settings: "Settings", matches: Callable[["DeadLetter"], bool], limit: int, advance: Callable[[int, int], None]
+) -> _Found:
+    """Read the whole topic; keep what matches and is newest. A crash may have repeated letters: each counts once."""
+    newest: list[_Ranked] = []
+    seen: set[bytes] = set()
+    matching = repeated = strangers = 0
+    async for stored in _letters(settings, advance):
+        if stored is None:
+            strangers += 1
+            continue
+        if not matches(stored.letter):
+            continue
+        identity = _identity(stored.letter)
+        if identity in seen:
+            repeated += 1
+            continue
+        seen.add(identity)
+        matching += 1
+        ranked = _Ranked(stored.written_at, matching, stored)
+        if len(newest) < limit:
+            heapq.heappush(newest, ranked)
+        else:
+            heapq.heappushpop(newest, ranked)
+    return _Found(tuple(ranked.stored for ranked in sorted(newest)), matching, repeated, strangers)
+
+
+def _identity(letter: "DeadLetter") -> bytes:
+    """What is the same in repetitions of a letter, in 16 bytes: there may be millions of letters."""
+    of = letter.topic, letter.incarnation, letter.partition, letter.offset, letter.view
+    return hashlib.blake2b(repr(of).encode(), digest_size=16).digest()
+
+
+async def _letters(settings: "Settings", advance: Callable[[int, int], None]) -> AsyncIterator[_Stored | None]:
+    """Every record of the dead-letter topic; None for one that is no dead letter."""
+    from stillwell.errors import SettingsError
+    from stillwell.kafka_connection import connection
+    from stillwell.layout.dead_letter import read_dead_letter
+    from streams.cluster import Cluster
+    from streams.onlooker import Onlooker
+
+    topic = settings.dead_letter_topic
+    cluster = Cluster(connection(settings))
+    await cluster.start()
+    try:
+        facts = (await cluster.topics([topic])).get(topic)
+    finally:
+        await cluster.stop()
+    if facts is None:
+        raise SettingsError(
+            f"Kafka has no topic {topic}; `stillwell topics create` creates it, or correct STILLWELL_DEAD_LETTER_TOPIC"
+        )
+    async with Onlooker.open(connection(settings)) as onlooker:
+        async for record in onlooker.records(topic, facts.partitions, advance):
+            letter = read_dead_letter(record.key, record.value, record.headers)
+            yield _Stored(letter, record.timestamp) if letter else None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Content:
+    """A record's key, value and headers, where they are from, and why they are missing if they are."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: "Headers"
+    source: str
+    missing: str = ""
+
+
+def _content(settings: "Settings", letter: "DeadLetter") -> _Content:
+    """What the letter carries, or, where it carries no value, what the raw archive has."""
+    from stillwell.errors import ChainError, NotFound, StoreUnavailable
+    from stillwell.layout.chain import PartitionId
+    from stillwell.raw_archive import find_record
+    from stillwell.storage import open_store
+
+    if letter.value is not None:
+        return _Content(letter.key, letter.value, letter.headers, "dead letter")
+    id = PartitionId(letter.topic, letter.incarnation, letter.partition)
+    try:
+        record = find_record(open_store(settings.offline_url), id, letter.offset)
+    except (NotFound, ChainError, StoreUnavailable) as error:
+        return _Content(letter.key, None, letter.headers, "dead letter", str(error))
+    return _Content(record.key, record.value, record.headers, "raw archive")
+
+
+def _encoded(data: bytes | None) -> dict[str, str] | None:
+    if data is None:
+        return None
+    text, encoding = text_of(data)
+    return {"encoding": encoding, "text": text}
+
+
+def _excerpt(data: bytes | None) -> str | None:
+    """The beginning of a value, on one line."""
+    if data is None:
+        return None
+    text = printable(data[: 4 * _EXCERPT].decode(errors="backslashreplace")).replace("\n", " ")
+    return f"{text[:_EXCERPT]}…" if len(data) > 4 * _EXCERPT or len(text) > _EXCERPT else text
+
+
+def _summary(stored: _Stored) -> dict[str, object]:
+    letter = stored.letter
+    return {
+        "topic": letter.topic,
+        "incarnation": letter.incarnation,
+        "partition": letter.partition,
+        "offset": letter.offset,
+        "view": letter.view,
+        "reason": letter.reason,
+        "error": letter.error,
+        "record_timestamp": instant(letter.timestamp),
+        "written_at": instant(stored.written_at),
+        "by_reference": letter.by_reference,
+        "excerpt": _excerpt(letter.value),
+    }
+
+
+def _whole(letters: list[_Stored], content: _Content) -> dict[str, object]:
+    first = letters[0].letter
+    return {
+        "topic": first.topic,
+        "incarnation": first.incarnation,
+        "partition": first.partition,
+        "offset": first.offset,
+        "record_timestamp": instant(first.timestamp),
+        "rejects": [
+            {
+                "view": each.letter.view,
+                "reason": each.letter.reason,
+                "error": each.letter.error,
+                "written_at": instant(each.written_at),
+            }
+            for each in letters
+        ],
+        "key": _encoded(content.key),
+        "headers": [{"name": name, "value": _encoded(value)} for name, value in content.headers],
+        "value": _encoded(content.value),
+        "source": content.source,
+        "missing": content.missing or None,
+    }
+
+
+def _print_summary(stored: _Stored) -> None:
+    letter = stored.letter
+    whom = f"view {letter.view}" if letter.view else "all views"
+    place = f"{letter.topic} {letter.partition} {letter.offset}"
+    click.echo(f"{instant(stored.written_at)}  {printable(place)}  {letter.reason}, for {printable(whom)}")
+    click.echo(f"    {printable(letter.error)}")
+    excerpt = _excerpt(letter.value)
+    click.echo(f"    {'by reference: see `stillwell dlq show`' if letter.by_reference else excerpt or 'no value'}")
+
+
+def _print_whole(letters: list[_Stored], content: _Content) -> None:
+    first = letters[0].letter
+    click.echo(
+        f"{printable(first.topic)}, partition {first.partition}, offset {first.offset} of incarnation "
+        f"{first.incarnation}; record of {instant(first.timestamp)}"
+    )
+    for each in letters:
+        whom = f"view {each.letter.view}" if each.letter.view else "all views"
+        click.echo(f"{each.letter.reason}, for {printable(whom)}, written {instant(each.written_at)}")
+        click.echo(f"    {printable(each.letter.error)}")
+    click.echo(f"key: {_pretty(content.key)}")
+    for name, value in content.headers:
+        click.echo(f"header {printable(name)}: {_pretty(value)}")
+    if content.missing:
+        click.echo(f"value: not here ({printable(content.missing)})")
+        return
+    size = "" if content.value is None else f" ({len(content.value):,} bytes, from the {content.source})"
+    click.echo(f"value{size}:\n{_pretty(content.value)}")
+
+
+def _pretty(data: bytes | None) -> str:
+    """Bytes for people: indented if they are JSON, base64 if they are no text."""
+    import msgspec
+
+    if data is None:
+        return "none"
+    text, encoding = text_of(data)
+    if encoding != "utf-8":
+        return f"{encoding}: {text}"
+    try:
+        # Number by number as it stands: what is looked for may be in a digit that a parser would round away.
+        return printable(msgspec.json.format(text, indent=2))
+    except (msgspec.DecodeError, RecursionError):
+        return printable(text)

@@ -1,0 +1,73 @@
+"""Values on the command line: from text to a key's type, and from whatever came from outside to text that is safe."""
+
+import base64
+import datetime
+import json
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stillwell.types import FieldType
+
+
+def parse(kind: "FieldType", text: str) -> object:
+    """A key's value from text: true or false, a whole number, text as it is, base64, or ISO-8601 with a zone.
+
+    Raises ValueError, whose message says what is taken.
+    """
+    import msgspec
+
+    from stillwell.types import BYTES, STRING, TIMESTAMP
+    from stillwell.wire import FITS
+
+    if kind is STRING:
+        return text
+    takes = {
+        BYTES.name: "base64",
+        TIMESTAMP.name: "a time with its zone, as in 2026-01-31T12:00:00Z",
+        "Bool": "true or false",
+    }.get(kind.name, f"a whole number that fits {kind.name}")
+    try:
+        value = msgspec.convert(text, FITS[kind.name], strict=kind is TIMESTAMP)
+    except msgspec.ValidationError:
+        raise ValueError(f"must be {takes}, got {text!r}") from None
+    if kind.python is int and str(value) != text:
+        raise ValueError(f"must be {takes}, got {text!r}")
+    return value
+
+
+def jsonable(value: object) -> object:
+    """A value as JSON has it: times in ISO-8601, bytes in base64, a number that JSON lacks by its name."""
+    if isinstance(value, datetime.datetime):
+        return value.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def shown(value: object) -> str:
+    """A value on one line for people."""
+    return printable(json.dumps(jsonable(value), ensure_ascii=False))
+
+
+def printable(text: str) -> str:
+    """Text that came from outside, without what a terminal would obey: such characters are escaped."""
+    return "".join(each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in text)
+
+
+def text_of(data: bytes) -> tuple[str, str]:
+    """Bytes as text, and how they are encoded in it: `utf-8`, or `base64` where they are no text."""
+    try:
+        return data.decode(), "utf-8"
+    except UnicodeDecodeError:
+        return base64.b64encode(data).decode(), "base64"
+
+
+def instant(milliseconds: int) -> str:
+    """A time of Kafka's (in ms since the epoch) in ISO-8601; the number itself where it is in no calendar."""
+    try:
+        return str(jsonable(datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.UTC)))
+    except (ValueError, OverflowError, OSError):
+        return str(milliseconds)

@@ -1,0 +1,256 @@
+"""Rebuilding the online store from the files that are linked.
+
+    1. every chain is walked, and every version of a view found in it must be known: nothing has been touched yet
+    2. the store is made not ready, under an epoch of the rebuild's own: workers and readers stop
+    3. every linked file is read, encoded and put, in whatever order: of two rows the newer one stays
+    4. applied marks are set to the ends of the chains
+    5. the epoch comes into force; workers go on by themselves
+
+A rebuild that dies leaves the store not ready. Another one begins anew, and what is there already is a duplicate.
+"""
+
+import asyncio
+import dataclasses
+import datetime
+import functools
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, Self, TypeVar
+
+from stillwell.errors import FormatError, OutcomeUnknown, StoreUnavailable
+from stillwell.known_views import KnownViews, Version
+from stillwell.layout import chain
+from stillwell.layout.chain import ChainEnd, DataFile, Link, PartitionId
+from stillwell.layout.encoder import ViewEncoder
+from stillwell.layout.online import EncodedRows, MarkKey, MarkMove, PutCounts
+from stillwell.layout.parquet import frame_of, read_table
+from stillwell.storage import ObjectStore
+
+_T = TypeVar("_T")
+
+FILES_AT_A_TIME = 4
+"""Each file in flight costs its rows in memory, some ten times its size; more of them make no rebuild faster once the
+server, or this machine's cores, are busy."""
+
+_LINKS_AT_A_TIME = 256
+
+Pause = Callable[[int, Exception], Awaitable[None]]
+"""Awaited before attempt number n (from 1) of a call is made again, with what went wrong; raises to give up."""
+
+Advance = Callable[[int, int], None]
+"""Told after each file: how many are done, and how many are known."""
+
+
+class Threads(Protocol):
+    """Runs blocking calls off the event loop."""
+
+    async def call(self, work: Callable[..., _T], *arguments: Any) -> _T:
+        """What `work` returns or raises."""
+
+
+class OnlineStore(Protocol):
+    """What a rebuild needs of the online store. Every write is harmless to repeat."""
+
+    async def begin_rebuild(self, epoch: str) -> Self:
+        """Make the store not ready for all but the one that is returned."""
+
+    async def put(self, rows: EncodedRows, epoch: str) -> PutCounts:
+        """Write each row that is newer than the one in its place."""
+
+    async def set_marks(self, moves: Sequence[MarkMove], epoch: str) -> None:
+        """Create the marks that are absent, or of another epoch, at the start of their moves."""
+
+    async def finish_rebuild(self, epoch: str) -> None:
+        """Bring the rebuild's epoch into force."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """What there is to do. rows: those in the files; left_out: how many files there are of versions that never ran in
+    this namespace, and are not put there."""
+
+    chains: int
+    links: int
+    files: int
+    rows: int
+    left_out: Mapping[Version, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What was done. rows: those read; counts: what became of the newest of each entity and file."""
+
+    epoch: str
+    plan: Plan
+    rows: int
+    counts: PutCounts
+
+
+def plan(store: ObjectStore, views: KnownViews) -> Plan:
+    """Walk every chain. Raises ChainError where one is damaged, and FormatError naming what nobody can encode."""
+    chains = links = rows = 0
+    files: Counter[Version] = Counter()
+    for id in chain.partitions(store):
+        chains += 1
+        for link in chain.walk(store, id)[1]:
+            links += 1
+            for version, file in _files(link):
+                files[version] += 1
+                rows += file.rows if version in views.here else 0
+    if unknown := sorted(files.keys() - views.here.keys() - views.elsewhere):
+        raise _unknown(store, unknown)
+    left_out = {version: count for version, count in files.items() if version not in views.here}
+    return Plan(chains, links, files.total() - sum(left_out.values()), rows, left_out)
+
+
+async def rebuild(
+    store: ObjectStore,
+    online: OnlineStore,
+    views: KnownViews,
+    grace: datetime.timedelta,
+    epoch: str,
+    threads: Threads,
+    pause: Pause,
+    advance: Advance = lambda done, known: None,
+) -> Rebuilt:
+    """Make the online store hold every linked row, and ready.
+
+    grace: how long keys outlive their rows' TTL, as the workers have it. epoch: one that was never used before.
+    Raises what `plan` raises, before anything is touched; StoreNotReady when the store forgets once more, or another
+    rebuild begins meanwhile; and what `pause` raises.
+    """
+    planned = await threads.call(plan, store, views)
+    gate = await _until_done(lambda: online.begin_rebuild(epoch), pause)
+    loading = _Loading(store, gate, views, grace, epoch, threads, pause, lambda done: advance(done, planned.files))
+    for moves in filter(None, await loading.load()):
+        await _until_done(functools.partial(gate.set_marks, moves, epoch), pause)
+    await _until_done(lambda: gate.finish_rebuild(epoch), pause)
+    return Rebuilt(epoch, planned, loading.rows, loading.counts)
+
+
+class _Loading:
+    """Puts the rows of every linked file, several files at a time."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        online: OnlineStore,
+        views: KnownViews,
+        grace: datetime.timedelta,
+        epoch: str,
+        threads: Threads,
+        pause: Pause,
+        advance: Callable[[int], None],
+    ) -> None:
+        self._store = store
+        self._online = online
+        self._views = views
+        self._encoders = {version: ViewEncoder(view, grace) for version, view in views.here.items()}
+        self._epoch = epoch
+        self._threads = threads
+        self._pause = pause
+        self._advance = advance
+        self._slots = asyncio.Semaphore(FILES_AT_A_TIME)
+        self._files = 0
+        self.rows = 0
+        self.counts = PutCounts(0, 0, 0, 0)
+
+    async def load(self) -> list[list[MarkMove]]:
+        """Load all; gives the marks of each chain, at its end."""
+        ends: list[list[MarkMove]] = []
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for id in await self._read(lambda: chain.partitions(self._store)):
+                    ends.append(await self._load_chain(id, tasks))
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        return ends
+
+    async def _load_chain(self, id: PartitionId, tasks: asyncio.TaskGroup) -> list[MarkMove]:
+        """Set all files of a chain on their way; gives a mark for each version, where its last link ends."""
+        ends: dict[Version, int] = {}
+        async for link in self._links(id):
+            for version, file in _files(link):
+                if version in self._encoders:
+                    await self._slots.acquire()
+                    tasks.create_task(self._load_file(id, self._encoders[version], file))
+                elif version not in self._views.elsewhere:
+                    raise _unknown(self._store, [version])
+            listed = (Version(id.topic, account.view, account.version) for account in link.views)
+            # What retention took gave no version rows: who had all before it, has all behind it.
+            covered = (version for version, end in ends.items() if end == link.start) if link.expired else listed
+            ends |= {version: link.end for version in covered if version in self._encoders}
+        return [MarkMove(MarkKey(id, name, number), end, end) for (_, name, number), end in sorted(ends.items())]
+
+    async def _links(self, id: PartitionId) -> AsyncIterator[Link]:
+        """The links of a chain, in order. A walk that failed is taken up behind the last link that it gave."""
+        at: ChainEnd | None = None
+        walk: Iterator[Link] | None = None
+        attempt = 0
+        while True:
+            try:
+                walk = walk or await self._threads.call(_walk, self._store, id, at)
+                links = await self._threads.call(_some, walk)
+            except StoreUnavailable as error:
+                walk = None
+                attempt += 1
+                await self._pause(attempt, error)
+                continue
+            if not links:
+                return
+            for link in links:
+                yield link
+            at, attempt = chain.end_at(links[-1]), 0
+
+    async def _load_file(self, id: PartitionId, encoder: ViewEncoder, file: DataFile) -> None:
+        """Put the newest row of each entity of a file, and give its slot back."""
+        try:
+            rows = await self._read(
+                lambda: encoder.encode(frame_of(read_table(chain.read_file(self._store, file))), id)[0]
+            )
+            counts = await _until_done(lambda: self._online.put(rows, self._epoch), self._pause)
+        finally:
+            self._slots.release()
+        totals = zip(dataclasses.astuple(self.counts), dataclasses.astuple(counts), strict=True)
+        self.counts = PutCounts(*map(sum, totals))
+        self.rows += file.rows
+        self._files += 1
+        self._advance(self._files)
+
+    async def _read(self, work: Callable[[], _T]) -> _T:
+        return await _until_done(lambda: self._threads.call(work), self._pause)
+
+
+def _files(link: Link) -> Iterator[tuple[Version, DataFile]]:
+    """Every file of rows that a link names, and of which version of a view they are."""
+    for account in link.views:
+        if account.file:
+            yield Version(link.id.topic, account.view, account.version), account.file
+
+
+def _walk(store: ObjectStore, id: PartitionId, at: ChainEnd | None) -> Iterator[Link]:
+    return chain.walk_from(store, id, at) if at else chain.walk(store, id)[1]
+
+
+def _some(walk: Iterator[Link]) -> list[Link]:
+    return list(itertools.islice(walk, _LINKS_AT_A_TIME))
+
+
+def _unknown(store: ObjectStore, versions: Sequence[Version]) -> FormatError:
+    return FormatError(
+        f"{store.url}: there are rows of {', '.join(map(str, versions))}, but neither the definitions nor the registry "
+        "say how they are laid out, so that they cannot be put back. Restore `_registry/` from a backup, or point "
+        "STILLWELL_DEFINITIONS at the definitions that wrote them"
+    )
+
+
+async def _until_done(call: Callable[[], Awaitable[_T]], pause: Pause) -> _T:
+    """What a call returns once it succeeds; it must be harmless to repeat."""
+    attempt = 0
+    while True:
+        try:
+            return await call()
+        except (StoreUnavailable, OutcomeUnknown) as error:
+            attempt += 1
+            await pause(attempt, error)

@@ -1,0 +1,93 @@
+"""A consumer without a group, for people who look: it moves no offset, joins nothing, and commits nothing."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Self
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.structs import ConsumerRecord
+
+from stillwell.errors import StoreUnavailable
+
+_WAIT_MS = 500
+_PATIENCE = 30.0
+"""Seconds without any progress before Kafka counts as silent."""
+
+Advance = Callable[[int, int], None]
+"""Told after each fetch: how many offsets are behind, and how many there are in all."""
+
+
+class Onlooker:
+    """Reads committed records of whole topics. Every method raises StoreUnavailable when Kafka does not answer."""
+
+    def __init__(self, kafka: AIOKafkaConsumer) -> None:
+        self._kafka = kafka
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, connection: Mapping[str, Any]) -> AsyncIterator[Self]:
+        """connection: what every aiokafka client needs."""
+        kafka = AIOKafkaConsumer(
+            **connection,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+        )
+        try:
+            await kafka.start()
+            yield cls(kafka)
+        except (KafkaError, OSError) as error:
+            raise StoreUnavailable(f"Kafka does not answer: {error!r}; check STILLWELL_KAFKA_BOOTSTRAP") from error
+        finally:
+            await kafka.stop()
+
+    async def bounds(self, topic: str, partitions: int) -> list[tuple[int, int]]:
+        """The offsets [start, end) that each partition of a topic holds, in order; end as committed readers see it."""
+        wanted = [TopicPartition(topic, number) for number in range(partitions)]
+        starts = await self._kafka.beginning_offsets(wanted)
+        ends = await self._kafka.end_offsets(wanted)
+        return [(starts[partition], ends[partition]) for partition in wanted]
+
+    async def records(
+        self, topic: str, partitions: int, advance: Advance = lambda done, known: None
+    ) -> AsyncIterator[ConsumerRecord]:
+        """Every record of a topic from its beginning to the end that it has when this is called."""
+        bounds = await self.bounds(topic, partitions)
+        left = {TopicPartition(topic, number): end for number, (start, end) in enumerate(bounds) if start < end}
+        known = sum(end - start for start, end in bounds)
+        self._kafka.assign(list(left))
+        await self._to_the_beginning(list(left))
+        deadline = asyncio.get_running_loop().time() + _PATIENCE
+        behind = known
+        while left:
+            for record in await self._fetch(list(left)):
+                if record.offset < left[TopicPartition(topic, record.partition)]:
+                    yield record
+            # The position moves over what no record comes of: aborted transactions, their markers, compacted offsets.
+            positions = {partition: await self._kafka.position(partition) for partition in left}
+            left = {partition: end for partition, end in left.items() if positions[partition] < end}
+            now = asyncio.get_running_loop().time()
+            ahead = sum(end - positions[partition] for partition, end in left.items())
+            if ahead < behind:
+                behind, deadline = ahead, now + _PATIENCE
+                advance(known - behind, known)
+            elif now > deadline:
+                raise StoreUnavailable(
+                    f"Kafka sends nothing more of {topic}, {behind} offsets before its end; try again"
+                )
+
+    async def _fetch(self, partitions: Sequence[TopicPartition]) -> list[ConsumerRecord]:
+        try:
+            fetched = await self._kafka.getmany(*partitions, timeout_ms=_WAIT_MS)
+        except OffsetOutOfRangeError as error:
+            # Retention has taken the beginning meanwhile.
+            await self._to_the_beginning(list(error.args[0]))
+            return []
+        return [record for records in fetched.values() for record in records]
+
+    async def _to_the_beginning(self, partitions: Sequence[TopicPartition]) -> None:
+        for partition, start in (await self._kafka.beginning_offsets(partitions)).items():
+            self._kafka.seek(partition, start)
