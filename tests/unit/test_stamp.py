@@ -187,7 +187,7 @@ def test_a_column_of_sequences_without_type_counts_as_absent() -> None:
 @given(ROWS)
 def test_the_newest_row_of_a_batch_is_the_one_with_the_greatest_stamp(rows: list[dict[str, int | None]]) -> None:
     coordinates = {(row["_offset"], row["_row"]): row for row in rows}
-    rows = [coordinates[at] for at in sorted(coordinates)]  # type: ignore[type-var]
+    rows = [coordinates[at] for at in sorted(coordinates)]
     frame = frame_of(rows)
     source = PartitionId("departures", 1, 0)
     greatest: dict[int, bytes] = {}
