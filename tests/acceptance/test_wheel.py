@@ -9,7 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from email.message import Message
 from pathlib import Path
 
@@ -102,14 +102,13 @@ def _top_levels(name: str) -> Iterator[Path]:
 
 
 @pytest.fixture
-def home(tmp_path: Path, topic: Callable[..., str]) -> tuple[Path, str]:
-    """A user's folder, where definitions lie beside packages with the names of our rooms; and the name of the topic."""
-    name = topic("orders")
-    orders.write_definitions(tmp_path, name)
+def home(tmp_path: Path, namespace: str) -> Path:
+    """A user's folder: definitions, and beside them packages that have the names of our rooms."""
+    orders.write_definitions(tmp_path, f"orders-{namespace}")
     for room in ("streams", "sinks", "serving"):
         (tmp_path / room).mkdir()
         (tmp_path / room / "__init__.py").write_text(f"raise SystemExit('the {room} of the user was imported')\n")
-    return tmp_path, name
+    return tmp_path
 
 
 class _Worker(WorkerProcess):
@@ -178,11 +177,9 @@ def test_the_sdk_alone_asks_for_none_of_the_servers_libraries(wheel: Path) -> No
     assert (card["Requires-Python"], card["License-Expression"]) == (">=3.11", "Apache-2.0")
 
 
-def test_definitions_are_checked_by_the_sdk_alone(installed_alone: Path, home: tuple[Path, str]) -> None:
+def test_definitions_are_checked_by_the_sdk_alone(installed_alone: Path, home: Path) -> None:
     """Nothing that `check` imports comes with an extra only; what does is asked for by the extra's name."""
-    folder, _ = home
-    settings = {"STILLWELL_PROJECT": "test", "STILLWELL_DEFINITIONS": "orders"}
-    sdk = _Worker(installed_alone, folder, settings)
+    sdk = _Worker(installed_alone, home, {"STILLWELL_PROJECT": "test", "STILLWELL_DEFINITIONS": "orders"})
     assert json.loads(sdk.run("check", "--json"))["views"] == {orders.VIEW: 1}
     refused = subprocess.run(
         [installed_alone / "stillwell", "local", "status"], capture_output=True, text=True, check=False
@@ -192,38 +189,37 @@ def test_definitions_are_checked_by_the_sdk_alone(installed_alone: Path, home: t
 
 
 def test_from_the_wheel_a_users_own_definitions_run_in_a_folder_of_their_own(
-    installed: Path,
-    home: tuple[Path, str],
-    stack: LocalStack,
-    topic: Callable[..., str],
-    namespace: str,
-    rng: random.Random,
+    installed: Path, home: Path, stack: LocalStack, namespace: str, rng: random.Random
 ) -> None:
-    """Check, work, verify; and what Redis, Parquet and the dead letters hold is what was sent."""
-    folder, source = home
+    """Check, create topics, work, get, verify; Redis, Parquet and the dead letters hold what was sent."""
+    topic = f"orders-{namespace}"
     worker = _Worker(
         installed,
-        folder,
+        home,
         {
             **stack.environment,
             "STILLWELL_PROJECT": "test",
             "STILLWELL_NAMESPACE": namespace,
             "STILLWELL_DEFINITIONS": "orders",
-            "STILLWELL_OFFLINE_URL": str(folder / "offline"),
-            "STILLWELL_DEAD_LETTER_TOPIC": topic("dead-letters"),
+            "STILLWELL_OFFLINE_URL": str(home / "offline"),
+            "STILLWELL_DEAD_LETTER_TOPIC": f"dead-{namespace}",
         },
     )
     assert all(file.is_relative_to(installed.parent) for file in worker.imported("stillwell", "streams", "sinks"))
     worker.run("check")
+    worker.run("topics", "create", "--partitions", "1")
     worker.start()
     try:
         worker.until_ready()
-        count = f'stillwell_events_total{{topic="{source}"}} 501.0'
-        sent = orders.produce(stack.bootstrap, source, [*orders.orders(500, rng), b"no order"])
-        eventually(lambda: count in worker.page("/metrics")[1], what="all taken in")
+        last = {"at": "2026-01-31T12:00:00Z", "customer": "last", "amount": 1.5, "number": -1}
+        sent = orders.produce(stack.bootstrap, topic, [*orders.orders(500, rng), b"no order", last])
+        count = f'stillwell_events_total{{topic="{topic}"}} 502.0'
+        eventually(lambda: count in worker.page("/metrics")[1], within_s=30, what="all taken in")
         assert worker.stop() == 0
     finally:
         worker.end()
+    got = json.loads(worker.run("get", orders.VIEW, "customer=last", "--json"))
+    assert got["features"]["amount"] == {"value": 1.5, "status": "PRESENT"}
     report = json.loads(worker.run("verify", "--json"))
     assert (report["good"], [each["records"] for each in report["partitions"]]) == (True, [len(sent)])
-    assert what_is_wrong(worker.environment, source, sent) == []
+    assert what_is_wrong(worker.environment, topic, sent) == []
