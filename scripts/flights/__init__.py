@@ -8,6 +8,8 @@
     table.py      the same, for people
     oracle.py     the newest rows, computed once more from the files, in SQL
     agreement.py  the rows in Redis beside those of the oracle
+    proof.py      `stillwell verify`, and both of these
+    voice.py      what is said; summary.py: what `--json` writes
     story.py      what happens in which order
     keeper.py     for `--keep`: a process that goes on when the command has ended
 

@@ -71,6 +71,7 @@ class Feed:
                 "enable.idempotence": True,
                 "linger.ms": 5,
                 "compression.type": "lz4",
+                "queue.buffering.max.messages": 1_000_000,
                 "delivery.report.only.error": True,
                 # It would write between the lines of the table; what matters comes back as a failed delivery.
                 "log_level": 2,

@@ -28,6 +28,15 @@ class Verified:
     rejected: Mapping[str, int]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Proof:
+    """Everything that was found; wrong: in words, empty if all agrees."""
+
+    verified: Verified
+    agreements: list[Agreement]
+    wrong: list[str]
+
+
 async def verify() -> Verified:
     """Run the command. Raises DemoFailed when it does not come to an end."""
     process = await asyncio.create_subprocess_exec(

@@ -70,6 +70,11 @@ class Plan:
     twice: int
     cut_short: int
 
+    @property
+    def events(self) -> int:
+        """How many different events there are."""
+        return self.records.height - self.twice - self.cut_short
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Year:

@@ -17,11 +17,15 @@ from stillwell.settings import NOT_SETTINGS, PREFIX
 STILLWELL = Path(sys.executable).with_name("stillwell")
 """The command, of the environment that this runs in."""
 
-SETTINGS: Mapping[str, str] = {
+DEFINITIONS = "schemas"
+PROJECT: Mapping[str, str] = {
     "STILLWELL_PROJECT": "flights",
     "STILLWELL_NAMESPACE": "demo",
-    "STILLWELL_DEFINITIONS": "schemas",
-    "STILLWELL_DEAD_LETTER_TOPIC": "flights.dead-letters",
+    "STILLWELL_DEFINITIONS": DEFINITIONS,
+}
+"""With the settings of the stack, all that a command needs to know."""
+
+HASTE: Mapping[str, str] = {
     # Short, so that there is something to see in Parquet from the beginning; in production it makes too many files.
     "STILLWELL_WINDOW_AGE": "2s",
     # The least that Kafka allows: so long do the partitions of the killed worker stand still.
@@ -80,12 +84,12 @@ def enter(stack: LocalStack) -> None:
     for name in [name for name in os.environ if name.startswith(PREFIX) and name not in NOT_SETTINGS]:
         del os.environ[name]
     os.environ.pop("STILLWELL_CONFIG", None)
-    os.environ.update({**SETTINGS, **stack.environment})
+    os.environ.update({**PROJECT, **HASTE, **stack.environment})
 
 
 def create_topics(bootstrap: str) -> None:
     """Create the topics of the flights, and the one for dead letters."""
-    partitions = {**PARTITIONS, SETTINGS["STILLWELL_DEAD_LETTER_TOPIC"]: 1}
+    partitions = {**PARTITIONS, f"{PROJECT['STILLWELL_PROJECT']}.dead-letters": 1}
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
     topics = [NewTopic(name, num_partitions=count, replication_factor=1) for name, count in partitions.items()]
     for created in admin.create_topics(topics).values():

@@ -2,10 +2,10 @@
 
 import dataclasses
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -63,7 +63,7 @@ def _latest(scene: Scene, view: str) -> dict[float, float]:
     return {bound: count - before.get(bound, 0.0) for bound, count in scene.look.views[view].servable.items()}
 
 
-def quantile(part: float, histograms: list[dict[float, float]]) -> float | None:
+def quantile(part: float, histograms: Sequence[Mapping[float, float]]) -> float | None:
     """Below which value that part of all observations lies, as Prometheus estimates it from cumulative counts."""
     bounds = sorted({bound for histogram in histograms for bound in histogram})
     counts = [sum(histogram.get(bound, 0.0) for histogram in histograms) for bound in bounds]
@@ -105,7 +105,7 @@ def line(scene: Scene) -> str:
 def draw(scene: Scene) -> RenderableType:
     """The whole picture."""
     gap = Text()
-    return Group(gap, _headline(scene), gap, _topics(scene), gap, _views(scene), gap, _workers(scene))
+    return Group(gap, _headline(scene), gap, _topics(scene), gap, _views(scene), gap, _workers(scene), gap)
 
 
 def _headline(scene: Scene) -> RenderableType:
@@ -177,9 +177,3 @@ def seconds(duration: float | None) -> str:
     if duration is None:
         return "-"
     return f"{duration * 1000:.0f} ms" if duration < 1 else f"{duration:.1f} s"
-
-
-def console() -> Console:
-    """Standard output: no wider than the table is good for, or than the terminal is."""
-    out = Console(highlight=False)
-    return Console(highlight=False, width=min(out.width, WIDTH) if out.is_terminal else WIDTH)

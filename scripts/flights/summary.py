@@ -1,0 +1,49 @@
+"""What `--json` writes. Times are in seconds."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from scripts.flights.feed import Feed
+from scripts.flights.observe import Look
+from scripts.flights.proof import Proof
+from scripts.flights.replay import Plan
+from scripts.flights.table import quantile
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outage:
+    """What the kill did: after how many records, for how many seconds, and how far the rows fell behind."""
+
+    after: int
+    seconds: float
+    lag: int
+
+
+def summary(plan: Plan, feed: Feed, outage: Outage, last: Look, proof: Proof) -> Mapping[str, object]:
+    """All that was done and found."""
+    servable = [view.servable for view in last.views.values()]
+    return {
+        "agrees": not proof.wrong,
+        "wrong": proof.wrong,
+        "events": plan.events,
+        "late": plan.late,
+        "out_of_order": plan.out_of_order,
+        "twice": plan.twice,
+        "cut_short": plan.cut_short,
+        "sent": feed.sent,
+        "feed_s": round(feed.took, 1),
+        "events_per_s": round(feed.rate),
+        "killed_after": outage.after,
+        "outage_s": round(outage.seconds, 1),
+        "outage_lag": outage.lag,
+        "servable_p50_s": quantile(0.5, servable),
+        "servable_p99_s": quantile(0.99, servable),
+        "verify_good": proof.verified.good,
+        "records_at_rest": proof.verified.records,
+        "rejected": sum(topic.rejected for topic in last.topics.values()),
+        "rows_in_parquet": proof.verified.rows,
+        "files": proof.verified.files,
+        "unlinked_files": proof.verified.unlinked,
+        "entities_in_redis": {name: view.entities for name, view in last.views.items()},
+        "compared": [dataclasses.asdict(agreement) for agreement in proof.agreements],
+    }

@@ -1,0 +1,117 @@
+"""The demo, as a newcomer runs it."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+EVENTS = 20_000
+
+
+class Demo:
+    """`scripts/demo` under way, in the environment that the tests run in, printing to a file."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.printed = folder / "printed"
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("STILLWELL_")}
+        with self.printed.open("w") as output:
+            self.process = subprocess.Popen(
+                [ROOT / "scripts" / "demo", "--events", str(EVENTS), *arguments],
+                env={**environment, "STILLWELL_VENV": sys.prefix, "TMPDIR": str(folder)},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def text(self) -> str:
+        """What it has printed."""
+        return self.printed.read_text()
+
+    def says(self, words: str, within_s: float = 60) -> None:
+        """Wait until it prints this."""
+        eventually(lambda: words in self.text(), within_s=within_s, what=f"{words!r} in {self.printed}")
+
+    def started(self) -> list[psutil.Process]:
+        """All processes that it has started and that live: Kafka, Redis, workers, and who watches over them."""
+        return list(psutil.Process(self.process.pid).children(recursive=True))
+
+
+@pytest.fixture
+def demos() -> Iterator[list[Demo]]:
+    """Demos to end, and all that they have started, if their test fails."""
+    begun: list[Demo] = []
+    yield begun
+    for demo in begun:
+        for match in re.finditer(r"kill (\d+)$", demo.text(), re.MULTILINE):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(match[1]), signal.SIGKILL)
+        if demo.process.poll() is None:
+            demo.process.kill()
+            demo.process.wait()
+
+
+def left_behind(folder: Path) -> list[Path]:
+    """Folders of embedded stacks below a folder for temporary files."""
+    return list(folder.glob("stillwell-*/stack-*"))
+
+
+def test_the_demo_proves_that_every_flight_arrived_and_stays_for_a_look(tmp_path: Path, demos: list[Demo]) -> None:
+    """Late, doubled and broken records, a worker killed on the way; then every command that it offers works."""
+    demo = Demo(tmp_path, "--keep", "--json", str(tmp_path / "summary.json"))
+    demos.append(demo)
+    assert demo.process.wait(timeout=120) == 0, demo.text()
+    summary: dict[str, Any] = json.loads((tmp_path / "summary.json").read_text())
+
+    assert summary["agrees"] is summary["verify_good"] is True
+    assert summary["events"] == EVENTS
+    assert summary["sent"] == EVENTS + summary["twice"] + summary["cut_short"] == summary["records_at_rest"]
+    assert min(summary[name] for name in ("late", "out_of_order", "twice", "cut_short")) > 0
+    assert summary["rejected"] >= summary["cut_short"]
+    assert 0.4 * summary["sent"] < summary["killed_after"] < 0.9 * summary["sent"]
+    assert {view["view"] for view in summary["compared"]} == {"RouteDepartures", "AircraftArrivals", "AirportWeather"}
+    assert all(view["entities"] > 0 and view["differing"] == 0 for view in summary["compared"])
+    assert all(len(line) <= 100 for line in demo.text().splitlines() if " export " not in line)
+
+    exports = re.findall(r"^    (export \w+=.+)$", demo.text(), re.MULTILINE)
+    commands = re.findall(r"^    (stillwell .+)$", demo.text(), re.MULTILINE)
+    assert len(commands) >= 4
+    for command in commands:
+        typed = subprocess.run(
+            ["bash", "-c", "\n".join([*exports, command])], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert typed.returncode == 0, f"{command}: {typed.stdout}{typed.stderr}"
+
+    (keeper,) = re.findall(r"kill (\d+)$", demo.text(), re.MULTILINE)
+    everything = [psutil.Process(int(keeper)), *psutil.Process(int(keeper)).children(recursive=True)]
+    assert len(everything) > 4
+    os.kill(int(keeper), signal.SIGTERM)
+    _, alive = psutil.wait_procs(everything, timeout=30)
+    assert not alive
+    assert not left_behind(tmp_path)
+
+
+@pytest.mark.parametrize("moment", ["a year of flights", "killed with -9"], ids=["at the start", "in the middle"])
+def test_ctrl_c_ends_everything_that_the_demo_has_started(tmp_path: Path, demos: list[Demo], moment: str) -> None:
+    demo = Demo(tmp_path)
+    demos.append(demo)
+    demo.says(moment)
+    eventually(demo.started, what="a first process")
+    started = demo.started()
+    demo.process.send_signal(signal.SIGINT)
+    assert demo.process.wait(timeout=30) == 130
+    assert "no process of the demo is left" in demo.text()
+    _, alive = psutil.wait_procs(started, timeout=10)
+    assert not alive
+    assert not left_behind(tmp_path)
