@@ -25,6 +25,8 @@ class WorkerProcess:
             **settings,
             "STILLWELL_WEB_PORT": str(self.port),
             "STILLWELL_LOG_FORMAT": "console",
+            # So that one which does not end when told can be asked where it stands.
+            "PYTHONFAULTHANDLER": "1",
         }
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -75,9 +77,14 @@ class WorkerProcess:
         self.running.send_signal(signal.SIGCONT)
 
     def stop(self, deadline: float = 40) -> int:
-        """SIGTERM; gives the exit code."""
+        """SIGTERM; gives the exit code. One that is late writes where its threads stand to its log."""
         self.running.terminate()
-        return self.running.wait(deadline)
+        try:
+            return self.running.wait(deadline)
+        except subprocess.TimeoutExpired:
+            self.running.send_signal(signal.SIGABRT)
+            self.running.wait()
+            raise AssertionError(f"the worker did not end within {deadline:g} s: {self.log}") from None
 
     def end(self) -> None:
         """Whatever state it is in, end it."""
