@@ -27,7 +27,10 @@ def find_record(store: ObjectStore, id: PartitionId, offset: int) -> ArchivedRec
 
     Raises NotFound, with the reason, where there is none; ChainError where what is linked is damaged.
     """
-    _, links = chain.walk(store, id)
+    try:
+        _, links = chain.walk(store, id)
+    except NotFound as error:
+        raise NotFound(f"{id} has no chain: nothing of it is linked (yet)") from error
     link = next((link for link in links if link.start <= offset < link.end), None)
     if link is None:
         raise NotFound(f"offset {offset} of {id} is not linked (yet); a worker links what it has read within a window")
