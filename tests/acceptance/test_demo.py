@@ -102,9 +102,15 @@ def test_the_demo_proves_that_every_flight_arrived_and_stays_for_a_look(tmp_path
     assert not left_behind(tmp_path)
 
 
-@pytest.mark.parametrize("moment", ["a year of flights", "killed with -9"], ids=["at the start", "in the middle"])
-def test_ctrl_c_ends_everything_that_the_demo_has_started(tmp_path: Path, demos: list[Demo], moment: str) -> None:
-    demo = Demo(tmp_path)
+@pytest.mark.parametrize(
+    ("moment", "arguments"),
+    [("a year of flights", ()), ("killed with -9", ("--keep",))],
+    ids=["at the start", "in the middle"],
+)
+def test_ctrl_c_ends_everything_that_the_demo_has_started(
+    tmp_path: Path, demos: list[Demo], moment: str, arguments: tuple[str, ...]
+) -> None:
+    demo = Demo(tmp_path, *arguments)
     demos.append(demo)
     demo.says(moment)
     eventually(demo.started, what="a first process")

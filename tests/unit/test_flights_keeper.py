@@ -1,0 +1,74 @@
+"""The demo's keeper: stays when all is well, and ends with the command otherwise."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+SCRIPT = """
+import os, signal, sys, time
+from scripts.flights.ending import interrupt_on_sigterm
+from scripts.flights.keeper import in_keeper
+
+def work(hand_over):
+    interrupt_on_sigterm()
+    print(os.getpid(), flush=True)
+    try:
+        {body}
+    except KeyboardInterrupt:
+        return 130
+
+sys.exit(in_keeper(work))
+"""
+FOR_EVER = "time.sleep(3600)"
+
+
+def command(body: str) -> tuple["subprocess.Popen[str]", psutil.Process]:
+    """A command whose keeper does this, and the keeper."""
+    started = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT.format(body=body)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert started.stdout is not None
+    keeper = psutil.Process(int(started.stdout.readline()))
+    return started, keeper
+
+
+def has_ended(keeper: psutil.Process, within_s: float = 5) -> bool:
+    _, alive = psutil.wait_procs([keeper], timeout=within_s)
+    return not alive
+
+
+@pytest.mark.parametrize("code", [0, 1, 7])
+def test_the_command_ends_as_its_keeper_does(code: int) -> None:
+    started, keeper = command(f"return {code}")
+    with started:
+        assert started.wait(5) == code
+    assert has_ended(keeper)
+
+
+def test_what_was_handed_over_goes_on_in_silence_until_it_is_ended() -> None:
+    started, keeper = command(f"hand_over(); print('unheard', flush=True); {FOR_EVER}")
+    with started:
+        printed, _ = started.communicate(timeout=5)
+    assert (started.returncode, printed) == (0, "")
+    assert not has_ended(keeper, within_s=0.3)
+    keeper.terminate()
+    assert has_ended(keeper)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)],
+    ids=lambda value: value.name if isinstance(value, signal.Signals) else "",
+)
+def test_what_was_not_handed_over_ends_with_the_command(number: signal.Signals, code: int) -> None:
+    started, keeper = command(FOR_EVER)
+    with started:
+        started.send_signal(number)
+        assert started.wait(5) == code
+    assert has_ended(keeper)
