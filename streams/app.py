@@ -57,6 +57,10 @@ lets one back in that idled past this)."""
 _UPLOADS_AT_A_TIME = 16
 _SUBSCRIBED_POLL = 0.01
 
+_CLOSING_PATIENCE = 1.0
+"""Seconds for each connection to say goodbye. They come on top of the drain deadline, while the platform counts to its
+own; a worker that could not leave its group is missed when its session has timed out."""
+
 
 class _NoKafka(BootStrategy):
     """Faust without its own consumer, producer and tables: the worker brings what feeds the agents."""
@@ -174,10 +178,10 @@ class _Running:
             connection = _connection(settings)
             cluster = Cluster(connection)
             await cluster.start()
-            opened.push_async_callback(cluster.stop)
+            opened.push_async_callback(_close, cluster.stop)
             await _require_topics(cluster, [*(each.topic.topic for each in pipelines), settings.dead_letter_topic])
             online = await RedisOnlineStore.open(settings)
-            opened.push_async_callback(online.close)
+            opened.push_async_callback(_close, online.close)
             uploads = ThreadPool("store", _UPLOADS_AT_A_TIME)
             opened.callback(uploads.close)
             objects = ThreadedStore(open_store(settings.offline_url), uploads)
@@ -185,10 +189,10 @@ class _Running:
             archive = Archive(objects, retries.archive.pause, _now, f"{socket.gethostname()}:{os.getpid()}")
             producer = dead_letter_producer(connection)
             await producer.start()
-            opened.push_async_callback(producer.stop)
+            opened.push_async_callback(_close, producer.stop)
             kafka = _consumer(settings, connection)
             await kafka.start()
-            opened.push_async_callback(kafka.stop)
+            opened.push_async_callback(_close, kafka.stop)
             worker = Worker(
                 world=World(
                     kafka=kafka,
@@ -254,6 +258,13 @@ def _consumer(settings: Settings, connection: dict[str, Any]) -> AIOKafkaConsume
         max_poll_interval_ms=_NO_POLL_LIMIT_MS,
         metadata_max_age_ms=_METADATA_MAX_AGE_MS,
     )
+
+
+async def _close(stop: Callable[[], Awaitable[None]]) -> None:
+    """Close a connection, or leave it open where its other end does not answer: the process ends anyway."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_CLOSING_PATIENCE):
+            await stop()
 
 
 async def _require_topics(cluster: Cluster, names: Sequence[str]) -> None:

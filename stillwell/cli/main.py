@@ -6,6 +6,7 @@ Whatever a command needs it imports when it runs: that keeps `stillwell --help` 
 imports, and a command usable where the extras of the others are not installed.
 """
 
+import contextlib
 import logging
 import os
 import sys
@@ -105,4 +106,9 @@ def _invoke(context: click.Context) -> int:
 
 def main() -> None:
     """The entry point."""
-    sys.exit(run())
+    code = run()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # Python would wait for its threads, and one that asks a store which does not answer waits for its time-out.
+    os._exit(code)
