@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.processes import still_running
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -97,8 +98,7 @@ def test_the_demo_proves_that_every_flight_arrived_and_stays_for_a_look(tmp_path
     everything = [psutil.Process(int(keeper)), *psutil.Process(int(keeper)).children(recursive=True)]
     assert len(everything) > 4
     os.kill(int(keeper), signal.SIGTERM)
-    _, alive = psutil.wait_procs(everything, timeout=30)
-    assert not alive
+    assert not still_running(everything, within_s=30)
     assert not left_behind(tmp_path)
 
 
@@ -118,6 +118,5 @@ def test_ctrl_c_ends_everything_that_the_demo_has_started(
     demo.process.send_signal(signal.SIGINT)
     assert demo.process.wait(timeout=30) == 130
     assert "no process of the demo is left" in demo.text()
-    _, alive = psutil.wait_procs(started, timeout=10)
-    assert not alive
+    assert not still_running(started, within_s=10)
     assert not left_behind(tmp_path)

@@ -8,6 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.processes import still_running
+
 ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
@@ -38,17 +40,12 @@ def command(body: str) -> tuple["subprocess.Popen[str]", psutil.Process]:
     return started, keeper
 
 
-def has_ended(keeper: psutil.Process, within_s: float = 5) -> bool:
-    _, alive = psutil.wait_procs([keeper], timeout=within_s)
-    return not alive
-
-
 @pytest.mark.parametrize("code", [0, 1, 7])
 def test_the_command_ends_as_its_keeper_does(code: int) -> None:
     started, keeper = command(f"return {code}")
     with started:
         assert started.wait(5) == code
-    assert has_ended(keeper)
+    assert not still_running([keeper], within_s=5)
 
 
 def test_what_was_handed_over_goes_on_in_silence_until_it_is_ended() -> None:
@@ -56,9 +53,9 @@ def test_what_was_handed_over_goes_on_in_silence_until_it_is_ended() -> None:
     with started:
         printed, _ = started.communicate(timeout=5)
     assert (started.returncode, printed) == (0, "")
-    assert not has_ended(keeper, within_s=0.3)
+    assert still_running([keeper], within_s=0.3)
     keeper.terminate()
-    assert has_ended(keeper)
+    assert not still_running([keeper], within_s=5)
 
 
 @pytest.mark.parametrize(
@@ -71,4 +68,4 @@ def test_what_was_not_handed_over_ends_with_the_command(number: signal.Signals, 
     with started:
         started.send_signal(number)
         assert started.wait(5) == code
-    assert has_ended(keeper)
+    assert not still_running([keeper], within_s=5)
