@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import redis
+from confluent_kafka import ConsumerGroupTopicPartitions
+from confluent_kafka.admin import AdminClient
 
 from sinks.redis import RedisOnlineStore
 from sinks.redis_link import RedisLink
@@ -103,6 +105,15 @@ def linked(environment: Mapping[str, str], topic: str | None = None) -> int:
 def ends(environment: Mapping[str, str], topic: str) -> dict[int, int]:
     """Where the chain of each partition ends."""
     return {link.id.partition: link.end for link in _links(environment, topic)}
+
+
+def committed(environment: Mapping[str, str], topic: str) -> dict[int, int]:
+    """The offset that the group has committed for each partition of a topic that it has committed any for."""
+    admin = AdminClient({"bootstrap.servers": environment["STILLWELL_KAFKA_BOOTSTRAP"]})
+    group = f"{environment['STILLWELL_PROJECT']}.{environment['STILLWELL_NAMESPACE']}"
+    asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
+    offsets = asked[group].result(10).topic_partitions
+    return {each.partition: each.offset for each in offsets if each.topic == topic}
 
 
 def rows_in_redis(environment: Mapping[str, str], view: str, customers: Iterable[str]) -> dict[str, Row]:
