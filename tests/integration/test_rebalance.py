@@ -54,7 +54,7 @@ def test_workers_that_join_leave_and_die_under_load_lose_and_double_nothing(
     prove(deployment, feed.sent)
 
 
-@pytest.mark.parametrize("latency_s", [1, 4], ids=["in time", "too late"])
+@pytest.mark.parametrize("latency_s", [1, 8], ids=["in time", "too late"])
 def test_a_rebalance_amid_a_slow_upload(
     deploy: Callable[..., Deployment], proxied_gcs: tuple[str, Proxy], rng: random.Random, latency_s: int
 ) -> None:
@@ -62,7 +62,7 @@ def test_a_rebalance_amid_a_slow_upload(
     partitions are given away, or, past half of the rebalance timeout, dropped and read again by whoever gets them."""
     url, proxy = proxied_gcs
     # Nothing but the rebalance closes a span, so that the upload that it meets is its own.
-    deployment = deploy(PARTITIONS, offline_url=url, window_age="1h", watchdog_timeout="2h", rebalance_timeout="5s")
+    deployment = deploy(PARTITIONS, offline_url=url, window_age="1h", watchdog_timeout="2h", rebalance_timeout="12s")
     first = deployment.start_worker().until_ready()
     sent = orders.produce(deployment.bootstrap, deployment.topic, orders.orders(1_000, rng), PARTITIONS)
     eventually(
@@ -73,7 +73,7 @@ def test_a_rebalance_amid_a_slow_upload(
         until_logged(second, "partitions assigned")
     until_shared(first, second)
     gave_up = "with work in hand" in log(first)
-    assert gave_up == (latency_s > 2.5)
+    assert gave_up == (latency_s > 6)
     assert first.stop() == 0
     assert second.stop() == 0
     until_linked(deployment, sent)
