@@ -10,23 +10,29 @@
 -- (newer, but past its life by the server's own clock: not written).
 --
 -- Refuses with NOTREADY, and writes nothing, where the ready key is missing or holds another epoch; with BADFORMAT at
--- the first row, given or stored, that is of another format. What is stored is compared by its first 53 bytes, format
--- and stamp; nothing behind them is looked at. A string sorts after its own beginning, so that a stored head which sorts
--- before the whole new value is older or the same, and the new head is cut out only to tell these apart.
+-- the first row, given or stored, that is of another format. Of what is stored the first 57 bytes are read: format,
+-- stamp and length; nothing behind them is looked at. A string sorts after its own beginning, so that a stored head
+-- which sorts before the whole new value is older, or of the same event.
 --
--- What a row costs is what it asks of the server, in µs of 2.3 altogether on Redis 6.2:
---   values come in one argument (0.25 less than in one each, which is allocated three times);
---   rows are written together, by MSET and PEXPIREAT (0.3 less than by SET … PXAT, which builds a Lua table for each
---   `OK` and looks its key up twice more); a key that comes twice is therefore written before it is compared again;
---   numbers go to commands as text (0.5 less: Redis turns Lua's doubles into text slowly), and the text of an expiry
---   serves the next row too if it is the same (0.15 less: rows come in order, and many share a millisecond).
+-- A row expires at the end of a step: lives are rounded up to multiples of a 64th of them. So most rows that take the
+-- place of another expire in the same step as it, and are written over it without touching what is known of its expiry.
+--
+-- What a row costs is what it asks of the server; on Redis 6.2, in µs of about 2.3 altogether, these save:
+--   0.7  updates within a step by SETRANGE in place, where the lengths agree too
+--   0.5  numbers passed to commands as text: Redis turns Lua's doubles into text slowly
+--   0.3  other rows written together, by MSET and PEXPIREAT: SET … PXAT would build a Lua table for each `OK`, and look
+--        its key up twice more; a key that comes twice is therefore written before it is compared again
+--   0.3  no look at single keys while the whole call is of new ones
+--   0.25 values in one argument instead of one each, which is allocated three times
+--   0.2  a step of garbage collection, so that memory is used again while it is in the processor's cache
 
-local call, sub, byte, read, floor, format =
-  redis.call, string.sub, string.byte, struct.unpack, math.floor, string.format
+local call, sub, read, floor, format = redis.call, string.sub, struct.unpack, math.floor, string.format
 local keys, epoch, lifetime, values = KEYS, ARGV[1], tonumber(ARGV[2]), ARGV[3]
 
 local FORMAT = 1
-local HEAD_BYTES = 53
+local HEAD_BYTES = 57
+local STAMPED_BYTES = 53
+local LENGTH_AT = 54
 
 if call('GET', keys[1]) ~= epoch then
   return redis.error_reply('NOTREADY the ready key is missing, or holds another epoch than ' .. epoch)
@@ -34,6 +40,7 @@ end
 
 local time = call('TIME')
 local now = time[1] * 1000 + floor(time[2] / 1000)
+local step = lifetime < 64 and 1 or floor(lifetime / 64)
 
 local rows, expiries, waiting, count = {}, {}, {}, 0
 
@@ -50,34 +57,55 @@ end
 local answers = {}
 local at = 1
 local last, text = false, nil
+local all_new = #keys > 2 and call('EXISTS', keys[2]) == 0 and call('EXISTS', unpack(keys, 2)) == 0
 for i = 2, #keys do
   local key = keys[i]
-  -- Event time, µs with the top bit flipped, as two halves; a double holds their sum exactly up to 2^53, the year 2255.
+  -- Event times are µs with the top bit flipped, and come as two halves. A double holds their sum exactly up to 2^53, the
+  -- year 2255.
   local length, value_format, high, low = read('>I4BI4I4', values, at)
   local value = sub(values, at + 4, at + 3 + length)
   at = at + 4 + length
+  if value_format ~= FORMAT then
+    return redis.error_reply('BADFORMAT given for ' .. key)
+  end
+  local expires = false
+  if lifetime >= 0 then
+    local event_time = (high - 2147483648) * 4294967296 + low
+    local end_of_life = (event_time - event_time % 1000) / 1000 + lifetime
+    expires = end_of_life + -end_of_life % step
+  end
+
   if waiting[key] then
     write_waiting()
+    all_new = false
   end
-  local head = call('GETRANGE', key, '0', '52')
-  local answer = 'a'
+  local head = all_new and '' or call('GETRANGE', key, '0', '56')
+  local answer, in_place = 'a', false
   if head ~= '' then
-    if byte(head) ~= FORMAT or #head ~= HEAD_BYTES then
+    if #head ~= HEAD_BYTES then
+      return redis.error_reply('BADFORMAT stored at ' .. key)
+    end
+    local stored_format, stored_high, stored_low = read('>BI4I4', head)
+    if stored_format ~= FORMAT then
       return redis.error_reply('BADFORMAT stored at ' .. key)
     end
     if head >= value then
       answer = 's'
-    elseif head == sub(value, 1, HEAD_BYTES) then
+    end
+    if low == stored_low and high == stored_high and sub(head, 1, STAMPED_BYTES) == sub(value, 1, STAMPED_BYTES) then
       answer = 'd'
     end
-  end
-  if answer == 'a' then
-    if value_format ~= FORMAT then
-      return redis.error_reply('BADFORMAT given for ' .. key)
+    if answer == 'a' and expires and read('>I4', head, LENGTH_AT) == length then
+      local stored_time = (stored_high - 2147483648) * 4294967296 + stored_low
+      in_place = stored_time / 1000 + lifetime >= expires - step + 1
     end
-    local expires = lifetime >= 0 and floor(((high - 2147483648) * 4294967296 + low) / 1000) + lifetime
+  end
+
+  if answer == 'a' then
     if expires and expires <= now then
       answer = 'e'
+    elseif in_place then
+      call('SETRANGE', key, '0', value)
     else
       count = count + 1
       rows[2 * count - 1], rows[2 * count] = key, value
@@ -91,4 +119,5 @@ for i = 2, #keys do
   answers[i - 1] = answer
 end
 write_waiting()
+collectgarbage('step', 20)
 return table.concat(answers)

@@ -3,14 +3,16 @@
     at  bytes  field
      0      1  format        1
      1     52  stamp         `stillwell.layout.stamp`
-    53      1  kind          1 a row; 2 a tombstone (reserved: nothing writes one yet, and it ends here)
-    54      4  layout id     the first 4 bytes of SHA-256 over the layout's description
-    58      n  null bitmap   one bit for each feature, lowest bit of the first byte first; set where it is null
+    53      4  length        of the whole value in bytes, unsigned, big-endian
+    57      1  kind          1 a row; 2 a tombstone (reserved: nothing writes one yet, and it ends here)
+    58      4  layout id     the first 4 bytes of SHA-256 over the layout's description
+    62      n  null bitmap   one bit for each feature, lowest bit of the first byte first; set where it is null
      …      …  fixed body    one slot for each feature, little-endian; zero, or no bytes of the tail, where it is null
      …      …  tail          the bytes of texts and binaries, one behind the other
 
-The format stands right before the stamp, so that the script takes both in one read and compares them as they are: it
-never looks further. A slot is 1 byte for Bool, 4 for Int32 and Float32, 8 for Int64, Float64 and Timestamp (µs since
+The format stands right before the stamp, and the length right behind it, so that the script takes them in one read: it
+never looks further. Format and stamp it compares as they are; a value of the same length it writes over the old one in
+its place. A slot is 1 byte for Bool, 4 for Int32 and Float32, 8 for Int64, Float64 and Timestamp (µs since
 the epoch), and 4 for String and Bytes: where its bytes end, counted from the tail's start; they begin where those of
 the feature of variable length before it end. The same row is the same bytes, whoever encodes it.
 
@@ -42,7 +44,8 @@ ROW = 1
 TOMBSTONE = 2
 
 STAMP_AT = 1
-KIND_AT = STAMP_AT + STAMP_BYTES
+LENGTH_AT = STAMP_AT + STAMP_BYTES
+KIND_AT = LENGTH_AT + 4
 LAYOUT_AT = KIND_AT + 1
 HEADER_BYTES = LAYOUT_AT + 4
 
@@ -83,6 +86,7 @@ class RowLayout:
             [
                 ("format", "u1"),
                 ("stamp", f"V{STAMP_BYTES}"),
+                ("length", ">u4"),
                 ("kind", "u1"),
                 ("layout", "V4"),
                 ("nulls", "u1", (self.bitmap_bytes,)),
@@ -129,6 +133,7 @@ def encode(layout: RowLayout, frame: pl.DataFrame, stamps: npt.NDArray[np.uint8]
         else:
             ends += _lengths(column)
             rows[f"feature {at}"] = ends
+    rows["length"] = layout.fixed.itemsize + ends
     if not layout.variable:
         return _cut(rows.tobytes(), layout.fixed.itemsize)
     return _with_tails(rows, [frame.get_column(layout.features[at].name) for at in layout.variable])
@@ -144,7 +149,8 @@ def decode(layout: RowLayout, value: bytes) -> DecodedRow:
         raise FormatError(f"view {layout.view}: the row has {len(value)} bytes, its layout at least {tail_at}")
     slots = list(layout.body.unpack_from(value, body_at))
     ends = [slots[at] for at in layout.variable]
-    if len(value) != tail_at + (ends[-1] if ends else 0) or ends != sorted(ends):
+    length = int.from_bytes(value[LENGTH_AT:KIND_AT])
+    if not length == len(value) == tail_at + (ends[-1] if ends else 0) or ends != sorted(ends):
         raise FormatError(f"view {layout.view}: the row's {len(value)} bytes do not end where its layout says")
     for at, (begin, end) in zip(layout.variable, itertools.pairwise([0, *ends]), strict=True):
         slots[at] = _variable_value(layout, at, value[tail_at + begin : tail_at + end])
@@ -155,7 +161,7 @@ def decode(layout: RowLayout, value: bytes) -> DecodedRow:
         feature.name: None if nulls >> at & 1 else slot
         for at, (feature, slot) in enumerate(zip(layout.features, slots, strict=True))
     }
-    return DecodedRow(values, Stamp.unpack(value[STAMP_AT:KIND_AT]))
+    return DecodedRow(values, Stamp.unpack(value[STAMP_AT:LENGTH_AT]))
 
 
 def _variable_value(layout: RowLayout, at: int, data: bytes) -> str | bytes:
@@ -209,7 +215,7 @@ def layout_id(value: bytes) -> bytes:
 
 def stamp_of(value: bytes) -> bytes:
     """The stamp of a stored value, packed."""
-    return value[STAMP_AT:KIND_AT]
+    return value[STAMP_AT:LENGTH_AT]
 
 
 _CODES = {

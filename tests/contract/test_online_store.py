@@ -30,6 +30,7 @@ from tests.online_support import (
 )
 
 HOUR_US = HOUR_MS * 1000
+NOON_US = now_us() // (24 * HOUR_US) * 24 * HOUR_US + 12 * HOUR_US
 MARK = MarkKey(PartitionId("departures", 1, 0), VIEW, 1)
 OTHER_MARK = MarkKey(PartitionId("departures", 1, 7), VIEW, 2)
 
@@ -177,6 +178,22 @@ async def test_a_key_that_comes_twice_in_one_put_is_judged_twice(store: OnlineSt
     assert await store.get(VIEW, [b"i1:1", b"i1:2"]) == [new, new]
 
 
+async def test_keys_that_come_again_among_new_ones_are_judged_against_what_came_before(store: OnlineStore) -> None:
+    now = now_us()
+    old, new = value(stamp(now)), value(stamp(now + 1))
+    put = rows((b"i1:1", new), (b"i1:2", old), (b"i1:2", new), (b"i1:1", old), (b"i1:3", old), (b"i1:1", new))
+    assert await store.put(put, EPOCH) == PutCounts(4, 1, 1, 0)
+    assert await store.get(VIEW, [b"i1:1", b"i1:2", b"i1:3"]) == [new, new, old]
+
+
+async def test_a_call_may_hold_keys_that_are_there_behind_ones_that_are_new(store: OnlineStore) -> None:
+    now = now_us()
+    old, new = value(stamp(now)), value(stamp(now + 1))
+    await store.put(rows((b"i1:2", new)), EPOCH)
+    assert await store.put(rows((b"i1:1", old), (b"i1:2", old)), EPOCH) == PutCounts(1, 1, 0, 0)
+    assert await store.get(VIEW, [b"i1:1", b"i1:2"]) == [old, new]
+
+
 async def test_views_do_not_share_rows(store: OnlineStore) -> None:
     await store.put(rows((b"i1:7", value(stamp(now_us()))), view="Arrivals"), EPOCH)
     assert await store.get(VIEW, [b"i1:7"]) == [None]
@@ -206,21 +223,49 @@ async def test_any_bytes_may_be_in_a_key(store: OnlineStore) -> None:
 # ---- lifetimes ----
 
 
-async def test_a_row_expires_at_its_event_time_plus_its_lifetime(store: OnlineStore, server: Server) -> None:
+async def expiry_after(store: OnlineStore, server: Server, event_time: int, lifetime_ms: int) -> int:
+    """When the row expires that is put with this event time."""
+    await store.put(rows((b"i1:7", value(stamp(event_time))), lifetime_ms=lifetime_ms), EPOCH)
+    _, expires = server.dump()[server.keys.rows(VIEW, [b"i1:7"])[0]]
+    assert expires is not None
+    return expires
+
+
+@pytest.mark.parametrize("lifetime_ms", [60_000, 3_600_000, 7 * 24 * 3_600_000, 86_399_999])
+async def test_a_row_expires_at_its_event_time_plus_its_lifetime_rounded_up_by_a_64th_at_most(
+    store: OnlineStore, server: Server, lifetime_ms: int
+) -> None:
     event_time = now_us() - 17_000_123
-    await store.put(rows((b"i1:7", value(stamp(event_time))), lifetime_ms=60_000), EPOCH)
-    _, expires = server.dump()[server.keys.rows(VIEW, [b"i1:7"])[0]]
-    assert expires is not None
-    assert abs(expires - (event_time // 1000 + 60_000)) <= CLOCK_SLACK_MS
+    expires = await expiry_after(store, server, event_time, lifetime_ms)
+    exact = event_time // 1000 + lifetime_ms
+    assert exact - CLOCK_SLACK_MS <= expires <= exact + lifetime_ms // 64 + CLOCK_SLACK_MS
+    assert (expires + CLOCK_SLACK_MS) % (lifetime_ms // 64) <= 2 * CLOCK_SLACK_MS
 
 
-async def test_a_newer_row_expires_later(store: OnlineStore, server: Server) -> None:
+async def test_newer_rows_expire_later_however_small_the_steps_of_their_event_times(
+    store: OnlineStore, server: Server
+) -> None:
+    """Most are written over the one before them without a word on its expiry; a step later they must not be."""
     event_time = now_us()
-    for later in (0, 1_000_000, 2_000_000):
-        await store.put(rows((b"i1:7", value(stamp(event_time + later)))), EPOCH)
-    _, expires = server.dump()[server.keys.rows(VIEW, [b"i1:7"])[0]]
+    last = 0
+    for later in range(0, 200_000_000, 7_000_000):
+        expires = await expiry_after(store, server, event_time + later, HOUR_MS)
+        exact = (event_time + later) // 1000 + HOUR_MS
+        assert exact - CLOCK_SLACK_MS <= expires <= exact + HOUR_MS // 64 + CLOCK_SLACK_MS
+        assert expires >= last - 2 * CLOCK_SLACK_MS
+        last = expires
+
+
+async def test_a_row_of_another_length_within_the_same_step_keeps_the_expiry(
+    store: OnlineStore, server: Server
+) -> None:
+    first = await expiry_after(store, server, NOON_US, 1_000 * HOUR_MS)
+    longer = value(stamp(NOON_US + 1), "longer")
+    await store.put(rows((b"i1:7", longer), lifetime_ms=1_000 * HOUR_MS), EPOCH)
+    stored, expires = server.dump()[server.keys.rows(VIEW, [b"i1:7"])[0]]
+    assert stored == longer
     assert expires is not None
-    assert abs(expires - (event_time // 1000 + 2_000 + HOUR_MS)) <= CLOCK_SLACK_MS
+    assert abs(expires - first) <= CLOCK_SLACK_MS
 
 
 async def test_a_row_without_lifetime_never_expires(store: OnlineStore, server: Server) -> None:

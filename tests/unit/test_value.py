@@ -19,6 +19,7 @@ from stillwell.layout.value import (
     HEADER_BYTES,
     KIND_AT,
     LAYOUT_AT,
+    LENGTH_AT,
     MAX_FEATURES,
     MAX_VALUE_BYTES,
     LayoutSet,
@@ -92,7 +93,9 @@ def by_the_reference(types: Sequence[FieldType], row: Sequence[object], stamp: S
                 body += struct.pack(
                     {"Bool": "<?", "Int32": "<i", "Int64": "<q", "Float32": "<f", "Float64": "<d"}[name], value
                 )
-    return b"\x01" + stamp.pack() + b"\x01" + id + bytes(bitmap) + body + tail
+    rest = b"\x01" + id + bytes(bitmap) + body + tail
+    head = b"\x01" + stamp.pack()
+    return head + struct.pack(">I", len(head) + 4 + len(rest)) + rest
 
 
 def same(one: object, other: object) -> bool:
@@ -164,6 +167,7 @@ def test_a_value_of_the_reference_page() -> None:
         "01"  # format
         "80060a24181e400000000000000000008000000000000000"  # event time, no sequence, record timestamp
         "6cb2266c1d72161c" "0001" "00000000" "0000000000000000" "0001" "00000000"  # coordinates, version, row
+        "0000004a"  # length
         "01"  # a row
         "17c57b58"  # layout
         "01"  # the first feature is null
@@ -304,16 +308,17 @@ GOOD = encode_one(LAYOUT, 1, "text", datetime.datetime(2026, 1, 1, tzinfo=UTC))
 @pytest.mark.parametrize(
     ("damaged", "message"),
     [
-        (b"", "at least 58 bytes, not 0; something else wrote"),
-        (GOOD[: HEADER_BYTES - 1], "at least 58 bytes, not 57"),
+        (b"", "at least 62 bytes, not 0; something else wrote"),
+        (GOOD[: HEADER_BYTES - 1], "at least 62 bytes, not 61"),
         (b"\x02" + GOOD[1:], "format 2, this version reads 1: upgrade"),
         (GOOD[:KIND_AT] + b"\x02" + GOOD[KIND_AT + 1 :], "of kind 2, this version reads 1"),
         (GOOD[:LAYOUT_AT] + b"none" + GOOD[HEADER_BYTES:], "another layout, 6e6f6e65"),
-        (GOOD[:HEADER_BYTES], "has 58 bytes, its layout at least 79"),
+        (GOOD[:HEADER_BYTES], "has 62 bytes, its layout at least 83"),
         (GOOD[:-1], "do not end where its layout says"),
         (GOOD + b"x", "do not end where its layout says"),
+        (GOOD[:LENGTH_AT] + bytes(4) + GOOD[KIND_AT:], "do not end where its layout says"),
         (GOOD[:-1] + b"\xff", "f1 is not UTF-8"),
-        (GOOD[:71] + struct.pack("<q", 2**62) + GOOD[79:], "f2: .* is outside the years 1 to 9999"),
+        (GOOD[:75] + struct.pack("<q", 2**62) + GOOD[83:], "f2: .* is outside the years 1 to 9999"),
     ],
 )
 def test_damaged_bytes_are_refused_and_never_guessed_at(damaged: bytes, message: str) -> None:
@@ -331,7 +336,7 @@ def test_ends_that_go_backwards_are_refused() -> None:
 
 def test_a_tombstone_is_no_row() -> None:
     with pytest.raises(FormatError, match="kind 2"):
-        layout_id(b"\x01" + stamp_at(0).pack() + b"\x02" + bytes(4))
+        layout_id(b"\x01" + stamp_at(0).pack() + b"\0\0\0\x3e" + b"\x02" + bytes(4))
 
 
 def test_an_event_time_outside_the_calendar_is_told_and_not_guessed() -> None:
