@@ -1,10 +1,13 @@
 """The command line of the demo; `scripts/demo` runs it."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import click
+
+ROOT = Path(__file__).parents[2]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -17,7 +20,10 @@ import click
 @click.option("--seed", type=int, default=2013, show_default=True, help="Of the dice for what goes wrong on purpose.")
 @click.option("--keep", is_flag=True, help="Leave everything running if all agrees, and say how to end it.")
 @click.option(
-    "--json", "summary", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Write a summary there."
+    "--json",
+    "summary",
+    type=click.Path(dir_okay=False, writable=True, resolve_path=True, path_type=Path),
+    help="Write a summary there.",
 )
 def demo(events: int | None, seed: int, keep: bool, summary: Path | None) -> None:
     """Stream a year of real flights through real Kafka into real Redis and Parquet, and prove that all arrived.
@@ -28,6 +34,8 @@ def demo(events: int | None, seed: int, keep: bool, summary: Path | None) -> Non
 
     Exit codes: 0 all agrees, 1 something does not, 2 called wrongly, 130 interrupted.
     """
+
+    os.chdir(ROOT)  # where the definitions are found
 
     def work(hand_over: Callable[[], None] | None = None) -> int:
         from scripts.flights.story import Options, tell

@@ -123,7 +123,7 @@ def _topics(scene: Scene) -> RenderableType:
     for topic, seen in scene.look.topics.items():
         sent = scene.sent.by_topic.get(topic, 0)
         table.add_row(
-            topic,
+            f" {topic}",
             f"{sent:,}",
             f"{scene.rate(topic):,.0f}",
             f"{max(sent - seen.served, 0):,}",
@@ -137,7 +137,7 @@ def _views(scene: Scene) -> RenderableType:
     table = _table("view", "in Redis", "in Parquet", "servable p50", "p99")
     for view, seen in scene.look.views.items():
         table.add_row(
-            view,
+            f" {view}",
             f"{seen.entities:,}",
             f"{seen.rows:,}",
             seconds(scene.freshness(0.5, view)),
@@ -160,10 +160,10 @@ def _workers(scene: Scene) -> RenderableType:
 
 
 def _table(first: str, *others: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, show_edge=False, expand=True, padding=(0, 1, 0, 2), header_style="bold")
-    table.add_column(first, ratio=1, no_wrap=True)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, expand=True, padding=(0, 1), header_style="bold")
+    table.add_column(f" {first}", ratio=1, min_width=19, no_wrap=True)
     for name in others:
-        table.add_column(name, justify="right", min_width=10, no_wrap=True)
+        table.add_column(name, justify="right", min_width=8, no_wrap=True)
     return table
 
 

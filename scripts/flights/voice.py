@@ -85,7 +85,7 @@ class Voice:
 
     def how_to_look_around(self, environment: Mapping[str, str], commands: Path, keeper: int) -> None:
         """What can be done with all that goes on. commands: the folder where `stillwell` is; keeper: who ends it."""
-        self.say("Everything goes on. In another terminal, in this folder:\n")
+        self.say("Everything goes on. In another terminal:\n")
         self._commands(
             [f"export PATH={commands}:$PATH", *(f"export {name}={environment[name]}" for name in environment)]
         )
@@ -96,8 +96,9 @@ class Voice:
         self._out.print("".join(f"    {line}\n" for line in lines), soft_wrap=True, markup=False)
 
     def _with_sign(self, sign: str, what: str, since: float | None) -> None:
-        took = "" if since is None else table.seconds(time.monotonic() - since)
-        self._out.print(f"  {sign} {what}{took:>{max(self._out.width - len(what) - 5, 8)}}")
+        room = max(self._out.width - len(what) - 5, 8)
+        took = "" if since is None else f"{table.seconds(time.monotonic() - since):>{room}}"
+        self._out.print(f"  {sign} {what}{took}")
 
 
 class Picture:
