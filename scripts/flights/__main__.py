@@ -50,4 +50,4 @@ def demo(events: int | None, seed: int, keep: bool, summary: Path | None) -> Non
 
 
 if __name__ == "__main__":
-    demo()
+    demo(prog_name="scripts/demo")

@@ -30,27 +30,28 @@ sys.exit(in_keeper(work))
 FOR_EVER = "time.sleep(3600)"
 
 
-def command(body: str) -> tuple["subprocess.Popen[str]", psutil.Process]:
-    """A command whose keeper does this, and the keeper."""
-    started = subprocess.Popen(
+def command(body: str) -> "subprocess.Popen[str]":
+    """A command whose keeper does this."""
+    return subprocess.Popen(
         [sys.executable, "-c", SCRIPT.format(body=body)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
+
+
+def keeper_of(started: "subprocess.Popen[str]") -> psutil.Process:
+    """The keeper of a command, which has not ended."""
     assert started.stdout is not None
-    keeper = psutil.Process(int(started.stdout.readline()))
-    return started, keeper
+    return psutil.Process(int(started.stdout.readline()))
 
 
 @pytest.mark.parametrize("code", [0, 1, 7])
 def test_the_command_ends_as_its_keeper_does(code: int) -> None:
-    started, keeper = command(f"return {code}")
-    with started:
+    with command(f"return {code}") as started:
         assert started.wait(5) == code
-    assert not still_running([keeper], within_s=5)
 
 
 def test_what_was_handed_over_goes_on_in_silence_until_it_is_ended() -> None:
-    started, keeper = command(f"hand_over(); print('unheard', flush=True); {FOR_EVER}")
-    with started:
+    with command(f"hand_over(); print('unheard', flush=True); {FOR_EVER}") as started:
+        keeper = keeper_of(started)
         printed, _ = started.communicate(timeout=5)
     assert (started.returncode, printed) == (0, "")
     assert still_running([keeper], within_s=0.3)
@@ -64,8 +65,8 @@ def test_what_was_handed_over_goes_on_in_silence_until_it_is_ended() -> None:
     ids=lambda value: value.name if isinstance(value, signal.Signals) else "",
 )
 def test_what_was_not_handed_over_ends_with_the_command(number: signal.Signals, code: int) -> None:
-    started, keeper = command(FOR_EVER)
-    with started:
+    with command(FOR_EVER) as started:
+        keeper = keeper_of(started)
         started.send_signal(number)
         assert started.wait(5) == code
     assert not still_running([keeper], within_s=5)
