@@ -82,9 +82,8 @@ def write_definitions(folder: Path, topic: str, returns: str | None = None) -> N
 
 def order(number: int, rng: random.Random, customers: int = 50) -> dict[str, object]:
     """An order in disorder: its time is up to an hour before that of its number."""
-    at = _FIRST + number - rng.randrange(3_600)
     return {
-        "at": f"{_iso(at)}",
+        "at": time(number - rng.randrange(3_600)),
         "customer": f"c{rng.randrange(customers)}",
         "amount": round(rng.uniform(-1, 100), 2),
         "number": number,
@@ -96,8 +95,9 @@ def orders(count: int, rng: random.Random, first: int = 0, customers: int = 50) 
     return [order(number, rng, customers) for number in range(first, first + count)]
 
 
-def _iso(seconds: int) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat().replace("+00:00", "Z")
+def time(seconds: int) -> str:
+    """So many seconds after the first order, as orders write it."""
+    return datetime.datetime.fromtimestamp(_FIRST + seconds, datetime.UTC).isoformat().replace("+00:00", "Z")
 
 
 def produce(
@@ -110,7 +110,7 @@ def produce(
 ) -> list[Sent]:
     """Produce each value to the partitions in turn, and wait until all are acknowledged; gives what Kafka has now."""
     sent: list[Sent] = []
-    producer = Producer(_producing(bootstrap, settings))
+    producer = Producer(producing(bootstrap, settings))
     for index, value in enumerate(values):
         send(producer, topic, value, index % partitions, sent.append)
     _finish(producer)
@@ -122,9 +122,7 @@ def produce_transaction(
 ) -> list[Sent]:
     """Produce in one transaction, to the partitions in turn, that is committed or aborted; gives what was committed."""
     sent: list[Sent] = []
-    producer = Producer(
-        {**_producing(bootstrap, {"message.timeout.ms": 30_000}), "transactional.id": f"orders-{topic}"}
-    )
+    producer = Producer({**producing(bootstrap, {"message.timeout.ms": 30_000}), "transactional.id": f"orders-{topic}"})
     producer.init_transactions(30)
     producer.begin_transaction()
     for index, value in enumerate(values):
@@ -196,6 +194,18 @@ def read(bootstrap: str, topic: str, partitions: int) -> list[Sent]:
     return found
 
 
+def log_ends(bootstrap: str, topic: str, partitions: int) -> dict[int, int]:
+    """The offset behind the last record or marker of each partition."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "unused"})
+    try:
+        return {
+            partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
+            for partition in range(partitions)
+        }
+    finally:
+        consumer.close()
+
+
 class Feed:
     """Produces orders in the background at a steady pace for the length of a `with`; `sent` is what Kafka has of them.
 
@@ -207,7 +217,7 @@ class Feed:
     ) -> None:
         """pace: records a second."""
         self.sent: list[Sent] = []
-        self._producer = Producer(_producing(bootstrap, None))
+        self._producer = Producer(producing(bootstrap))
         self._topic = topic
         self._partitions = partitions
         self._values = values
@@ -239,7 +249,8 @@ class Feed:
                 send(self._producer, self._topic, value, next(in_turn), self.sent.append)
 
 
-def _producing(bootstrap: str, settings: Mapping[str, str | int] | None) -> dict[str, str | int]:
+def producing(bootstrap: str, settings: Mapping[str, str | int] | None = None) -> dict[str, str | int]:
+    """What a producer of orders is configured with."""
     # Idempotent: an outage of Kafka makes no record come twice, and changes nothing in the order of a partition.
     return {
         "bootstrap.servers": bootstrap,

@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Iterable
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.cimpl import NewPartitions, NewTopic
@@ -161,7 +161,7 @@ def test_aborted_transactions_are_gaps_and_the_chain_reaches_the_end_of_the_log(
     sent += orders.produce(deployment.bootstrap, deployment.topic, orders.orders(100, rng, first=next(numbers)), 2)
     sent += transaction(True) + transaction(False, partitions=1)
     until_linked(deployment, sent)
-    log_ends = {partition: end_of_log(deployment, partition) for partition in range(2)}
+    log_ends = orders.log_ends(deployment.bootstrap, deployment.topic, 2)
     eventually(
         lambda: oracle.ends(deployment.settings, deployment.topic) == log_ends,
         within_s=20,
@@ -170,14 +170,6 @@ def test_aborted_transactions_are_gaps_and_the_chain_reaches_the_end_of_the_log(
     eventually(lambda: metric(worker, "stillwell_lag_records") == 0, what="no lag")
     assert worker.stop() == 0
     prove(deployment, sent)
-
-
-def end_of_log(deployment: Deployment, partition: int) -> int:
-    """The offset behind the last record or marker."""
-    consumer = Consumer({"bootstrap.servers": deployment.bootstrap, "group.id": "unused"})
-    _, end = consumer.get_watermark_offsets(TopicPartition(deployment.topic, partition), timeout=10)
-    consumer.close()
-    return end
 
 
 def test_partitions_added_while_a_worker_runs_are_read_from_their_first_offset(

@@ -1,0 +1,177 @@
+"""The real parts: Kafka, Redis and an object store behind proxies, and the workers that live on them."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from stillwell.local import LocalStack, free_port
+from tests.acceptance.chaos.plan import SESSION_S, WORKERS, Cut, Service
+from tests.integration import orders
+from tests.services import FakeGcs, Proxy, Toxiproxy
+from tests.worker import WorkerProcess
+
+PARTITIONS = 6
+TOPIC = "orders"
+DEAD_LETTERS = "dead-letters"
+BUCKET = "chaos"
+
+BROKER_PROPERTIES: Mapping[str, int] = {"group.min.session.timeout.ms": 500}
+
+
+@dataclasses.dataclass(slots=True)
+class Fall:
+    """A worker that ended by itself."""
+
+    worker: int
+    code: int
+    last_words: str
+
+
+@dataclasses.dataclass(slots=True)
+class Arena:
+    """Everything, running. environment: how to reach it as the workers do; direct: without the proxies."""
+
+    folder: Path
+    bootstrap: str
+    proxies: Mapping[Service, Proxy]
+    environment: Mapping[str, str]
+    direct: Mapping[str, str]
+    workers: list[WorkerProcess] = dataclasses.field(default_factory=list)
+    falls: list[Fall] = dataclasses.field(default_factory=list)
+    started: int = 0
+
+    def start_workers(self) -> None:
+        """Start all of them."""
+        self.workers = [self._start(number) for number in range(WORKERS)]
+
+    def kill(self, number: int) -> None:
+        """SIGKILL."""
+        self.workers[number].kill()
+
+    def replace(self, number: int) -> None:
+        """Start a worker in the place of one that has ended."""
+        self.workers[number] = self._start(number)
+
+    def replace_fallen(self) -> list[Fall]:
+        """Start a worker in the place of each that has ended by itself; gives what these left."""
+        fallen = []
+        for number, worker in enumerate(self.workers):
+            code = worker.running.poll()
+            if code is not None:
+                fallen.append(Fall(number, code, worker.log.read_text(errors="replace")[-2_000:]))
+                self.replace(number)
+        self.falls += fallen
+        return fallen
+
+    def cut(self, cut: Cut) -> None:
+        """Begin a cut."""
+        proxy = self.proxies[cut.service]
+        match cut.way:
+            case "down":
+                proxy.down()
+            case "silent":
+                proxy.add_toxic("timeout", timeout=0)
+            case "deaf":
+                proxy.add_toxic("timeout", stream="upstream", timeout=0)
+            case "slow":
+                proxy.add_toxic("latency", latency=cut.amount, jitter=cut.amount // 2)
+            case "torn":
+                proxy.add_toxic("limit_data", bytes=cut.amount)
+            case "reset":
+                proxy.add_toxic("reset_peer", timeout=cut.amount)
+
+    def mend(self, cut: Cut) -> None:
+        """End a cut."""
+        proxy = self.proxies[cut.service]
+        if cut.way == "down":
+            proxy.up()
+        else:
+            kind, stream = {
+                "silent": ("timeout", "downstream"),
+                "deaf": ("timeout", "upstream"),
+                "slow": ("latency", "downstream"),
+                "torn": ("limit_data", "downstream"),
+                "reset": ("reset_peer", "downstream"),
+            }[cut.way]
+            proxy.remove_toxic(f"{kind}-{stream}")
+
+    def _start(self, number: int) -> WorkerProcess:
+        self.started += 1
+        return WorkerProcess(self.folder, self.environment, f"worker{number}-{self.started:03d}").start()
+
+
+@contextlib.contextmanager
+def arena(folder: Path) -> Iterator[Arena]:
+    """All parts, for the length of a `with`; afterwards none of them runs."""
+    with contextlib.ExitStack() as ending:
+        kafka_port, gcs_port = free_port(), free_port()
+        stack = ending.enter_context(LocalStack(kafka_properties=BROKER_PROPERTIES, kafka_proxied_ports=[kafka_port]))
+        gcs = FakeGcs(folder / "gcs", proxied_port=gcs_port)
+        gcs.start()
+        ending.callback(gcs.stop)
+        gcs.create_bucket(BUCKET)
+        toxiproxy = Toxiproxy(folder / "toxiproxy")
+        toxiproxy.start()
+        ending.callback(toxiproxy.stop)
+        proxies: dict[Service, Proxy] = {
+            "kafka": toxiproxy.create(stack.kafka.upstream(kafka_port), port=kafka_port),
+            "redis": toxiproxy.create(f"127.0.0.1:{stack.redis.port}"),
+            "store": toxiproxy.create(gcs.address, port=gcs_port),
+        }
+        _create_topics(stack.bootstrap)
+        orders.write_definitions(folder, TOPIC)
+        direct = {
+            "STILLWELL_PROJECT": "chaos",
+            "STILLWELL_NAMESPACE": "chaos",
+            "STILLWELL_DEFINITIONS": "orders",
+            "STILLWELL_KAFKA_BOOTSTRAP": stack.bootstrap,
+            "STILLWELL_REDIS_URL": stack.redis_url,
+            "STILLWELL_OFFLINE_URL": f"gs://{BUCKET}",
+            "STILLWELL_DEAD_LETTER_TOPIC": DEAD_LETTERS,
+            "STILLWELL_WINDOW_AGE": "500ms",
+            "STILLWELL_SESSION_TIMEOUT": f"{SESSION_S:g}s",
+            "STILLWELL_REBALANCE_TIMEOUT": "10s",
+            "STILLWELL_DRAIN_TIMEOUT": "15s",
+            "STILLWELL_REJECT_RATIO": "1",
+        }
+        proxied = {
+            **direct,
+            "STILLWELL_KAFKA_BOOTSTRAP": proxies["kafka"].address,
+            "STILLWELL_REDIS_URL": f"redis://{proxies['redis'].address}/0",
+            "STORAGE_EMULATOR_HOST": f"http://{proxies['store'].address}",
+        }
+        ending.enter_context(_gcsfs_led_to(gcs.address))
+        made = Arena(folder, stack.bootstrap, proxies, proxied, direct)
+        ending.callback(_end, made)
+        yield made
+
+
+@contextlib.contextmanager
+def _gcsfs_led_to(address: str) -> Iterator[None]:
+    """This process's own way to the store, and how gcsfs is spoken to by everybody here."""
+    settings = {
+        "STORAGE_EMULATOR_HOST": f"http://{address}",
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+        "FSSPEC_GCS_TOKEN": "anon",
+    }
+    os.environ.update(settings)
+    yield
+    for name in settings:
+        del os.environ[name]
+
+
+def _create_topics(bootstrap: str) -> None:
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    topics = [NewTopic(TOPIC, PARTITIONS, 1), NewTopic(DEAD_LETTERS, 1, 1)]
+    for created in admin.create_topics(topics).values():
+        created.result(30)
+
+
+def _end(arena: Arena) -> None:
+    for worker in arena.workers:
+        worker.end()

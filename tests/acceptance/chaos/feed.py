@@ -1,0 +1,101 @@
+"""The events that flow while everything breaks: in disorder, late, repeated, tied, bad, and in transactions."""
+
+import random
+import threading
+import types
+from collections import Counter, deque
+from collections.abc import Iterator
+from typing import Self
+
+from confluent_kafka import Producer
+
+from tests.integration import orders
+from tests.integration.orders import Order, Record
+
+CUSTOMERS = 2_000
+TICK_S = 0.05
+DAY_S = 86_400
+
+_BAD: tuple[bytes | None, ...] = (b"{", b"", None, b"[1]", b'{"at": 1}', bytes(50), b'{"customer": "\xff"}')
+
+
+def events(rng: random.Random, kinds: Counter[str]) -> Iterator[Order | Record]:
+    """Orders without end, and what else producers send; counts what it gave."""
+    recent: deque[Order] = deque(maxlen=1_000)
+    number = 0
+    while True:
+        number += 1
+        order = orders.order(number, rng, CUSTOMERS)
+        dice = rng.random()
+        if dice < 0.02:
+            kinds["bad"] += 1
+            yield Record(rng.choice(_BAD), key=str(number).encode())
+            continue
+        if dice < 0.10 and recent:
+            kinds["repeated"] += 1
+            yield rng.choice(recent)
+            continue
+        if dice < 0.20:
+            kinds["late"] += 1
+            order = {**order, "at": orders.time(number - rng.randrange(DAY_S))}
+        elif dice < 0.30 and recent:
+            kinds["tied"] += 1
+            order = {**order, "at": rng.choice(recent)["at"], "customer": rng.choice(recent)["customer"]}
+        else:
+            kinds["plain"] += 1
+        recent.append(order)
+        yield order
+
+
+class Feed:
+    """Sends events at a steady pace for the length of a `with`, every tenth part of them in transactions, of which a
+    third is aborted. It has its own way to Kafka, which nobody cuts."""
+
+    def __init__(self, bootstrap: str, topic: str, partitions: int, pace: int, rng: random.Random) -> None:
+        """pace: events a second."""
+        self.kinds: Counter[str] = Counter()
+        self._topic = topic
+        self._partitions = partitions
+        self._pace = pace
+        self._rng = rng
+        self._events = events(rng, self.kinds)
+        self._plain = Producer(orders.producing(bootstrap))
+        self._transactional = Producer(
+            {**orders.producing(bootstrap), "transactional.id": f"feed-{topic}", "message.timeout.ms": 30_000}
+        )
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="feed")
+
+    def __enter__(self) -> Self:
+        self._transactional.init_transactions(30)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: types.TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        assert self._plain.flush(60) == 0, "Kafka has not acknowledged everything"
+
+    def _run(self) -> None:
+        while not self._ended.wait(TICK_S):
+            if self._rng.random() < 0.1:
+                self._send_transaction()
+            else:
+                self._send(self._plain)
+
+    def _send(self, producer: Producer) -> None:
+        for _ in range(int(self._pace * TICK_S)):
+            partition = self._rng.randrange(self._partitions)
+            orders.send(producer, self._topic, next(self._events), partition, lambda sent: None)
+
+    def _send_transaction(self) -> None:
+        self._transactional.begin_transaction()
+        self._send(self._transactional)
+        if self._rng.random() < 0.33:
+            self.kinds["aborted transactions"] += 1
+            self._transactional.abort_transaction(30)
+        else:
+            self.kinds["transactions"] += 1
+            self._transactional.commit_transaction(30)

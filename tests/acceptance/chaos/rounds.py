@@ -1,0 +1,87 @@
+"""Carries the plan out, and tells what it does."""
+
+import time
+from collections.abc import Callable, Iterable
+
+from tests.acceptance.chaos.arena import PARTITIONS, TOPIC, Arena
+from tests.acceptance.chaos.plan import Round
+from tests.integration import oracle
+from tests.waiting import eventually
+
+Say = Callable[[str], None]
+"""Told what happens, in a few words."""
+
+_REST_S = 60.0
+"""How long events may take to come to rest after a round that nothing follows at once. What breaks is mended by then;
+a client may still be waiting for an answer that was lost (15 s for the store, 40 s for Kafka)."""
+
+
+def begin(arena: Arena, say: Say) -> list[str]:
+    """Wait until the workers have taken up the work; gives what went wrong."""
+    try:
+        say(f"two workers have the first events at rest after {_until_at_rest(arena):.1f} s")
+    except AssertionError as error:
+        return [f"at the start: {error}"]
+    return []
+
+
+def play(arena: Arena, rounds: Iterable[Round], say: Say) -> list[str]:
+    """One round after the other; gives what went wrong on the way."""
+    wrong = []
+    for number, round in enumerate(rounds, 1):
+        say(f"round {number}: {described(round)}")
+        _play(arena, round)
+        for fall in arena.replace_fallen():
+            say(f"worker {fall.worker} ended by itself with code {fall.code}:\n{fall.last_words}")
+            wrong.append(f"round {number}: worker {fall.worker} ended by itself with code {fall.code}")
+        if round.rest:
+            try:
+                took = _until_at_rest(arena)
+            except AssertionError as error:
+                wrong.append(f"round {number}: {error}")
+                say(str(error))
+            else:
+                say(f"events come to rest again after {took:.1f} s")
+    return wrong
+
+
+def described(round: Round) -> str:
+    """A round in words."""
+    cut, blow = round.cut, round.blow
+    what = {"kill": f"killed, replaced after {blow.seconds:.1f} s", "freeze": f"frozen for {blow.seconds:.1f} s"}
+    return (
+        f"worker {blow.worker} {what[blow.kind]} (at {blow.at:.1f} s); {cut.service} {cut.way} ({cut.amount}) for "
+        f"{cut.seconds:.1f} s (at {cut.at:.1f} s)"
+    )
+
+
+def _play(arena: Arena, round: Round) -> None:
+    cut, blow = round.cut, round.blow
+    worker = arena.workers[blow.worker]
+    strike, undo = {
+        "kill": (lambda: arena.kill(blow.worker), lambda: arena.replace(blow.worker)),
+        "freeze": (worker.freeze, worker.thaw),
+    }[blow.kind]
+    steps: list[tuple[float, Callable[[], None]]] = [
+        (cut.at, lambda: arena.cut(cut)),
+        (cut.at + cut.seconds, lambda: arena.mend(cut)),
+        (blow.at, strike),
+        (blow.at + blow.seconds, undo),
+    ]
+    started = time.monotonic()
+    for at, step in sorted(steps, key=lambda step: step[0]):
+        time.sleep(max(0.0, started + at - time.monotonic()))
+        step()
+
+
+def _until_at_rest(arena: Arena) -> float:
+    """Wait until the group has committed more of every partition, which it does for links; gives how long it took."""
+    started = time.monotonic()
+    before = oracle.committed(arena.direct, TOPIC)
+
+    def grown() -> bool:
+        now = oracle.committed(arena.direct, TOPIC)
+        return len(now) == PARTITIONS and all(now[each] > before.get(each, -1) for each in now)
+
+    eventually(grown, within_s=_REST_S, what="a link in every partition after everything was mended")
+    return time.monotonic() - started
