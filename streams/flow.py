@@ -211,11 +211,15 @@ class Flow:
         while True:
             prepared = await self._to_online.get()
             span = Span(prepared.tables.start, prepared.tables.end)
+            server = (await self._read_state()).replication_id
             with self._timed(Stage.ONLINE):
                 await asyncio.gather(*(self._put(rows) for rows in prepared.online if rows.keys))
             self._observe_servable(prepared)
             with self._timed(Stage.MARKS):
                 await self._raise_marks(span)
+            # Another server could have raised the marks over rows that only the first one had.
+            if (await self._read_state()).replication_id != server:
+                raise OnlineFellBehind(f"{self.id}: Redis failed over while rows were written; they are written again")
             self._queued_bytes -= prepared.nbytes - prepared.tables.nbytes
             self._acknowledge(_ONLINE, span)
 
@@ -276,6 +280,7 @@ class Flow:
         state = await self._require_marks(uploaded.end)
         await self._require_topic()
         if not await self._archive.link(uploaded, self._epoch, state.replication_id):
+            self._metrics.count(metrics.OVERTAKEN, 1, self.id.topic)
             raise Overtaken(f"{self.id}: another writer has linked the offsets from {uploaded.start} on")
         self._metrics.count(metrics.LINKS, 1, self.id.topic)
         self._metrics.count(metrics.LINKED_RECORDS, uploaded.records, self.id.topic)
@@ -290,6 +295,9 @@ class Flow:
     async def _send_dead_letters(self, outcome: Outcome) -> None:
         send = self._sinks.dead_letters.send
         await self._sinks.retry_dead_letters.until_done(lambda: send(outcome, self.id.incarnation))
+
+    async def _read_state(self) -> OnlineState:
+        return await self._sinks.retry_online.until_done(self._sinks.online.read_state)
 
     async def _raise_marks(self, span: Span) -> None:
         moves = [MarkMove(mark, span.start, span.end) for mark in self._marks]
