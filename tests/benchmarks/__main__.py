@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -17,6 +18,9 @@ from tests.benchmarks.figures import PARTS, judge, succeeded
 from tests.benchmarks.ingest import Run, Scale
 from tests.benchmarks.testbed import Testbed
 
+BUSY = 1.0
+"""The load average of a minute above which somebody else is at work."""
+
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "benchmark.md"
 
 
@@ -31,7 +35,7 @@ def bench() -> None:
 @click.option("--events", type=click.IntRange(min=1_000), help="Events of each topic.  [default: 400000]")
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="Measure this part alone; may be repeated.")
 @click.option("--quick", is_flag=True, help="Small counts, to see that it works; limits are shown but not enforced.")
-def ingest(file: Path | None, runs: int | None, events: int | None, only: tuple[str, ...], quick: bool) -> int:
+def ingest(file: Path | None, runs: int | None, events: int | None, only: tuple[str, ...], quick: bool) -> None:
     """Events from Kafka into Redis and Parquet. Exit code 1 when a limit is not kept."""
     console = Console(soft_wrap=True)
     scale = _scale(quick, runs, events)
@@ -41,6 +45,8 @@ def ingest(file: Path | None, runs: int | None, events: int | None, only: tuple[
     with tempfile.TemporaryDirectory(prefix="stillwell-bench-") as folder, Testbed.stack_of(Path(folder)) as stack:
         testbed = Testbed(stack)
         facts = report.machine(str(testbed.redis.info("server")["redis_version"]), KAFKA_VERSION)
+        if os.getloadavg()[0] > BUSY:
+            console.print(f"[bold yellow]This machine is busy (load {os.getloadavg()[0]:.1f}): figures mean little.")
         result = {**facts, **Run(testbed, scale, console).measure(parts)}
     verdicts = judge(result, parts)
     result["verdicts"] = {verdict.limit.key: verdict.word for verdict in verdicts}
@@ -49,7 +55,7 @@ def ingest(file: Path | None, runs: int | None, events: int | None, only: tuple[
     report.show(verdicts, console)
     for note in result["notes"]:
         console.print(f"[bold yellow]{note}", highlight=False)
-    return 0 if succeeded(verdicts, result["skipped"], enforced=not quick) else 1
+    sys.exit(0 if succeeded(verdicts, result["skipped"], enforced=not quick) else 1)
 
 
 @bench.command()
@@ -73,4 +79,4 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(bench(standalone_mode=False, prog_name="scripts/bench"))
+    bench(prog_name="scripts/bench")

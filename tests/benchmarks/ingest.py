@@ -115,8 +115,9 @@ class Run:
             "ratio_quix": ratio(rates["worker"], rates["quix"]),
             "ratio_stock_faust": ratio(rates["worker"], rates["stock_faust"]),
         }
-        for name, values in rates.items():
-            self._median(f"{name}: events a second", values)
+        for name, of in runs.items():
+            self._median(f"{name}: events a second", rates[name])
+            self._median(f"{name}: µs of CPU an event", [each.cpu_us_per_event for each in of])
         for name in ("worker", "worker_unique"):
             self._stages(name, [each for each in runs[name] if isinstance(each, Ingested)])
         for topic in (few.topic, many.topic):
@@ -142,7 +143,7 @@ class Run:
         }
         self.result.setdefault("stage_us_per_event", {})[name] = stages
         self._say(f"{name}: µs an event by stage", ", ".join(f"{stage} {us:.2f}" for stage, us in stages.items()))
-        for used in ("worker", "redis", "kafka"):
+        for used in ("redis", "kafka"):
             spent = [getattr(run, f"{used}_cpu_seconds") / run.events * 1e6 for run in runs]
             self._median(f"{name}: µs of CPU an event in {used}", spent)
         self._median(f"{name}: events a second into Redis alone", [run.events / run.applied_seconds for run in runs])
