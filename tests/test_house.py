@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import itertools
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -172,6 +173,15 @@ def test_a_drawn_arrow_is_allowed(file: str, source: str) -> None:
 def test_faust_in_a_third_file_is_found() -> None:
     (problem,) = wrong({f"streams/{name}.py": "import faust" for name in "abc"})
     assert "2 files at most" in problem
+
+
+def test_the_types_and_imports_of_every_file_are_read() -> None:
+    """A folder that the linters' settings leave out would drift unseen."""
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    homes = (*ROOMS, "tests", "scripts")
+    assert set(tools["ruff"]["lint"]["isort"]["known-first-party"]) == set(homes)
+    files = [path.relative_to(ROOT) for home in homes for path in (ROOT / home).rglob("*.py")]
+    assert [str(file) for file in files if not any(file.is_relative_to(read) for read in tools["mypy"]["files"])] == []
 
 
 def test_the_page_shows_the_arrows(page: Callable[[str, str], None]) -> None:
