@@ -17,7 +17,7 @@ class Arrival(Topic, name="flights.arrivals", event_time="at", start="earliest")
     Header: `feed`, the name of the system that wrote the event; old writers send none.
     Retention: 7 days.
 
-        {"at": "2013-01-01T08:30:00-05:00",
+        {"at": "2013-01-01T08:30:00-06:00",
          "flight": {"carrier": "UA", "number": 1545, "tail": "N14228"},
          "route": {"origin": "EWR", "dest": "IAH", "miles": 1400},
          "delay": 11, "airborne": 227, "diverted": false}

@@ -1,7 +1,8 @@
 """The flights: every topic has its card and its golden examples, every example is a test, and nothing is orphaned."""
 
+import json
 import pathlib
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -63,6 +64,20 @@ def test_an_example_is_named_after_its_edge_case_and_says_what_it_is(example: Ex
     assert example.name == example.name.lower()
     assert " " not in example.name
     assert example.about.endswith(".")
+
+
+def test_the_flight_of_the_examples_was_in_the_air_before_it_arrived() -> None:
+    """Its times are local, Newark's and Houston's: with one zone for both it would have flown faster than it can."""
+    golden = ROOT / "schemas/golden"
+    departure, arrival = (
+        json.loads((golden / topic / "on-time.json").read_text())["value"]
+        for topic in ("flights.departures", "flights.arrivals")
+    )
+    assert departure["flight"] == arrival["flight"]
+    left, reached = (datetime.fromisoformat(event["at"]) for event in (departure, arrival))
+    assert timedelta(minutes=arrival["airborne"]) < reached - left < timedelta(hours=5)
+    card = next(topic.description for topic in FLIGHTS.topics if topic.topic == "flights.arrivals")
+    assert arrival["at"] in card, "the card shows this event"
 
 
 def test_a_feature_of_every_kind_is_there() -> None:
