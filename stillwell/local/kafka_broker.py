@@ -135,8 +135,10 @@ class KafkaBroker(Part):
         if (self.folder / "data" / "meta.properties").exists():
             return
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # One word with its option: one id in 64 begins with a dash, and would be taken for an option itself.
+        format_data = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._configuration)]
         result = subprocess.run(
-            [*java_command, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._configuration)],
+            [*java_command, *format_data],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -268,6 +269,17 @@ def test_a_broker_is_ready_when_its_coordinator_has_loaded(coordinator: int, gro
         thread.start()
         assert kafka_broker.coordinator_answers("127.0.0.1", broker.getsockname()[1]) is ready
         thread.join()
+
+
+def test_a_cluster_id_may_begin_with_a_dash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in 64 does."""
+    monkeypatch.setattr("uuid.uuid4", lambda: uuid.UUID(bytes=b"\xf8" * 16))
+    broker = KafkaBroker(tmp_path)
+    try:
+        broker.start()
+        assert "cluster.id=-" in (tmp_path / "data" / "meta.properties").read_text()
+    finally:
+        broker.stop()
 
 
 def test_too_little_disk_is_said_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
