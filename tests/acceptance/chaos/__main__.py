@@ -14,8 +14,9 @@ import click
 from tests.acceptance.chaos import plan, rounds, verdict
 from tests.acceptance.chaos.arena import PARTITIONS, TOPIC, arena
 from tests.acceptance.chaos.feed import Feed
+from tests.acceptance.chaos.witness import Witness
 
-PACE = 500
+PACE = 1_000
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -31,8 +32,10 @@ def chaos(kills: int, seed: int | None, pace: int, summary: Path | None, logs: P
     nothing was lost or doubled.
 
     Two workers share six partitions. Each blow kills (SIGKILL) or freezes (SIGSTOP past the session timeout) one of
-    them, and near it one of the three services is out of reach for a while, in one of six ways. In the end the workers
-    finish and `stillwell verify` and an oracle over all events judge what they have left, value by value.
+    them, and near it one of the three services is out of reach for a while, in one of six ways. A witness looks at
+    every link as it comes: its rows and dead letters must be there. In the end the workers finish, `stillwell verify`
+    and an oracle over all events judge what they have left, value by value, and another Redis that is filled from the
+    files alone must hold the same bytes.
 
     Exit codes: 0 all is right, 1 something is wrong, 2 called wrongly.
     """
@@ -49,12 +52,13 @@ def chaos(kills: int, seed: int | None, pace: int, summary: Path | None, logs: P
         folder.mkdir(parents=True, exist_ok=True)
         with arena(folder) as parts:
             say("Kafka, Redis, object store and their proxies run")
-            with Feed(parts.bootstrap, TOPIC, PARTITIONS, pace, random.Random(f"{seed} feed")) as feed:
-                parts.start_workers()
-                wrong = rounds.begin(parts, say)
-                wrong += rounds.play(parts, plan.rounds(kills, random.Random(f"{seed} plan")), say)
-            say(f"the feed has ended: {dict(feed.kinds)}")
-            found = verdict.judge(parts)
+            with Witness(parts.direct, TOPIC, PARTITIONS) as witness:
+                with Feed(parts.bootstrap, TOPIC, PARTITIONS, pace, random.Random(f"{seed} feed")) as feed:
+                    parts.start_workers()
+                    wrong = rounds.begin(witness, say)
+                    wrong += rounds.play(parts, witness, plan.rounds(kills, random.Random(f"{seed} plan")), say)
+                say(f"the feed has ended: {dict(feed.kinds)}")
+                found = verdict.judge(parts, witness)
             wrong += found.wrong
     result = {
         "good": not wrong,

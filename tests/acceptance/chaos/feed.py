@@ -77,6 +77,8 @@ class Feed:
         self._ended.set()
         self._thread.join()
         assert self._plain.flush(60) == 0, "Kafka has not acknowledged everything"
+        for producer in (self._plain, self._transactional):
+            producer.close()  # or it would look for a Kafka that has ended
 
     def _run(self) -> None:
         while not self._ended.wait(TICK_S):

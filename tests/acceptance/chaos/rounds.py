@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable, Iterable
 
-from tests.acceptance.chaos.arena import PARTITIONS, TOPIC, Arena
+from tests.acceptance.chaos.arena import PARTITIONS, Arena
 from tests.acceptance.chaos.plan import Round
-from tests.integration import oracle
+from tests.acceptance.chaos.witness import Witness
 from tests.waiting import eventually
 
 Say = Callable[[str], None]
@@ -16,16 +16,16 @@ _REST_S = 60.0
 a client may still be waiting for an answer that was lost (15 s for the store, 40 s for Kafka)."""
 
 
-def begin(arena: Arena, say: Say) -> list[str]:
+def begin(witness: Witness, say: Say) -> list[str]:
     """Wait until the workers have taken up the work; gives what went wrong."""
     try:
-        say(f"two workers have the first events at rest after {_until_at_rest(arena):.1f} s")
+        say(f"two workers have the first events at rest after {_until_at_rest(witness):.1f} s")
     except AssertionError as error:
         return [f"at the start: {error}"]
     return []
 
 
-def play(arena: Arena, rounds: Iterable[Round], say: Say) -> list[str]:
+def play(arena: Arena, witness: Witness, rounds: Iterable[Round], say: Say) -> list[str]:
     """One round after the other; gives what went wrong on the way."""
     wrong = []
     for number, round in enumerate(rounds, 1):
@@ -36,7 +36,7 @@ def play(arena: Arena, rounds: Iterable[Round], say: Say) -> list[str]:
             wrong.append(f"round {number}: worker {fall.worker} ended by itself with code {fall.code}")
         if round.rest:
             try:
-                took = _until_at_rest(arena)
+                took = _until_at_rest(witness)
             except AssertionError as error:
                 wrong.append(f"round {number}: {error}")
                 say(str(error))
@@ -74,13 +74,13 @@ def _play(arena: Arena, round: Round) -> None:
         step()
 
 
-def _until_at_rest(arena: Arena) -> float:
-    """Wait until the group has committed more of every partition, which it does for links; gives how long it took."""
+def _until_at_rest(witness: Witness) -> float:
+    """Wait until every partition has another link; gives how long it took."""
     started = time.monotonic()
-    before = oracle.committed(arena.direct, TOPIC)
+    before = dict(witness.ends)
 
     def grown() -> bool:
-        now = oracle.committed(arena.direct, TOPIC)
+        now = dict(witness.ends)
         return len(now) == PARTITIONS and all(now[each] > before.get(each, -1) for each in now)
 
     eventually(grown, within_s=_REST_S, what="a link in every partition after everything was mended")

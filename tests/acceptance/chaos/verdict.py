@@ -1,14 +1,21 @@
 """What is left must be what was sent: the end of a run, and its proof."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
+import redis
+
+from stillwell.layout.redis_keys import RedisKeys
+from stillwell.local import RedisServer
 from tests.acceptance.chaos.arena import PARTITIONS, TOPIC, Arena
+from tests.acceptance.chaos.witness import Witness
 from tests.integration import oracle, orders
 from tests.waiting import eventually
 
@@ -17,7 +24,9 @@ _CATCH_UP_S = 120.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Verdict:
-    """wrong: everything that is not as it must be; empty if all is right. The rest is counted for people."""
+    """wrong: everything that is not as it must be; empty if all is right. digest: of all rows in Redis, byte by byte;
+    rebuilt_digest: of the rows in another Redis that was filled from the linked files alone. The rest is counted for
+    people."""
 
     wrong: list[str]
     records: int
@@ -25,33 +34,35 @@ class Verdict:
     rejects: int
     customers: int
     links: int
+    links_witnessed: int
     gaps: int
     files: int
     unlinked_files: int
     caught_up_after_s: float
+    digest: str
+    rebuilt_digest: str
 
 
-def judge(arena: Arena) -> Verdict:
+def judge(arena: Arena, witness: Witness) -> Verdict:
     """Let the workers finish, end them in order, and compare everything with an oracle over what Kafka holds."""
     wrong: list[str] = []
     started = time.monotonic()
     ends = orders.log_ends(arena.bootstrap, TOPIC, PARTITIONS)
     try:
         eventually(
-            lambda: oracle.ends(arena.direct, TOPIC) == ends,
-            within_s=_CATCH_UP_S,
-            what=f"chains that end where the log does, {ends},",
+            lambda: witness.ends == ends, within_s=_CATCH_UP_S, what=f"chains that end where the log does, {ends},"
         )
     except AssertionError as error:
-        wrong.append(str(error))
+        wrong.append(f"{error}; they end at {witness.ends}")
     caught_up = time.monotonic() - started
-    for number, worker in enumerate(arena.workers):
-        code = worker.stop()
-        if code != 0:
-            wrong.append(f"worker {number} was told to end, and did with code {code}")
+    wrong += _ended(arena)
+    wrong += witness.wrong
     report = _verified(arena, wrong)
     sent = orders.read(arena.bootstrap, TOPIC, PARTITIONS)
     wrong += oracle.what_is_wrong(arena.direct, TOPIC, sent)
+    digest, rebuilt = _digest(arena.direct, arena.direct["STILLWELL_REDIS_URL"]), _digest_of_rebuilt(arena, wrong)
+    if digest != rebuilt:
+        wrong.append(f"Redis is not what the linked files make of an empty one: digests {digest} and {rebuilt}")
     rows = [oracle.row_of(each) for each in sent]
     totals = report.get("partitions", [])
     return Verdict(
@@ -61,23 +72,31 @@ def judge(arena: Arena) -> Verdict:
         rejects=sum(1 for row in rows if row is None),
         customers=len(oracle.newest(sent)),
         links=sum(total["links"] for total in totals),
+        links_witnessed=witness.links,
         gaps=sum(total["gaps"] for total in totals),
         files=sum(total["files"] for total in totals),
         unlinked_files=len(report.get("unlinked", [])),
-        caught_up_after_s=caught_up,
+        caught_up_after_s=round(caught_up, 1),
+        digest=digest,
+        rebuilt_digest=rebuilt,
     )
+
+
+def _ended(arena: Arena) -> list[str]:
+    wrong = []
+    for number, worker in enumerate(arena.workers):
+        try:
+            code = worker.stop()
+        except AssertionError as error:
+            wrong.append(f"worker {number} was told to end: {error}")
+        else:
+            if code != 0:
+                wrong.append(f"worker {number} was told to end, and did with code {code}: {worker.log}")
+    return wrong
 
 
 def _verified(arena: Arena, wrong: list[str]) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-c", "from stillwell.cli.main import main; main()", "verify", "--json"],
-        cwd=arena.folder,
-        env={**os.environ, **arena.direct},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = _run(arena, arena.direct, "verify", "--json")
     if done.returncode != 0:
         wrong.append(
             f"`stillwell verify` ended with code {done.returncode}: {done.stdout[-2_000:]}{done.stderr[-2_000:]}"
@@ -87,3 +106,38 @@ def _verified(arena: Arena, wrong: list[str]) -> dict[str, Any]:
     except json.JSONDecodeError:
         return {}
     return report
+
+
+def _digest_of_rebuilt(arena: Arena, wrong: list[str]) -> str:
+    server = RedisServer(arena.folder / "rebuilt")
+    server.start()
+    try:
+        done = _run(arena, {**arena.direct, "STILLWELL_REDIS_URL": server.url}, "rebuild", "--json")
+        if done.returncode != 0:
+            wrong.append(f"`stillwell rebuild` ended with code {done.returncode}: {done.stdout}{done.stderr[-2_000:]}")
+        return _digest(arena.direct, server.url)
+    finally:
+        server.stop()
+
+
+def _digest(environment: Mapping[str, str], url: str) -> str:
+    """SHA-256 of every row's key and bytes, in the order of keys."""
+    keys = RedisKeys(environment["STILLWELL_PROJECT"], environment["STILLWELL_NAMESPACE"])
+    digest = hashlib.sha256()
+    with redis.Redis.from_url(url) as client:
+        names: list[bytes] = sorted(client.scan_iter(keys.prefix + b"f:*", count=10_000))
+        for name, row in zip(names, client.mget(names) if names else (), strict=True):
+            digest.update(b"%d %d " % (len(name), len(row)) + name + row)
+    return digest.hexdigest()
+
+
+def _run(arena: Arena, environment: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-c", "from stillwell.cli.main import main; main()", *arguments],
+        cwd=arena.folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
