@@ -8,20 +8,14 @@ import dataclasses
 import datetime
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-import pydantic
-
-from stillwell.definitions.behaviour import Column, sha256
+from stillwell.definitions.behaviour import Column
 from stillwell.errors import FormatError
-from stillwell.registry import FORMAT, NamespaceDocument, ViewDocument
-from stillwell.spec import DefinitionsSpec, EntitySpec, FeatureSpec, KeySpec, Spec, TopicSpec, ViewSpec
+from stillwell.registry import RegistryReader, ViewDocument, version_path
+from stillwell.spec import DefinitionsSpec, EntitySpec, FeatureSpec, KeySpec, TopicSpec, ViewSpec
 from stillwell.storage import ObjectStore
 from stillwell.types import FIELD_TYPES
-
-_ROOT = "_registry/"
-
-_Document = TypeVar("_Document", bound=Spec)
 
 
 class Version(NamedTuple):
@@ -49,38 +43,40 @@ class KnownViews:
 
 def known_views(store: ObjectStore, project: str, namespace: str, definitions: DefinitionsSpec) -> KnownViews:
     """Read the registry. Raises what the store raises, and FormatError for a document that cannot be read."""
+    registry = RegistryReader(store)
     specs = {(view.name, view.version): view for view in definitions.views}
     ttls = {place: view.ttl for place, view in specs.items()}
     ttls |= {
         (member.view, member.version): datetime.timedelta(microseconds=member.ttl_us)
-        for member in _members(store, project, namespace)
+        for member in registry.members(project, namespace)
     }
-    for found in _registered(store, project):
+    for found in _readable(store, registry.versions(project)):
         place = found.view, found.version
         if place in ttls:
             specs[place] = view_of(found, ttls[place])
     for name, version in ttls.keys() - specs.keys():
         raise FormatError(
             f"{store.url}: version {version} of view {name} runs in the namespace {namespace}, but "
-            f"{_ROOT}{project}/views/{name}/{version}.json, which says what it is, is missing; restore it"
+            f"{version_path(project, name, version)}, which says what it is, is missing; restore it"
         )
     here = {Version(spec.source.topic, spec.name, spec.version): spec for spec in specs.values()}
     every = {
         Version(found.topic, found.view, found.version)
-        for each in _projects(store)
-        for found in _registered(store, each)
+        for each in registry.projects()
+        for found in _readable(store, registry.versions(each))
     }
     return KnownViews(here, frozenset(every - here.keys()))
 
 
 def registered_versions(store: ObjectStore, project: str, view: str) -> list[ViewSpec]:
     """Every registered version of one view, whatever namespace it runs in; without TTL, which a namespace gives."""
-    return [view_of(found, datetime.timedelta(0)) for found in _registered(store, project, view)]
+    documents = _readable(store, RegistryReader(store).versions(project, view))
+    return [view_of(found, datetime.timedelta(0)) for found in documents]
 
 
 def registered_topics(store: ObjectStore, project: str) -> set[str]:
     """Kafka's names of the topics that the project's views have ever been computed from."""
-    return {found.topic for found in _registered(store, project)}
+    return {found.topic for found in RegistryReader(store).versions(project)}
 
 
 def view_of(document: ViewDocument, ttl: datetime.timedelta) -> ViewSpec:
@@ -102,29 +98,13 @@ def _feature(column: Column) -> FeatureSpec:
     return FeatureSpec(name=column.name, type=FIELD_TYPES[column.type], nullable=column.nullable, expression=None)
 
 
-def _projects(store: ObjectStore) -> Iterable[str]:
-    return dict.fromkeys(path.split("/")[1] for path in store.list(_ROOT))
-
-
-def _registered(store: ObjectStore, project: str, view: str = "") -> Iterator[ViewDocument]:
-    for path in store.list(f"{_ROOT}{project}/views/{view + '/' if view else ''}"):
-        document = _read(store, path, ViewDocument)
-        content = document.model_dump(mode="json", exclude={"source_digest", "digest"})
-        if document.digest != sha256(content):
-            raise FormatError(f"{store.url}: {path} has been altered: its content does not give its digest")
+def _readable(store: ObjectStore, documents: Iterable[ViewDocument]) -> Iterator[ViewDocument]:
+    """Documents whose rows this version of Stillwell can read. Raises FormatError for any other."""
+    for document in documents:
         unknown = {column.type for column in itertools.chain(document.keys, document.features)} - FIELD_TYPES.keys()
         if unknown:
-            raise FormatError(f"{store.url}: {path} has fields of the type {', '.join(sorted(unknown))}: upgrade")
+            raise FormatError(
+                f"{store.url}: version {document.version} of view {document.view} is registered with fields of the "
+                f"type {', '.join(sorted(unknown))}, which this version of Stillwell does not know: upgrade"
+            )
         yield document
-
-
-def _members(store: ObjectStore, project: str, namespace: str) -> Iterator[NamespaceDocument]:
-    for path in store.list(f"{_ROOT}{project}/namespaces/{namespace}/"):
-        yield _read(store, path, NamespaceDocument)
-
-
-def _read(store: ObjectStore, path: str, kind: type[_Document]) -> _Document:
-    try:
-        return kind.model_validate_json(store.read(path))
-    except pydantic.ValidationError as error:
-        raise FormatError(f"{store.url}: {path} is no {kind.__name__} of format {FORMAT}: {error}") from error

@@ -47,6 +47,8 @@ ATTEMPTS = 3
 
 FORMAT: Final = 1
 
+_ROOT = "_registry/"
+
 D = TypeVar("D", bound=Spec)
 
 
@@ -123,16 +125,63 @@ def digest_of(view: ViewSpec, definitions: DefinitionsSpec) -> str:
     return _document(view, golden_events(view.source, definitions.examples)).digest
 
 
+class RegistryReader:
+    """What is registered in a store. Every method raises StoreUnavailable, and FormatError for a document that is
+    damaged, or of another format."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def projects(self) -> list[str]:
+        """Every project that has registered anything here: several may share a store."""
+        return list(dict.fromkeys(path.split("/")[1] for path in self._store.list(_ROOT)))
+
+    def versions(self, project: str, view: str | None = None) -> Iterator[ViewDocument]:
+        """Every version of a project's views, or of one view, whatever namespace it runs in."""
+        return self._under(_versions_folder(project, view), ViewDocument)
+
+    def members(self, project: str, namespace: str, view: str | None = None) -> Iterator[NamespaceDocument]:
+        """Which versions of a project's views, or of one view, run in a namespace."""
+        return self._under(_members_folder(project, namespace, view), NamespaceDocument)
+
+    def read(self, path: str, kind: type[D]) -> D:
+        """One document. Raises NotFound as well."""
+        data = self._store.read(path)
+        try:
+            document = kind.model_validate_json(data)
+        except pydantic.ValidationError as error:
+            raise FormatError(f"{self._store.url}: {path} is no {kind.__name__} of format {FORMAT}: {error}") from error
+        if isinstance(document, ViewDocument) and document.digest != _digest(document):
+            raise FormatError(f"{self._store.url}: {path} has been altered: its content does not give its digest")
+        return document
+
+    def _under(self, folder: str, kind: type[D]) -> Iterator[D]:
+        return (self.read(path, kind) for path in self._store.list(folder))
+
+
+def version_path(project: str, view: str, version: int) -> str:
+    """Where a version of a view is registered."""
+    return f"{_versions_folder(project, view)}{version}.json"
+
+
+def _versions_folder(project: str, view: str | None) -> str:
+    return f"{_ROOT}{project}/views/{view + '/' if view else ''}"
+
+
+def _members_folder(project: str, namespace: str, view: str | None) -> str:
+    return f"{_ROOT}{project}/namespaces/{namespace}/{view + '/' if view else ''}"
+
+
 class _Registration:
     """One view on its way into the registry."""
 
     def __init__(self, store: ObjectStore, project: str, namespace: str, view: ViewSpec) -> None:
         self._store = store
-        self._view = view
+        self._registry = RegistryReader(store)
+        self._project = project
         self._namespace = namespace
-        self._views = f"_registry/{project}/views/{view.name}/"
-        self._path = f"{self._views}{view.version}.json"
-        self._members = f"_registry/{project}/namespaces/{namespace}/{view.name}/"
+        self._view = view
+        self._path = version_path(project, view.name, view.version)
 
     def review(self, golden: pl.DataFrame) -> list[Caution]:
         document = self._find(self._path, ViewDocument)
@@ -146,7 +195,8 @@ class _Registration:
         document = self._find(self._path, ViewDocument) or self._create(self._path, _document(self._view, golden))
         self._check_version(document)
         member = NamespaceDocument(view=self._view.name, version=self._view.version, ttl_us=_ttl_us(self._view))
-        self._create(f"{self._members}{self._view.version}.json", member)
+        folder = _members_folder(self._project, self._namespace, self._view.name)
+        self._create(f"{folder}{self._view.version}.json", member)
         self._check_members()
         return cautions
 
@@ -159,14 +209,14 @@ class _Registration:
 
     def _check_members(self) -> None:
         """Refuse a view that cannot share the rows of the versions that run in the namespace."""
-        for path in self._store.list(self._members):
-            member = self._read(path, NamespaceDocument)
+        for member in self._members():
             other = f"version {member.version}, which runs in the namespace {self._namespace},"
             fix = "rows that are there stay as they are: choose another STILLWELL_NAMESPACE"
             if member.ttl_us != _ttl_us(self._view):
                 self._refuse([f"has ttl={self._view.ttl}, but {other} has {_duration(member.ttl_us)}"], fix)
             if member.version != self._view.version:
-                document = self._read(f"{self._views}{member.version}.json", ViewDocument)
+                path = version_path(self._project, self._view.name, member.version)
+                document = self._registry.read(path, ViewDocument)
                 self._refuse([f"{now}, but {other} {then}" for now, then in _other_rows(self._view, document)], fix)
 
     def _cautions(self, document: ViewDocument) -> Iterator[Caution]:
@@ -179,8 +229,7 @@ class _Registration:
                 "it computes the same on every recorded event, but if it is meant to compute anything else, "
                 f"raise version={self._next_version()}",
             )
-        members = (self._read(path, NamespaceDocument).version for path in self._store.list(self._members))
-        newest = max(members, default=view.version)
+        newest = max((member.version for member in self._members()), default=view.version)
         if newest > view.version:
             yield Caution(
                 view.name,
@@ -190,8 +239,11 @@ class _Registration:
             )
 
     def _next_version(self) -> int:
-        registered = (self._read(path, ViewDocument).version for path in self._store.list(self._views))
-        return 1 + max(registered, default=self._view.version)
+        registered = self._registry.versions(self._project, self._view.name)
+        return 1 + max((document.version for document in registered), default=self._view.version)
+
+    def _members(self) -> Iterator[NamespaceDocument]:
+        return self._registry.members(self._project, self._namespace, self._view.name)
 
     def _refuse(self, problems: Sequence[str], fix: str) -> None:
         if problems:
@@ -210,19 +262,9 @@ class _Registration:
 
     def _find(self, path: str, kind: type[D]) -> D | None:
         try:
-            return self._read(path, kind)
+            return self._registry.read(path, kind)
         except NotFound:
             return None
-
-    def _read(self, path: str, kind: type[D]) -> D:
-        data = self._store.read(path)
-        try:
-            document = kind.model_validate_json(data)
-        except pydantic.ValidationError as error:
-            raise FormatError(f"{self._store.url}: {path} is no {kind.__name__} of format {FORMAT}: {error}") from error
-        if isinstance(document, ViewDocument) and document.digest != _digest(document):
-            raise FormatError(f"{self._store.url}: {path} has been altered: its content does not give its digest")
-        return document
 
 
 def _document(view: ViewSpec, golden: pl.DataFrame) -> ViewDocument:

@@ -22,8 +22,9 @@ from stillwell.layout import chain
 from stillwell.layout.chain import Genesis, Link, PartitionId, TopicIncarnation
 from stillwell.storage import ObjectStore
 
-_ROOT = "_chain/"
-_PLACE = re.compile(_ROOT + r"(?P<topic>[^/]+)@(?P<incarnation>\d{1,9})/(?:(?P<partition>\d{1,9})/)?(?P<name>[^/]+)")
+_PLACE = re.compile(
+    chain.ROOT + r"(?P<topic>[^/]+)@(?P<incarnation>\d{1,9})/(?:(?P<partition>\d{1,9})/)?(?P<name>[^/]+)"
+)
 _THREADS = 16
 
 
@@ -71,17 +72,14 @@ def folders(store: ObjectStore) -> Folders:
     incarnations: dict[str, int] = collections.defaultdict(int)
     partitions: set[PartitionId] = set()
     strangers = []
-    for path in store.list(_ROOT):
+    for path in store.list(chain.ROOT):
         place = _PLACE.fullmatch(path)
         if place is None:
             strangers.append(path)
             continue
         topic, number = place["topic"], int(place["incarnation"])
         id = PartitionId(topic, number, int(place["partition"] or 0))
-        if place["partition"] is None:
-            known = path == f"{chain.incarnation_folder(topic, number)}topic.json"
-        else:
-            known = path.startswith(id.folder)
+        known = path == chain.topic_path(topic, number) if place["partition"] is None else path.startswith(id.folder)
         if not known or number < 1:
             strangers.append(path)
             continue
@@ -101,7 +99,7 @@ def incarnations(store: ObjectStore, found: Folders, surveys: Iterable[Survey]) 
         by_incarnation[survey.id.topic, survey.id.incarnation].append(survey)
     for topic, newest in found.incarnations.items():
         for number in range(1, newest + 1):
-            path = f"{chain.incarnation_folder(topic, number)}topic.json"
+            path = chain.topic_path(topic, number)
             try:
                 said = chain.decode_topic(store.read(path), path)
             except NotFound:

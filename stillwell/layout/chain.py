@@ -24,8 +24,10 @@ import msgspec
 from stillwell.errors import ChainError, NotFound
 from stillwell.storage import ObjectStore
 
+ROOT: Final = "_chain/"
+"""Below it are all chains, and nothing else."""
+
 _FORMAT: Final = 1
-_ROOT = "_chain/"
 _READ_THREADS = 16
 _READ_AHEAD = 256
 
@@ -86,7 +88,7 @@ class TopicIncarnation(ChainObject, frozen=True, kw_only=True, tag="topic"):
     @property
     def path(self) -> str:
         """Where this object is."""
-        return f"{incarnation_folder(self.topic, self.incarnation)}topic.json"
+        return topic_path(self.topic, self.incarnation)
 
 
 class Genesis(ChainObject, frozen=True, kw_only=True, tag="genesis"):
@@ -187,7 +189,12 @@ _Placed = TypeVar("_Placed", TopicIncarnation, Genesis, Link)
 
 def incarnation_folder(topic: str, incarnation: int) -> str:
     """Where the chains of one incarnation are, ending in a slash."""
-    return f"{_ROOT}{topic}@{incarnation}/"
+    return f"{ROOT}{topic}@{incarnation}/"
+
+
+def topic_path(topic: str, incarnation: int) -> str:
+    """Where the object is that says which Kafka topic an incarnation is."""
+    return f"{incarnation_folder(topic, incarnation)}topic.json"
 
 
 def view_dataset(view: str) -> str:
@@ -237,7 +244,7 @@ def newest_incarnation(store: ObjectStore, topic: str) -> TopicIncarnation | Non
     """The incarnation of a topic with the highest number, or None for a topic that was never read here."""
     newest = None
     for number in itertools.count(1):
-        path = f"{incarnation_folder(topic, number)}topic.json"
+        path = topic_path(topic, number)
         try:
             newest = decode_topic(store.read(path), path)
         except NotFound:
@@ -250,12 +257,12 @@ def partitions(store: ObjectStore) -> list[PartitionId]:
 
     Raises ChainError for an object in a place where no chain has one.
     """
-    return sorted({_partition_of(path) for path in store.list(_ROOT) if not path.endswith("/topic.json")})
+    return sorted({_partition_of(path) for path in store.list(ROOT) if not path.endswith("/topic.json")})
 
 
 def has_links(store: ObjectStore) -> bool:
     """Whether there is any link below this root."""
-    return any(not path.endswith(("/genesis.json", "/topic.json")) for path in store.list(_ROOT))
+    return any(not path.endswith(("/genesis.json", "/topic.json")) for path in store.list(ROOT))
 
 
 def read_file(store: ObjectStore, file: DataFile) -> bytes:
@@ -320,7 +327,7 @@ def _read(store: ObjectStore, path: str) -> bytes | None:
 
 def _partition_of(path: str) -> PartitionId:
     folder, _, _ = path.rpartition("/")
-    incarnation, _, partition = folder.removeprefix(_ROOT).partition("/")
+    incarnation, _, partition = folder.removeprefix(ROOT).partition("/")
     topic, _, number = incarnation.rpartition("@")
     try:
         id = PartitionId(topic, int(number), int(partition))

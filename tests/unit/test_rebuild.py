@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import datetime
 import itertools
+import json
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ import polars as pl
 import pytest
 
 from sinks.archive import Archive
+from stillwell.definitions.behaviour import canonical, sha256
 from stillwell.errors import ChainError, FormatError, StoreNotReady, StoreUnavailable
 from stillwell.known_views import KnownViews, Version, known_views
 from stillwell.layout import chain
@@ -397,6 +399,16 @@ async def test_a_registered_version_that_was_altered_is_refused(
     path = f"_registry/{PROJECT}/views/V/1.json"
     deployment.store.objects[path] = change(deployment.store.objects[path])
     with pytest.raises(FormatError, match=path):
+        known(deployment, SECOND, OTHER)
+
+
+async def test_a_version_with_a_type_that_only_a_later_stillwell_knows_is_refused(deployment: Deployment) -> None:
+    path = f"_registry/{PROJECT}/views/V/1.json"
+    document = json.loads(deployment.store.objects[path])
+    document["features"][0]["type"] = "Decimal"
+    document["digest"] = sha256({name: document[name] for name in document if name not in ("source_digest", "digest")})
+    deployment.store.objects[path] = canonical(document)
+    with pytest.raises(FormatError, match="version 1 of view V is registered with fields of the type Decimal"):
         known(deployment, SECOND, OTHER)
 
 

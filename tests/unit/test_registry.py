@@ -31,7 +31,7 @@ from stillwell import (
 )
 from stillwell.definitions.loading import load_definitions
 from stillwell.errors import DefinitionError, FormatError, StoreUnavailable
-from stillwell.registry import Caution, digest_of, register, review
+from stillwell.registry import Caution, RegistryReader, digest_of, register, review, version_path
 from stillwell.spec import ColumnSpec, DefinitionsSpec, EntitySpec, ExampleSpec, FeatureSpec, KeySpec, ViewSpec
 from stillwell.storage import LocalStore
 from stillwell.testing.objects import Fault, MemoryStore, Operation
@@ -358,6 +358,19 @@ def test_a_document_that_cannot_be_trusted_is_refused(store: MemoryStore, old: b
     store.objects[PATH] = store.objects[PATH].replace(old, new, 1)
     with pytest.raises(FormatError, match=says):
         run(store, Late.spec)
+
+
+def test_a_reader_finds_all_that_is_registered_and_tells_projects_and_namespaces_apart(store: MemoryStore) -> None:
+    register(store, PROJECT, definitions(changed(version=2)), namespace="staging")
+    register(store, "trains", definitions(Late.spec), namespace="prod")
+    registry = RegistryReader(store)
+    assert registry.projects() == [PROJECT, "trains"]
+    assert [found.version for found in registry.versions(PROJECT)] == [1, 2]
+    assert [found.version for found in registry.versions(PROJECT, "Late")] == [1, 2]
+    assert list(registry.versions(PROJECT, "Lat")) == []
+    assert [(member.view, member.version) for member in registry.members(PROJECT, "staging")] == [("Late", 2)]
+    assert list(registry.members("trains", "staging")) == []
+    assert version_path(PROJECT, "Late", 1) == PATH
 
 
 def test_a_folder_serves_as_a_registry(tmp_path: pathlib.Path) -> None:
