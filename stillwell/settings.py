@@ -216,8 +216,9 @@ class Settings(ProjectSettings):
     are lost work, done again, when a worker dies."""
 
     window_bytes: Size = ByteSize(32 * 1024 * 1024)
-    """… or this many bytes, as they came from Kafka. Small windows make small files; each partition may hold one, so
-    that large ones spend `buffer_bytes` before their age is reached."""
+    """… or when its files, those of the raw archive and of all views together, hold this much memory: full row groups
+    compressed, the rows behind them not yet. Small windows make small files; each partition may hold one, so that large
+    ones spend `buffer_bytes` before their age is reached."""
 
     window_age: Duration = datetime.timedelta(seconds=30)
     """… or when its first record has waited this long. It bounds how far the offline store and the group's offset lag

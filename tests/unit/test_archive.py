@@ -185,6 +185,7 @@ async def test_a_span_tells_the_memory_that_it_takes() -> None:
         span.add(batch(start, start + 5))
         seen.append(span.nbytes)
     assert seen == sorted(set(seen))
+    assert seen[0] == batch(0, 5).nbytes, "what the window is measured by: the raw archive and all views together"
     done = await archive.upload(span)
     assert span.nbytes == sum(len(store.read(path)) for path in done.paths)
 
