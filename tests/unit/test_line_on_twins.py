@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from stillwell.errors import OutcomeUnknown, StoreNotReady, StoreUnavailable
+from stillwell.errors import AlreadyExists, OutcomeUnknown, StoreNotReady, StoreUnavailable
 from stillwell.layout import chain
 from stillwell.verify import verify
+from streams import metrics
 from tests.twin_line import PARTITION, Worker, World, bad_offsets, expected, links, some_log, stored
 
 FAULTS = ("refused", "lost answer", "lost call")
@@ -196,6 +197,38 @@ def test_writers_who_all_hold_the_partition_do_no_harm(writers: int, rng: random
         check_law_3(world)
         run(world, *(Worker(world, f"w{n}", rng.randrange(1, 12), rng.randrange(3, 20)) for n in range(writers)))
         assert_complete(world)
+
+
+def test_every_span_that_is_given_up_to_another_writer_is_counted(rng: random.Random) -> None:
+    """An operator sees by it that two workers hold a partition; a worker alone is never overtaken."""
+    world = World(some_log(rng))
+    refused = count_refused_links(world)
+    writers = Worker(world, "a"), Worker(world, "b")
+    run(world, *writers)
+    assert refused
+    assert sum(worker.metrics.get(metrics.OVERTAKEN, "t") for worker in writers) == len(refused)
+    assert sum(worker.metrics.get(metrics.LINKS, "t") for worker in writers) == len(links(world))
+
+    alone = World(some_log(rng))
+    worker = Worker(alone, "a")
+    run(alone, worker)
+    assert worker.metrics.get(metrics.OVERTAKEN, "t") == 0
+
+
+def count_refused_links(world: World) -> list[str]:
+    """Every path of a link whose creation the store refuses, from now on, since another writer's is there."""
+    create, refused = world.store.create, []
+
+    def counted(path: str, data: bytes) -> None:
+        try:
+            create(path, data)
+        except AlreadyExists:
+            if path.startswith(PARTITION.folder) and not path.endswith("genesis.json"):
+                refused.append(path)
+            raise
+
+    world.store.create = counted  # type: ignore[method-assign]
+    return refused
 
 
 def test_a_failover_at_any_write_loses_no_row(rng: random.Random) -> None:
