@@ -27,8 +27,8 @@ def evaluate(frame: pl.DataFrame, expressions: Sequence[pl.Expr | str]) -> tuple
     """`frame.select(expressions)`, without the rows whose evaluation raises.
 
     One of the expressions must be a column of the frame, or constants would not be repeated for each row. Costs one
-    select if nothing raises, and about 2 log2(rows) more for each row that does: a batch in
-    which one row in a hundred raises takes ten times as long, and one in which all do takes two selects a row.
+    select if nothing raises, and about 2 log2(rows) more for each row that does: a batch in which one row in a hundred
+    raises takes ten times as long, and one in which all do takes two selects a row, some 200 µs.
     """
     pieces: list[pl.DataFrame] = []
     failures: list[Failure] = []

@@ -257,8 +257,9 @@ class Settings(ProjectSettings):
     process, to be started anew. Shorter than the slowest healthy window ends workers for nothing."""
 
     reject_ratio: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """The worker stops when more than this part of a topic's latest records would be rejected: more likely a wrong
-    schema than bad data. 1 never stops, and sends all of a topic to the dead letters when its schema changes."""
+    """The worker stops when more than this part of a topic's latest records would be rejected, be it by one view on
+    whose expression they raise: more likely a wrong schema or definition than bad data. 1 never stops, and sends all of
+    a topic to the dead letters when its schema changes."""
 
     reject_min_count: Annotated[int, Field(gt=0)] = 1000
     """… but not before this many records have been judged, so that a quiet topic's one bad record stops nobody."""

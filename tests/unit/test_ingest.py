@@ -1,0 +1,83 @@
+"""What an agent does with a batch: the gate is asked before anything of it reaches a sink."""
+
+import datetime
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, cast
+
+import polars as pl
+import pytest
+
+from stillwell.layout.chain import PartitionId
+from stillwell.pipeline import compile_pipeline
+from stillwell.spec import ViewSpec
+from stillwell.types import INT64, STRING
+from streams.consumer import Batch
+from streams.flow import Flow
+from streams.gate import RejectGate, RejectLimit, TooManyRejects
+from streams.ingest import Ingest
+from streams.metrics import REJECTED, Metrics
+from streams.prepare import Preparation, Prepared
+from tests.batches import column, event, feature, records, topic, view
+
+_T = TypeVar("_T")
+
+TOPIC = topic(column("customer", STRING))
+KEYS = {"customer": (STRING, pl.col("T.customer"))}
+HEALTHY = view(TOPIC, KEYS, feature("name", STRING, pl.col("T.customer")), name="Healthy")
+
+
+def _numbers(event: Any) -> Iterator[dict[str, object]]:
+    yield {"customer": event.customer, "number": int(event.customer)}
+
+
+BY_EXPRESSION = view(TOPIC, KEYS, feature("number", INT64, pl.col("T.customer").str.to_integer()), name="ByExpression")
+BY_ROWS = view(TOPIC, {"customer": (STRING, None)}, feature("number", INT64, None), name="ByRows", rows=_numbers)
+"""Views that raise where the customer is no number."""
+
+
+class _Inline:
+    async def call(self, work: Callable[..., _T], *arguments: Any) -> _T:
+        return work(*arguments)
+
+
+class _Flow:
+    """Stands in for the partition's flow: what it has taken would go to the sinks."""
+
+    def __init__(self, *views: ViewSpec) -> None:
+        preparation = Preparation(compile_pipeline(TOPIC, views), datetime.timedelta(hours=1))
+        self.prepare = preparation.of(
+            PartitionId("t", 1, 0), lambda: datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+        )
+        self.ended = False
+        self.taken: list[Prepared] = []
+
+    def take(self, prepared: Prepared) -> None:
+        self.taken.append(prepared)
+
+    def batch(self, customers: str) -> Batch:
+        """One record a letter."""
+        return Batch(cast(Flow, self), records([event(customer=customer) for customer in customers]))
+
+
+@pytest.mark.parametrize("broken", [BY_EXPRESSION, BY_ROWS], ids=["expression", "rows"])
+async def test_a_view_that_raises_on_every_record_ends_the_worker(broken: ViewSpec) -> None:
+    """Though every record can be read, and gives a row in another view."""
+    values = Metrics()
+    ingest = Ingest("t", RejectGate("t", RejectLimit(0.2, 100)), _Inline(), values)
+    flow = _Flow(HEALTHY, broken)
+    await ingest.take(flow.batch("x" * 60))
+    assert values.get(REJECTED, "t", broken.name, "transform") == 60
+    with pytest.raises(TooManyRejects, match="120 of the last 120 records were rejected"):
+        await ingest.take(flow.batch("x" * 60))
+    assert len(flow.taken) == 1, "nothing of the batch that went too far leaves the process"
+
+
+async def test_a_record_counts_once_however_many_views_refuse_it() -> None:
+    """Or the ratio that is allowed would fall with the number of views."""
+    ingest = Ingest("t", RejectGate("t", RejectLimit(0.5, 10)), _Inline(), Metrics())
+    flow = _Flow(BY_EXPRESSION, BY_ROWS)
+    await ingest.take(flow.batch("x1" * 5))
+    assert len(flow.taken) == 1
+    assert len(flow.taken[0].outcome.rejects) == 10
+    with pytest.raises(TooManyRejects, match="6 of the last 11 records"):
+        await ingest.take(flow.batch("x"))
