@@ -41,6 +41,12 @@ def test_five_kills_under_load_lose_nothing_and_double_nothing(tmp_path: Path, r
     assert found["digest"] == found["rebuilt_digest"]
 
 
+def test_a_cut_in_pieces_ends_when_it_should() -> None:
+    """With as long between two pieces as they are."""
+    cut = plan.Cut("redis", "down", at=1.0, seconds=3.5, amount=0, pieces=4)
+    assert list(cut.outages()) == [(1.0, 1.5), (2.0, 2.5), (3.0, 3.5), (4.0, 4.5)]
+
+
 def test_a_seed_tells_every_blow_and_cut() -> None:
     """So that a run can be repeated, with more kills after the same ones too."""
 
@@ -57,9 +63,10 @@ def test_every_service_is_cut_in_turn_and_in_every_way_and_workers_are_killed_an
     services = ("kafka", "redis", "store")
     assert [round.cut.service for round in rounds] == list(itertools.islice(itertools.cycle(services), 100))
     assert {(round.cut.service, round.cut.way) for round in rounds} == set(
-        itertools.product(services, ("down", "silent", "deaf", "slow", "torn", "reset"))
+        itertools.product(services, ("down", "silent", "deaf", "slow", "torn", "half", "reset"))
     )
     assert {(round.blow.kind, round.blow.worker) for round in rounds} == set(
         itertools.product(("kill", "freeze"), (0, 1))
     )
+    assert {round.blow.kind for round in rounds[:KILLS]} == {"kill", "freeze"}
     assert all(round.blow.seconds > plan.SESSION_S for round in rounds if round.blow.kind == "freeze")

@@ -32,7 +32,7 @@ def chaos(kills: int, seed: int | None, pace: int, summary: Path | None, logs: P
     nothing was lost or doubled.
 
     Two workers share six partitions. Each blow kills (SIGKILL) or freezes (SIGSTOP past the session timeout) one of
-    them, and near it one of the three services is out of reach for a while, in one of six ways. A witness looks at
+    them, and near it one of the three services is out of reach for a while, in one of seven ways. A witness looks at
     every link as it comes: its rows and dead letters must be there. In the end the workers finish, `stillwell verify`
     and an oracle over all events judge what they have left, value by value, and another Redis that is filled from the
     files alone must hold the same bytes.

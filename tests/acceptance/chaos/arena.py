@@ -69,7 +69,7 @@ class Arena:
         return fallen
 
     def cut(self, cut: Cut) -> None:
-        """Begin a cut."""
+        """Begin a piece of a cut."""
         proxy = self.proxies[cut.service]
         match cut.way:
             case "down":
@@ -82,23 +82,27 @@ class Arena:
                 proxy.add_toxic("latency", latency=cut.amount, jitter=cut.amount // 2)
             case "torn":
                 proxy.add_toxic("limit_data", bytes=cut.amount)
+            case "half":
+                proxy.add_toxic("limit_data", stream="upstream", bytes=cut.amount)
             case "reset":
                 proxy.add_toxic("reset_peer", timeout=cut.amount)
 
     def mend(self, cut: Cut) -> None:
-        """End a cut."""
+        """End a piece of a cut."""
         proxy = self.proxies[cut.service]
         if cut.way == "down":
             proxy.up()
         else:
-            kind, stream = {
-                "silent": ("timeout", "downstream"),
-                "deaf": ("timeout", "upstream"),
-                "slow": ("latency", "downstream"),
-                "torn": ("limit_data", "downstream"),
-                "reset": ("reset_peer", "downstream"),
-            }[cut.way]
-            proxy.remove_toxic(f"{kind}-{stream}")
+            proxy.remove_toxic(
+                {
+                    "silent": "timeout-downstream",
+                    "deaf": "timeout-upstream",
+                    "slow": "latency-downstream",
+                    "torn": "limit_data-downstream",
+                    "half": "limit_data-upstream",
+                    "reset": "reset_peer-downstream",
+                }[cut.way]
+            )
 
     def _start(self, number: int) -> WorkerProcess:
         self.started += 1

@@ -1,19 +1,25 @@
 """What happens to whom, and when. Pure: all of it comes from a seed."""
 
 import dataclasses
+import itertools
 import random
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal, TypeVar
+
+_Card = TypeVar("_Card")
 
 Service = Literal["kafka", "redis", "store"]
-Way = Literal["down", "silent", "deaf", "slow", "torn", "reset"]
+Way = Literal["down", "silent", "deaf", "slow", "torn", "half", "reset"]
+Kind = Literal["kill", "freeze"]
 
 WORKERS = 2
 SESSION_S = 3.0
 """The workers' session timeout: whoever is frozen for longer has lost its partitions when it wakes."""
 
 _SERVICES: tuple[Service, ...] = ("kafka", "redis", "store")
-_WAYS: tuple[Way, ...] = ("down", "silent", "deaf", "slow", "torn", "reset")
+_WAYS: tuple[Way, ...] = ("down", "silent", "deaf", "slow", "torn", "half", "reset")
+_KINDS: tuple[Kind, ...] = ("kill", "kill", "kill", "freeze", "freeze")
+_PIECES = (1, 1, 4, 8)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -21,8 +27,9 @@ class Cut:
     """A service is out of reach for all workers, from `at` on, for so many seconds.
 
     down: connections end and are refused. silent: requests arrive, no answer does. deaf: no request arrives, and
-    connections stay open. slow: every answer comes late. torn: connections end in the midst of an answer. reset:
-    connections are reset. amount: milliseconds of delay, or bytes until the tear.
+    connections stay open. slow: every answer comes late. torn: connections end in the midst of an answer. half:
+    connections end in the midst of a request. reset: connections are reset. amount: milliseconds of delay, or bytes
+    until the tear. pieces: how often the service comes back and goes again meanwhile; each time it meets other calls.
     """
 
     service: Service
@@ -30,6 +37,14 @@ class Cut:
     at: float
     seconds: float
     amount: int
+    pieces: int
+
+    def outages(self) -> Iterator[tuple[float, float]]:
+        """Begin and end of each piece: between two of them all is well for as long as a piece lasts."""
+        length = self.seconds / (2 * self.pieces - 1)
+        for piece in range(self.pieces):
+            begin = self.at + 2 * piece * length
+            yield begin, begin + length
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,7 +52,7 @@ class Blow:
     """A worker is killed (SIGKILL) at `at` and another started in its place after so many seconds, or it is frozen
     (SIGSTOP) for so long."""
 
-    kind: Literal["kill", "freeze"]
+    kind: Kind
     worker: int
     at: float
     seconds: float
@@ -54,17 +69,18 @@ class Round:
 
 
 def rounds(kills: int, rng: random.Random) -> Iterator[Round]:
-    """As many rounds as blows; the services are cut in turn."""
-    for number in range(kills):
-        way = rng.choice(_WAYS)
-        kind: Literal["kill", "freeze"] = "freeze" if rng.random() < 0.3 else "kill"
+    """As many rounds as blows. Services take turns; ways and kinds are dealt, so that few blows are of all kinds."""
+    services, ways, kinds = itertools.cycle(_SERVICES), _dealt(_WAYS, rng), _dealt(_KINDS, rng)
+    for _ in range(kills):
+        way, kind = next(ways), next(kinds)
         yield Round(
             cut=Cut(
-                service=_SERVICES[number % len(_SERVICES)],
+                service=next(services),
                 way=way,
                 at=rng.uniform(0, 2),
                 seconds=rng.uniform(0.2, 4),
-                amount=rng.randrange(500, 20_000) if way == "torn" else rng.randrange(50, 1_500),
+                amount=rng.randrange(500, 20_000) if way in ("torn", "half") else rng.randrange(50, 1_500),
+                pieces=rng.choice(_PIECES),
             ),
             blow=Blow(
                 kind=kind,
@@ -74,3 +90,9 @@ def rounds(kills: int, rng: random.Random) -> Iterator[Round]:
             ),
             rest=rng.random() < 0.7,
         )
+
+
+def _dealt(cards: Sequence[_Card], rng: random.Random) -> Iterator[_Card]:
+    """The cards, shuffled, and again and again."""
+    while True:
+        yield from rng.sample(cards, len(cards))

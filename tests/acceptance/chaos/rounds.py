@@ -51,7 +51,7 @@ def described(round: Round) -> str:
     what = {"kill": f"killed, replaced after {blow.seconds:.1f} s", "freeze": f"frozen for {blow.seconds:.1f} s"}
     return (
         f"worker {blow.worker} {what[blow.kind]} (at {blow.at:.1f} s); {cut.service} {cut.way} ({cut.amount}) for "
-        f"{cut.seconds:.1f} s (at {cut.at:.1f} s)"
+        f"{cut.seconds:.1f} s (at {cut.at:.1f} s, in {cut.pieces})"
     )
 
 
@@ -63,11 +63,11 @@ def _play(arena: Arena, round: Round) -> None:
         "freeze": (worker.freeze, worker.thaw),
     }[blow.kind]
     steps: list[tuple[float, Callable[[], None]]] = [
-        (cut.at, lambda: arena.cut(cut)),
-        (cut.at + cut.seconds, lambda: arena.mend(cut)),
         (blow.at, strike),
         (blow.at + blow.seconds, undo),
     ]
+    for begin, end in cut.outages():
+        steps += [(begin, lambda: arena.cut(cut)), (end, lambda: arena.mend(cut))]
     started = time.monotonic()
     for at, step in sorted(steps, key=lambda step: step[0]):
         time.sleep(max(0.0, started + at - time.monotonic()))
