@@ -16,17 +16,18 @@ import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import faust
 import structlog
 import uvloop
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
 from faust.app.base import BootStrategy
 
 from sinks.archive import Archive
 from sinks.redis import RedisOnlineStore
-from stillwell.errors import SettingsError
+from stillwell.errors import SettingsError, StoreUnavailable
 from stillwell.pipeline import Pipeline, compile_pipeline
 from stillwell.registry import register
 from stillwell.settings import Settings
@@ -60,6 +61,17 @@ _SUBSCRIBED_POLL = 0.01
 _CLOSING_PATIENCE = 1.0
 """Seconds for each connection to say goodbye. They come on top of the drain deadline, while the platform counts to its
 own; a worker that could not leave its group is missed when its session has timed out."""
+
+
+class _Connection(Protocol):
+    """What can be connected, and closed."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+_Client = TypeVar("_Client", bound=_Connection)
 
 
 class _NoKafka(BootStrategy):
@@ -114,14 +126,15 @@ def make_app(settings: Settings, definitions: DefinitionsSpec) -> faust.App:
 
         async def on_start(self) -> None:
             app.flow_control.resume()  # once: until then channels hold back, and each time it clears them
-            # A batch that is sent to a channel without a subscriber vanishes, and Faust has no event to wait for.
-            while not all(channel.subscriber_count for channel in channels.values()):  # noqa: ASYNC110
-                await asyncio.sleep(_SUBSCRIBED_POLL)
-            running.append(await _Running.start(settings, definitions, pipelines, _deliver, threads, values))
+            # Whoever is told to end while Faust still starts does so only afterwards: what may wait goes on its own.
             self.add_future(self._run())
 
         async def _run(self) -> None:
             try:
+                # A batch that is sent to a channel without a subscriber vanishes, and Faust has no event to wait for.
+                while not all(channel.subscriber_count for channel in channels.values()):  # noqa: ASYNC110
+                    await asyncio.sleep(_SUBSCRIBED_POLL)
+                running.append(await _Running.start(settings, definitions, pipelines, _deliver, threads, values))
                 await running[0].worker.run()
             except Exception as error:
                 await self.crash(error)
@@ -172,26 +185,27 @@ class _Running:
         threads: ThreadPool,
         values: Metrics,
     ) -> Self:
-        """Connect to everything, in order; what was connected is closed again if a later step fails."""
+        """Connect to everything, in order; what was connected is closed again if a later step fails.
+
+        What does not answer is waited for, as it is later on: a worker may be started, again and again, amid an outage.
+        """
         async with contextlib.AsyncExitStack() as opened:
             retries = Retries(*(Retry(sink, values) for sink in ("redis", "offline store", "dead letters", "kafka")))
             connection = _connection(settings)
-            cluster = Cluster(connection)
-            await cluster.start()
+            cluster = await retries.kafka.until_done(lambda: _started(lambda: Cluster(connection)))
             opened.push_async_callback(_close, cluster.stop)
-            await _require_topics(cluster, [*(each.topic.topic for each in pipelines), settings.dead_letter_topic])
-            online = await RedisOnlineStore.open(settings)
+            topics = [*(each.topic.topic for each in pipelines), settings.dead_letter_topic]
+            await retries.kafka.until_done(lambda: _require_topics(cluster, topics))
+            online = await retries.online.until_done(lambda: RedisOnlineStore.open(settings))
             opened.push_async_callback(_close, online.close)
             uploads = ThreadPool("store", _UPLOADS_AT_A_TIME)
             opened.callback(uploads.close)
             objects = ThreadedStore(open_store(settings.offline_url), uploads)
             await retries.archive.until_done(lambda: _register(objects, settings, definitions))
             archive = Archive(objects, retries.archive.pause, _now, f"{socket.gethostname()}:{os.getpid()}")
-            producer = dead_letter_producer(connection)
-            await producer.start()
+            producer = await retries.dead_letters.until_done(lambda: _started(lambda: dead_letter_producer(connection)))
             opened.push_async_callback(_close, producer.stop)
-            kafka = _consumer(settings, connection)
-            await kafka.start()
+            kafka = await retries.kafka.until_done(lambda: _started(lambda: _consumer(settings, connection)))
             opened.push_async_callback(_close, kafka.stop)
             worker = Worker(
                 world=World(
@@ -258,6 +272,19 @@ def _consumer(settings: Settings, connection: dict[str, Any]) -> AIOKafkaConsume
         max_poll_interval_ms=_NO_POLL_LIMIT_MS,
         metadata_max_age_ms=_METADATA_MAX_AGE_MS,
     )
+
+
+async def _started(make: Callable[[], _Client]) -> _Client:
+    """A fresh client of Kafka's, connected. Raises StoreUnavailable, and leaves nothing open, if that fails."""
+    async with contextlib.AsyncExitStack() as failed:
+        client = make()
+        failed.push_async_callback(_close, client.stop)
+        try:
+            await client.start()
+        except (KafkaError, OSError) as error:
+            raise StoreUnavailable(f"Kafka cannot be reached: {error!r}; check STILLWELL_KAFKA_BOOTSTRAP") from error
+        failed.pop_all()
+    return client
 
 
 async def _close(stop: Callable[[], Awaitable[None]]) -> None:
