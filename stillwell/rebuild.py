@@ -1,6 +1,6 @@
 """Rebuilding the online store from the files that are linked.
 
-    1. every chain is walked, and every version of a view found in it must be known: nothing has been touched yet
+    1. every chain is walked, and every version of a view found in it must be known: nothing is touched yet (`plan`)
     2. the store is made not ready, under an epoch of the rebuild's own: workers and readers stop
     3. every linked file is read, encoded and put, in whatever order: of two rows the newer one stays
     4. applied marks are set to the ends of the chains
@@ -18,12 +18,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
-from stillwell.errors import FormatError, OutcomeUnknown, StoreUnavailable
+from stillwell.errors import ChainError, FormatError, NotFound, OutcomeUnknown, StoreUnavailable
 from stillwell.known_views import KnownViews, Version
 from stillwell.layout import chain
 from stillwell.layout.chain import ChainEnd, DataFile, Link, PartitionId
 from stillwell.layout.encoder import ViewEncoder
-from stillwell.layout.online import EncodedRows, MarkKey, MarkMove, PutCounts
+from stillwell.layout.online import EncodedRows, MarkKey, MarkMove, OnlineState, PutCounts
 from stillwell.layout.parquet import frame_of, read_table
 from stillwell.storage import ObjectStore
 
@@ -51,6 +51,9 @@ class Threads(Protocol):
 
 class OnlineStore(Protocol):
     """What a rebuild needs of the online store. Every write is harmless to repeat."""
+
+    async def read_state(self) -> OnlineState:
+        """Which epoch is in force."""
 
     async def begin_rebuild(self, epoch: str) -> Self:
         """Make the store not ready for all but the one that is returned."""
@@ -88,26 +91,41 @@ class Rebuilt:
 
 
 def plan(store: ObjectStore, views: KnownViews) -> Plan:
-    """Walk every chain. Raises ChainError where one is damaged, and FormatError naming what nobody can encode."""
+    """Walk every chain.
+
+    Raises NotFound where there is none at all, ChainError where one is damaged, FormatError naming what nobody can
+    encode, and StoreUnavailable.
+    """
     chains = links = rows = 0
     files: Counter[Version] = Counter()
     for id in chain.partitions(store):
         chains += 1
-        for link in chain.walk(store, id)[1]:
+        for link in _walk(store, id, None):
             links += 1
             for version, file in _files(link):
                 files[version] += 1
                 rows += file.rows if version in views.here else 0
+    if not chains:
+        raise NotFound(
+            f"{store.url}: there are no chains, and so nothing to rebuild from. If STILLWELL_OFFLINE_URL is right, "
+            "start a worker: it makes an empty Redis ready by itself"
+        )
     if unknown := sorted(files.keys() - views.here.keys() - views.elsewhere):
         raise _unknown(store, unknown)
     left_out = {version: count for version, count in files.items() if version not in views.here}
     return Plan(chains, links, files.total() - sum(left_out.values()), rows, left_out)
 
 
+async def is_ready(online: OnlineStore, pause: Pause) -> bool:
+    """Whether the online store is ready, so that nothing seems to be lost. Raises what `pause` raises."""
+    return (await _until_done(online.read_state, pause)).epoch is not None
+
+
 async def rebuild(
     store: ObjectStore,
     online: OnlineStore,
     views: KnownViews,
+    planned: Plan,
     grace: datetime.timedelta,
     epoch: str,
     threads: Threads,
@@ -116,11 +134,11 @@ async def rebuild(
 ) -> Rebuilt:
     """Make the online store hold every linked row, and ready.
 
-    grace: how long keys outlive their rows' TTL, as the workers have it. epoch: one that was never used before.
-    Raises what `plan` raises, before anything is touched; StoreNotReady when the store forgets once more, or another
-    rebuild begins meanwhile; and what `pause` raises.
+    planned: what `plan` says of the same store and views; what was linked since is put as well. grace: how long keys
+    outlive their rows' TTL, as the workers have it. epoch: one that was never used before. Raises StoreNotReady when
+    the store forgets once more, or another rebuild begins meanwhile; what `plan` raises, if it has come true since; and
+    what `pause` raises.
     """
-    planned = await threads.call(plan, store, views)
     gate = await _until_done(lambda: online.begin_rebuild(epoch), pause)
     loading = _Loading(store, gate, views, grace, epoch, threads, pause, lambda done: advance(done, planned.files))
     for moves in filter(None, await loading.load()):
@@ -230,7 +248,13 @@ def _files(link: Link) -> Iterator[tuple[Version, DataFile]]:
 
 
 def _walk(store: ObjectStore, id: PartitionId, at: ChainEnd | None) -> Iterator[Link]:
-    return chain.walk_from(store, id, at) if at else chain.walk(store, id)[1]
+    try:
+        return chain.walk_from(store, id, at) if at else chain.walk(store, id)[1]
+    except NotFound as error:
+        raise ChainError(
+            f"{id.genesis_path}: is missing, so that nobody knows where the chain of {id} begins, nor what is on it. "
+            "Restore it from a backup of the offline store; `stillwell verify` names all else that is missing"
+        ) from error
 
 
 def _some(walk: Iterator[Link]) -> list[Link]:

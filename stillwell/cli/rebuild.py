@@ -2,6 +2,7 @@
 
 import dataclasses
 import secrets
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -9,27 +10,26 @@ import click
 from stillwell.cli.output import counting_progress, json_option, print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from stillwell.rebuild import Rebuilt
+    from stillwell.rebuild import Plan, Rebuilt
     from stillwell.settings import Settings
 
 
 @click.command()
+@click.option("--yes", is_flag=True, help="Do not ask, though Redis is ready.")
 @json_option
-def rebuild(as_json: bool) -> None:
+def rebuild(yes: bool, as_json: bool) -> None:
     """Fill Redis again from all linked files, after it has lost data.
 
     While it runs Redis is not ready: workers stop, and go on by themselves afterwards. If it fails or is interrupted,
-    run it again. Rows that are in Redis already stay if they are the newer ones.
+    run it again. Rows that are in Redis already stay if they are the newer ones. Asks first where Redis is ready, since
+    then nothing seems to be lost.
     """
     import asyncio
 
     from stillwell.settings import Settings
 
     settings = Settings.load()
-    with counting_progress("files") as advance:
-        rebuilt = asyncio.run(_rebuild(settings, advance))
+    rebuilt = asyncio.run(_rebuild(settings, yes))
     left_out = {str(version): files for version, files in rebuilt.plan.left_out.items()}
     if as_json:
         print_json(
@@ -54,23 +54,39 @@ def rebuild(as_json: bool) -> None:
     )
 
 
-async def _rebuild(settings: "Settings", advance: "Callable[[int, int], None]") -> "Rebuilt":
+async def _rebuild(settings: "Settings", yes: bool) -> "Rebuilt":
+    import contextlib
+
     from sinks.redis import RedisOnlineStore
     from stillwell.cli.patience import pause
     from stillwell.definitions.loading import load_definitions
     from stillwell.known_views import known_views
-    from stillwell.rebuild import FILES_AT_A_TIME, rebuild
+    from stillwell.rebuild import FILES_AT_A_TIME, is_ready, plan, rebuild
     from stillwell.storage import open_store
     from stillwell.threads import ThreadPool
 
     definitions = load_definitions(settings.definitions)
     store = open_store(settings.offline_url)
     views = known_views(store, settings.project, settings.namespace, definitions)
-    online = await RedisOnlineStore.open(settings)
-    threads = ThreadPool("rebuild", FILES_AT_A_TIME)
-    try:
+    planned = plan(store, views)
+    async with contextlib.AsyncExitStack() as opened:
+        online = await RedisOnlineStore.open(settings)
+        opened.push_async_callback(online.close)
+        if not yes and await is_ready(online, pause):
+            _ask(settings, planned)
+        threads = ThreadPool("rebuild", FILES_AT_A_TIME)
+        opened.callback(threads.close)
+        advance = opened.enter_context(counting_progress("files"))
         epoch = secrets.token_hex(8)
-        return await rebuild(store, online, views, settings.redis_grace, epoch, threads, pause, advance)
-    finally:
-        threads.close()
-        await online.close()
+        return await rebuild(store, online, views, planned, settings.redis_grace, epoch, threads, pause, advance)
+
+
+def _ask(settings: "Settings", planned: "Plan") -> None:
+    """Whether a Redis that works is to be rebuilt. Raises Abort for no, UsageError where nobody can answer."""
+    meant = (
+        f"Redis is ready in the namespace {settings.namespace}. A rebuild makes it not ready, stops the workers, and "
+        f"puts {planned.rows:,} rows of {planned.files:,} files again"
+    )
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{meant}. Say --yes if that is meant")
+    click.confirm(f"{meant}.\nRebuild it?", abort=True, err=True)

@@ -1,6 +1,8 @@
 """A deployment of its own for every integration test."""
 
+import contextlib
 import dataclasses
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -32,18 +34,31 @@ class Deployment:
         self.workers.append(worker)
         return worker.start()
 
-    def run(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-        """Run a command of the command line to its end."""
+    def run(self, *arguments: str, typed: str | None = None) -> "subprocess.CompletedProcess[str]":
+        """Run a command of the command line to its end; typed: what somebody types, where it runs on a terminal."""
         worker = WorkerProcess(self.folder, self.settings)
-        return subprocess.run(
-            [sys.executable, "-c", "from stillwell.cli.main import main; main()", *arguments],
-            cwd=self.folder,
-            env=worker.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        with contextlib.nullcontext(subprocess.DEVNULL) if typed is None else _terminal(typed) as stdin:
+            return subprocess.run(
+                [sys.executable, "-c", "from stillwell.cli.main import main; main()", *arguments],
+                cwd=self.folder,
+                env=worker.environment,
+                stdin=stdin,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+
+
+@contextlib.contextmanager
+def _terminal(typed: str) -> Iterator[int]:
+    ours, theirs = os.openpty()
+    try:
+        os.write(ours, typed.encode())
+        yield theirs
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 @pytest.fixture

@@ -79,9 +79,9 @@ def flush(deployment: Deployment) -> None:
         client.flushall()
 
 
-def rebuilt(deployment: Deployment) -> dict[str, Any]:
+def rebuilt(deployment: Deployment, *options: str) -> dict[str, Any]:
     """What `stillwell rebuild --json` prints, when it succeeds."""
-    done = deployment.run("rebuild", "--json")
+    done = deployment.run("rebuild", "--json", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     return report
@@ -90,7 +90,8 @@ def rebuilt(deployment: Deployment) -> dict[str, Any]:
 def test_after_a_flush_everything_comes_back_byte_for_byte(
     deploy: Callable[..., Deployment], server: RedisServer, rng: random.Random
 ) -> None:
-    """Rows, expiries and marks; a rebuild over what is there changes nothing; and a worker goes on from there."""
+    """Rows, expiries and marks; a rebuild over what is there has to be meant, and changes nothing; and a worker goes on
+    from there."""
     deployment = deploy(PARTITIONS, redis_url=server.url)
     values: list[Order | bytes] = [*orders.orders(2_000, rng), b"no JSON"]
     sent = orders.produce(deployment.bootstrap, deployment.topic, values, PARTITIONS)
@@ -112,7 +113,8 @@ def test_after_a_flush_everything_comes_back_byte_for_byte(
     assert_same(after, before)
     assert after.ready not in (None, before.ready)
 
-    assert rebuilt(deployment)["applied"] == 0
+    assert_a_rebuild_has_to_be_meant(deployment)
+    assert rebuilt(deployment, "--yes")["applied"] == 0
     assert_same(dump(deployment), before)
 
     more = orders.produce(deployment.bootstrap, deployment.topic, orders.orders(500, rng, first=2_000), PARTITIONS)
@@ -121,6 +123,23 @@ def test_after_a_flush_everything_comes_back_byte_for_byte(
     assert worker.stop() == 0
     assert "applying rows again" not in log(worker)
     prove(deployment, [*sent, *more])
+
+
+def assert_a_rebuild_has_to_be_meant(deployment: Deployment) -> None:
+    """Redis is ready: on a terminal the command asks, elsewhere it wants --yes; without it Redis stays as it is."""
+    ready = dump(deployment).ready
+    refused = deployment.run("rebuild", "--json")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "Redis is ready" in refused.stderr
+    assert "--yes" in refused.stderr
+    declined = deployment.run("rebuild", typed="n\n")
+    assert declined.returncode == 130
+    assert "Rebuild it? [y/N]" in declined.stderr
+    assert dump(deployment).ready == ready
+    accepted = deployment.run("rebuild", typed="y\n")
+    assert accepted.returncode == 0
+    assert "Redis is ready again" in accepted.stdout
+    assert dump(deployment).ready not in (None, ready)
 
 
 def test_a_running_worker_stops_when_redis_forgets_and_goes_on_after_a_rebuild(

@@ -15,7 +15,7 @@ import pytest
 
 from sinks.archive import Archive
 from stillwell.definitions.behaviour import canonical, sha256
-from stillwell.errors import ChainError, FormatError, StoreNotReady, StoreUnavailable
+from stillwell.errors import ChainError, FormatError, NotFound, StoreNotReady, StoreUnavailable
 from stillwell.known_views import KnownViews, Version, known_views
 from stillwell.layout import chain
 from stillwell.layout.chain import PartitionId
@@ -23,7 +23,7 @@ from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.online import MarkKey, MarkMove
 from stillwell.layout.parquet import batch_tables, view_schema
 from stillwell.pipeline import compile_pipeline
-from stillwell.rebuild import FILES_AT_A_TIME, Rebuilt, plan, rebuild
+from stillwell.rebuild import FILES_AT_A_TIME, Rebuilt, is_ready, plan, rebuild
 from stillwell.registry import register
 from stillwell.spec import DefinitionsSpec, ViewSpec
 from stillwell.storage import ObjectStore
@@ -98,7 +98,7 @@ class Deployment:
         await self.online.set_marks([MarkMove(mark, batch.start, batch.start) for mark in marks], "the-first")
         for each, rows in zip(views, outcome.rows, strict=True):
             await self.online.put(ViewEncoder(each, GRACE).encode(rows.frame, id)[0], "the-first")
-        await self.online.raise_marks([MarkMove(mark, batch.start, batch.end) for mark in marks], "the-first")
+        await self.online.apply((), [MarkMove(mark, batch.start, batch.end) for mark in marks], "the-first")
         assert await partition.link(await partition.upload(span), "the-first", "replication")
 
     async def expire(self, id: PartitionId, offsets: int) -> None:
@@ -109,11 +109,13 @@ class Deployment:
         assert await partition.expire(end + offsets)
         for each in (FIRST, SECOND, OTHER):
             move = MarkMove(MarkKey(id, each.name, each.version), end, end + offsets)
-            await self.online.raise_marks([move], "the-first")
+            await self.online.apply((), [move], "the-first")
 
     async def rebuild(self, views: KnownViews, epoch: str = "the-second", store: ObjectStore | None = None) -> Rebuilt:
         """Do it."""
-        return await rebuild(store or self.store, self.online, views, GRACE, epoch, AtOnce(), at_once)
+        source = store or self.store
+        planned = plan(source, views)
+        return await rebuild(source, self.online, views, planned, GRACE, epoch, AtOnce(), at_once)
 
 
 def held(server: MemoryRedis) -> dict[bytes, object]:
@@ -345,6 +347,30 @@ async def test_a_damaged_chain_is_refused_before_anything_is_touched(deployment:
     assert deployment.server.dump() == before
 
 
+async def test_a_chain_without_its_genesis_is_refused_before_anything_is_touched(deployment: Deployment) -> None:
+    """Whose links nobody can follow: the message says what to restore, and what names the rest."""
+    id = PartitionId("t", 1, 0)
+    deployment.store.delete(id.genesis_path)
+    before = deployment.server.dump()
+    with pytest.raises(ChainError, match=rf"{id.genesis_path}: is missing.*Restore it from a backup.*stillwell verify"):
+        await deployment.rebuild(known(deployment, SECOND, OTHER))
+    assert deployment.server.dump() == before
+
+
+async def test_a_store_without_chains_is_refused(deployment: Deployment) -> None:
+    """It is more likely the wrong one; and an empty Redis over it needs no rebuild."""
+    deployment.store.objects = {}
+    with pytest.raises(NotFound, match=r"there are no chains.*STILLWELL_OFFLINE_URL"):
+        await deployment.rebuild(known(deployment, SECOND, OTHER))
+
+
+async def test_readiness_is_asked_until_the_store_answers(deployment: Deployment) -> None:
+    deployment.online.faults = Faults(0, "refused")
+    assert await is_ready(deployment.online, at_once)
+    deployment.server.flush()
+    assert not await is_ready(deployment.online, at_once)
+
+
 async def test_a_damaged_file_leaves_redis_not_ready(deployment: Deployment) -> None:
     path = deployment.store.list("views/V/")[0]
     deployment.store.objects[path] += b" "
@@ -383,6 +409,7 @@ async def test_progress_is_told_file_by_file(deployment: Deployment) -> None:
         deployment.store,
         deployment.online,
         views,
+        plan(deployment.store, views),
         GRACE,
         "an-epoch",
         AtOnce(),
