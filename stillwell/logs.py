@@ -7,6 +7,8 @@ the process: the worker, a command, a test.
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 from typing import Literal, TextIO
 
 import structlog
@@ -22,12 +24,49 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 _TALKATIVE = ("aiokafka", "faust", "mode", "kafka", "aiohttp", "asyncio", "fsspec", "gcsfs", "urllib3", "google")
 
 
+_REPEATED_EVERY_S = 10.0
+"""How soon a library may say the same again: as soon as we do ourselves (`streams/retry.py`)."""
+_MOST_REPEATED = 500
+
+
 class _OurHandler(logging.StreamHandler[TextIO]):
     """The handler that `configure` sets, told from those that others have set."""
 
 
-def configure(format: Format, level: Level, *, stream: TextIO | None = None) -> None:
-    """Send all logging of this process to stream (by default stderr). Called again, it replaces what it set."""
+class _Seldom(logging.Filter):
+    """Lets a library say a thing once in a while; the next time it adds how often it was said meanwhile.
+
+    While Kafka is away aiokafka tells of every fetch that fails, ten in a second, among which ours would not be found.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._clock = clock
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] not in _TALKATIVE:
+            return True
+        now, thing = self._clock(), (record.name, str(record.msg))
+        last, left_out = self._said.get(thing, (-_REPEATED_EVERY_S, 0))
+        if now - last < _REPEATED_EVERY_S:
+            self._said[thing] = last, left_out + 1
+            return False
+        if len(self._said) >= _MOST_REPEATED:
+            self._said.clear()
+        self._said[thing] = now, 0
+        if left_out:
+            record.msg = f"{record.msg} (and {left_out} times more in {now - last:.0f} s)"
+        return True
+
+
+def configure(
+    format: Format, level: Level, *, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+) -> None:
+    """Send all logging of this process to stream (by default stderr). Called again, it replaces what it set.
+
+    clock: seconds, by which repetitions of libraries are left out; at debug level all are written.
+    """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -51,6 +90,8 @@ def configure(format: Format, level: Level, *, stream: TextIO | None = None) -> 
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_rendering(format, handler.stream))
     )
+    if level != "debug":
+        handler.addFilter(_Seldom(clock))
     root = logging.getLogger()
     for earlier in [handler for handler in root.handlers if isinstance(handler, _OurHandler)]:
         root.removeHandler(earlier)

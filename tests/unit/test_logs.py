@@ -61,6 +61,43 @@ def test_what_is_below_the_level_is_not_written_nor_the_chatter_of_libraries() -
     assert [line["event"] for line in lines(stream)] == ["batch", "joined"]
 
 
+def test_a_library_that_repeats_itself_is_written_every_ten_seconds_with_how_often_it_did() -> None:
+    """Whatever it fills in; others, and other things that it says, are written meanwhile. At debug level all is."""
+    stream, now = io.StringIO(), [0.0]
+    logs.configure("json", "info", stream=stream, clock=lambda: now[0])
+    fetcher, ours = logging.getLogger("aiokafka.consumer.fetcher"), structlog.get_logger("streams")
+    for tenth in range(101):
+        now[0] = tenth / 10
+        fetcher.error("Failed fetch messages from %s: %s", tenth, "closed")
+        if tenth < 2:
+            ours.warning("a sink does not answer")
+            fetcher.error("something else %d", tenth)
+    assert [line["event"] for line in lines(stream)] == [
+        "Failed fetch messages from 0: closed",
+        "a sink does not answer",
+        "something else 0",
+        "a sink does not answer",
+        "Failed fetch messages from 100: closed (and 99 times more in 10 s)",
+    ]
+    stream.truncate(0)
+    stream.seek(0)
+    logs.configure("json", "debug", stream=stream, clock=lambda: now[0])
+    fetcher.error("once")
+    fetcher.error("once")
+    assert len(lines(stream)) == 2
+
+
+def test_a_library_that_never_says_the_same_is_remembered_in_bounded_memory() -> None:
+    stream = io.StringIO()
+    logs.configure("json", "info", stream=stream, clock=lambda: 0.0)
+    (written,) = (filter for handler in logging.getLogger().handlers for filter in handler.filters)
+    for number in range(2_000):
+        logging.getLogger("gcsfs").warning(f"object {number}")
+    assert len(lines(stream)) == 2_000
+    assert isinstance(written, logs._Seldom)
+    assert len(written._said) <= 500
+
+
 def test_configuring_again_does_not_write_lines_twice() -> None:
     stream = io.StringIO()
     logs.configure("json", "info", stream=stream)
