@@ -1,4 +1,4 @@
-"""The online store in Redis: put the newest rows, raise applied marks, read both back.
+"""The online store in Redis: apply the newest rows, raise the marks that say so, read both back.
 
 `stillwell.layout.redis_keys` draws the keys. Everything that compares before it writes is a script in `lua/`, and each
 script looks at the ready key first. All writes are harmless to repeat: one that failed half-way is simply made again.
@@ -13,9 +13,9 @@ from typing import Self
 
 from redis import exceptions
 
-from sinks.redis_link import Command, RedisLink, Reply
+from sinks.redis_link import Command, Exchange, RedisLink, Reply
 from stillwell.errors import SettingsError, StoreNotReady, StoreUnavailable
-from stillwell.layout.online import EncodedRows, MarkKey, MarkMove, OnlineState, PutCounts
+from stillwell.layout.online import Applied, EncodedRows, MarkKey, MarkMove, OnlineState, PutCounts
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.settings import Settings
 
@@ -81,28 +81,29 @@ class RedisOnlineStore:
         """Close every connection."""
         await self._link.close()
 
+    async def apply(self, rows: Sequence[EncodedRows], moves: Sequence[MarkMove], epoch: str) -> Applied:
+        """Write each row that is newer than the one in its place; then raise each mark to the end of its move, if it
+        stands within the move. Where it fails, rows may be written in part, and marks only with all of them.
+
+        All of it goes over one connection: a server that took over meanwhile, and lacks the rows, cannot raise the
+        marks over them.
+        """
+        async with self._link.connection() as exchange:
+            counts = await self._put_rows(exchange, rows, epoch)
+            return Applied(counts, await self._raise(exchange, moves, epoch))
+
     async def put(self, rows: EncodedRows, epoch: str) -> PutCounts:
         """Write each row that is newer than the one in its place. A put that was refused may be done in part."""
-        keys = self._keys.rows(rows.view, rows.keys)
-        lifetime = str(-1 if rows.lifetime_ms is None else rows.lifetime_ms)
-        calls = [
-            self._call(self._put, keys[begin:end], [epoch, lifetime, _behind_lengths(rows.values[begin:end])])
-            for begin, end in _cuts(rows.values)
-        ]
-        return PutCounts.of_letters(b"".join(await self._run(self._put, calls)))
-
-    async def raise_marks(self, moves: Sequence[MarkMove], epoch: str) -> list[int | None]:
-        """Raise each mark to the end of its move, if it stands within the move; returns where each stands now."""
-        keys = [self._keys.mark(move.mark) for move in moves]
-        spans = [_position(offset) for move in moves for offset in (move.start, move.end)]
-        (positions,) = await self._run(self._raise_marks, [self._call(self._raise_marks, keys, [epoch, *spans])])
-        return [int(position) if position else None for position in positions]
+        async with self._link.connection() as exchange:
+            (counts,) = await self._put_rows(exchange, [rows], epoch)
+        return counts
 
     async def set_marks(self, moves: Sequence[MarkMove], epoch: str) -> None:
         """Create the marks that are absent, or of another epoch, at the start of their moves."""
         keys = [self._keys.mark(move.mark) for move in moves]
         starts = [_position(move.start) for move in moves]
-        await self._run(self._set_marks, [self._call(self._set_marks, keys, [epoch, *starts])])
+        async with self._link.connection() as exchange:
+            await self._run(exchange, self._set_marks, [self._call(self._set_marks, keys, [epoch, *starts])])
 
     async def read_marks(self, marks: Sequence[MarkKey]) -> list[int | None]:
         """Where each mark stands; None for one that is absent or of another epoch than the one in force."""
@@ -150,7 +151,28 @@ class RedisOnlineStore:
 
         Raises StoreNotReady if the store has forgotten the rebuild, or another one has begun.
         """
-        await self._run(self._finish_rebuild, [self._call(self._finish_rebuild, [self._keys.ready], [epoch])])
+        async with self._link.connection() as exchange:
+            call = self._call(self._finish_rebuild, [self._keys.ready], [epoch])
+            await self._run(exchange, self._finish_rebuild, [call])
+
+    async def _put_rows(self, exchange: Exchange, rows: Sequence[EncodedRows], epoch: str) -> list[PutCounts]:
+        """Write the rows of several views in one stream; what became of each view's."""
+        calls = [list(self._put_calls(each, epoch)) for each in rows]
+        letters = iter(await self._run(exchange, self._put, list(itertools.chain.from_iterable(calls))))
+        return [PutCounts.of_letters(b"".join(itertools.islice(letters, len(own)))) for own in calls]
+
+    def _put_calls(self, rows: EncodedRows, epoch: str) -> Iterator[Command]:
+        keys = self._keys.rows(rows.view, rows.keys)
+        lifetime = str(-1 if rows.lifetime_ms is None else rows.lifetime_ms)
+        for begin, end in _cuts(rows.values):
+            yield self._call(self._put, keys[begin:end], [epoch, lifetime, _behind_lengths(rows.values[begin:end])])
+
+    async def _raise(self, exchange: Exchange, moves: Sequence[MarkMove], epoch: str) -> list[int | None]:
+        keys = [self._keys.mark(move.mark) for move in moves]
+        spans = [_position(offset) for move in moves for offset in (move.start, move.end)]
+        call = self._call(self._raise_marks, keys, [epoch, *spans])
+        (positions,) = await self._run(exchange, self._raise_marks, [call])
+        return [int(position) if position else None for position in positions]
 
     def _call(self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes | str]) -> Command:
         """A call of a script: the gate's key before the others."""
@@ -167,16 +189,16 @@ class RedisOnlineStore:
             )
         return replies
 
-    async def _run(self, script: Script, calls: Sequence[Command]) -> list[Reply]:
+    async def _run(self, exchange: Exchange, script: Script, calls: Sequence[Command]) -> list[Reply]:
         """The replies to calls of a script, which is loaded where the server does not know it (any longer)."""
-        replies = await self._link.stream(_batches(calls))
+        replies = await exchange(_batches(calls))
         if any(isinstance(reply, exceptions.NoScriptError) for reply in replies):
-            await self._link.ask(("SCRIPT", "LOAD", script.text))
-            replies = await self._link.stream(_batches(calls))
+            load: Command = ("SCRIPT", "LOAD", script.text)
+            replies = await exchange(itertools.chain([[load]], _batches(calls)))
         for reply in replies:
             if isinstance(reply, exceptions.ResponseError):
                 raise self._link.refusal(reply)
-        return replies
+        return replies[-len(calls) :] if calls else []
 
 
 def _cuts(values: Sequence[bytes]) -> Iterator[tuple[int, int]]:

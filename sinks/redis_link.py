@@ -5,8 +5,10 @@ packing them in redis-py's asyncio client costs more than all the rest of a writ
 """
 
 import asyncio
+import contextlib
+import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import hiredis
@@ -22,6 +24,9 @@ Command = tuple[bytes | str, ...]
 
 Reply = Any
 """bytes, an int, None, or a list of those; from `stream` also a `redis.ResponseError`, in its command's place."""
+
+Exchange = Callable[[Iterable[Sequence[Command]]], Awaitable[list[Reply]]]
+"""The replies to all commands, refusals among them. Each batch is sent while the server works on the last one."""
 
 _MENDS = {
     "READONLY": "it is a replica: point STILLWELL_REDIS_URL at the primary, or wait for the failover to end",
@@ -64,21 +69,23 @@ class RedisLink:
 
     async def ask(self, *commands: Command) -> list[Reply]:
         """The replies to a few commands, in one round trip. Raises what the first refused one means."""
-        replies = await self.stream([commands])
+        async with self.connection() as exchange:
+            replies = await exchange([commands])
         for reply in replies:
             if isinstance(reply, exceptions.ResponseError):
                 raise self.refusal(reply)
         return replies
 
-    async def stream(self, batches: Iterable[Sequence[Command]]) -> list[Reply]:
-        """The replies to all commands, refusals among them. Each batch is sent while the server works on the last one.
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[Exchange]:
+        """One connection for the length of a `with`: what is exchanged there is all with the same server.
 
         Raises StoreUnavailable if nothing was sent or the server answers to nobody, OutcomeUnknown if replies are
         missing.
         """
         connection = await self._connect()
         try:
-            return await _exchange(connection, batches)
+            yield functools.partial(_exchange, connection)
         except BaseException as error:
             # Replies may still be on their way: they must not be taken for those of the next command.
             await connection.disconnect(nowait=True)

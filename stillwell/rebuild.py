@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
-from stillwell.errors import ChainError, FormatError, NotFound, OutcomeUnknown, StoreUnavailable
+from stillwell.errors import ChainError, FormatError, NotFound, OutcomeUnknown, StoreNotReady, StoreUnavailable
 from stillwell.known_views import KnownViews, Version
 from stillwell.layout import chain
 from stillwell.layout.chain import ChainEnd, DataFile, Link, PartitionId
@@ -53,7 +53,7 @@ class OnlineStore(Protocol):
     """What a rebuild needs of the online store. Every write is harmless to repeat."""
 
     async def read_state(self) -> OnlineState:
-        """Which epoch is in force."""
+        """Which epoch is in force, and which server answers."""
 
     async def begin_rebuild(self, epoch: str) -> Self:
         """Make the store not ready for all but the one that is returned."""
@@ -136,13 +136,19 @@ async def rebuild(
 
     planned: what `plan` says of the same store and views; what was linked since is put as well. grace: how long keys
     outlive their rows' TTL, as the workers have it. epoch: one that was never used before. Raises StoreNotReady when
-    the store forgets once more, or another rebuild begins meanwhile; what `plan` raises, if it has come true since; and
-    what `pause` raises.
+    the store forgets once more, another rebuild begins or another server takes over meanwhile; what `plan` raises, if
+    it has come true since; and what `pause` raises.
     """
     gate = await _until_done(lambda: online.begin_rebuild(epoch), pause)
     loading = _Loading(store, gate, views, grace, epoch, threads, pause, lambda done: advance(done, planned.files))
+    server = (await _until_done(gate.read_state, pause)).replication_id
     for moves in filter(None, await loading.load()):
         await _until_done(functools.partial(gate.set_marks, moves, epoch), pause)
+    if (await _until_done(gate.read_state, pause)).replication_id != server:
+        raise StoreNotReady(
+            "another server took over from Redis during the rebuild, and may lack rows that the first one had taken: "
+            "run `stillwell rebuild` again"
+        )
     await _until_done(lambda: gate.finish_rebuild(epoch), pause)
     return Rebuilt(epoch, planned, loading.rows, loading.counts)
 

@@ -211,15 +211,9 @@ class Flow:
         while True:
             prepared = await self._to_online.get()
             span = Span(prepared.tables.start, prepared.tables.end)
-            server = (await self._read_state()).replication_id
             with self._timed(Stage.ONLINE):
-                await asyncio.gather(*(self._put(rows) for rows in prepared.online if rows.keys))
+                await self._apply(prepared.online, span)
             self._observe_servable(prepared)
-            with self._timed(Stage.MARKS):
-                await self._raise_marks(span)
-            # Another server could have raised the marks over rows that only the first one had.
-            if (await self._read_state()).replication_id != server:
-                raise OnlineFellBehind(f"{self.id}: Redis failed over while rows were written; they are written again")
             self._queued_bytes -= prepared.nbytes - prepared.tables.nbytes
             self._acknowledge(_ONLINE, span)
 
@@ -287,27 +281,23 @@ class Flow:
 
     # ---- their parts ----
 
-    async def _put(self, rows: EncodedRows) -> None:
-        counts = await self._sinks.retry_online.until_done(lambda: self._sinks.online.put(rows, self._epoch))
-        for result, count in dataclasses.asdict(counts).items():
-            self._metrics.count(metrics.UPSERTS, count, rows.view, result)
+    async def _apply(self, online: Sequence[EncodedRows], span: Span) -> None:
+        """Rows into Redis, then their marks up to the end of their span."""
+        apply = self._sinks.online.apply
+        rows = [each for each in online if each.keys]
+        moves = [MarkMove(mark, span.start, span.end) for mark in self._marks]
+        applied = await self._sinks.retry_online.until_done(lambda: apply(rows, moves, self._epoch))
+        for each, counts in zip(rows, applied.counts, strict=True):
+            for result, count in dataclasses.asdict(counts).items():
+                self._metrics.count(metrics.UPSERTS, count, each.view, result)
+        if any(position is None or position < span.end for position in applied.positions):
+            raise OnlineFellBehind(
+                f"{self.id}: Redis has lost rows that it had acknowledged before offset {span.start}"
+            )
 
     async def _send_dead_letters(self, outcome: Outcome) -> None:
         send = self._sinks.dead_letters.send
         await self._sinks.retry_dead_letters.until_done(lambda: send(outcome, self.id.incarnation))
-
-    async def _read_state(self) -> OnlineState:
-        return await self._sinks.retry_online.until_done(self._sinks.online.read_state)
-
-    async def _raise_marks(self, span: Span) -> None:
-        moves = [MarkMove(mark, span.start, span.end) for mark in self._marks]
-        positions = await self._sinks.retry_online.until_done(
-            lambda: self._sinks.online.raise_marks(moves, self._epoch)
-        )
-        if any(position is None or position < span.end for position in positions):
-            raise OnlineFellBehind(
-                f"{self.id}: Redis has lost rows that it had acknowledged before offset {span.start}"
-            )
 
     async def _require_marks(self, end: int) -> OnlineState:
         """Raises StoreNotReady or OnlineFellBehind unless Redis, in our epoch, holds every row below an offset."""

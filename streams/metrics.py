@@ -28,7 +28,6 @@ class Stage(enum.StrEnum):
 
     PREPARE = "prepare"
     ONLINE = "online"
-    MARKS = "marks"
     DEAD_LETTERS = "dead_letters"
     ARCHIVE = "archive"
     UPLOAD = "upload"

@@ -16,7 +16,7 @@ import structlog
 
 from stillwell.errors import PartitionStopped, StoreNotReady
 from stillwell.layout.chain import Genesis, Link, PartitionId, TopicIncarnation
-from stillwell.layout.online import MarkKey, MarkMove
+from stillwell.layout.online import EncodedRows, MarkKey, MarkMove
 from streams import metrics
 from streams.metrics import Metrics
 from streams.ports import Archive, OnlineStore, PartitionArchive
@@ -47,8 +47,8 @@ class LogFacts:
 Look = Callable[[], Awaitable[LogFacts]]
 """Looks at the partition in Kafka. Raises PartitionStopped if the topic is gone."""
 
-ApplyAgain = Callable[[Link, str], Awaitable[None]]
-"""Writes a link's rows to Redis again, under an epoch."""
+ReadLinked = Callable[[Link], Awaitable[list[EncodedRows]]]
+"""Reads the rows of a link from its files: of each view that has any, as they are put into Redis."""
 
 
 class Opening:
@@ -61,7 +61,7 @@ class Opening:
         archive: Archive,
         online: OnlineStore,
         retry_online: Retry,
-        apply_again: ApplyAgain,
+        read_linked: ReadLinked,
         values: Metrics,
     ) -> None:
         """start: where the first partitions of a topic that was never read begin."""
@@ -70,7 +70,7 @@ class Opening:
         self._archive = archive
         self._online = online
         self._retry_online = retry_online
-        self._apply_again = apply_again
+        self._read_linked = read_linked
         self._metrics = values
 
     async def incarnation(self, facts: LogFacts) -> TopicIncarnation:
@@ -154,10 +154,10 @@ class Opening:
             )
         _log.warning("applying rows again that Redis lost", partition=str(archive.id), links=len(links), since=since)
         for link in links:
-            await self._apply_again(link, epoch)
+            rows = await self._read_linked(link)
             moves = [MarkMove(mark, link.start, link.end) for mark in marks]
             await self._retry_online.until_done(lambda: self._online.set_marks(moves, epoch))  # noqa: B023
-            await self._retry_online.until_done(lambda: self._online.raise_marks(moves, epoch))  # noqa: B023
+            await self._retry_online.until_done(lambda: self._online.apply(rows, moves, epoch))  # noqa: B023
 
     async def _expire(self, archive: PartitionArchive, log_start: int) -> None:
         start = archive.end

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import pyarrow as pa
 
 from stillwell.layout.chain import DataFile, Genesis, Link, PartitionId, TopicIncarnation
-from stillwell.layout.online import EncodedRows, MarkKey, MarkMove, OnlineState, PutCounts
+from stillwell.layout.online import Applied, EncodedRows, MarkKey, MarkMove, OnlineState
 from stillwell.layout.parquet import BatchTables
 from stillwell.records import Outcome
 from stillwell.spec import ViewSpec
@@ -39,11 +39,9 @@ class OnlineStore(Protocol):
     have lost data or is of another epoch.
     """
 
-    async def put(self, rows: EncodedRows, epoch: str) -> PutCounts:
-        """Write each row that is newer than the one in its place."""
-
-    async def raise_marks(self, moves: Sequence[MarkMove], epoch: str) -> list[int | None]:
-        """Raise each mark to the end of its move, if it stands within the move; returns where each stands now."""
+    async def apply(self, rows: Sequence[EncodedRows], moves: Sequence[MarkMove], epoch: str) -> Applied:
+        """Write each row that is newer than the one in its place; then, on the same server, raise each mark to the end
+        of its move, if it stands within the move."""
 
     async def set_marks(self, moves: Sequence[MarkMove], epoch: str) -> None:
         """Create the marks that are absent, at the start of their moves."""

@@ -13,7 +13,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from stillwell.errors import PartitionStopped, StoreUnavailable
 from stillwell.layout.chain import Link, PartitionId, TopicIncarnation
-from stillwell.layout.online import MarkKey
+from stillwell.layout.online import EncodedRows, MarkKey
 from stillwell.pipeline import Pipeline
 from stillwell.spec import TopicSpec
 from streams import metrics
@@ -127,7 +127,7 @@ class Worker:
 
     def _opening(self, topic: TopicSpec) -> Opening:
         world, retry = self._world, self._retries.online
-        return Opening(topic.topic, topic.start, world.archive, world.online, retry, self._apply_again, self._metrics)
+        return Opening(topic.topic, topic.start, world.archive, world.online, retry, self._read_linked, self._metrics)
 
     async def _open(self, partition: TopicPartition) -> Flow:
         opening, preparation = self._openings[partition.topic], self._preparations[partition.topic]
@@ -191,14 +191,15 @@ class Worker:
         except (KafkaError, TimeoutError) as error:
             _log.info("offset not committed", partition=str(partition), offset=offset, reason=repr(error))
 
-    async def _apply_again(self, link: Link, epoch: str) -> None:
+    async def _read_linked(self, link: Link) -> list[EncodedRows]:
         preparation = self._preparations[link.id.topic]
         archive = self._world.archive.partition(link.id, preparation.views)
+        rows = []
         for account in link.views:
             if account.file and preparation.has(account.view, account.version):
                 table = await archive.read_rows(account.file)
-                rows = await self._world.threads.call(preparation.encode_linked, link.id, account.view, table)
-                await self._retries.online.until_done(lambda: self._world.online.put(rows, epoch))  # noqa: B023
+                rows.append(await self._world.threads.call(preparation.encode_linked, link.id, account.view, table))
+        return rows
 
     # ---- watching ----
 

@@ -20,7 +20,7 @@ from sinks.archive import Archive
 from stillwell.layout import chain, value
 from stillwell.layout.chain import Link, PartitionId, TopicIncarnation
 from stillwell.layout.entity_key import entity_key
-from stillwell.layout.online import MarkKey
+from stillwell.layout.online import EncodedRows, MarkKey
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.pipeline import compile_pipeline
 from stillwell.records import Outcome, Records
@@ -160,7 +160,7 @@ class Worker:
         self._archive = Archive(Objects(world.store), self._pause, _now, name)
         self._retry = Retry("any", self.metrics, _no_sleep)
         self._opening = Opening(
-            "t", "earliest", self._archive, self.online, self._retry, self._apply_again, self.metrics
+            "t", "earliest", self._archive, self.online, self._retry, self._read_linked, self.metrics
         )
         self.flow: Flow | None = None
 
@@ -225,12 +225,13 @@ class Worker:
         start, _, nonce = metadata.partition(":")
         self.world.hint = (int(start), nonce)
 
-    async def _apply_again(self, link: Link, epoch: str) -> None:
+    async def _read_linked(self, link: Link) -> list[EncodedRows]:
         archive = self._archive.partition(link.id, self._preparation.views)
-        for account in link.views:
-            if account.file:
-                table = await archive.read_rows(account.file)
-                await self.online.put(self._preparation.encode_linked(link.id, account.view, table), epoch)
+        return [
+            self._preparation.encode_linked(link.id, account.view, await archive.read_rows(account.file))
+            for account in link.views
+            if account.file
+        ]
 
     async def _pause(self, attempt: int, error: Exception) -> None:
         await asyncio.sleep(0)

@@ -119,6 +119,17 @@ class MarkMove:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of rows and marks that were written together.
+
+    counts: of each view's rows; positions: where each mark stands now, None for one that is absent or of another epoch.
+    """
+
+    counts: list[PutCounts]
+    positions: list[int | None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class OnlineState:
     """What the store says of itself.
 

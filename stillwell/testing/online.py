@@ -14,6 +14,7 @@ from typing import Literal, Self, TypeVar
 from stillwell.errors import FormatError, OutcomeUnknown, StoreNotReady, StoreUnavailable
 from stillwell.layout.online import (
     Answer,
+    Applied,
     EncodedRows,
     MarkKey,
     MarkMove,
@@ -124,15 +125,18 @@ class MemoryOnlineStore:
     async def close(self) -> None:
         """Nothing is open."""
 
+    async def apply(self, rows: Sequence[EncodedRows], moves: Sequence[MarkMove], epoch: str) -> Applied:
+        """Write each row that is newer than the one in its place; then raise each mark to the end of its move, if it
+        stands within the move. Where it fails, rows may be written in part, and marks only with all of them."""
+        connected_to = self.server.replication_id
+        counts = [await self.put(each, epoch) for each in rows]
+        return Applied(counts, await self._call("raise_marks", lambda: self._raise(moves, epoch, connected_to)))
+
     async def put(self, rows: EncodedRows, epoch: str) -> PutCounts:
         """Write each row that is newer than the one in its place. A put that failed may be done in part."""
         return PutCounts.of(
             await self._call("put", lambda: self._put(rows, epoch), lambda: self._put_half(rows, epoch))
         )
-
-    async def raise_marks(self, moves: Sequence[MarkMove], epoch: str) -> list[int | None]:
-        """Raise each mark to the end of its move, if it stands within the move; returns where each stands now."""
-        return await self._call("raise_marks", lambda: self._raise(moves, epoch))
 
     async def set_marks(self, moves: Sequence[MarkMove], epoch: str) -> None:
         """Create the marks that are absent, or of another epoch, at the start of their moves."""
@@ -222,7 +226,9 @@ class MemoryOnlineStore:
     def _place(self, mark: MarkKey, position: int, epoch: str) -> None:
         self.server.write(self._keys.mark(mark), f"{position:020d}:{epoch}".encode())
 
-    def _raise(self, moves: Sequence[MarkMove], epoch: str) -> list[int | None]:
+    def _raise(self, moves: Sequence[MarkMove], epoch: str, connected_to: str) -> list[int | None]:
+        if self.server.replication_id != connected_to:
+            raise OutcomeUnknown("the server that wrote the rows is gone, and the connection to it")
         self._require(epoch)
         for move in moves:
             position = self._position(move.mark, epoch)

@@ -75,7 +75,7 @@ async def test_a_store_that_is_not_ready_neither_reads_nor_writes(empty: OnlineS
         empty.put(rows(row), EPOCH),
         empty.get(VIEW, [b"i1:7"]),
         empty.set_marks([move(0, 0)], EPOCH),
-        empty.raise_marks([move(0, 9)], EPOCH),
+        empty.apply((), [move(0, 9)], EPOCH),
         empty.read_marks([MARK]),
     ):
         with pytest.raises(StoreNotReady, match="stillwell rebuild"):
@@ -103,7 +103,7 @@ async def test_a_writer_of_another_epoch_changes_nothing(store: OnlineStore, ser
     with pytest.raises(StoreNotReady):
         await store.put(rows((b"i1:7", value(stamp(now_us())))), "an older epoch")
     with pytest.raises(StoreNotReady):
-        await store.raise_marks([move(3, 9)], "an older epoch")
+        await store.apply((), [move(3, 9)], "an older epoch")
     with pytest.raises(StoreNotReady):
         await store.set_marks([move(3, 9, OTHER_MARK)], "an older epoch")
     assert server.dump() == before
@@ -323,7 +323,7 @@ async def test_a_given_value_of_another_format_is_refused(store: OnlineStore, se
 
 async def test_a_mark_that_was_never_set_is_none_and_cannot_be_raised(store: OnlineStore) -> None:
     assert await store.read_marks([MARK, OTHER_MARK]) == [None, None]
-    assert await store.raise_marks([move(0, 9)], EPOCH) == [None]
+    assert (await store.apply((), [move(0, 9)], EPOCH)).positions == [None]
     assert await store.read_marks([MARK]) == [None]
 
 
@@ -335,25 +335,49 @@ async def test_a_mark_is_created_once_and_not_moved_by_setting_it_again(store: O
 
 async def test_a_mark_is_raised_only_from_within_the_move(store: OnlineStore) -> None:
     await store.set_marks([move(5, 5)], EPOCH)
-    assert await store.raise_marks([move(6, 9)], EPOCH) == [5], "a gap must not be closed over"
-    assert await store.raise_marks([move(5, 9)], EPOCH) == [9]
-    assert await store.raise_marks([move(5, 9)], EPOCH) == [9], "a repeat changes nothing"
-    assert await store.raise_marks([move(3, 8)], EPOCH) == [9], "a zombie changes nothing"
-    assert await store.raise_marks([move(7, 12)], EPOCH) == [12], "spans may overlap"
+    assert (await store.apply((), [move(6, 9)], EPOCH)).positions == [5], "a gap must not be closed over"
+    assert (await store.apply((), [move(5, 9)], EPOCH)).positions == [9]
+    assert (await store.apply((), [move(5, 9)], EPOCH)).positions == [9], "a repeat changes nothing"
+    assert (await store.apply((), [move(3, 8)], EPOCH)).positions == [9], "a zombie changes nothing"
+    assert (await store.apply((), [move(7, 12)], EPOCH)).positions == [12], "spans may overlap"
     assert await store.read_marks([MARK]) == [12]
 
 
 async def test_several_marks_move_in_one_call_each_by_its_own_rule(store: OnlineStore) -> None:
     await store.set_marks([move(5, 5), move(100, 100, OTHER_MARK)], EPOCH)
-    assert await store.raise_marks([move(5, 9), move(101, 200, OTHER_MARK)], EPOCH) == [9, 100]
+    assert (await store.apply((), [move(5, 9), move(101, 200, OTHER_MARK)], EPOCH)).positions == [9, 100]
 
 
 async def test_positions_beyond_what_a_double_holds_are_kept_exactly(store: OnlineStore) -> None:
     start = 2**53
     await store.set_marks([move(start, start)], EPOCH)
-    assert await store.raise_marks([move(start + 1, start + 5)], EPOCH) == [start]
-    assert await store.raise_marks([move(start, start + 1)], EPOCH) == [start + 1]
-    assert await store.raise_marks([move(start + 1, 2**63 - 1)], EPOCH) == [2**63 - 1]
+    assert (await store.apply((), [move(start + 1, start + 5)], EPOCH)).positions == [start]
+    assert (await store.apply((), [move(start, start + 1)], EPOCH)).positions == [start + 1]
+    assert (await store.apply((), [move(start + 1, 2**63 - 1)], EPOCH)).positions == [2**63 - 1]
+
+
+async def test_rows_are_written_with_the_marks_that_say_so(store: OnlineStore) -> None:
+    await store.set_marks([move(5, 5), move(5, 5, OTHER_MARK)], EPOCH)
+    new, old = value(stamp(now_us())), value(stamp(now_us() - HOUR_US // 2))
+    given = [rows((b"i1:7", new), (b"i1:7", old)), rows((b"i1:8", old), view="Arrivals")]
+    applied = await store.apply(given, [move(5, 9), move(5, 9, OTHER_MARK)], EPOCH)
+    assert applied.counts == [PutCounts(1, 1, 0, 0), PutCounts(1, 0, 0, 0)]
+    assert applied.positions == [9, 9]
+    assert await store.get(VIEW, [b"i1:7"]) == [new]
+    assert await store.get("Arrivals", [b"i1:8"]) == [old]
+    assert await store.read_marks([MARK, OTHER_MARK]) == [9, 9]
+
+
+async def test_marks_stay_where_they_are_when_not_all_rows_are_written(store: OnlineStore) -> None:
+    await store.set_marks([move(5, 5)], EPOCH)
+    good, foreign = value(stamp(now_us())), b"\x02" + value(stamp(now_us()))[1:]
+    for given in (
+        [rows((b"i1:7", good), (b"i1:8", foreign))],
+        [rows((b"i1:8", foreign)), rows((b"i1:9", good), view="Arrivals")],
+    ):
+        with pytest.raises(FormatError):
+            await store.apply(given, [move(5, 9)], EPOCH)
+        assert await store.read_marks([MARK]) == [5]
 
 
 # ---- rebuild ----
@@ -378,13 +402,13 @@ async def test_a_finished_rebuild_brings_its_epoch_and_its_marks_into_force(stor
     await store.set_marks([move(50, 50), move(60, 60, OTHER_MARK)], EPOCH)
     rebuilding = await store.begin_rebuild("epoch-2")
     await rebuilding.set_marks([move(40, 40)], "epoch-2")
-    assert await rebuilding.raise_marks([move(40, 45)], "epoch-2") == [45]
+    assert (await rebuilding.apply((), [move(40, 45)], "epoch-2")).positions == [45]
     await rebuilding.finish_rebuild("epoch-2")
     await rebuilding.finish_rebuild("epoch-2")
     assert (await store.read_state()).epoch == "epoch-2"
     assert await store.read_marks([MARK, OTHER_MARK]) == [45, None], "marks of an older epoch count for nothing"
     with pytest.raises(StoreNotReady):
-        await store.raise_marks([move(45, 99)], EPOCH)
+        await store.apply((), [move(45, 99)], EPOCH)
 
 
 async def test_a_rebuild_that_the_store_forgot_cannot_be_finished(store: OnlineStore, server: Server) -> None:

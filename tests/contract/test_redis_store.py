@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -16,7 +17,8 @@ from redis import exceptions
 from sinks.redis import BYTES_PER_CALL, ROWS_PER_CALL, RedisOnlineStore, _cuts, _require_fit
 from sinks.redis_link import RedisLink
 from stillwell.errors import FormatError, OutcomeUnknown, SettingsError, StoreError, StoreNotReady, StoreUnavailable
-from stillwell.layout.online import EncodedRows, OnlineState, PutCounts
+from stillwell.layout.chain import PartitionId
+from stillwell.layout.online import EncodedRows, MarkKey, MarkMove, OnlineState, PutCounts
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.local import free_port
 from stillwell.settings import Settings
@@ -285,6 +287,32 @@ async def test_a_call_that_is_cancelled_does_not_give_its_replies_to_the_next_on
     assert (await store.put(many, EPOCH)).stale == 0
 
 
+async def test_marks_are_raised_only_by_the_server_that_wrote_the_rows(
+    own: StartServer, store_at: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection ends with its server. One that ends behind the rows takes the marks with it, also where another
+    server, or the same one, would take them over a new connection."""
+    server = own()
+    store = store_at(server.url)
+    await store.initialise(EPOCH)
+    mark = MarkKey(PartitionId("departures", 1, 0), VIEW, 1)
+    await store.set_marks([MarkMove(mark, 5, 5)], EPOCH)
+    put_rows = store._put_rows
+
+    async def put_rows_and_lose_the_server(*arguments: Any) -> list[PutCounts]:
+        counts = await put_rows(*arguments)
+        with redis.Redis.from_url(server.url) as client:
+            client.client_kill_filter(_type="normal", skipme=True)
+        return counts
+
+    monkeypatch.setattr(store, "_put_rows", put_rows_and_lose_the_server)
+    with pytest.raises(OutcomeUnknown):
+        await store.apply([rows(ROW)], [MarkMove(mark, 5, 9)], EPOCH)
+    monkeypatch.undo()
+    assert await store.get(VIEW, [ROW[0]]) == [ROW[1]]
+    assert await store.read_marks([mark]) == [5]
+
+
 # ---- servers that refuse ----
 
 
@@ -296,7 +324,7 @@ async def test_a_server_that_has_forgotten_the_scripts_is_given_them_again(
         many = many_rows(3000)
         assert await store.put(many, EPOCH) == PutCounts(3000, 0, 0, 0)
         client.script_flush()
-        assert await store.raise_marks([], EPOCH) == []
+        assert (await store.apply((), [], EPOCH)).positions == []
 
 
 async def test_a_full_server_is_unavailable_and_says_how_to_mend_it(own: StartServer, store_at: Connect) -> None:

@@ -255,29 +255,32 @@ def test_a_failover_at_any_write_loses_no_row(rng: random.Random) -> None:
 
 
 def test_a_flushed_redis_stops_the_partition_before_another_link(rng: random.Random) -> None:
-    """Whenever it forgets: nothing is written or linked any more, and the message names the way out."""
+    """Whenever it forgets: nothing is written or linked any more, and the message names the way out.
+
+    Only a link that is past its last look may still be created (decision 0004); its rows are in its files.
+    """
     seed = rng.random()
     for at in range(6, calls_of_a_clean_run(random.Random(seed), plant_in_redis("refused"))):
         world = World(some_log(random.Random(seed)))
         worker, nth = Worker(world, "a"), Nth(at)
-        before: list[int] = []
+        most: list[int] = []
 
-        def flush(operation: str, world: World = world, nth: Nth = nth, before: list[int] = before) -> None:
+        def flush(operation: str, world: World = world, nth: Nth = nth, most: list[int] = most) -> None:
             if nth():
                 world.server.flush()
-                before.append(chain_objects(world))
+                most.append(chain_objects(world) + (operation != "read_marks"))
 
         worker.online.faults = flush
         try:
             run(world, worker)
         except StoreNotReady:
-            if before[0] > 1:
+            if chain_objects(world) > 1:
                 with pytest.raises(StoreNotReady, match="stillwell rebuild"):
                     run(world, Worker(world, "b"))
-            assert chain_objects(world) == before[0]
+            assert chain_objects(world) <= most[0]
             assert world.server.dump() == {}
         else:
-            assert before[0] <= 1, "rows were linked and lost, but the worker went on"
+            assert chain_objects(world) <= 2, "rows were linked and lost, but the worker went on"
             assert_complete(world)
 
 

@@ -305,6 +305,22 @@ async def test_a_store_that_forgets_during_the_rebuild_does_not_become_ready(dep
     assert (await MemoryOnlineStore(deployment.server).read_state()).epoch is None
 
 
+async def test_a_server_that_takes_over_during_the_rebuild_does_not_become_ready(deployment: Deployment) -> None:
+    """It has the rebuild's key, and lacks the last of the rows that the first one had taken."""
+    puts = itertools.count()
+
+    def fail_over(operation: str) -> None:
+        if operation == "put" and next(puts) == 3:
+            deployment.server.fail_over(lost=1)
+
+    views = known(deployment, SECOND, OTHER)
+    deployment.server.flush()
+    deployment.online = MemoryOnlineStore(deployment.server, faults=fail_over)
+    with pytest.raises(StoreNotReady, match="run `stillwell rebuild` again"):
+        await deployment.rebuild(views)
+    assert (await MemoryOnlineStore(deployment.server).read_state()).epoch is None
+
+
 async def test_of_two_rebuilds_the_later_one_wins(deployment: Deployment) -> None:
     views = known(deployment, SECOND, OTHER)
     before = held(deployment.server)
