@@ -20,6 +20,7 @@ from tests.integration import oracle, orders
 from tests.waiting import eventually
 
 _CATCH_UP_S = 120.0
+_SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,14 +98,16 @@ def _ended(arena: Arena) -> list[str]:
 
 def _verified(arena: Arena, wrong: list[str]) -> dict[str, Any]:
     done = _run(arena, arena.direct, "verify", "--json")
-    if done.returncode != 0:
-        wrong.append(
-            f"`stillwell verify` ended with code {done.returncode}: {done.stdout[-2_000:]}{done.stderr[-2_000:]}"
-        )
     try:
         report: dict[str, Any] = json.loads(done.stdout)
     except json.JSONDecodeError:
-        return {}
+        report = {}
+    if done.returncode != 0:
+        findings = report.get("findings", [])
+        wrong.append(
+            f"`stillwell verify` ended with code {done.returncode} and {len(findings)} findings, such as "
+            f"{findings[:_SHOWN]} {done.stderr[-2_000:]}"
+        )
     return report
 
 
