@@ -44,7 +44,7 @@ from streams.metrics import Metrics
 from streams.retry import Retry
 from streams.watch import Watchdog
 from streams.window import Window
-from streams.worker import Retries, Worker, World
+from streams.worker import Retries, Services, Worker
 
 _log = structlog.get_logger(__name__)
 
@@ -111,12 +111,12 @@ def make_app(settings: Settings, definitions: DefinitionsSpec) -> faust.App:
         web_port=settings.web_port,
     )
     running: list[_Running] = []
-    values = Metrics()
+    metrics = Metrics()
     threads = ThreadPool("prepare", 1)
     channels = {pipeline.topic.topic: app.channel(maxsize=0) for pipeline in pipelines}
     for topic, channel in channels.items():
         gate = RejectGate(topic, RejectLimit(settings.reject_ratio, settings.reject_min_count))
-        _add_agent(app, channel, Ingest(topic, gate, threads, values))
+        _add_agent(app, channel, Ingest(topic, gate, threads, metrics))
 
     @app.service
     class StreamsWorker(faust.Service):
@@ -134,7 +134,7 @@ def make_app(settings: Settings, definitions: DefinitionsSpec) -> faust.App:
                 # A batch that is sent to a channel without a subscriber vanishes, and Faust has no event to wait for.
                 while not all(channel.subscriber_count for channel in channels.values()):  # noqa: ASYNC110
                     await asyncio.sleep(_SUBSCRIBED_POLL)
-                running.append(await _Running.start(settings, definitions, pipelines, _deliver, threads, values))
+                running.append(await _Running.start(settings, definitions, pipelines, _deliver, threads, metrics))
                 await running[0].worker.run()
             except Exception as error:
                 await self.crash(error)
@@ -149,7 +149,7 @@ def make_app(settings: Settings, definitions: DefinitionsSpec) -> faust.App:
     async def _deliver(batch: Batch) -> None:
         await channels[batch.records.topic].send(value=batch)
 
-    for path, page in web.pages(values, _health).items():
+    for path, page in web.pages(metrics, _health).items():
         _add_page(app, path, page)
     return app
 
@@ -183,14 +183,14 @@ class _Running:
         pipelines: Sequence[Pipeline],
         deliver: Callable[[Batch], Awaitable[None]],
         threads: ThreadPool,
-        values: Metrics,
+        metrics: Metrics,
     ) -> Self:
         """Connect to everything, in order; what was connected is closed again if a later step fails.
 
         What does not answer is waited for, as it is later on: a worker may be started, again and again, amid an outage.
         """
         async with contextlib.AsyncExitStack() as opened:
-            retries = Retries(*(Retry(sink, values) for sink in ("redis", "offline store", "dead letters", "kafka")))
+            retries = Retries(*(Retry(sink, metrics) for sink in ("redis", "offline store", "dead letters", "kafka")))
             connection = _connection(settings)
             cluster = await retries.kafka.until_done(lambda: _started(lambda: Cluster(connection)))
             opened.push_async_callback(_close, cluster.stop)
@@ -208,7 +208,7 @@ class _Running:
             kafka = await retries.kafka.until_done(lambda: _started(lambda: _consumer(settings, connection)))
             opened.push_async_callback(_close, kafka.stop)
             worker = Worker(
-                world=World(
+                services=Services(
                     kafka=kafka,
                     group=settings.kafka_group,
                     cluster=cluster,
@@ -229,7 +229,7 @@ class _Running:
                 watchdog=Watchdog(settings.watchdog_timeout.total_seconds()),
                 grace=settings.redis_grace,
                 now=_now,
-                values=values,
+                metrics=metrics,
             )
             return cls(worker, opened.pop_all())
 

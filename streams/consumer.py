@@ -23,9 +23,8 @@ from aiokafka.structs import ConsumerRecord
 
 from stillwell.errors import ChainError, PartitionStopped, StoreNotReady
 from stillwell.records import Records
-from streams import metrics
 from streams.flow import Flow, FlowEnded, OutOfRange
-from streams.metrics import Metrics
+from streams.metrics import BATCH, BUFFERED, DURABLE_LAG, EVENT_BYTES, EVENTS, LAG, REBALANCES, STOPPED, Metrics
 
 _log = structlog.get_logger(__name__)
 
@@ -74,14 +73,14 @@ class Consumer:
         open_partition: Open,
         deliver: Deliver,
         limits: Limits,
-        values: Metrics,
+        metrics: Metrics,
     ) -> None:
         self._kafka = kafka
         self._topics = tuple(topics)
         self._open = open_partition
         self._deliver = deliver
         self._limits = limits
-        self._metrics = values
+        self._metrics = metrics
         self._flows: dict[TopicPartition, Flow] = {}
         self._lives: dict[TopicPartition, asyncio.Task[None]] = {}
         self._crashed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -160,7 +159,7 @@ class Consumer:
         for partition, flow in self._flows.items():
             used[partition.topic] = used.get(partition.topic, 0) + flow.nbytes
         for topic, nbytes in used.items():
-            self._metrics.set(metrics.BUFFERED, nbytes, topic)
+            self._metrics.set(BUFFERED, nbytes, topic)
             if nbytes >= self._limits.buffer_bytes:
                 self._make_room(topic)
         return [
@@ -187,9 +186,9 @@ class Consumer:
         records = _records(partition, flow.fetched, position, fetched)
         size = sum(map(len, filter(None, records.values))) + sum(map(len, filter(None, records.keys)))
         flow.expect(position, size + RECORD_OVERHEAD * len(records))
-        self._metrics.count(metrics.EVENTS, len(records), partition.topic)
-        self._metrics.count(metrics.EVENT_BYTES, size, partition.topic)
-        self._metrics.observe(metrics.BATCH, len(records), partition.topic)
+        self._metrics.count(EVENTS, len(records), partition.topic)
+        self._metrics.count(EVENT_BYTES, size, partition.topic)
+        self._metrics.observe(BATCH, len(records), partition.topic)
         await self._deliver(Batch(flow, records))
 
     # ---- the life of a partition ----
@@ -199,7 +198,7 @@ class Consumer:
         if self._draining:
             return
         self._joined = True
-        self._metrics.count(metrics.REBALANCES, 1)
+        self._metrics.count(REBALANCES, 1)
         for partition in partitions:
             self._kafka.pause(partition)
             self._kafka.seek(partition, 0)
@@ -237,7 +236,7 @@ class Consumer:
             life.cancel()
         await asyncio.gather(*lives, return_exceptions=True)
         for partition in partitions:
-            for gauge in (metrics.LAG, metrics.DURABLE_LAG, metrics.STOPPED):
+            for gauge in (LAG, DURABLE_LAG, STOPPED):
                 self._metrics.forget(gauge, partition.topic, str(partition.partition))
 
     async def _live(self, partition: TopicPartition) -> None:
@@ -250,7 +249,7 @@ class Consumer:
                 _log.warning("partition is opened anew", partition=str(partition), reason=str(reason))
             except (PartitionStopped, StoreNotReady, ChainError) as reason:
                 _log.error("partition stopped", partition=str(partition), reason=str(reason))
-                self._metrics.set(metrics.STOPPED, 1, partition.topic, str(partition.partition))
+                self._metrics.set(STOPPED, 1, partition.topic, str(partition.partition))
                 await asyncio.sleep(self._limits.reopen_after)
             except Exception as error:  # whatever it is, a partition must not be left alone in silence
                 if not self._crashed.done():
@@ -258,7 +257,7 @@ class Consumer:
                 return
 
     async def _flow(self, partition: TopicPartition, flow: Flow) -> None:
-        self._metrics.set(metrics.STOPPED, 0, partition.topic, str(partition.partition))
+        self._metrics.set(STOPPED, 0, partition.topic, str(partition.partition))
         self._kafka.seek(partition, flow.fetched)
         self._flows[partition] = flow
         self._kafka.resume(partition)

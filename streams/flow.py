@@ -24,9 +24,8 @@ from stillwell.layout.chain import PartitionId
 from stillwell.layout.online import EncodedRows, MarkKey, MarkMove, OnlineState
 from stillwell.layout.parquet import BatchTables
 from stillwell.records import Outcome, Records
-from streams import metrics
 from streams.ledger import Ledger, Span
-from streams.metrics import Metrics, Stage
+from streams.metrics import LINKED_RECORDS, LINKS, OVERTAKEN, SERVABLE, STAGE, UPSERTS, Metrics, Stage
 from streams.ports import DeadLetters, OnlineStore, OpenSpan, PartitionArchive, Threads, UploadedSpan
 from streams.prepare import Prepared
 from streams.retry import Retry
@@ -90,7 +89,7 @@ class Flow:
         window: Window,
         require_topic: RequireTopic,
         commit: Commit,
-        values: Metrics,
+        metrics: Metrics,
     ) -> None:
         self.id: PartitionId = archive.id
         self.ledger = Ledger(archive.end, (_ONLINE, _DEAD_LETTERS))
@@ -107,7 +106,7 @@ class Flow:
         self._window = window
         self._require_topic = require_topic
         self._commit = commit
-        self._metrics = values
+        self._metrics = metrics
         self._to_online: asyncio.Queue[Prepared] = asyncio.Queue()
         self._to_dead_letters: asyncio.Queue[Prepared] = asyncio.Queue()
         self._to_archive: asyncio.Queue[BatchTables | None] = asyncio.Queue()
@@ -274,10 +273,10 @@ class Flow:
         state = await self._require_marks(uploaded.end)
         await self._require_topic()
         if not await self._archive.link(uploaded, self._epoch, state.replication_id):
-            self._metrics.count(metrics.OVERTAKEN, 1, self.id.topic)
+            self._metrics.count(OVERTAKEN, 1, self.id.topic)
             raise Overtaken(f"{self.id}: another writer has linked the offsets from {uploaded.start} on")
-        self._metrics.count(metrics.LINKS, 1, self.id.topic)
-        self._metrics.count(metrics.LINKED_RECORDS, uploaded.records, self.id.topic)
+        self._metrics.count(LINKS, 1, self.id.topic)
+        self._metrics.count(LINKED_RECORDS, uploaded.records, self.id.topic)
 
     # ---- their parts ----
 
@@ -289,7 +288,7 @@ class Flow:
         applied = await self._sinks.retry_online.until_done(lambda: apply(rows, moves, self._epoch))
         for each, counts in zip(rows, applied.counts, strict=True):
             for result, count in dataclasses.asdict(counts).items():
-                self._metrics.count(metrics.UPSERTS, count, each.view, result)
+                self._metrics.count(UPSERTS, count, each.view, result)
         if any(position is None or position < span.end for position in applied.positions):
             raise OnlineFellBehind(
                 f"{self.id}: Redis has lost rows that it had acknowledged before offset {span.start}"
@@ -314,7 +313,7 @@ class Flow:
         now = time.time()
         for rows, produced_at in zip(prepared.online, prepared.produced_at, strict=True):
             if len(produced_at):
-                self._metrics.observe(metrics.SERVABLE, now - produced_at / 1000, rows.view)
+                self._metrics.observe(SERVABLE, now - produced_at / 1000, rows.view)
 
     def _acknowledge(self, sink: str, span: Span) -> None:
         self.ledger.acknowledge(sink, span)
@@ -328,4 +327,4 @@ class Flow:
     def _timed(self, stage: Stage) -> Iterator[None]:
         started = time.perf_counter()
         yield
-        self._metrics.observe(metrics.STAGE, time.perf_counter() - started, stage)
+        self._metrics.observe(STAGE, time.perf_counter() - started, stage)

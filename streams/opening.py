@@ -17,8 +17,7 @@ import structlog
 from stillwell.errors import PartitionStopped, StoreNotReady
 from stillwell.layout.chain import Genesis, Link, PartitionId, TopicIncarnation
 from stillwell.layout.online import EncodedRows, MarkKey, MarkMove
-from streams import metrics
-from streams.metrics import Metrics
+from streams.metrics import EXPIRED, Metrics
 from streams.ports import Archive, OnlineStore, PartitionArchive
 from streams.retry import Retry
 
@@ -62,7 +61,7 @@ class Opening:
         online: OnlineStore,
         retry_online: Retry,
         read_linked: ReadLinked,
-        values: Metrics,
+        metrics: Metrics,
     ) -> None:
         """start: where the first partitions of a topic that was never read begin."""
         self._topic = topic
@@ -71,7 +70,7 @@ class Opening:
         self._online = online
         self._retry_online = retry_online
         self._read_linked = read_linked
-        self._metrics = values
+        self._metrics = metrics
 
     async def incarnation(self, facts: LogFacts) -> TopicIncarnation:
         """The incarnation that is in force; opens the first one of a topic that was never read.
@@ -162,7 +161,7 @@ class Opening:
     async def _expire(self, archive: PartitionArchive, log_start: int) -> None:
         start = archive.end
         if await archive.expire(log_start):
-            self._metrics.count(metrics.EXPIRED, log_start - start, self._topic)
+            self._metrics.count(EXPIRED, log_start - start, self._topic)
             _log.error(
                 "events were lost: Kafka's retention took them before they were read",
                 partition=str(archive.id),

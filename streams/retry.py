@@ -8,8 +8,7 @@ from typing import TypeVar
 import structlog
 
 from stillwell.errors import OutcomeUnknown, StoreUnavailable
-from streams import metrics
-from streams.metrics import Metrics
+from streams.metrics import RETRIES, WAITING, Metrics
 
 _T = TypeVar("_T")
 _FIRST_PAUSE = 0.05
@@ -26,11 +25,11 @@ class Retry:
     There is no last attempt: a worker whose sink is down must stand still, hold what it has, and go on by itself.
     """
 
-    def __init__(self, sink: str, values: Metrics, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    def __init__(self, sink: str, metrics: Metrics, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self.sink = sink
         self.waiting = 0
         """How many calls have failed and wait to be made again."""
-        self._metrics = values
+        self._metrics = metrics
         self._sleep = sleep
         self._random = random.Random()
         self._last_warning = -_LOUD_EVERY
@@ -48,7 +47,7 @@ class Retry:
     async def pause(self, attempt: int, error: Exception) -> None:
         """Wait before attempt number n (from 1) is made again."""
         longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(attempt - 1, 16))
-        self._metrics.count(metrics.RETRIES, 1, self.sink)
+        self._metrics.count(RETRIES, 1, self.sink)
         self._warn(attempt, error)
         self._waits(+1)
         try:
@@ -58,7 +57,7 @@ class Retry:
 
     def _waits(self, change: int) -> None:
         self.waiting += change
-        self._metrics.set(metrics.WAITING, self.waiting, self.sink)
+        self._metrics.set(WAITING, self.waiting, self.sink)
 
     def _warn(self, attempt: int, error: Exception) -> None:
         now = asyncio.get_running_loop().time()

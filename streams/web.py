@@ -27,10 +27,10 @@ class Page:
     body: bytes
 
 
-def pages(values: Metrics, health: Callable[[], Health]) -> dict[str, Callable[[], Page]]:
+def pages(metrics: Metrics, health: Callable[[], Health]) -> dict[str, Callable[[], Page]]:
     """Every path and what it answers."""
     return {
-        "/metrics": lambda: Page(200, CONTENT_TYPE_LATEST, values.text()),
+        "/metrics": lambda: Page(200, CONTENT_TYPE_LATEST, metrics.text()),
         "/healthz": lambda: _verdict(health().alive, health()),
         "/readyz": lambda: _verdict(health().ready, health()),
     }

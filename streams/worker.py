@@ -16,11 +16,10 @@ from stillwell.layout.chain import Link, PartitionId, TopicIncarnation
 from stillwell.layout.online import EncodedRows, MarkKey
 from stillwell.pipeline import Pipeline
 from stillwell.spec import TopicSpec
-from streams import metrics
 from streams.cluster import Cluster
 from streams.consumer import Batch, Consumer, Limits
 from streams.flow import Flow, Sinks, TopicReplaced
-from streams.metrics import Metrics
+from streams.metrics import ASSIGNED, DURABLE_LAG, LAG, Metrics
 from streams.opening import LogFacts, Opening
 from streams.ports import Archive, DeadLetters, OnlineStore, Threads
 from streams.prepare import Preparation
@@ -52,7 +51,7 @@ class Retries:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class World:
+class Services:
     """What the worker reads from and writes to; everything is started, and nobody else uses the consumer."""
 
     kafka: AIOKafkaConsumer
@@ -69,7 +68,7 @@ class Worker:
 
     def __init__(
         self,
-        world: World,
+        services: Services,
         pipelines: Sequence[Pipeline],
         deliver: Callable[[Batch], Awaitable[None]],
         retries: Retries,
@@ -78,18 +77,18 @@ class Worker:
         watchdog: Watchdog,
         grace: datetime.timedelta,
         now: Callable[[], datetime.datetime],
-        values: Metrics,
+        metrics: Metrics,
     ) -> None:
         """deliver: hands a batch to its topic's agent without waiting for it. grace: how long keys outlive a TTL."""
-        self._world = world
+        self._services = services
         self._retries = retries
         self._window = window
         self._watchdog = watchdog
         self._now = now
-        self._metrics = values
+        self._metrics = metrics
         self._preparations = {pipeline.topic.topic: Preparation(pipeline, grace) for pipeline in pipelines}
         self._openings = {pipeline.topic.topic: self._opening(pipeline.topic) for pipeline in pipelines}
-        self._consumer = Consumer(world.kafka, self._openings, self._open, deliver, limits, values)
+        self._consumer = Consumer(services.kafka, self._openings, self._open, deliver, limits, metrics)
 
     async def run(self) -> None:
         """Consume until drained. Raises what no retry can mend; the process is then to end."""
@@ -126,25 +125,27 @@ class Worker:
     # ---- opening a partition ----
 
     def _opening(self, topic: TopicSpec) -> Opening:
-        world, retry = self._world, self._retries.online
-        return Opening(topic.topic, topic.start, world.archive, world.online, retry, self._read_linked, self._metrics)
+        services, retry = self._services, self._retries.online
+        return Opening(
+            topic.topic, topic.start, services.archive, services.online, retry, self._read_linked, self._metrics
+        )
 
     async def _open(self, partition: TopicPartition) -> Flow:
         opening, preparation = self._openings[partition.topic], self._preparations[partition.topic]
         look = functools.partial(self._look, partition)
         incarnation = await opening.incarnation(await look())
         id = PartitionId(partition.topic, incarnation.incarnation, partition.partition)
-        archive = self._world.archive.partition(id, preparation.views)
+        archive = self._services.archive.partition(id, preparation.views)
         begun = await opening.chain(archive, incarnation, look)
         epoch = await opening.epoch()
         marks = [MarkKey(id, view.name, view.version) for view in preparation.views]
         await opening.online(archive, begun, marks, epoch)
         sinks = Sinks(
-            online=self._world.online,
-            dead_letters=self._world.dead_letters,
+            online=self._services.online,
+            dead_letters=self._services.dead_letters,
             retry_online=self._retries.online,
             retry_dead_letters=self._retries.dead_letters,
-            threads=self._world.threads,
+            threads=self._services.threads,
         )
         return Flow(
             archive=archive,
@@ -155,22 +156,22 @@ class Worker:
             window=self._window,
             require_topic=functools.partial(self._require_topic, incarnation),
             commit=functools.partial(self._commit, partition),
-            values=self._metrics,
+            metrics=self._metrics,
         )
 
     async def _look(self, partition: TopicPartition) -> LogFacts:
         return await self._retries.kafka.until_done(lambda: self._look_once(partition))
 
     async def _look_once(self, partition: TopicPartition) -> LogFacts:
-        facts = (await self._world.cluster.topics([partition.topic])).get(partition.topic)
+        facts = (await self._services.cluster.topics([partition.topic])).get(partition.topic)
         if facts is None:
             raise PartitionStopped(f"topic {partition.topic} is gone; create it again or take it from the definitions")
         try:
-            start = (await self._world.kafka.beginning_offsets([partition]))[partition]
-            end = (await self._world.kafka.end_offsets([partition]))[partition]
+            start = (await self._services.kafka.beginning_offsets([partition]))[partition]
+            end = (await self._services.kafka.end_offsets([partition]))[partition]
         except (KafkaError, OSError) as error:
             raise StoreUnavailable(f"Kafka does not tell which offsets {partition} holds: {error!r}") from error
-        committed = await self._world.cluster.committed(self._world.group, partition)
+        committed = await self._services.cluster.committed(self._services.group, partition)
         return LogFacts(facts.id, facts.partitions, start, end, _hint(committed[1]) if committed else None)
 
     async def _require_topic(self, incarnation: TopicIncarnation) -> None:
@@ -179,7 +180,7 @@ class Worker:
         A topic that is gone is no other one: what was read of it may be linked.
         """
         topic = incarnation.topic
-        found = await self._retries.kafka.until_done(lambda: self._world.cluster.topics([topic]))
+        found = await self._retries.kafka.until_done(lambda: self._services.cluster.topics([topic]))
         if topic in found and found[topic].id != incarnation.topic_id:
             raise TopicReplaced(f"topic {topic} was made anew while it was read")
 
@@ -187,18 +188,18 @@ class Worker:
         """The offset is a hint to whoever opens the partition next, and shows lag to Kafka's tools: no more."""
         try:
             async with asyncio.timeout(_COMMIT_TIMEOUT):
-                await self._world.kafka.commit({partition: OffsetAndMetadata(offset, metadata)})
+                await self._services.kafka.commit({partition: OffsetAndMetadata(offset, metadata)})
         except (KafkaError, TimeoutError) as error:
             _log.info("offset not committed", partition=str(partition), offset=offset, reason=repr(error))
 
     async def _read_linked(self, link: Link) -> list[EncodedRows]:
         preparation = self._preparations[link.id.topic]
-        archive = self._world.archive.partition(link.id, preparation.views)
+        archive = self._services.archive.partition(link.id, preparation.views)
         rows = []
         for account in link.views:
             if account.file and preparation.has(account.view, account.version):
                 table = await archive.read_rows(account.file)
-                rows.append(await self._world.threads.call(preparation.encode_linked, link.id, account.view, table))
+                rows.append(await self._services.threads.call(preparation.encode_linked, link.id, account.view, table))
         return rows
 
     # ---- watching ----
@@ -221,15 +222,15 @@ class Worker:
             for partition in self._consumer.assigned:
                 held[partition.topic] += 1
             for topic, count in held.items():
-                self._metrics.set(metrics.ASSIGNED, count, topic)
+                self._metrics.set(ASSIGNED, count, topic)
 
     def _report(self, partition: TopicPartition, flow: Flow) -> Progress:
         ledger = flow.ledger
-        stable_end = self._world.kafka.last_stable_offset(partition)
+        stable_end = self._services.kafka.last_stable_offset(partition)
         lag = max(0, (stable_end or 0) - ledger.position)
         labels = (partition.topic, str(partition.partition))
-        self._metrics.set(metrics.LAG, lag, *labels)
-        self._metrics.set(metrics.DURABLE_LAG, ledger.position - ledger.linked, *labels)
+        self._metrics.set(LAG, lag, *labels)
+        self._metrics.set(DURABLE_LAG, ledger.position - ledger.linked, *labels)
         return Progress(partition, ledger.position, ledger.durable, ledger.linked, lag > 0 or ledger.has_closed_spans)
 
 

@@ -210,7 +210,7 @@ class Worker:
             window=self._window,
             require_topic=functools.partial(self._require_topic, incarnation),
             commit=self._commit,
-            values=self.metrics,
+            metrics=self.metrics,
         )
 
     async def _look(self) -> LogFacts:
