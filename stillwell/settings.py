@@ -48,6 +48,7 @@ NOT_SETTINGS: Mapping[str, str] = {
     "STILLWELL_MAVEN_URL": "a mirror to download Kafka from, in Maven Central's place",
     "STILLWELL_VENV": "the environment that `scripts/test` makes and uses; by default `.venv`",
     "STILLWELL_TOOLS": "where `scripts/test` builds the tools that are written in Go; by default `.tools`",
+    "STILLWELL_PEERS": "the environment of what `scripts/bench` compares with; by default `peers` among the tools",
 }
 """Variables with our prefix that are read elsewhere."""
 
@@ -109,7 +110,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_le
 KafkaName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9._{}-]+$", max_length=200)]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
 Bootstrap = Annotated[str, StringConstraints(pattern=r"^[^\s,:]+:\d+(,[^\s,:]+:\d+)*$")]
-Port = Annotated[int, Field(ge=0, le=65535)]
+Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class ProjectSettings(BaseSettings):
@@ -140,8 +141,8 @@ class ProjectSettings(BaseSettings):
     """`json` for machines that collect logs, one object a line; `console` for people."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least important lines that are written. `debug` writes one for each batch and adds tracebacks to the errors
-    of commands; at `error`, warnings such as a nearly full buffer are lost."""
+    """The least important lines that are written. `debug` adds one for each link, more from the libraries, and
+    tracebacks to the errors of commands; at `error`, warnings such as that of a sink which does not answer are lost."""
 
     @classmethod
     def load(cls) -> Self:
@@ -236,7 +237,7 @@ class Settings(ProjectSettings):
     """How long a key outlives the TTL of its row, fixed for a namespace. It must exceed the differences between
     clocks and the worker's worst lag, or a late older event may bring an expired row back; more costs memory."""
 
-    fetch_max_bytes: Size = ByteSize(4 * 1024 * 1024)
+    partition_fetch_bytes: Size = ByteSize(4 * 1024 * 1024)
     """The most that one fetch takes from one partition. Below 1 MiB throughput falls; times the number of partitions
     it is memory that no buffer counts. A larger single record still comes."""
 
@@ -269,7 +270,7 @@ class Settings(ProjectSettings):
     shows them to the network."""
 
     web_port: Port = 6066
-    """The port of metrics and health; 0 takes a free one and logs it."""
+    """The port of metrics and health."""
 
     @field_validator("kafka_group", "dead_letter_topic", mode="after")
     @classmethod
@@ -302,7 +303,7 @@ class Settings(ProjectSettings):
             f"kafka_ssl_ca is set, but kafka_security_protocol is {self.kafka_security_protocol}, which does not use "
             "it: set it to SSL or SASL_SSL",
         )
-        for name in ("window_bytes", "fetch_max_bytes"):
+        for name in ("window_bytes", "partition_fetch_bytes"):
             _require(
                 getattr(self, name) <= self.buffer_bytes,
                 f"{name} is {spelled(getattr(self, name))}, more than buffer_bytes allows a whole topic "

@@ -265,7 +265,7 @@ def _consumer(settings: Settings, connection: dict[str, Any]) -> AIOKafkaConsume
         enable_auto_commit=False,
         auto_offset_reset="none",
         isolation_level="read_committed",
-        max_partition_fetch_bytes=settings.fetch_max_bytes,
+        max_partition_fetch_bytes=settings.partition_fetch_bytes,
         session_timeout_ms=_milliseconds(settings.session_timeout),
         heartbeat_interval_ms=_milliseconds(settings.session_timeout) // 5,
         rebalance_timeout_ms=_milliseconds(settings.rebalance_timeout),

@@ -65,7 +65,7 @@ def test_retention_that_overtakes_a_worker_whose_sink_is_dead(
 ) -> None:
     """Redis is down, the worker's memory is full, and the log moves past where it reads: when Redis is back, what was
     in hand is linked, what retention took is covered by one expired link, and the rest is exact."""
-    memory = {"buffer_bytes": "1MiB", "window_bytes": "256KiB", "fetch_max_bytes": "256KiB"}
+    memory = {"buffer_bytes": "1MiB", "window_bytes": "256KiB", "partition_fetch_bytes": "256KiB"}
     deployment = deploy(redis_url=f"redis://{redis_proxy.address}/0", **memory)
     pad = {"pad": "x" * 1_000}
     sent = orders.produce(deployment.bootstrap, deployment.topic, orders.orders(100, rng))

@@ -119,7 +119,7 @@ def test_an_outage_of_redis_is_waited_for_in_bounded_memory(
     """It dies and comes back with what it had saved, refuses connections, or answers no more: the worker says so, is
     not ready, holds no more than its buffer, and goes on by itself."""
     buffer = 1 << 20
-    memory = {"buffer_bytes": str(buffer), "window_bytes": "256KiB", "fetch_max_bytes": "256KiB"}
+    memory = {"buffer_bytes": str(buffer), "window_bytes": "256KiB", "partition_fetch_bytes": "256KiB"}
     deployment = deploy(2, redis_url=f"redis://{proxy.address}/0", **memory)
     worker = deployment.start_worker().until_ready()
     values = ({**order, "pad": "x" * 500} for order in orders.orders(20_000, rng))

@@ -1,6 +1,7 @@
 """Settings: where they come from, what is refused, and that no secret is shown."""
 
 import datetime
+import re
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from stillwell import settings as module
 from stillwell.errors import SettingsError
 from stillwell.redaction import hide_password
 from stillwell.settings import NOT_SETTINGS, ProjectSettings, Settings, spelled, variable
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 MINIMUM = {
     "STILLWELL_PROJECT": "flights",
@@ -118,6 +121,14 @@ def test_a_misspelt_port_is_not_taken_for_kubernetes(monkeypatch: pytest.MonkeyP
     assert "Did you mean STILLWELL_WEB_PORT?" in refused()
 
 
+def test_every_variable_of_the_scripts_is_a_setting_or_left_alone() -> None:
+    """A script that exports another one would have every command that it runs refuse to start."""
+    scripts = [file for file in SCRIPTS.iterdir() if file.is_file()]
+    used = {name for file in scripts for name in re.findall(r"STILLWELL_[A-Z_]*[A-Z]", file.read_text())}
+    assert {"STILLWELL_PEERS", "STILLWELL_TOOLS"} <= used
+    assert used <= {*NOT_SETTINGS, *map(variable, Settings.model_fields)}
+
+
 def test_what_is_missing_is_named_with_its_meaning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STILLWELL_DEFINITIONS")
     assert refused() == (
@@ -148,9 +159,10 @@ def test_a_command_without_services_needs_no_services_set(monkeypatch: pytest.Mo
         ("REJECT_RATIO", "1.5", "STILLWELL_REJECT_RATIO: "),
         ("LOG_LEVEL", "loud", "STILLWELL_LOG_LEVEL: "),
         ("WEB_PORT", "70000", "Correct it in the environment"),
+        ("WEB_PORT", "0", "STILLWELL_WEB_PORT: "),
         ("KAFKA_GROUP", "{team}.x", "may hold {project} and {namespace}, and no other braces"),
         ("WINDOW_BYTES", "1GiB", "window_bytes is 1GiB, more than buffer_bytes allows a whole topic (128MiB)"),
-        ("FETCH_MAX_BYTES", "1GiB", "fetch_max_bytes is 1GiB"),
+        ("PARTITION_FETCH_BYTES", "1GiB", "partition_fetch_bytes is 1GiB"),
         ("SESSION_TIMEOUT", "2m", "session_timeout is 2m, longer than rebalance_timeout (1m)"),
         ("WINDOW_AGE", "2m", "watchdog_timeout is 2m, not longer than window_age (2m)"),
         ("KAFKA_SASL_USER", "worker", "kafka_security_protocol is PLAINTEXT, which does not use them"),
