@@ -8,7 +8,8 @@ The order that makes a span durable:
     4. the consumer group's offset is committed
 
 Steps 1 and 2 may come in any order and be repeated; 3 is decided by the store alone, whoever else tries at the same
-time; 4 is a hint. A crash between any two leaves files that no link names, which nobody sees.
+time; 4 is a hint. A crash between any two leaves files that no link names: nobody reads them, and `stillwell.sweep`
+removes them.
 """
 
 from collections import deque
@@ -95,7 +96,7 @@ async def discard(objects: Objects, paths: Iterable[str]) -> None:
         try:
             await objects.call(lambda store, path=path: store.delete(path))  # type: ignore[misc]
         except StoreUnavailable:
-            return  # the sweep removes what is left
+            return  # `stillwell sweep` removes what is left
 
 
 async def find_end(

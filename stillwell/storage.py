@@ -11,7 +11,9 @@ says who won: only reading back does.
 """
 
 import contextlib
+import datetime
 import errno
+import math
 import os
 import pathlib
 import secrets
@@ -53,6 +55,13 @@ class ObjectStore(Protocol):
 
     def delete(self, path: str) -> None:
         """Remove an object; one that is not there is no error. Raises StoreUnavailable."""
+
+    def half_written(self, before: datetime.datetime) -> tuple[str, ...]:
+        """Where creates that ended half way have left bytes behind, untouched since an instant; `delete` removes them.
+
+        They are no objects: no other method shows them. To delete one whose create is still under way does no harm:
+        the create finds it gone, and counts as unknown. Raises StoreUnavailable.
+        """
 
 
 def open_store(url: str) -> ObjectStore:
@@ -113,7 +122,12 @@ class LocalStore:
         """Every file under the prefix; what is half written has a name of its own and is left out."""
         folder, _, _ = prefix.rpartition("/")
         try:
-            return sorted(path for path in self._walk(self._root / folder) if path.startswith(prefix))
+            paths = (
+                path.relative_to(self._root).as_posix()
+                for path in _files(self._root / folder)
+                if not path.name.startswith(_TEMPORARY)
+            )
+            return sorted(path for path in paths if path.startswith(prefix))
         except OSError as error:
             raise _unavailable(self.url, prefix, error) from error
 
@@ -124,6 +138,17 @@ class LocalStore:
                 (self._root / path).unlink()
         except OSError as error:
             raise _unavailable(self.url, path, error) from error
+
+    def half_written(self, before: datetime.datetime) -> tuple[str, ...]:
+        """Temporary files whose writers were killed, by the file system's own clock."""
+        try:
+            return tuple(
+                path.relative_to(self._root).as_posix()
+                for path in sorted(_files(self._root))
+                if path.name.startswith(_TEMPORARY) and _last_touched(path) < before.timestamp()
+            )
+        except OSError as error:
+            raise _unavailable(self.url, "", error) from error
 
     def _make_folder(self, folder: pathlib.Path) -> None:
         if not self._root.exists():
@@ -137,12 +162,6 @@ class LocalStore:
             _sync_folder(folder)
             folder = folder.parent
         _sync_folder(folder)
-
-    def _walk(self, folder: pathlib.Path) -> Iterator[str]:
-        for parent, _, names in os.walk(folder, onerror=_fail_unless_absent):
-            for name in names:
-                if not name.startswith(_TEMPORARY):
-                    yield (pathlib.Path(parent) / name).relative_to(self._root).as_posix()
 
 
 class GcsStore:
@@ -228,6 +247,10 @@ class GcsStore:
         except Exception as error:
             raise _unavailable(self.url, path, error) from error
 
+    def half_written(self, before: datetime.datetime) -> tuple[str, ...]:
+        """None: the service forgets an upload that is not finished within a week."""
+        return ()
+
     def _ask(self, *request: str, **parameters: Any) -> Any:
         return self._files.call(*request, timeout=self._patience, **parameters)
 
@@ -265,6 +288,19 @@ def _sync_folder(folder: pathlib.Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    for parent, _, names in os.walk(folder, onerror=_fail_unless_absent):
+        yield from (pathlib.Path(parent) / name for name in names)
+
+
+def _last_touched(path: pathlib.Path) -> float:
+    """Seconds since the epoch; for a file that has gone meanwhile, the end of all time."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 def _fail_unless_absent(error: OSError) -> None:

@@ -56,7 +56,8 @@ def verify(as_json: bool) -> int:
         click.echo(f"{finding.kind}: {finding.path}: {finding.error}", err=True)
     if report.unlinked:
         click.echo(
-            f"{len(report.unlinked)} files belong to no link, left by crashes or on their way; nobody reads them"
+            f"{len(report.unlinked)} files belong to no link, left by crashes or on their way; nobody reads them. "
+            "`stillwell sweep` removes those that never will"
         )
     records = sum(total.records for total in report.partitions)
     verdict = "every offset is accounted for exactly once" if report.is_good else f"{len(report.findings)} findings"

@@ -16,6 +16,7 @@ import dataclasses
 import datetime
 import hashlib
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Annotated, Final, Literal, TypeVar
 
@@ -210,6 +211,33 @@ def raw_dataset(topic: str) -> str:
 def data_path(dataset: str, day: datetime.date, id: PartitionId, start: int, end: int, nonce: str) -> str:
     """The name of a span's file in a dataset; day is the one on which the span was opened (UTC)."""
     return f"{dataset}/dt={day.isoformat()}/{id}-{start}-{end}-{nonce}.parquet"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SpanName:
+    """What the name of a span's file tells: whose records, the offsets [start, end), and the span's nonce."""
+
+    id: PartitionId
+    start: int
+    end: int
+    nonce: str
+
+
+_DATA_PATH = re.compile(
+    r"(?P<dataset>(?:views|raw)/[^/]+)/dt=(?P<day>\d{4}-\d\d-\d\d)/(?P<topic>[^/@]+)@(?P<incarnation>\d+)"
+    r"-(?P<partition>\d+)-(?P<start>\d+)-(?P<end>\d+)-(?P<nonce>[0-9a-z]+)\.parquet"
+)
+
+
+def span_name(path: str) -> SpanName | None:
+    """What a path that `data_path` has given tells; None for any other."""
+    found = _DATA_PATH.fullmatch(path)
+    if found is None or int(found["incarnation"]) < 1:
+        return None
+    id = PartitionId(found["topic"], int(found["incarnation"]), int(found["partition"]))
+    name = SpanName(id, int(found["start"]), int(found["end"]), found["nonce"])
+    same = f"{found['dataset']}/dt={found['day']}/{id}-{name.start}-{name.end}-{name.nonce}.parquet"
+    return name if path == same else None
 
 
 def digest(data: bytes) -> str:

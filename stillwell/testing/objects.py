@@ -1,5 +1,6 @@
 """An object store in memory, with faults on demand: the twin of the real ones, under the same contract."""
 
+import datetime
 import threading
 from collections.abc import Callable
 from typing import Literal
@@ -62,6 +63,10 @@ class MemoryStore:
             self.objects.pop(path, None)
         if fault:
             raise StoreUnavailable(f"no answer to the deletion of {path}")
+
+    def half_written(self, before: datetime.datetime) -> tuple[str, ...]:
+        """None: an object is kept as a whole."""
+        return ()
 
     def _fault(self, operation: Operation, path: str) -> Fault | None:
         fault = self.faults(operation, path)

@@ -1,9 +1,12 @@
-"""The online stores that the contract holds for: the twin, and every Redis there is on this machine."""
+"""The stores that the contracts hold for: the twins; a folder and a bucket; every Redis there is on this machine."""
 
+import pathlib
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from stillwell.storage import GcsStore, LocalStore, ObjectStore
+from stillwell.testing.objects import MemoryStore
 from tests.online_support import AnyRedisServer, executables
 
 
@@ -21,3 +24,17 @@ def redis_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
     yield start
     for server in running.values():
         server.stop()
+
+
+@pytest.fixture(params=["folder", "memory", "bucket", "prefix in a bucket"])
+def store(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> ObjectStore:
+    """An empty store of each kind."""
+    match request.param:
+        case "folder":
+            return LocalStore(str(tmp_path / "not made yet" / "store"))
+        case "memory":
+            return MemoryStore()
+        case "bucket":
+            return GcsStore(request.getfixturevalue("gcs"))
+        case _:
+            return GcsStore(f"{request.getfixturevalue('gcs')}/teams/flights/")

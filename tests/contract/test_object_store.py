@@ -1,6 +1,7 @@
 """One contract, kept by a folder, a bucket and the twin in memory; then what each promises beyond it."""
 
 import contextlib
+import datetime
 import errno
 import itertools
 import os
@@ -29,20 +30,8 @@ from tests.services import FakeGcs, Proxy, Toxiproxy
 from tests.waiting import eventually
 
 MIB = 1 << 20
-
-
-@pytest.fixture(params=["folder", "memory", "bucket", "prefix in a bucket"])
-def store(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> ObjectStore:
-    """An empty store of each kind."""
-    match request.param:
-        case "folder":
-            return LocalStore(str(tmp_path / "not made yet" / "store"))
-        case "memory":
-            return MemoryStore()
-        case "bucket":
-            return GcsStore(request.getfixturevalue("gcs"))
-        case _:
-            return GcsStore(f"{request.getfixturevalue('gcs')}/teams/flights/")
+A_DAY_AHEAD = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+"""Before it lies all that has been written."""
 
 
 # ---- create-only comes first: until it is proved of a double, nothing else that is tested on it counts ----
@@ -218,6 +207,14 @@ def test_the_twin_does_not_tell_a_taken_place_when_the_answer_is_lost() -> None:
     assert store.read("taken") == b"theirs"
 
 
+# ---- what is half written ----
+
+
+def test_what_is_half_written_is_no_object_and_an_object_is_never_half_written(store: ObjectStore) -> None:
+    store.create("folder/object", b"whole")
+    assert store.half_written(A_DAY_AHEAD) == ()
+
+
 # ---- a folder ----
 
 CRASH_BEFORE_THE_LINK = """
@@ -239,6 +236,39 @@ def test_a_crash_between_writing_and_linking_leaves_nothing_visible(tmp_path: pa
         store.read("chain/0.json")
     store.create("chain/0.json", b"whole")
     assert store.list("") == ["chain/0.json"]
+
+
+def test_what_a_killed_writer_left_is_found_once_it_is_old_and_can_be_removed(tmp_path: pathlib.Path) -> None:
+    died = subprocess.run([sys.executable, "-c", CRASH_BEFORE_THE_LINK, str(tmp_path)], timeout=30)
+    assert died.returncode == -signal.SIGKILL
+    store = LocalStore(str(tmp_path))
+    store.create("chain/1.json", b"whole")
+    assert store.half_written(datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)) == ()
+    (left,) = store.half_written(A_DAY_AHEAD)
+    assert left.startswith("chain/.creating-")
+    store.delete(left)
+    assert store.half_written(A_DAY_AHEAD) == ()
+    assert [path.name for path in (tmp_path / "chain").iterdir()] == ["1.json"]
+
+
+def test_a_create_whose_bytes_are_removed_meanwhile_is_in_doubt_and_can_be_made_again(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its writer slept for a day, say, and woke up after a sweep."""
+    store, link = LocalStore(str(tmp_path)), os.link
+
+    def swept(temporary: pathlib.Path, target: pathlib.Path) -> None:
+        for path in store.half_written(A_DAY_AHEAD):
+            store.delete(path)
+        link(temporary, target)
+
+    monkeypatch.setattr(os, "link", swept)
+    with pytest.raises(OutcomeUnknown):
+        store.create("chain/0.json", b"whole")
+    monkeypatch.undo()
+    assert store.list("") == []
+    store.create("chain/0.json", b"whole")
+    assert store.read("chain/0.json") == b"whole"
 
 
 def test_a_file_that_does_not_fit_is_refused_and_leaves_nothing(tmp_path: pathlib.Path) -> None:

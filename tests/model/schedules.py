@@ -19,6 +19,7 @@ Left out: hints (a walk from genesis finds the same), the sweep, Redis and the d
 
 import asyncio
 import dataclasses
+import datetime
 import itertools
 import re
 import types
@@ -376,6 +377,9 @@ class _Peek:
 
     def delete(self, path: str) -> None:
         raise _Peeked(f"deletes {path}", None)
+
+    def half_written(self, before: datetime.datetime) -> tuple[str, ...]:
+        raise _Peeked("looks for what is half written", None)
 
 
 def _peek(work: Work) -> tuple[str, Object | None]:

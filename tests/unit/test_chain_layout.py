@@ -292,6 +292,31 @@ def test_places_are_as_documented() -> None:
 
 
 @UNHURRIED
+@given(id=ids, start=offsets, length=st.integers(1, 2**40), nonce=st.binary(min_size=16, max_size=16).map(bytes.hex))
+def test_the_name_of_a_file_tells_its_span(id: PartitionId, start: int, length: int, nonce: str) -> None:
+    for dataset in (chain.view_dataset("Late"), chain.raw_dataset(id.topic)):
+        path = chain.data_path(dataset, NOON.date(), id, start, start + length, nonce)
+        assert chain.span_name(path) == chain.SpanName(id, start, start + length, nonce)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "raw/t/notes.txt",
+        "raw/t/dt=2026-03-01/t@1-0-0-9-ab.parquet.part",
+        "raw/t/dt=2026-03-01/t@1-0-00-9-ab.parquet",
+        "raw/t/dt=2026-03-01/t@0-0-0-9-ab.parquet",
+        "raw/t/dt=today/t@1-0-0-9-ab.parquet",
+        "raw/t/t@1-0-0-9-ab.parquet",
+        "t@1-0-0-9-ab.parquet",
+        "_chain/t@1/0/genesis.json",
+    ],
+)
+def test_a_name_that_no_span_gives_is_told_apart(path: str) -> None:
+    assert chain.span_name(path) is None
+
+
+@UNHURRIED
 @given(starts=st.lists(offsets, min_size=2, unique=True))
 def test_links_sort_by_their_start(starts: list[int]) -> None:
     """The walk reads a listing in order; numbers are padded to the longest that an offset can be."""
