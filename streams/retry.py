@@ -1,8 +1,10 @@
-"""How the worker asks again: one policy for every sink, with one hook."""
+"""How the worker asks again: one policy for every sink."""
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 import structlog
@@ -25,42 +27,71 @@ class Retry:
     There is no last attempt: a worker whose sink is down must stand still, hold what it has, and go on by itself.
     """
 
-    def __init__(self, sink: str, metrics: Metrics, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    def __init__(
+        self,
+        sink: str,
+        metrics: Metrics,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
         self.sink = sink
         self.waiting = 0
-        """How many calls have failed and wait to be made again."""
+        """How many calls have failed, and are asleep or made again: one in which the sink is silent waits as well."""
         self._metrics = metrics
         self._sleep = sleep
-        self._random = random.Random()
+        self._clock = clock
+        self._uniform = uniform
+        self._silent_since: float | None = None
         self._last_warning = -_LOUD_EVERY
 
     async def until_done(self, call: Callable[[], Awaitable[_T]]) -> _T:
         """What the call returns once it succeeds. Repeats a call of unknown outcome: it must be harmless to repeat."""
-        attempt = 0
-        while True:
-            try:
-                return await call()
-            except (StoreUnavailable, OutcomeUnknown) as error:
-                attempt += 1
-                await self.pause(attempt, error)
+        try:
+            done = await call()
+        except (StoreUnavailable, OutcomeUnknown) as error:
+            with self._waits():
+                done = await self._ask_again(call, error)
+        self._answered()
+        return done
 
     async def pause(self, attempt: int, error: Exception) -> None:
         """Wait before attempt number n (from 1) is made again."""
+        with self._waits():
+            await self._pause(attempt, error)
+
+    async def _ask_again(self, call: Callable[[], Awaitable[_T]], error: Exception) -> _T:
+        attempt = 0
+        while True:
+            attempt += 1
+            await self._pause(attempt, error)
+            try:
+                return await call()
+            except (StoreUnavailable, OutcomeUnknown) as again:
+                error = again
+
+    async def _pause(self, attempt: int, error: Exception) -> None:
         longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(attempt - 1, 16))
         self._metrics.count(RETRIES, 1, self.sink)
         self._warn(attempt, error)
-        self._waits(+1)
-        try:
-            await self._sleep(longest * self._random.uniform(0.5, 1.0))
-        finally:
-            self._waits(-1)
+        await self._sleep(longest * self._uniform(0.5, 1.0))
 
-    def _waits(self, change: int) -> None:
-        self.waiting += change
+    @contextlib.contextmanager
+    def _waits(self) -> Iterator[None]:
+        self._change(+1)
+        try:
+            yield
+        finally:
+            self._change(-1)
+
+    def _change(self, waiting: int) -> None:
+        self.waiting += waiting
         self._metrics.set(WAITING, self.waiting, self.sink)
 
     def _warn(self, attempt: int, error: Exception) -> None:
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
+        if self._silent_since is None:
+            self._silent_since = now
         if now - self._last_warning >= _LOUD_EVERY:
             self._last_warning = now
             _log.warning(
@@ -69,3 +100,12 @@ class Retry:
                 attempt=attempt,
                 error=str(error),
             )
+
+    def _answered(self) -> None:
+        """Say so once no call waits any more, unless nobody was told of the outage."""
+        if self._silent_since is None or self.waiting:
+            return
+        if self._last_warning >= self._silent_since:
+            seconds = self._clock() - self._silent_since
+            _log.info("a sink answers again", sink=self.sink, seconds=round(seconds, 1))
+        self._silent_since = None
