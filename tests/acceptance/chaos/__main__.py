@@ -57,6 +57,7 @@ def chaos(kills: int, seed: int | None, pace: int, summary: Path | None, logs: P
                     parts.start_workers()
                     wrong = rounds.begin(witness, say)
                     wrong += rounds.play(parts, witness, plan.rounds(kills, random.Random(f"{seed} plan")), say)
+                wrong += feed.wrong
                 say(f"the feed has ended: {dict(feed.kinds)}")
                 found = verdict.judge(parts, witness)
             wrong += found.wrong
