@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -38,17 +39,23 @@ class Records:
         return self.end - self.start - len(self.offsets)
 
 
+TopicReason = Literal["decode", "null_value", "expectation", "event_time", "future"]
+"""Why no view can use a record."""
+
+ViewReason = Literal["null_key", "null_feature", "too_long", "transform"]
+"""Why one view cannot use a record."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reject:
     """A record that cannot be used: by every view (view is None), or by the named one.
 
-    reason is one of a few words that metrics are labelled with (`decode`, `expectation`, `event_time`, `future`,
-    `null_key`, `null_feature`, `too_long`, `transform`, `null_value`); error is a sentence for a person.
+    reason is one of a few words that metrics are labelled with; error is a sentence for a person.
     """
 
     offset: int
     view: str | None
-    reason: str
+    reason: TopicReason | ViewReason
     error: str
 
 

@@ -13,7 +13,7 @@ import polars as pl
 from stillwell.errors import DefinitionError
 from stillwell.evaluate import Failure, describe, evaluate, result_type, without
 from stillwell.layout import entity_key, value
-from stillwell.records import Reject
+from stillwell.records import Reject, ViewReason
 from stillwell.spec import RowsFunction, ViewSpec
 from stillwell.types import STRING, TIMESTAMP, FieldType
 from stillwell.wire import FITS, beyond_years, column, python_values
@@ -45,7 +45,7 @@ class _Output:
     name: str
     type: FieldType
     nullable: bool
-    null_reason: str
+    null_reason: ViewReason
 
     @property
     def is_time(self) -> bool:
@@ -121,7 +121,7 @@ class Transformation:
                 self._reject(offsets[int(row)], "too_long", error, rejects)
         return any(exceeded.any() for exceeded, _ in limits)
 
-    def _reject(self, offset: int, reason: str, error: str, rejects: dict[int, Reject]) -> None:
+    def _reject(self, offset: int, reason: ViewReason, error: str, rejects: dict[int, Reject]) -> None:
         rejects.setdefault(offset, Reject(offset, self._view, reason, f"view {self._view}: {error}"))
 
 

@@ -16,6 +16,7 @@ import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from importlib.metadata import version
 from typing import Any, Protocol, Self, TypeVar
 
 import faust
@@ -40,11 +41,11 @@ from streams.consumer import Batch, Limits
 from streams.dead_letters import KafkaDeadLetters, dead_letter_producer
 from streams.gate import RejectGate, RejectLimit
 from streams.ingest import Ingest
-from streams.metrics import Metrics
-from streams.retry import Retry
+from streams.metrics import BUILD_INFO, Metrics
+from streams.retry import Retries
 from streams.watch import Watchdog
 from streams.window import Window
-from streams.worker import Retries, Services, Worker
+from streams.worker import Services, Worker
 
 _log = structlog.get_logger(__name__)
 
@@ -117,6 +118,9 @@ def make_app(settings: Settings, definitions: DefinitionsSpec) -> faust.App:
     for topic, channel in channels.items():
         gate = RejectGate(topic, RejectLimit(settings.reject_ratio, settings.reject_min_count))
         _add_agent(app, channel, Ingest(topic, gate, threads, metrics))
+    for pipeline in pipelines:
+        metrics.begin(pipeline.topic.topic, [view.name for view in pipeline.views])
+    metrics.set(BUILD_INFO, 1, version("stillwell"))
 
     @app.service
     class StreamsWorker(faust.Service):
@@ -190,7 +194,7 @@ class _Running:
         What does not answer is waited for, as it is later on: a worker may be started, again and again, amid an outage.
         """
         async with contextlib.AsyncExitStack() as opened:
-            retries = Retries(*(Retry(sink, metrics) for sink in ("redis", "offline store", "dead letters", "kafka")))
+            retries = Retries.of(metrics)
             connection = _connection(settings)
             cluster = await retries.kafka.until_done(lambda: _started(lambda: Cluster(connection)))
             opened.push_async_callback(_close, cluster.stop)

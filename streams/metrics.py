@@ -6,18 +6,22 @@ Counters end in `_total`, times are in seconds, sizes in bytes.
 
 import dataclasses
 import enum
-from collections.abc import Iterator
-from typing import Literal
+import itertools
+from collections.abc import Collection, Iterator
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
 )
 from prometheus_client.core import Metric as PrometheusMetric
+
+from stillwell.layout.online import PutCounts
+from stillwell.records import TopicReason, ViewReason
 
 _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _COUNTS = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000)
@@ -88,7 +92,12 @@ BUFFERED = Metric(
 RETRIES = Metric(
     "counter", "stillwell_sink_retries_total", "Calls to a sink that failed and were made again.", ("sink",)
 )
-WAITING = Metric("gauge", "stillwell_sink_waiting", "Calls that wait for a sink that does not answer.", ("sink",))
+WAITING = Metric(
+    "gauge",
+    "stillwell_sink_waiting_calls",
+    "Calls that have failed and are made again until the sink answers.",
+    ("sink",),
+)
 LINKS = Metric("counter", "stillwell_links_total", "Spans put on the chain.", ("topic",))
 LINKED_RECORDS = Metric("counter", "stillwell_linked_records_total", "Records that links cover.", ("topic",))
 OVERTAKEN = Metric(
@@ -104,10 +113,19 @@ REBALANCES = Metric("counter", "stillwell_rebalances_total", "Times that the gro
 ASSIGNED = Metric("gauge", "stillwell_assigned_partitions", "Partitions that this worker holds.", ("topic",))
 STOPPED = Metric(
     "gauge",
-    "stillwell_stopped_partitions",
-    "Partitions that wait for a person's decision; the log says which command.",
+    "stillwell_partition_stopped",
+    "Whether the partition waits (1) for a person's decision, and the log says which command, or not (0).",
     ("topic", "partition"),
 )
+FAILED_COMMITS = Metric(
+    "counter",
+    "stillwell_commit_failures_total",
+    "Commits of the group's offset that Kafka did not take. Nothing is lost by it: the offset is a hint.",
+    ("topic",),
+)
+BUILD_INFO = Metric("gauge", "stillwell_build_info", "Always 1; the label says which version runs.", ("version",))
+
+_RESULTS = tuple(field.name for field in dataclasses.fields(PutCounts))
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 
@@ -121,6 +139,32 @@ class Metrics:
     def __init__(self) -> None:
         self._values: dict[Metric, dict[tuple[str, ...], float]] = {metric: {} for metric in METRICS}
         self._histograms: dict[Metric, dict[tuple[str, ...], _Histogram]] = {metric: {} for metric in METRICS}
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+
+    def begin(self, topic: str, views: Collection[str]) -> None:
+        """Show 0 for everything that may happen to a topic and its views.
+
+        Prometheus sees no increase in a counter that first shows when it is 1 already, and no alarm would ring.
+        """
+        self._begin(stage=list(Stage), topic=[topic], view=views, result=_RESULTS, reason=get_args(ViewReason))
+        for reason in get_args(TopicReason):
+            self.count(REJECTED, 0, topic, "*", reason)
+
+    def begin_sink(self, sink: str) -> None:
+        """Show 0 for everything that may happen to a sink."""
+        self._begin(sink=[sink])
+
+    def _begin(self, **known: Collection[str]) -> None:
+        for metric in METRICS:
+            if known.keys() >= set(metric.labels):
+                for labels in itertools.product(*(known[label] for label in metric.labels)):
+                    if metric.kind == "histogram":
+                        self._histograms[metric].setdefault(labels, _Histogram(metric.buckets))
+                    else:
+                        self._values[metric].setdefault(labels, 0.0)
 
     def count(self, metric: Metric, amount: float, *labels: str) -> None:
         """Add to a counter, or raise or lower a gauge."""
@@ -147,8 +191,8 @@ class Metrics:
         histograms[labels].add(np.atleast_1d(values))
 
     def text(self) -> bytes:
-        """All of them in Prometheus' text format."""
-        return generate_latest(self)
+        """All of them in Prometheus' text format, and what there is to say of the process itself."""
+        return generate_latest(self._registry)
 
     def collect(self) -> Iterator[PrometheusMetric]:
         """What `prometheus_client` asks of a collector."""

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import structlog
 
@@ -44,6 +45,7 @@ class Retry:
         self._uniform = uniform
         self._silent_since: float | None = None
         self._last_warning = -_LOUD_EVERY
+        metrics.begin_sink(sink)
 
     async def until_done(self, call: Callable[[], Awaitable[_T]]) -> _T:
         """What the call returns once it succeeds. Repeats a call of unknown outcome: it must be harmless to repeat."""
@@ -109,3 +111,28 @@ class Retry:
             seconds = self._clock() - self._silent_since
             _log.info("a sink answers again", sink=self.sink, seconds=round(seconds, 1))
         self._silent_since = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Retries:
+    """How each sink, and Kafka, is asked again. Their names are labels of metrics."""
+
+    online: Retry
+    archive: Retry
+    dead_letters: Retry
+    kafka: Retry
+
+    @classmethod
+    def of(cls, metrics: Metrics) -> Self:
+        """A policy for each, all counted in the same metrics."""
+        return cls(
+            online=Retry("redis", metrics),
+            archive=Retry("offline", metrics),
+            dead_letters=Retry("dead_letters", metrics),
+            kafka=Retry("kafka", metrics),
+        )
+
+    @property
+    def silent(self) -> list[str]:
+        """The names of those that do not answer: for which a call waits."""
+        return [each.sink for each in (self.online, self.archive, self.dead_letters, self.kafka) if each.waiting]

@@ -19,11 +19,11 @@ from stillwell.spec import TopicSpec
 from streams.cluster import Cluster
 from streams.consumer import Batch, Consumer, Limits
 from streams.flow import Flow, Sinks, TopicReplaced
-from streams.metrics import ASSIGNED, DURABLE_LAG, LAG, Metrics
+from streams.metrics import ASSIGNED, DURABLE_LAG, FAILED_COMMITS, LAG, Metrics
 from streams.opening import LogFacts, Opening
 from streams.ports import Archive, DeadLetters, OnlineStore, Threads
 from streams.prepare import Preparation
-from streams.retry import Retry
+from streams.retry import Retries
 from streams.watch import Progress, Watchdog
 from streams.web import Health
 from streams.window import Window
@@ -33,21 +33,6 @@ _log = structlog.get_logger(__name__)
 _REPORT_EVERY = 1.0
 _CHECK_ONLINE_EVERY = 5.0
 _COMMIT_TIMEOUT = 10.0
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Retries:
-    """How each sink and Kafka are asked again."""
-
-    online: Retry
-    archive: Retry
-    dead_letters: Retry
-    kafka: Retry
-
-    @property
-    def healthy(self) -> bool:
-        """Whether no call waits to be made again."""
-        return not any(retry.waiting for retry in (self.online, self.archive, self.dead_letters, self.kafka))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,11 +98,7 @@ class Worker:
         """How the worker does, for the probes."""
         assigned, flowing = self._consumer.assigned, set(self._consumer.flows)
         waiting = sorted(f"{partition.topic}-{partition.partition} does not flow" for partition in assigned - flowing)
-        silent = [
-            f"{retry.sink} does not answer"
-            for retry in (self._retries.online, self._retries.archive, self._retries.dead_letters, self._retries.kafka)
-            if retry.waiting
-        ]
+        silent = [f"{sink} does not answer" for sink in self._retries.silent]
         return Health(
             alive=True, ready=self._consumer.joined and not waiting and not silent, details=(*silent, *waiting)
         )
@@ -190,6 +171,7 @@ class Worker:
             async with asyncio.timeout(_COMMIT_TIMEOUT):
                 await self._services.kafka.commit({partition: OffsetAndMetadata(offset, metadata)})
         except (KafkaError, TimeoutError) as error:
+            self._metrics.count(FAILED_COMMITS, 1, partition.topic)
             _log.info("offset not committed", partition=str(partition), offset=offset, reason=repr(error))
 
     async def _read_linked(self, link: Link) -> list[EncodedRows]:
@@ -216,7 +198,7 @@ class Worker:
             await asyncio.sleep(_REPORT_EVERY)
             now = asyncio.get_running_loop().time()
             self._watchdog.look(
-                now, [self._report(*item) for item in self._consumer.flows.items()], self._retries.healthy
+                now, [self._report(*item) for item in self._consumer.flows.items()], not self._retries.silent
             )
             held: dict[str, int] = dict.fromkeys(self._openings, 0)
             for partition in self._consumer.assigned:

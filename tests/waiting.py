@@ -30,6 +30,14 @@ def eventually(condition: Callable[[], T], *, within_s: float = 10.0, what: str 
         time.sleep(_PAUSE_S)
 
 
+def throughout(condition: Callable[[], object], *, for_s: float, what: str = "the condition") -> None:
+    """Ask again and again for so long. Raises AssertionError, naming `what`, as soon as condition() is not true."""
+    end = time.monotonic() + for_s
+    while time.monotonic() < end:
+        assert condition(), f"{what} did not hold for {for_s:g} s"
+        time.sleep(_PAUSE_S)
+
+
 async def eventually_async(
     condition: Callable[[], Awaitable[T]], *, within_s: float = 10.0, what: str = "the condition"
 ) -> T:

@@ -123,7 +123,7 @@ def test_a_topic_made_anew_stops_its_partitions_and_no_others(
     if frozen:
         worker.thaw()
     until_logged(worker, f"stillwell topics adopt {deployment.topic}")
-    assert metric(worker, "stillwell_stopped_partitions", topic=deployment.topic) == 1
+    assert metric(worker, "stillwell_partition_stopped", topic=deployment.topic) == 1
     of_returns += orders.produce(deployment.bootstrap, returns, orders.orders(200, rng, first=200))
     until_linked(deployment, of_returns, topic=returns)
     assert worker.stop() == 0

@@ -13,13 +13,16 @@ from stillwell.local import RedisServer
 from tests.integration import oracle, orders
 from tests.integration.conftest import Deployment
 from tests.integration.orders import Feed
-from tests.integration.proof import metric, prove, until_linked, until_logged
+from tests.integration.proof import log, metric, prove, until_linked, until_logged
 from tests.services import Proxy, Toxiproxy
-from tests.waiting import eventually
+from tests.waiting import eventually, throughout
 from tests.worker import WorkerProcess
 
 WORKERS_LOOK_S = 5
 """How often a worker looks at Redis while it has nothing to write."""
+
+LONGER_THAN_A_CALL_S = 7
+"""For so long a call to a silent Redis is amid its next attempt, and a sleep between two has passed as well."""
 
 
 @pytest.fixture
@@ -133,8 +136,14 @@ def test_an_outage_of_redis_is_waited_for_in_bounded_memory(
             )
             until_logged(worker, "a sink does not answer")
             eventually(lambda: not_ready(worker), what="a worker that is not ready")
+            throughout(
+                lambda: not_ready(worker) and metric(worker, "stillwell_sink_waiting_calls", sink="redis") > 0,
+                for_s=LONGER_THAN_A_CALL_S,
+                what="a worker that is not ready",
+            )
             held = metric(worker, "stillwell_buffered_bytes")
         eventually(lambda: worker.page("/readyz")[0] == 200, within_s=20, what="a worker that is ready again")
+        assert "a sink answers again" in log(worker)
     assert held <= buffer + 4 * (256 << 10)
     until_linked(deployment, feed.sent)
     assert worker.stop() == 0

@@ -155,7 +155,7 @@ def test_a_running_worker_stops_when_redis_forgets_and_goes_on_after_a_rebuild(
         until_logged(worker, "stillwell rebuild")
         eventually(lambda: worker.page("/readyz")[0] == 503, what="readiness to be denied")
         assert worker.page("/healthz")[0] == 200
-        stopped = "stillwell_stopped_partitions"
+        stopped = "stillwell_partition_stopped"
         eventually(lambda: metric(worker, stopped) == PARTITIONS, what="all partitions to be stopped")
         forgotten = dump(deployment)
         assert (forgotten.rows, forgotten.marks, forgotten.ready) == ({}, {}, None)

@@ -15,7 +15,7 @@ from streams.consumer import Batch
 from streams.flow import Flow
 from streams.gate import RejectGate, RejectLimit, TooManyRejects
 from streams.ingest import Ingest
-from streams.metrics import REJECTED, Metrics
+from streams.metrics import REJECTED, ROWS, Metrics
 from streams.prepare import Preparation, Prepared
 from tests.batches import column, event, feature, records, topic, view
 
@@ -62,14 +62,31 @@ class _Flow:
 @pytest.mark.parametrize("broken", [BY_EXPRESSION, BY_ROWS], ids=["expression", "rows"])
 async def test_a_view_that_raises_on_every_record_ends_the_worker(broken: ViewSpec) -> None:
     """Though every record can be read, and gives a row in another view."""
-    values = Metrics()
-    ingest = Ingest("t", RejectGate("t", RejectLimit(0.2, 100)), _Inline(), values)
+    metrics = Metrics()
+    ingest = Ingest("t", RejectGate("t", RejectLimit(0.2, 100)), _Inline(), metrics)
     flow = _Flow(HEALTHY, broken)
     await ingest.take(flow.batch("x" * 60))
-    assert values.get(REJECTED, "t", broken.name, "transform") == 60
+    assert metrics.get(REJECTED, "t", broken.name, "transform") == 60
     with pytest.raises(TooManyRejects, match="120 of the last 120 records were rejected"):
         await ingest.take(flow.batch("x" * 60))
     assert len(flow.taken) == 1, "nothing of the batch that went too far leaves the process"
+
+
+async def test_nothing_is_counted_under_a_label_that_was_not_there_from_the_start() -> None:
+    """Or an alarm on its increase would not ring the first time."""
+    metrics = Metrics()
+    metrics.begin("t", [HEALTHY.name, BY_EXPRESSION.name])
+    before = series(metrics)
+    ingest = Ingest("t", RejectGate("t", RejectLimit(1, 100)), _Inline(), metrics)
+    await ingest.take(_Flow(HEALTHY, BY_EXPRESSION).batch("x1" * 5))
+    assert metrics.get(REJECTED, "t", BY_EXPRESSION.name, "transform") == 5
+    assert metrics.get(ROWS, HEALTHY.name) == 10
+    assert series(metrics) == before
+
+
+def series(metrics: Metrics) -> set[tuple[str, ...]]:
+    """Every series that a page shows: the name and labels of its samples."""
+    return {(sample.name, *sample.labels.values()) for family in metrics.collect() for sample in family.samples}
 
 
 async def test_a_record_counts_once_however_many_views_refuse_it() -> None:

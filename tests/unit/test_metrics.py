@@ -3,7 +3,8 @@
 import bisect
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,24 @@ from hypothesis import strategies as st
 from prometheus_client import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
 
-from streams.metrics import BATCH, LAG, METRICS, REJECTED, SERVABLE, STAGE, Metric, Metrics, Stage
+from stillwell.records import TopicReason, ViewReason
+from streams.metrics import (
+    ASSIGNED,
+    BATCH,
+    BUFFERED,
+    EXPIRED,
+    LAG,
+    METRICS,
+    REJECTED,
+    SERVABLE,
+    STAGE,
+    UPSERTS,
+    WAITING,
+    Metric,
+    Metrics,
+    Stage,
+)
+from streams.retry import Retries
 
 COUNTERS = [metric for metric in METRICS if metric.kind == "counter"]
 HISTOGRAMS = [metric for metric in METRICS if metric.kind == "histogram"]
@@ -21,24 +39,25 @@ BOUNDS = sorted({bound for metric in HISTOGRAMS for bound in metric.buckets})
 OBSERVATION = st.one_of(st.sampled_from(BOUNDS), st.floats(0, 100_000, allow_nan=False))
 
 
-def shown(values: Metrics) -> dict[str, Family]:
-    """The page, as Prometheus reads it, by the names of metrics as we declare them."""
-    families = text_string_to_metric_families(values.text().decode())
-    return {family.name + ("_total" if family.type == "counter" else ""): family for family in families}
+def shown(metrics: Metrics) -> dict[str, Family]:
+    """What the page says of the worker, as Prometheus reads it, by the names of metrics as we declare them."""
+    families = text_string_to_metric_families(metrics.text().decode())
+    named = {family.name + ("_total" if family.type == "counter" else ""): family for family in families}
+    return {name: family for name, family in named.items() if name.startswith("stillwell_")}
 
 
-def value(values: Metrics, metric: Metric, *labels: str) -> float:
+def value(metrics: Metrics, metric: Metric, *labels: str) -> float:
     """What the page says of one counter or gauge."""
     wanted = dict(zip(metric.labels, labels, strict=True))
-    (found,) = [sample.value for sample in shown(values)[metric.name].samples if sample.labels == wanted]
+    (found,) = [sample.value for sample in shown(metrics)[metric.name].samples if sample.labels == wanted]
     return found
 
 
-def histogram(values: Metrics, metric: Metric, *labels: str) -> dict[str, float]:
+def histogram(metrics: Metrics, metric: Metric, *labels: str) -> dict[str, float]:
     """What the page says of one histogram: `sum`, `count`, and by its bound each bucket."""
     wanted = dict(zip(metric.labels, labels, strict=True))
     found = {}
-    for sample in shown(values)[metric.name].samples:
+    for sample in shown(metrics)[metric.name].samples:
         bound = sample.labels.get("le")
         if {name: label for name, label in sample.labels.items() if name != "le"} == wanted:
             found[bound or sample.name.rpartition("_")[2]] = sample.value
@@ -62,16 +81,51 @@ def test_every_metric_is_on_the_page_before_it_was_used() -> None:
     }
 
 
+def test_every_counter_is_0_before_anything_has_happened() -> None:
+    """What first shows when it is 1 already never rose, as Prometheus sees it, and no alarm would ring."""
+    metrics = Metrics()
+    Retries.of(metrics)
+    metrics.begin("orders", ["Last", "First"])
+    page = shown(metrics)
+    for metric in (*COUNTERS, *HISTOGRAMS, BUFFERED, ASSIGNED, WAITING):
+        assert page[metric.name].samples, metric
+        assert all(sample.value == 0 for sample in page[metric.name].samples), metric
+    assert value(metrics, REJECTED, "orders", "*", "decode") == value(metrics, EXPIRED, "orders") == 0
+    assert value(metrics, REJECTED, "orders", "Last", "transform") == value(metrics, UPSERTS, "First", "stale") == 0
+    assert {sample.labels["sink"] for sample in page[WAITING.name].samples} == {
+        "redis",
+        "offline",
+        "dead_letters",
+        "kafka",
+    }
+
+
+def test_what_begins_again_keeps_its_count() -> None:
+    metrics = Metrics()
+    metrics.count(EXPIRED, 3, "orders")
+    metrics.observe(BATCH, 10, "orders")
+    metrics.begin("orders", ["Last"])
+    assert value(metrics, EXPIRED, "orders") == 3
+    assert histogram(metrics, BATCH, "orders")["count"] == 1
+
+
+def test_the_page_tells_of_the_process() -> None:
+    """Its memory and time, under the names that every dashboard knows."""
+    page = Metrics().text().decode()
+    for name in ("process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds", "python_info"):
+        assert f"\n{name}" in page, name
+
+
 @given(st.lists(st.tuples(st.sampled_from(COUNTERS), st.integers(0, 1000), st.sampled_from(["a", "b"]))))
 def test_counters_add_up_by_their_labels(added: Sequence[tuple[Metric, int, str]]) -> None:
-    values, oracle = Metrics(), Counter[tuple[Metric, tuple[str, ...]]]()
+    metrics, oracle = Metrics(), Counter[tuple[Metric, tuple[str, ...]]]()
     for metric, amount, label in added:
         labels = (label,) * len(metric.labels)
-        values.count(metric, amount, *labels)
+        metrics.count(metric, amount, *labels)
         oracle[metric, labels] += amount
     for (metric, labels), amount in oracle.items():
-        assert value(values, metric, *labels) == values.get(metric, *labels) == amount
-    assert sum(len(family.samples) for family in shown(values).values()) == len(oracle)
+        assert value(metrics, metric, *labels) == metrics.get(metric, *labels) == amount
+    assert sum(len(family.samples) for family in shown(metrics).values()) == len(oracle)
 
 
 @given(st.sampled_from(HISTOGRAMS), st.lists(st.one_of(OBSERVATION, st.lists(OBSERVATION, max_size=20))))
@@ -79,12 +133,12 @@ def test_a_bucket_counts_the_observations_up_to_its_bound(
     metric: Metric, observed: Sequence[float | list[float]]
 ) -> None:
     """One by one or in arrays, and an observation that equals a bound lies within it."""
-    values, labels = Metrics(), ("x",) * len(metric.labels)
+    metrics, labels = Metrics(), ("x",) * len(metric.labels)
     plain: list[float] = []
     for each in observed:
-        values.observe(metric, np.array(each, np.float64) if isinstance(each, list) else each, *labels)
+        metrics.observe(metric, np.array(each, np.float64) if isinstance(each, list) else each, *labels)
         plain += each if isinstance(each, list) else [each]
-    found = histogram(values, metric, *labels)
+    found = histogram(metrics, metric, *labels)
     if not observed:
         assert found == {}
         return
@@ -98,30 +152,30 @@ def test_a_bucket_counts_the_observations_up_to_its_bound(
 
 @given(LABEL, LABEL, LABEL)
 def test_labels_come_back_whatever_is_in_them(topic: str, view: str, reason: str) -> None:
-    values = Metrics()
-    values.count(REJECTED, 3, topic, view, reason)
-    assert value(values, REJECTED, topic, view, reason) == 3
+    metrics = Metrics()
+    metrics.count(REJECTED, 3, topic, view, reason)
+    assert value(metrics, REJECTED, topic, view, reason) == 3
 
 
 def test_a_gauge_shows_what_was_set_last_until_it_is_forgotten() -> None:
-    values = Metrics()
-    values.set(LAG, 7, "orders", "0")
-    values.set(LAG, 5, "orders", "0")
-    values.set(LAG, 2, "orders", "1")
-    assert (value(values, LAG, "orders", "0"), value(values, LAG, "orders", "1")) == (5, 2)
-    values.forget(LAG, "orders", "0")
-    values.forget(LAG, "orders", "2")
-    assert [sample.labels["partition"] for sample in shown(values)[LAG.name].samples] == ["1"]
-    assert values.get(LAG, "orders", "0") == 0
+    metrics = Metrics()
+    metrics.set(LAG, 7, "orders", "0")
+    metrics.set(LAG, 5, "orders", "0")
+    metrics.set(LAG, 2, "orders", "1")
+    assert (value(metrics, LAG, "orders", "0"), value(metrics, LAG, "orders", "1")) == (5, 2)
+    metrics.forget(LAG, "orders", "0")
+    metrics.forget(LAG, "orders", "2")
+    assert [sample.labels["partition"] for sample in shown(metrics)[LAG.name].samples] == ["1"]
+    assert metrics.get(LAG, "orders", "0") == 0
 
 
 def test_histograms_of_different_labels_are_kept_apart() -> None:
-    values = Metrics()
-    values.observe(SERVABLE, np.array([0.002, 0.004]), "A")
-    values.observe(SERVABLE, 0.1, "B")
-    values.observe(BATCH, 10, "orders")
-    assert histogram(values, SERVABLE, "A")["count"] == 2
-    assert histogram(values, SERVABLE, "B")["count"] == 1
+    metrics = Metrics()
+    metrics.observe(SERVABLE, np.array([0.002, 0.004]), "A")
+    metrics.observe(SERVABLE, 0.1, "B")
+    metrics.observe(BATCH, 10, "orders")
+    assert histogram(metrics, SERVABLE, "A")["count"] == 2
+    assert histogram(metrics, SERVABLE, "B")["count"] == 1
 
 
 def test_the_reference_lists_every_metric(page: Callable[[str, str], None]) -> None:
@@ -135,7 +189,8 @@ def reference() -> str:
         "",
         "What a worker shows under `/metrics`, on the address and port of the settings `STILLWELL_WEB_HOST` and",
         "`STILLWELL_WEB_PORT`, in Prometheus' text format. Names and labels are a contract: a change to one is told in",
-        "the changelog. Counters begin at 0 when the process does.",
+        "the changelog. Counters and histograms begin at 0 when the process does, for every topic, view and sink that",
+        "it knows. Beside these there are those of the process itself, `process_*` and `python_info`.",
         "",
         "This page is made from `streams/metrics.py`.",
         "",
@@ -148,9 +203,21 @@ def reference() -> str:
     lines += ["", "The upper bounds of the histograms' buckets:", "", "| metric | bounds |", "|---|---|"]
     for metric in HISTOGRAMS:
         lines.append(f"| `{metric.name}` | {', '.join(f'{bound:g}' for bound in metric.buckets)} |")
-    stages = ", ".join(f"`{stage}`" for stage in Stage)
-    lines += ["", f"The stages of `{STAGE.name}`: {stages}.", "", *PAGES]
+    lines += ["", f"The stages of `{STAGE.name}`: {_listed(Stage)}."]
+    lines += ["", f"The sinks: {_listed(_sinks())}."]
+    lines += ["", f"The reasons of `{REJECTED.name}`, for all views: {_listed(get_args(TopicReason))};"]
+    lines += [f"for one of them: {_listed(get_args(ViewReason))}.", "", *PAGES]
     return "\n".join(lines) + "\n"
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(f"`{word}`" for word in words)
+
+
+def _sinks() -> list[str]:
+    metrics = Metrics()
+    Retries.of(metrics)
+    return [sample.labels["sink"] for sample in shown(metrics)[WAITING.name].samples]
 
 
 PAGES = (
