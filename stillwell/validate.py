@@ -16,8 +16,8 @@ from stillwell.wire import EARLIEST_US, EPOCH, LATEST_US
 from stillwell.wording import shorten, where
 
 EVENT_TIME_BOUND_US = 2**53
-"""Event times lie within this many microseconds of the epoch, 1684 to 2255: the online store compares them as doubles,
-which hold whole numbers exactly up to here."""
+"""Event times lie within this many microseconds of the epoch, 1684 to 2255: the online store counts from them when rows
+expire, in doubles, which hold whole numbers exactly up to here."""
 
 _FAR_MS = 2**62 // 1_000
 

@@ -325,6 +325,18 @@ def test_the_past_has_no_bound_but_the_one_of_all_event_times() -> None:
     )
 
 
+def test_only_the_event_time_is_bound_more_closely_than_the_calendar() -> None:
+    """The online store counts with it; any other time is kept as it came."""
+    source = topic(column("key", STRING), column("until", TIMESTAMP))
+    v = view(source, {"key": (STRING, pl.col("T.key"))}, feature("until", TIMESTAMP, pl.col("T.until")))
+    ends = ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"]
+    untimely = [event(key="a", at=end, until=NOW) for end in ends]
+    outcome = run(source, [v], records([*(event(key="a", until=end) for end in ends), *untimely]))
+    assert reasons(outcome) == [(102, None, "event_time"), (103, None, "event_time")]
+    until = outcome.rows[0].frame.get_column("until").to_list()
+    assert [time.isoformat() for time in until] == [end.replace("Z", "+00:00") for end in ends]
+
+
 @pytest.mark.parametrize(
     ("timestamp", "reason"), [(2**63 - 1, None), (2**52, None), (-1, "future"), (-(2**63), "future")]
 )
