@@ -151,9 +151,10 @@ class LocalStore:
             raise _unavailable(self.url, "", error) from error
 
     def _make_folder(self, folder: pathlib.Path) -> None:
-        if not self._root.exists():
-            self._root.mkdir(parents=True, exist_ok=True)
-            _sync_folder(self._root.parent)
+        missing = [each for each in (self._root, *self._root.parents) if not each.exists()]
+        for made in reversed(missing):
+            made.mkdir(exist_ok=True)
+            _sync_folder(made.parent)
         folder.mkdir(parents=True, exist_ok=True)
 
     def _sync_folders(self, folder: pathlib.Path) -> None:

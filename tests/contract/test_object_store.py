@@ -347,13 +347,13 @@ def test_every_name_on_the_way_to_a_new_object_is_flushed(
         flushed.append(os.readlink(f"/proc/self/fd/{file}"))
         fsync(file)
 
-    root = tmp_path / "root"
+    root = tmp_path / "offline" / "project" / "namespace"
     monkeypatch.setattr(os, "fsync", flush)
     LocalStore(str(root)).create("_chain/t@1/0/genesis.json", b"x")
     folders = [root / "_chain/t@1/0", root / "_chain/t@1", root / "_chain", root]
-    assert flushed[0] == str(tmp_path)
-    assert pathlib.Path(flushed[1]).name.startswith(".creating-")
-    assert flushed[2:] == [str(folder) for folder in folders]
+    assert flushed[:3] == [str(tmp_path), str(tmp_path / "offline"), str(tmp_path / "offline" / "project")]
+    assert pathlib.Path(flushed[3]).name.startswith(".creating-")
+    assert flushed[4:] == [str(folder) for folder in folders]
 
 
 @contextlib.contextmanager
