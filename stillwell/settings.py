@@ -131,8 +131,9 @@ class ProjectSettings(BaseSettings):
     is another project, which finds nothing of what this one has stored."""
 
     namespace: Name = "prod"
-    """Keeps apart what shares a project's stores. A change that changes rows, keys, `where` or event times needs a new
-    one, filled beside the old; two deployments that share one without meaning to overwrite each other's rows."""
+    """Keeps apart what shares a project's topics and stores. A change that changes rows, keys, `where` or event times
+    needs a new one, filled from the topics' start beside the old; two deployments that share one without meaning to
+    overwrite each other's rows."""
 
     definitions: ModuleName
     """The package that holds the topics, entities and views, by its import name."""
@@ -203,11 +204,12 @@ class Settings(ProjectSettings):
     work twice and finds every link taken. `{project}` and `{namespace}` stand for those settings."""
 
     redis_url: Annotated[SecretUrl, AfterValidator(_redis_scheme)]
-    """The online store: `redis://[user:password@]host:port/db`, `rediss://…` for TLS."""
+    """The online store: `redis://[user:password@]host:port/db`, `rediss://…` for TLS. What is ours there begins with
+    `<project>:<namespace>:`, so that several may share it."""
 
     offline_url: Annotated[str, AfterValidator(_folder_or_bucket)]
-    """The offline store: `gs://bucket/path`, or a folder. A folder must be on storage that all workers share, and
-    that outlives them."""
+    """The offline store: `gs://bucket/path`, or a folder. What is ours there lies below `<project>/<namespace>/`, so
+    that several may share it. A folder must be on storage that all workers share, and that outlives them."""
 
     dead_letter_topic: KafkaName = "{project}.dead-letters"
     """Where records go that cannot be used. `{project}` and `{namespace}` stand for those settings."""
@@ -271,6 +273,11 @@ class Settings(ProjectSettings):
 
     web_port: Port = 6066
     """The port of metrics and health."""
+
+    @property
+    def offline_root(self) -> str:
+        """What a store is opened with: where everything of this namespace lies. Another one finds nothing of it."""
+        return f"{self.offline_url.rstrip('/')}/{self.project}/{self.namespace}"
 
     @field_validator("kafka_group", "dead_letter_topic", mode="after")
     @classmethod

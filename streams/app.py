@@ -204,7 +204,7 @@ class _Running:
             opened.push_async_callback(_close, online.close)
             uploads = ThreadPool("store", _UPLOADS_AT_A_TIME)
             opened.callback(uploads.close)
-            objects = ThreadedStore(open_store(settings.offline_url), uploads)
+            objects = ThreadedStore(open_store(settings.offline_root), uploads)
             await retries.archive.until_done(lambda: _register(objects, settings, definitions))
             archive = Archive(objects, retries.archive.pause, _now, f"{socket.gethostname()}:{os.getpid()}")
             producer = await retries.dead_letters.until_done(lambda: _started(lambda: dead_letter_producer(connection)))

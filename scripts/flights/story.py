@@ -197,7 +197,7 @@ class _Story:
             closing.push_async_callback(online.close)
             client = redis.asyncio.from_url(self._stack.redis_url)
             closing.push_async_callback(client.aclose)
-            keys, objects = RedisKeys(settings.project, settings.namespace), open_store(settings.offline_url)
+            keys, objects = RedisKeys(settings.project, settings.namespace), open_store(settings.offline_root)
             observer = Observer(self._workers, definitions, online, client, keys, objects)
             closing.push_async_callback(observer.close)
             await self._start_workers(observer)

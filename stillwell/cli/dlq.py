@@ -213,7 +213,7 @@ def _content(settings: "Settings", letter: "DeadLetter") -> _Content:
         return _Content(letter.key, letter.value, letter.headers, "dead letter")
     id = PartitionId(letter.topic, letter.incarnation, letter.partition)
     try:
-        record = find_record(open_store(settings.offline_url), id, letter.offset)
+        record = find_record(open_store(settings.offline_root), id, letter.offset)
     except (NotFound, ChainError, StoreUnavailable) as error:
         return _Content(letter.key, None, letter.headers, "dead letter", str(error))
     return _Content(record.key, record.value, record.headers, "raw archive")

@@ -160,21 +160,21 @@ def _offline(settings: "Settings") -> Finding:
     if settings.offline_url.startswith("gs://") and importlib.util.find_spec("gcsfs") is None:
         return Finding("offline store", "not asked: its client is not installed", "pip install 'stillwell[server]'")
     try:
-        store = open_store(settings.offline_url)
+        store = open_store(settings.offline_root)
         proved = _is_create_only(store.create, store.delete, f"_doctor/{secrets.token_hex(8)}")
     except (StoreUnavailable, OutcomeUnknown) as error:
         return Finding(
             "offline store",
-            f"{settings.offline_url} cannot be written: {error}",
+            f"{settings.offline_root} cannot be written: {error}",
             "Check STILLWELL_OFFLINE_URL and the permission to create, read, list and delete there.",
         )
     if not proved:
         return Finding(
             "offline store",
-            f"{settings.offline_url} accepted a second create of one object",
+            f"{settings.offline_root} accepted a second create of one object",
             "Use a store that honours create-only writes: without them two writers can both believe they won.",
         )
-    return Finding("offline store", f"{settings.offline_url}: create-only, as shown by a refused second create")
+    return Finding("offline store", f"{settings.offline_root}: create-only, as shown by a refused second create")
 
 
 def _is_create_only(create: Callable[[str, bytes], None], delete: Callable[[str], None], path: str) -> bool:

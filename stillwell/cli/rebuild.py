@@ -66,7 +66,7 @@ async def _rebuild(settings: "Settings", yes: bool) -> "Rebuilt":
     from stillwell.threads import ThreadPool
 
     definitions = load_definitions(settings.definitions)
-    store = open_store(settings.offline_url)
+    store = open_store(settings.offline_root)
     views = known_views(store, settings.project, settings.namespace, definitions)
     planned = plan(store, views)
     async with contextlib.AsyncExitStack() as opened:

@@ -120,7 +120,7 @@ async def _adopt(settings: "Settings", topic: str, yes: bool, as_json: bool) -> 
     async with contextlib.AsyncExitStack() as opened:
         threads = ThreadPool("store", 1)
         opened.callback(threads.close)
-        objects = ThreadedStore(open_store(settings.offline_url), threads)
+        objects = ThreadedStore(open_store(settings.offline_root), threads)
         who = f"{socket.gethostname()}:{os.getpid()}"
         archive = Archive(objects, pause, lambda: datetime.datetime.now(datetime.UTC), who)
         cluster = Cluster(connection(settings))

@@ -21,7 +21,7 @@ def verify(as_json: bool) -> int:
 
     settings = Settings.load()
     with counting_progress("links") as advance:
-        report = verify_store(open_store(settings.offline_url), advance)
+        report = verify_store(open_store(settings.offline_root), advance)
     if as_json:
         print_json(
             {

@@ -47,11 +47,6 @@ class Deployment:
     folder: Path
     settings: Mapping[str, str]
 
-    @property
-    def offline_url(self) -> str:
-        """Its object store."""
-        return self.settings["STILLWELL_OFFLINE_URL"]
-
     def with_settings(self, settings: Mapping[str, str]) -> "Deployment":
         """The same with other settings, and other variables of the environment, by their full names."""
         return dataclasses.replace(self, settings={**self.settings, **settings})

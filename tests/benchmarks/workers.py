@@ -19,9 +19,9 @@ from stillwell.layout import chain
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.online import MarkKey
 from stillwell.layout.redis_keys import RedisKeys
-from stillwell.storage import open_store
 from tests.benchmarks import load, parsing
 from tests.benchmarks.testbed import PROJECT, Deployment, Filled, MeasurementError, Testbed
+from tests.stores import store_of
 from tests.worker import WorkerProcess
 
 _LOOK_SECONDS = 0.01
@@ -90,7 +90,7 @@ class Workers:
             WorkerProcess(deployment.folder, deployment.settings, f"worker{number}") for number in range(count)
         ]
         self._kafka = psutil.Process(testbed.stack.kafka.pid)
-        self._store = open_store(deployment.offline_url)
+        self._store = store_of(deployment.settings)
 
     def __enter__(self) -> Self:
         for process in self._processes:

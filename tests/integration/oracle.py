@@ -24,10 +24,10 @@ from stillwell.layout.dead_letter import DeadLetter, read_dead_letter
 from stillwell.layout.parquet import read_table
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.spec import FeatureSpec
-from stillwell.storage import open_store
 from stillwell.types import FLOAT64, INT64
 from tests.integration import orders
 from tests.integration.orders import Record, Sent
+from tests.stores import store_of
 
 Coordinates = tuple[int, int]
 """Partition and offset."""
@@ -186,21 +186,21 @@ def _some(items: Mapping[str, object]) -> str:
 
 
 def _links(environment: Mapping[str, str], topic: str | None) -> Iterator[chain.Link]:
-    store = open_store(environment["STILLWELL_OFFLINE_URL"])
+    store = store_of(environment)
     for id in chain.partitions(store):
         if topic in (None, id.topic):
             yield from chain.walk(store, id)[1]
 
 
 def _archived(environment: Mapping[str, str], topic: str) -> Iterator[pa.Table]:
-    store = open_store(environment["STILLWELL_OFFLINE_URL"])
+    store = store_of(environment)
     for link in _links(environment, topic):
         if link.raw:
             yield read_table(store.read(link.raw.path))
 
 
 def _rows(environment: Mapping[str, str], topic: str, view: str) -> Iterator[pa.Table]:
-    store = open_store(environment["STILLWELL_OFFLINE_URL"])
+    store = store_of(environment)
     for link in _links(environment, topic):
         for account in link.views:
             if account.view == view and account.file:

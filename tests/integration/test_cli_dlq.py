@@ -63,6 +63,7 @@ def dead(
     for name, value in {
         **stack.environment,
         "STILLWELL_PROJECT": "test",
+        "STILLWELL_NAMESPACE": "prod",
         "STILLWELL_DEFINITIONS": "unused",
         "STILLWELL_OFFLINE_URL": str(tmp_path / "offline"),
         "STILLWELL_DEAD_LETTER_TOPIC": made.name,
@@ -220,7 +221,7 @@ def test_what_was_too_large_is_fetched_from_the_raw_archive(
     assert before["value"] is None
     assert before["missing"].startswith("orders@1-0 has no chain")
 
-    archive(large, 7, str(tmp_path / "offline"))
+    archive(large, 7, f"{tmp_path}/offline/test/prod")
     assert run(["dlq", "show", "orders", "0", "7", "--json"]) == 0
     whole = printed(capsys)
     assert whole["source"] == "raw archive"
@@ -232,7 +233,7 @@ def test_what_was_too_large_is_fetched_from_the_raw_archive(
 def test_a_record_that_is_not_linked_yet_is_said_to_be_on_its_way(
     dead: DeadLetterTopic, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    archive(b"{}", 3, str(tmp_path / "offline"))
+    archive(b"{}", 3, f"{tmp_path}/offline/test/prod")
     dead.put(dataclasses.replace(ORDER, value=None, by_reference=True))
     assert run(["dlq", "show", "orders", "0", "7"]) == 0
     assert "not linked (yet)" in capsys.readouterr().out

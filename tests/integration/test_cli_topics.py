@@ -16,11 +16,11 @@ from confluent_kafka.cimpl import NewTopic
 from sinks.archive import Archive, PartitionArchive
 from stillwell.layout import chain
 from stillwell.layout.chain import PartitionId
-from stillwell.storage import open_store
 from tests.chain_support import Inline, at_once
 from tests.integration import oracle, orders
 from tests.integration.conftest import Deployment
 from tests.integration.proof import until_linked, until_logged, verified
+from tests.stores import store_of
 from tests.waiting import eventually
 
 
@@ -161,7 +161,7 @@ def test_a_topic_is_adopted_once(deploy: Callable[..., Deployment], admin: Admin
     again = deployment.run("topics", "adopt", deployment.topic, "--yes")
     assert again.returncode == 1
     assert "there is no reason to adopt" in again.stderr
-    found = chain.newest_incarnation(open_store(deployment.settings["STILLWELL_OFFLINE_URL"]), deployment.topic)
+    found = chain.newest_incarnation(store_of(deployment.settings), deployment.topic)
     assert found is not None
     assert found.incarnation == 2
 
@@ -189,7 +189,7 @@ def claim(deployment: Deployment, until: int) -> None:
     """Link offsets that Kafka does not have."""
 
     async def link() -> None:
-        objects = Inline(open_store(deployment.settings["STILLWELL_OFFLINE_URL"]))
+        objects = Inline(store_of(deployment.settings))
         id = PartitionId(deployment.topic, 1, 0)
         archive: PartitionArchive = Archive(objects, at_once, now, "a-test").partition(id, [])
         assert await archive.find_end(None)

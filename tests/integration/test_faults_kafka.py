@@ -12,12 +12,12 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from stillwell.layout import chain
 from stillwell.local import LocalStack
-from stillwell.storage import open_store
 from tests.integration import oracle, orders
 from tests.integration.conftest import Deployment
 from tests.integration.orders import Feed, Record, Sent
 from tests.integration.proof import log, metric, prove, until_linked, until_logged, verified
 from tests.services import Proxy
+from tests.stores import store_of
 from tests.waiting import eventually
 
 
@@ -33,7 +33,7 @@ def without(sent: Iterable[Sent], lost: range) -> list[Sent]:
 
 def expired_spans(deployment: Deployment) -> list[range]:
     """The offsets that links of the topic call expired."""
-    store = open_store(deployment.settings["STILLWELL_OFFLINE_URL"])
+    store = store_of(deployment.settings)
     (id,) = (id for id in chain.partitions(store) if id.topic == deployment.topic)
     return [range(link.start, link.end) for link in chain.walk(store, id)[1] if link.expired]
 

@@ -5,15 +5,15 @@ import random
 from collections.abc import Callable
 
 from stillwell.layout import chain
-from stillwell.storage import open_store
 from tests.integration import orders
 from tests.integration.conftest import Deployment
+from tests.stores import store_of
 from tests.waiting import eventually
 
 
 def linked_records(deployment: Deployment) -> int:
     """How many records the chains cover."""
-    store = open_store(deployment.settings["STILLWELL_OFFLINE_URL"])
+    store = store_of(deployment.settings)
     return sum(link.records for id in chain.partitions(store) for link in chain.walk(store, id)[1])
 
 

@@ -17,6 +17,7 @@ from tests.integration import orders
 from tests.integration.conftest import Deployment
 from tests.integration.orders import Feed, Order
 from tests.integration.proof import log, metric, prove, until_linked, until_logged
+from tests.stores import root_of
 from tests.waiting import eventually
 
 PARTITIONS = 2
@@ -189,7 +190,7 @@ def test_rows_of_a_version_that_definitions_no_longer_have_come_back_too(
     assert [answer["features"]["large"]["status"] for answer in answers] == ["NOT_FOUND", "PRESENT"]
     assert {answer["features"]["amount"]["status"] for answer in answers} == {"PRESENT"}
 
-    registry = Path(deployment.settings["STILLWELL_OFFLINE_URL"]) / "_registry"
+    registry = Path(root_of(deployment.settings)) / "_registry"
     shutil.move(registry, deployment.folder / "kept")
     refused = deployment.run("rebuild")
     assert refused.returncode == 1

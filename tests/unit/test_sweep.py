@@ -144,12 +144,12 @@ async def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Loc
     monkeypatch.setenv("STILLWELL_KAFKA_BOOTSTRAP", "127.0.0.1:1")
     monkeypatch.setenv("STILLWELL_REDIS_URL", "redis://127.0.0.1:1")
     monkeypatch.setenv("STILLWELL_OFFLINE_URL", str(tmp_path / "offline"))
-    store = LocalStore(str(tmp_path / "offline"))
+    store = LocalStore(f"{tmp_path}/offline/any/prod")
     await uploaded(await opened(store, "dead"), batch(0, 5))
     for start in (0, 5):
         await linked(store, start, start + 5)
     for name, written in ((".creating-old", 0), (".creating-new", None)):
-        half = tmp_path / "offline" / "raw" / name
+        half = tmp_path / "offline/any/prod/raw" / name
         half.write_bytes(b"PAR1")
         if written is not None:
             os.utime(half, (written, written))

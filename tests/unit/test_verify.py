@@ -506,7 +506,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         "OFFLINE_URL": str(tmp_path / "offline"),
     }.items():
         monkeypatch.setenv(f"STILLWELL_{name}", value)
-    return tmp_path / "offline"
+    return tmp_path / "offline/test/prod"
 
 
 def copied(store: MemoryStore, folder: Path) -> None:

@@ -16,9 +16,10 @@ from stillwell.layout import chain
 from stillwell.layout.chain import Link, PartitionId
 from stillwell.layout.dead_letter import read_dead_letter
 from stillwell.layout.parquet import read_table
-from stillwell.storage import ObjectStore, open_store
+from stillwell.storage import ObjectStore
 from tests.integration import oracle, orders
 from tests.integration.orders import Record, Sent
+from tests.stores import store_of
 
 _LOOK_EVERY_S = 0.2
 """A link that comes less than this before its rows goes unseen; shorter looks would take the workers' time."""
@@ -53,7 +54,7 @@ class Witness:
 
     def _run(self) -> None:
         try:
-            store = open_store(self._environment["STILLWELL_OFFLINE_URL"])
+            store = store_of(self._environment)
             while not self._ended.wait(_LOOK_EVERY_S):
                 for id in self._ids:
                     for link in self._new_links(store, id):
