@@ -15,11 +15,12 @@ import msgspec
 import pyarrow as pa
 
 from sinks import chain as writing
-from sinks.chain import Objects, Pause
+from sinks.chain import Objects
 from sinks.parquet import ParquetEncoder
 from stillwell.layout import chain
 from stillwell.layout.chain import ChainEnd, DataFile, Genesis, Link, PartitionId, TopicIncarnation, ViewAccount
 from stillwell.layout.parquet import RAW_SCHEMA, BatchTables, ViewTable, event_time_range, view_schema
+from stillwell.retrying import UntilDone
 from stillwell.spec import ViewSpec
 
 Now = Callable[[], datetime.datetime]
@@ -110,11 +111,14 @@ class SpanFiles:
         for file, rows in zip(self._views, batch.views, strict=True):
             file.add(rows)
 
-    async def upload(self, objects: Objects, pause: Pause) -> UploadedSpan:
+    async def upload(self, objects: Objects, until_done: UntilDone) -> UploadedSpan:
         """Create all files, side by side, however long it takes; the span takes no more batches."""
         raw, *of_views = await asyncio.gather(
-            self._create(objects, pause, chain.raw_dataset(self._id.topic), self._raw),
-            *(self._create(objects, pause, chain.view_dataset(file.view.name), file.encoder) for file in self._views),
+            self._create(objects, until_done, chain.raw_dataset(self._id.topic), self._raw),
+            *(
+                self._create(objects, until_done, chain.view_dataset(file.view.name), file.encoder)
+                for file in self._views
+            ),
         )
         return UploadedSpan(
             start=self.start,
@@ -126,28 +130,30 @@ class SpanFiles:
             views=tuple(file.account(created) for file, created in zip(self._views, of_views, strict=True)),
         )
 
-    async def _create(self, objects: Objects, pause: Pause, dataset: str, encoder: ParquetEncoder) -> DataFile | None:
+    async def _create(
+        self, objects: Objects, until_done: UntilDone, dataset: str, encoder: ParquetEncoder
+    ) -> DataFile | None:
         if not encoder.rows:
             return None
         path = chain.data_path(dataset, self.opened_at.date(), self._id, self.start, self.end, self._nonce)
         data, sha256 = await objects.call(lambda _: _finish(encoder))
-        await writing.create_object(objects, pause, path, data)
+        await writing.create_object(objects, until_done, path, data)
         return DataFile(path=path, size=len(data), sha256=sha256, rows=encoder.rows)
 
 
 class Archive:
     """The offline store: raw records, the rows of every view, and the chains that say what is in them."""
 
-    def __init__(self, objects: Objects, pause: Pause, now: Now, writer: str) -> None:
+    def __init__(self, objects: Objects, until_done: UntilDone, now: Now, writer: str) -> None:
         """writer: names this process in its links, for people."""
         self._objects = objects
-        self._pause = pause
+        self._until_done = until_done
         self._now = now
         self._writer = writer
 
     async def incarnation(self, topic: str) -> TopicIncarnation | None:
         """The newest incarnation of a topic, or None for one that was never read."""
-        return await writing.newest_incarnation(self._objects, self._pause, topic)
+        return await writing.newest_incarnation(self._objects, self._until_done, topic)
 
     async def open_incarnation(
         self, topic: str, incarnation: int, topic_id: str, partitions: int, start: Literal["earliest", "latest"]
@@ -161,27 +167,27 @@ class Archive:
             partitions=partitions,
             start=start,
         )
-        data = await writing.agree_on(self._objects, self._pause, proposed, proposed.path)
+        data = await writing.agree_on(self._objects, self._until_done, proposed, proposed.path)
         return chain.decode_topic(data, proposed.path)
 
     async def has_links(self) -> bool:
         """Whether any partition was ever linked here."""
-        return await writing.has_links(self._objects, self._pause)
+        return await writing.has_links(self._objects, self._until_done)
 
     def partition(self, id: PartitionId, views: Sequence[ViewSpec]) -> "PartitionArchive":
         """One partition's side of it."""
-        return PartitionArchive(self._objects, self._pause, id, views, self._now, self._writer)
+        return PartitionArchive(self._objects, self._until_done, id, views, self._now, self._writer)
 
 
 class PartitionArchive:
     """One partition's chain, as one writer sees it during one assignment."""
 
     def __init__(
-        self, objects: Objects, pause: Pause, id: PartitionId, views: Sequence[ViewSpec], now: Now, writer: str
+        self, objects: Objects, until_done: UntilDone, id: PartitionId, views: Sequence[ViewSpec], now: Now, writer: str
     ) -> None:
         self.id = id
         self._objects = objects
-        self._pause = pause
+        self._until_done = until_done
         self._views = tuple(views)
         self._now = now
         self._writer = writer
@@ -189,7 +195,7 @@ class PartitionArchive:
 
     async def find_end(self, hint: tuple[int, str] | None) -> tuple[Genesis, Link | None] | None:
         """Walk to the chain's end; genesis and the last link, or None where there is no genesis yet."""
-        found = await writing.find_end(self._objects, self._pause, self.id, hint)
+        found = await writing.find_end(self._objects, self._until_done, self.id, hint)
         if found is None:
             return None
         genesis, self._end, last = found
@@ -198,7 +204,7 @@ class PartitionArchive:
     async def begin(self, start: int, topic_id: str) -> None:
         """Propose genesis; whoever wins, `find_end` finds it next."""
         genesis = Genesis(created_at=self._now(), id=self.id, start=start, topic_id=topic_id)
-        await writing.agree_on(self._objects, self._pause, genesis, genesis.path)
+        await writing.agree_on(self._objects, self._until_done, genesis, genesis.path)
 
     @property
     def end(self) -> int:
@@ -211,7 +217,7 @@ class PartitionArchive:
 
     async def upload(self, span: SpanFiles) -> UploadedSpan:
         """Create the span's files, however long it takes."""
-        return await span.upload(self._objects, self._pause)
+        return await span.upload(self._objects, self._until_done)
 
     async def link(self, span: UploadedSpan, epoch: str, replication_id: str) -> bool:
         """Put the span on the chain. False: another writer's link has its place; the span's files are removed."""
@@ -255,11 +261,11 @@ class PartitionArchive:
 
     async def links_since(self, offset: int) -> list[Link]:
         """The links that hold offsets from this one on, by a whole walk."""
-        return await writing.links_since(self._objects, self._pause, self.id, offset)
+        return await writing.links_since(self._objects, self._until_done, self.id, offset)
 
     async def read_rows(self, file: DataFile) -> pa.Table:
         """All rows of a linked file. Raises ChainError when its bytes are not those that were linked."""
-        return await writing.read_rows(self._objects, self._pause, file)
+        return await writing.read_rows(self._objects, self._until_done, file)
 
     @property
     def _chain_end(self) -> ChainEnd:
@@ -270,7 +276,7 @@ class PartitionArchive:
     async def _append(self, link: Link) -> bool:
         if link.start != self._chain_end.offset:
             raise ValueError(f"link {link.start}→{link.end} does not begin at the chain's end {self._chain_end.offset}")
-        end = await writing.append(self._objects, self._pause, link)
+        end = await writing.append(self._objects, self._until_done, link)
         if end:
             self._end = end
         return end is not None

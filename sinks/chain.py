@@ -12,8 +12,9 @@ time; 4 is a hint. A crash between any two leaves files that no link names: nobo
 removes them.
 """
 
+import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ from stillwell.errors import AlreadyExists, ChainError, NotFound, OutcomeUnknown
 from stillwell.layout import chain
 from stillwell.layout.chain import ChainEnd, ChainObject, DataFile, Genesis, Link, PartitionId, TopicIncarnation
 from stillwell.layout.parquet import read_table
+from stillwell.retrying import UntilDone
 from stillwell.storage import ObjectStore
 
 _T = TypeVar("_T")
@@ -34,60 +36,51 @@ class Objects(Protocol):
         """What `work` returns or raises when it is given the store, in a thread."""
 
 
-Pause = Callable[[int, Exception], Awaitable[None]]
-"""Awaited before attempt number n (from 1) is made again, with what went wrong: sleeps, logs, counts."""
-
-
-async def create_object(objects: Objects, pause: Pause, path: str, data: bytes) -> None:
+async def create_object(objects: Objects, until_done: UntilDone, path: str, data: bytes) -> None:
     """Create an object whose path nobody else can choose (it holds a nonce), until it is certainly there."""
-    attempt = 0
-    while True:
-        try:
-            await objects.call(lambda store: store.create(path, data))
-            return
-        except AlreadyExists:
-            return  # an earlier attempt of ours whose answer was lost
-        except (OutcomeUnknown, StoreUnavailable) as error:
-            attempt += 1
-            await pause(attempt, error)
+    # It exists already where an earlier attempt of ours was carried out, but its answer was lost.
+    with contextlib.suppress(AlreadyExists):
+        await until_done(lambda: objects.call(lambda store: store.create(path, data)))
 
 
-async def settle(objects: Objects, pause: Pause, path: str, data: bytes) -> bytes:
+async def settle(objects: Objects, until_done: UntilDone, path: str, data: bytes) -> bytes:
     """Create an object that others may want to create too; returns what is there in the end, ours or theirs.
 
     Whatever a create answers, only reading back tells. Nothing there means that our create may still arrive: then the
     same bytes are sent again.
     """
-    attempt = 0
-    while True:
-        try:
-            await objects.call(lambda store: store.create(path, data))
-            return data
-        except (AlreadyExists, OutcomeUnknown, StoreUnavailable) as error:
-            doubt = error
-        try:
-            return await objects.call(lambda store: store.read(path))
-        except (NotFound, StoreUnavailable):
-            attempt += 1
-            await pause(attempt, doubt)
+    return await until_done(lambda: _create_or_read(objects, path, data))
 
 
-async def append(objects: Objects, pause: Pause, link: Link) -> ChainEnd | None:
+async def _create_or_read(objects: Objects, path: str, data: bytes) -> bytes:
+    """Raises OutcomeUnknown, with the create's own error, where nobody can tell yet what will be there."""
+    try:
+        await objects.call(lambda store: store.create(path, data))
+        return data
+    except (AlreadyExists, OutcomeUnknown, StoreUnavailable) as error:
+        doubt = error
+    try:
+        return await objects.call(lambda store: store.read(path))
+    except (NotFound, StoreUnavailable):
+        raise OutcomeUnknown(str(doubt)) from doubt
+
+
+async def append(objects: Objects, until_done: UntilDone, link: Link) -> ChainEnd | None:
     """Put a link at its place. Returns the chain's new end, or None when another writer's link has that place.
 
     Call it only for a link whose start is the chain's end. After None the span is lost: its files are to be discarded,
     and the chain walked again.
     """
     data = chain.encode(link)
-    found = await settle(objects, pause, link.path, data)
+    found = await settle(objects, until_done, link.path, data)
     if chain.decode_link(found, link.path).nonce != link.nonce:
         return None
     return ChainEnd(link.end, chain.digest(data))
 
 
-async def agree_on(objects: Objects, pause: Pause, value: ChainObject, path: str) -> bytes:
+async def agree_on(objects: Objects, until_done: UntilDone, value: ChainObject, path: str) -> bytes:
     """Propose genesis or a topic's incarnation; returns the bytes that are in force, whoever wrote them."""
-    return await settle(objects, pause, path, chain.encode(value))
+    return await settle(objects, until_done, path, chain.encode(value))
 
 
 async def discard(objects: Objects, paths: Iterable[str]) -> None:
@@ -100,44 +93,40 @@ async def discard(objects: Objects, paths: Iterable[str]) -> None:
 
 
 async def find_end(
-    objects: Objects, pause: Pause, id: PartitionId, hint: tuple[int, str] | None
+    objects: Objects, until_done: UntilDone, id: PartitionId, hint: tuple[int, str] | None
 ) -> tuple[Genesis, ChainEnd, Link | None] | None:
     """Genesis, the chain's end and its last link if it has one; None where there is no genesis yet.
 
     hint: start and nonce of a link that was on the chain once. If it is there, the walk begins behind it; any other
     hint is ignored.
     """
-    return await _read(objects, pause, lambda store: _find_end(store, id, hint))
+    return await _read(objects, until_done, lambda store: _find_end(store, id, hint))
 
 
-async def links_since(objects: Objects, pause: Pause, id: PartitionId, offset: int) -> list[Link]:
+async def links_since(objects: Objects, until_done: UntilDone, id: PartitionId, offset: int) -> list[Link]:
     """The links of a chain that hold offsets from this one on, in order."""
-    return await _read(objects, pause, lambda store: [link for link in chain.walk(store, id)[1] if link.end > offset])
+    return await _read(
+        objects, until_done, lambda store: [link for link in chain.walk(store, id)[1] if link.end > offset]
+    )
 
 
-async def newest_incarnation(objects: Objects, pause: Pause, topic: str) -> TopicIncarnation | None:
+async def newest_incarnation(objects: Objects, until_done: UntilDone, topic: str) -> TopicIncarnation | None:
     """The incarnation of a topic with the highest number, or None."""
-    return await _read(objects, pause, lambda store: chain.newest_incarnation(store, topic))
+    return await _read(objects, until_done, lambda store: chain.newest_incarnation(store, topic))
 
 
-async def has_links(objects: Objects, pause: Pause) -> bool:
+async def has_links(objects: Objects, until_done: UntilDone) -> bool:
     """Whether there is any link below this root."""
-    return await _read(objects, pause, chain.has_links)
+    return await _read(objects, until_done, chain.has_links)
 
 
-async def read_rows(objects: Objects, pause: Pause, file: DataFile) -> pa.Table:
+async def read_rows(objects: Objects, until_done: UntilDone, file: DataFile) -> pa.Table:
     """The rows of a linked file. Raises ChainError when its bytes are not those that were linked."""
-    return await _read(objects, pause, lambda store: read_table(chain.read_file(store, file)))
+    return await _read(objects, until_done, lambda store: read_table(chain.read_file(store, file)))
 
 
-async def _read(objects: Objects, pause: Pause, work: Callable[[ObjectStore], _T]) -> _T:
-    attempt = 0
-    while True:
-        try:
-            return await objects.call(work)
-        except StoreUnavailable as error:
-            attempt += 1
-            await pause(attempt, error)
+async def _read(objects: Objects, until_done: UntilDone, work: Callable[[ObjectStore], _T]) -> _T:
+    return await until_done(lambda: objects.call(work))
 
 
 def _find_end(

@@ -15,16 +15,17 @@ import datetime
 import functools
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
-from stillwell.errors import ChainError, FormatError, NotFound, OutcomeUnknown, StoreNotReady, StoreUnavailable
+from stillwell.errors import ChainError, FormatError, NotFound, StoreNotReady, StoreUnavailable
 from stillwell.known_views import KnownViews, Version
 from stillwell.layout import chain
 from stillwell.layout.chain import ChainEnd, DataFile, Link, PartitionId
 from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.online import EncodedRows, MarkKey, MarkMove, OnlineState, PutCounts
 from stillwell.layout.parquet import frame_of, read_table
+from stillwell.retrying import UntilDone
 from stillwell.storage import ObjectStore
 
 _T = TypeVar("_T")
@@ -34,9 +35,6 @@ FILES_AT_A_TIME = 4
 server, or this machine's cores, are busy."""
 
 _LINKS_AT_A_TIME = 256
-
-Pause = Callable[[int, Exception], Awaitable[None]]
-"""Awaited before attempt number n (from 1) of a call is made again, with what went wrong; raises to give up."""
 
 Advance = Callable[[int, int], None]
 """Told after each file: how many are done, and how many are known."""
@@ -116,9 +114,9 @@ def plan(store: ObjectStore, views: KnownViews) -> Plan:
     return Plan(chains, links, files.total() - sum(left_out.values()), rows, left_out)
 
 
-async def is_ready(online: OnlineStore, pause: Pause) -> bool:
-    """Whether the online store is ready, so that nothing seems to be lost. Raises what `pause` raises."""
-    return (await _until_done(online.read_state, pause)).epoch is not None
+async def is_ready(online: OnlineStore, until_done: UntilDone) -> bool:
+    """Whether the online store is ready, so that nothing seems to be lost. Raises what `until_done` raises."""
+    return (await until_done(online.read_state)).epoch is not None
 
 
 async def rebuild(
@@ -129,7 +127,7 @@ async def rebuild(
     grace: datetime.timedelta,
     epoch: str,
     threads: Threads,
-    pause: Pause,
+    until_done: UntilDone,
     advance: Advance = lambda done, known: None,
 ) -> Rebuilt:
     """Make the online store hold every linked row, and ready.
@@ -137,19 +135,19 @@ async def rebuild(
     planned: what `plan` says of the same store and views; what was linked since is put as well. grace: how long keys
     outlive their rows' TTL, as the workers have it. epoch: one that was never used before. Raises StoreNotReady when
     the store forgets once more, another rebuild begins or another server takes over meanwhile; what `plan` raises, if
-    it has come true since; and what `pause` raises.
+    it has come true since; and what `until_done` raises.
     """
-    gate = await _until_done(lambda: online.begin_rebuild(epoch), pause)
-    loading = _Loading(store, gate, views, grace, epoch, threads, pause, lambda done: advance(done, planned.files))
-    server = (await _until_done(gate.read_state, pause)).replication_id
+    gate = await until_done(lambda: online.begin_rebuild(epoch))
+    loading = _Loading(store, gate, views, grace, epoch, threads, until_done, lambda done: advance(done, planned.files))
+    server = (await until_done(gate.read_state)).replication_id
     for moves in filter(None, await loading.load()):
-        await _until_done(functools.partial(gate.set_marks, moves, epoch), pause)
-    if (await _until_done(gate.read_state, pause)).replication_id != server:
+        await until_done(functools.partial(gate.set_marks, moves, epoch))
+    if (await until_done(gate.read_state)).replication_id != server:
         raise StoreNotReady(
             "another server took over from Redis during the rebuild, and may lack rows that the first one had taken: "
             "run `stillwell rebuild` again"
         )
-    await _until_done(lambda: gate.finish_rebuild(epoch), pause)
+    await until_done(lambda: gate.finish_rebuild(epoch))
     return Rebuilt(epoch, planned, loading.rows, loading.counts)
 
 
@@ -164,7 +162,7 @@ class _Loading:
         grace: datetime.timedelta,
         epoch: str,
         threads: Threads,
-        pause: Pause,
+        until_done: UntilDone,
         advance: Callable[[int], None],
     ) -> None:
         self._store = store
@@ -173,7 +171,7 @@ class _Loading:
         self._encoders = {version: ViewEncoder(view, grace) for version, view in views.here.items()}
         self._epoch = epoch
         self._threads = threads
-        self._pause = pause
+        self._until_done = until_done
         self._advance = advance
         self._slots = asyncio.Semaphore(FILES_AT_A_TIME)
         self._files = 0
@@ -211,21 +209,20 @@ class _Loading:
         """The links of a chain, in order. A walk that failed is taken up behind the last link that it gave."""
         at: ChainEnd | None = None
         walk: Iterator[Link] | None = None
-        attempt = 0
-        while True:
+
+        async def some() -> list[Link]:
+            nonlocal walk
             try:
                 walk = walk or await self._threads.call(_walk, self._store, id, at)
-                links = await self._threads.call(_some, walk)
-            except StoreUnavailable as error:
-                walk = None
-                attempt += 1
-                await self._pause(attempt, error)
-                continue
-            if not links:
-                return
+                return await self._threads.call(_some, walk)
+            except StoreUnavailable:
+                walk = None  # a generator that has raised is at its end
+                raise
+
+        while links := await self._until_done(some):
             for link in links:
                 yield link
-            at, attempt = chain.end_at(links[-1]), 0
+            at = chain.end_at(links[-1])
 
     async def _load_file(self, id: PartitionId, encoder: ViewEncoder, file: DataFile) -> None:
         """Put the newest row of each entity of a file, and give its slot back."""
@@ -233,7 +230,7 @@ class _Loading:
             rows = await self._read(
                 lambda: encoder.encode(frame_of(read_table(chain.read_file(self._store, file))), id)[0]
             )
-            counts = await _until_done(lambda: self._online.put(rows, self._epoch), self._pause)
+            counts = await self._until_done(lambda: self._online.put(rows, self._epoch))
         finally:
             self._slots.release()
         totals = zip(dataclasses.astuple(self.counts), dataclasses.astuple(counts), strict=True)
@@ -243,7 +240,7 @@ class _Loading:
         self._advance(self._files)
 
     async def _read(self, work: Callable[[], _T]) -> _T:
-        return await _until_done(lambda: self._threads.call(work), self._pause)
+        return await self._until_done(lambda: self._threads.call(work))
 
 
 def _files(link: Link) -> Iterator[tuple[Version, DataFile]]:
@@ -273,14 +270,3 @@ def _unknown(store: ObjectStore, versions: Sequence[Version]) -> FormatError:
         "say how they are laid out, so that they cannot be put back. Restore `_registry/` from a backup, or point "
         "STILLWELL_DEFINITIONS at the definitions that wrote them"
     )
-
-
-async def _until_done(call: Callable[[], Awaitable[_T]], pause: Pause) -> _T:
-    """What a call returns once it succeeds; it must be harmless to repeat."""
-    attempt = 0
-    while True:
-        try:
-            return await call()
-        except (StoreUnavailable, OutcomeUnknown) as error:
-            attempt += 1
-            await pause(attempt, error)

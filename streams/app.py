@@ -206,7 +206,7 @@ class _Running:
             opened.callback(uploads.close)
             objects = ThreadedStore(open_store(settings.offline_root), uploads)
             await retries.archive.until_done(lambda: _register(objects, settings, definitions))
-            archive = Archive(objects, retries.archive.pause, _now, f"{socket.gethostname()}:{os.getpid()}")
+            archive = Archive(objects, retries.archive.until_done, _now, f"{socket.gethostname()}:{os.getpid()}")
             producer = await retries.dead_letters.until_done(lambda: _started(lambda: dead_letter_producer(connection)))
             opened.push_async_callback(_close, producer.stop)
             kafka = await retries.kafka.until_done(lambda: _started(lambda: _consumer(settings, connection)))

@@ -57,11 +57,6 @@ class Retry:
         self._answered()
         return done
 
-    async def pause(self, attempt: int, error: Exception) -> None:
-        """Wait before attempt number n (from 1) is made again."""
-        with self._waits():
-            await self._pause(attempt, error)
-
     async def _ask_again(self, call: Callable[[], Awaitable[_T]], error: Exception) -> _T:
         attempt = 0
         while True:

@@ -1,9 +1,11 @@
-"""What the tests of the commit chain have in common: a store without threads, a pause without waiting, small links."""
+"""What the tests of the commit chain have in common: a store without threads, asking again at once, small links."""
 
+import contextlib
 import datetime
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from stillwell.errors import OutcomeUnknown, StoreUnavailable
 from stillwell.layout import chain
 from stillwell.layout.chain import DataFile, Genesis, Link, PartitionId, ViewAccount
 from stillwell.storage import ObjectStore
@@ -25,10 +27,12 @@ class Inline:
         return work(self.store)
 
 
-async def at_once(attempt: int, error: Exception) -> None:
-    """A pause that takes no time. Patience ends, so that a test of a call that never succeeds fails."""
-    if attempt > 20:
-        raise AssertionError("asked again for the twentieth time") from error
+async def at_once(call: Callable[[], Awaitable[T]]) -> T:
+    """Asks again without waiting. Patience ends, so that a test of a call that never succeeds fails."""
+    for _ in range(20):
+        with contextlib.suppress(StoreUnavailable, OutcomeUnknown):
+            return await call()
+    raise AssertionError("asked for the twentieth time")
 
 
 def a_genesis(start: int = 0, id: PartitionId = DEPARTURES) -> Genesis:

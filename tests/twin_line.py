@@ -157,8 +157,8 @@ class Worker:
         self._batch = batch
         self._window = Window(window_rows, 1 << 30, 1e9)
         self._preparation = Preparation(compile_pipeline(SOURCE, [VIEW]), datetime.timedelta(hours=1))
-        self._archive = Archive(Objects(world.store), self._pause, _now, name)
         self._retry = Retry("any", self.metrics, _no_sleep)
+        self._archive = Archive(Objects(world.store), self._retry.until_done, _now, name)
         self._opening = Opening(
             "t", "earliest", self._archive, self.online, self._retry, self._read_linked, self.metrics
         )
@@ -232,9 +232,6 @@ class Worker:
             for account in link.views
             if account.file
         ]
-
-    async def _pause(self, attempt: int, error: Exception) -> None:
-        await asyncio.sleep(0)
 
 
 async def _no_sleep(seconds: float) -> None:

@@ -1,14 +1,27 @@
 """How long a command waits for a store that does not answer: it asks again for some twenty seconds, then gives up."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
-ATTEMPTS = 8
-_FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 5.0
+from stillwell.errors import OutcomeUnknown, StoreUnavailable
+
+_T = TypeVar("_T")
+
+PAUSES = (0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0)
+"""Seconds between two attempts."""
 
 
-async def pause(attempt: int, error: Exception) -> None:
-    """Wait before attempt number n (from 1) is made again; raises the error when there were enough of them."""
-    if attempt > ATTEMPTS:
-        raise error
-    await asyncio.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))
+async def until_done(
+    call: Callable[[], Awaitable[_T]], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> _T:
+    """What a call returns once it succeeds; it must be harmless to repeat. Raises the last error of one that does not.
+
+    sleep: how to wait so many seconds.
+    """
+    for pause in PAUSES:
+        try:
+            return await call()
+        except (StoreUnavailable, OutcomeUnknown):
+            await sleep(pause)
+    return await call()

@@ -58,7 +58,7 @@ async def _rebuild(settings: "Settings", yes: bool) -> "Rebuilt":
     import contextlib
 
     from sinks.redis import RedisOnlineStore
-    from stillwell.cli.patience import pause
+    from stillwell.cli.patience import until_done
     from stillwell.definitions.loading import load_definitions
     from stillwell.known_views import known_views
     from stillwell.rebuild import FILES_AT_A_TIME, is_ready, plan, rebuild
@@ -72,13 +72,13 @@ async def _rebuild(settings: "Settings", yes: bool) -> "Rebuilt":
     async with contextlib.AsyncExitStack() as opened:
         online = await RedisOnlineStore.open(settings)
         opened.push_async_callback(online.close)
-        if not yes and await is_ready(online, pause):
+        if not yes and await is_ready(online, until_done):
             _ask(settings, planned)
         threads = ThreadPool("rebuild", FILES_AT_A_TIME)
         opened.callback(threads.close)
         advance = opened.enter_context(counting_progress("files"))
         epoch = secrets.token_hex(8)
-        return await rebuild(store, online, views, planned, settings.redis_grace, epoch, threads, pause, advance)
+        return await rebuild(store, online, views, planned, settings.redis_grace, epoch, threads, until_done, advance)
 
 
 def _ask(settings: "Settings", planned: "Plan") -> None:

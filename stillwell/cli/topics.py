@@ -108,7 +108,7 @@ async def _adopt(settings: "Settings", topic: str, yes: bool, as_json: bool) -> 
     import datetime
 
     from sinks.archive import Archive
-    from stillwell.cli.patience import pause
+    from stillwell.cli.patience import until_done
     from stillwell.kafka_connection import connection
     from stillwell.layout import chain
     from stillwell.storage import open_store
@@ -122,7 +122,7 @@ async def _adopt(settings: "Settings", topic: str, yes: bool, as_json: bool) -> 
         opened.callback(threads.close)
         objects = ThreadedStore(open_store(settings.offline_root), threads)
         who = f"{socket.gethostname()}:{os.getpid()}"
-        archive = Archive(objects, pause, lambda: datetime.datetime.now(datetime.UTC), who)
+        archive = Archive(objects, until_done, lambda: datetime.datetime.now(datetime.UTC), who)
         cluster = Cluster(connection(settings))
         await cluster.start()
         opened.push_async_callback(cluster.stop)

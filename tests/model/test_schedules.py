@@ -9,10 +9,11 @@ import pytest
 from sinks import archive
 from sinks import chain as writing
 from sinks.archive import PartitionArchive, UploadedSpan
-from sinks.chain import Objects, Pause
+from sinks.chain import Objects
 from stillwell.errors import AlreadyExists, NotFound, OutcomeUnknown, StoreUnavailable
 from stillwell.layout import chain
 from stillwell.layout.chain import ChainEnd, Genesis, Link
+from stillwell.retrying import UntilDone
 from stillwell.storage import ObjectStore
 from stillwell.testing.objects import MemoryStore
 from tests.model.schedules import GIVEN_NONCES, Habits, Search
@@ -56,7 +57,7 @@ def loss(data: bytes) -> bytes:
     return re.sub(rb"nonce(?=\d)", b"another", data)
 
 
-async def a_refusal_is_taken_for_a_loss(objects: Objects, pause: Pause, path: str, data: bytes) -> bytes:
+async def a_refusal_is_taken_for_a_loss(objects: Objects, until_done: UntilDone, path: str, data: bytes) -> bytes:
     while True:
         try:
             await objects.call(lambda store: store.create(path, data))
@@ -71,7 +72,7 @@ async def a_refusal_is_taken_for_a_loss(objects: Objects, pause: Pause, path: st
             pass
 
 
-async def doubt_is_taken_for_a_loss(objects: Objects, pause: Pause, path: str, data: bytes) -> bytes:
+async def doubt_is_taken_for_a_loss(objects: Objects, until_done: UntilDone, path: str, data: bytes) -> bytes:
     try:
         await objects.call(lambda store: store.create(path, data))
         return data
@@ -79,17 +80,17 @@ async def doubt_is_taken_for_a_loss(objects: Objects, pause: Pause, path: str, d
         return loss(data)
 
 
-async def doubt_is_taken_for_success(objects: Objects, pause: Pause, path: str, data: bytes) -> bytes:
+async def doubt_is_taken_for_success(objects: Objects, until_done: UntilDone, path: str, data: bytes) -> bytes:
     try:
         await objects.call(lambda store: store.create(path, data))
         return data
     except OutcomeUnknown:
         return data
     except (AlreadyExists, StoreUnavailable):
-        return await settle(objects, pause, path, data)
+        return await settle(objects, until_done, path, data)
 
 
-async def absence_is_taken_for_a_loss(objects: Objects, pause: Pause, path: str, data: bytes) -> bytes:
+async def absence_is_taken_for_a_loss(objects: Objects, until_done: UntilDone, path: str, data: bytes) -> bytes:
     try:
         await objects.call(lambda store: store.create(path, data))
         return data
@@ -101,12 +102,14 @@ async def absence_is_taken_for_a_loss(objects: Objects, pause: Pause, path: str,
         return loss(data)
 
 
-async def nonces_are_not_compared(objects: Objects, pause: Pause, link: Link) -> ChainEnd | None:
-    data = await settle(objects, pause, link.path, chain.encode(link))
+async def nonces_are_not_compared(objects: Objects, until_done: UntilDone, link: Link) -> ChainEnd | None:
+    data = await settle(objects, until_done, link.path, chain.encode(link))
     return ChainEnd(chain.decode_link(data, link.path).end, chain.digest(data))
 
 
-async def a_file_without_an_answer_is_taken_for_created(objects: Objects, pause: Pause, path: str, data: bytes) -> None:
+async def a_file_without_an_answer_is_taken_for_created(
+    objects: Objects, until_done: UntilDone, path: str, data: bytes
+) -> None:
     try:
         await objects.call(lambda store: store.create(path, data))
     except (OutcomeUnknown, AlreadyExists, StoreUnavailable):
@@ -132,7 +135,7 @@ async def whoever_is_cut_short_discards(archive: PartitionArchive, span: Uploade
 
 
 async def a_link_is_made_wherever_the_span_begins(archive: PartitionArchive, link: Link) -> bool:
-    end = await append(archive._objects, archive._pause, link)
+    end = await append(archive._objects, archive._until_done, link)
     if end:
         archive._end = end
     return end is not None

@@ -1,7 +1,7 @@
 """A partition's records come to rest exactly once, whatever ends the writer and wherever."""
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import pytest
@@ -340,8 +340,11 @@ async def test_a_writer_whose_create_is_in_doubt_removes_nothing_when_it_is_cut_
     archive = await opened(store)
     span = await uploaded(archive, batch(0, 5))
 
-    async def cut_short(attempt: int, error: Exception) -> None:
-        raise Killed from error
+    async def cut_short(call: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await call()
+        except OutcomeUnknown as error:
+            raise Killed from error
 
     doubtful = PartitionArchive(Inline(store), cut_short, ID, PIPELINE.views, lambda: NOON, "a-test")
     await doubtful.find_end(None)
