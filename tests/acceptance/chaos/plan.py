@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, TypeVar
 
 _Card = TypeVar("_Card")
@@ -20,6 +20,12 @@ _SERVICES: tuple[Service, ...] = ("kafka", "redis", "store")
 _WAYS: tuple[Way, ...] = ("down", "silent", "deaf", "slow", "torn", "half", "reset")
 _KINDS: tuple[Kind, ...] = ("kill", "kill", "kill", "freeze", "freeze")
 _PIECES = (1, 1, 4, 8)
+_AMOUNTS: Mapping[Way, tuple[int, int]] = {
+    "slow": (50, 1_500),
+    "torn": (500, 20_000),
+    "half": (500, 20_000),
+    "reset": (1, 50),  # less than most pieces last, or nothing would come of it
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,7 +85,7 @@ def rounds(kills: int, rng: random.Random) -> Iterator[Round]:
                 way=way,
                 at=rng.uniform(0, 2),
                 seconds=rng.uniform(0.2, 4),
-                amount=rng.randrange(500, 20_000) if way in ("torn", "half") else rng.randrange(50, 1_500),
+                amount=rng.randint(*_AMOUNTS.get(way, (0, 0))),
                 pieces=rng.choice(_PIECES),
             ),
             blow=Blow(
