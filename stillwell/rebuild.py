@@ -14,18 +14,18 @@ import dataclasses
 import datetime
 import functools
 import itertools
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
 from stillwell.errors import ChainError, FormatError, NotFound, StoreNotReady, StoreUnavailable
-from stillwell.known_views import KnownViews, Version
+from stillwell.known_views import Version
 from stillwell.layout import chain
 from stillwell.layout.chain import ChainEnd, DataFile, Link, PartitionId
 from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.online import EncodedRows, MarkKey, MarkMove, OnlineState, PutCounts
 from stillwell.layout.parquet import frame_of, read_table
 from stillwell.retrying import UntilDone
+from stillwell.spec import ViewSpec
 from stillwell.storage import ObjectStore
 
 _T = TypeVar("_T")
@@ -68,14 +68,12 @@ class OnlineStore(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
-    """What there is to do. rows: those in the files; left_out: how many files there are of versions that never ran in
-    this namespace, and are not put there."""
+    """What there is to do. rows: those in the files."""
 
     chains: int
     links: int
     files: int
     rows: int
-    left_out: Mapping[Version, int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,30 +86,30 @@ class Rebuilt:
     counts: PutCounts
 
 
-def plan(store: ObjectStore, views: KnownViews) -> Plan:
+def plan(store: ObjectStore, views: Mapping[Version, ViewSpec]) -> Plan:
     """Walk every chain.
 
     Raises NotFound where there is none at all, ChainError where one is damaged, FormatError naming what nobody can
     encode, and StoreUnavailable.
     """
-    chains = links = rows = 0
-    files: Counter[Version] = Counter()
+    chains = links = files = rows = 0
+    found: set[Version] = set()
     for id in chain.partitions(store):
         chains += 1
         for link in _walk(store, id, None):
             links += 1
             for version, file in _files(link):
-                files[version] += 1
-                rows += file.rows if version in views.here else 0
+                found.add(version)
+                files += 1
+                rows += file.rows
     if not chains:
         raise NotFound(
-            f"{store.url}: there are no chains, and so nothing to rebuild from. If STILLWELL_OFFLINE_URL is right, "
-            "start a worker: it makes an empty Redis ready by itself"
+            f"{store.url}: there are no chains, and so nothing to rebuild from. If STILLWELL_OFFLINE_URL, project and "
+            "namespace are right, start a worker: it makes an empty Redis ready by itself"
         )
-    if unknown := sorted(files.keys() - views.here.keys() - views.elsewhere):
+    if unknown := sorted(found - views.keys()):
         raise _unknown(store, unknown)
-    left_out = {version: count for version, count in files.items() if version not in views.here}
-    return Plan(chains, links, files.total() - sum(left_out.values()), rows, left_out)
+    return Plan(chains, links, files, rows)
 
 
 async def is_ready(online: OnlineStore, until_done: UntilDone) -> bool:
@@ -122,7 +120,7 @@ async def is_ready(online: OnlineStore, until_done: UntilDone) -> bool:
 async def rebuild(
     store: ObjectStore,
     online: OnlineStore,
-    views: KnownViews,
+    views: Mapping[Version, ViewSpec],
     planned: Plan,
     grace: datetime.timedelta,
     epoch: str,
@@ -158,7 +156,7 @@ class _Loading:
         self,
         store: ObjectStore,
         online: OnlineStore,
-        views: KnownViews,
+        views: Mapping[Version, ViewSpec],
         grace: datetime.timedelta,
         epoch: str,
         threads: Threads,
@@ -167,8 +165,7 @@ class _Loading:
     ) -> None:
         self._store = store
         self._online = online
-        self._views = views
-        self._encoders = {version: ViewEncoder(view, grace) for version, view in views.here.items()}
+        self._encoders = {version: ViewEncoder(view, grace) for version, view in views.items()}
         self._epoch = epoch
         self._threads = threads
         self._until_done = until_done
@@ -194,16 +191,15 @@ class _Loading:
         ends: dict[Version, int] = {}
         async for link in self._links(id):
             for version, file in _files(link):
-                if version in self._encoders:
-                    await self._slots.acquire()
-                    tasks.create_task(self._load_file(id, self._encoders[version], file))
-                elif version not in self._views.elsewhere:
+                if version not in self._encoders:
                     raise _unknown(self._store, [version])
-            listed = (Version(id.topic, account.view, account.version) for account in link.views)
+                await self._slots.acquire()
+                tasks.create_task(self._load_file(id, self._encoders[version], file))
+            listed = (Version(account.view, account.version) for account in link.views)
             # What retention took gave no version rows: who had all before it, has all behind it.
             covered = (version for version, end in ends.items() if end == link.start) if link.expired else listed
             ends |= {version: link.end for version in covered if version in self._encoders}
-        return [MarkMove(MarkKey(id, name, number), end, end) for (_, name, number), end in sorted(ends.items())]
+        return [MarkMove(MarkKey(id, name, number), end, end) for (name, number), end in sorted(ends.items())]
 
     async def _links(self, id: PartitionId) -> AsyncIterator[Link]:
         """The links of a chain, in order. A walk that failed is taken up behind the last link that it gave."""
@@ -247,7 +243,7 @@ def _files(link: Link) -> Iterator[tuple[Version, DataFile]]:
     """Every file of rows that a link names, and of which version of a view they are."""
     for account in link.views:
         if account.file:
-            yield Version(link.id.topic, account.view, account.version), account.file
+            yield Version(account.view, account.version), account.file
 
 
 def _walk(store: ObjectStore, id: PartitionId, at: ChainEnd | None) -> Iterator[Link]:

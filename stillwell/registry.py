@@ -1,16 +1,16 @@
 """What every version of a view computes, registered under the offline root, so that it cannot change unnoticed.
 
-    _registry/<project>/views/<view>/<version>.json                      what a version makes of recorded events
-    _registry/<project>/namespaces/<namespace>/<view>/<version>.json     that it runs there, and with which TTL
+    _registry/<view>/<version>.json     what a version makes of recorded events, and its TTL
 
-Both are created once and never changed. A worker registers its definitions before it reads a record:
+Created once and never changed. The root is a namespace's own, and so is what is registered. A worker registers its
+definitions before it reads a record:
 
 - The same version must make the same of the recorded events, in the same layout. What is compared is what the view
   makes of them *now*, so that examples and columns can be added and Stillwell can choose other events tomorrow; events
   that were not recorded prove nothing. If only the source differs, that is a caution.
-- Versions that share a namespace share its rows in Redis. They may give other values, and rows for events that could
-  not be used before, but not other rows: entity, keys, event times, sequences and what `where` lets through stay. So
-  does the TTL, which has been given to the keys that are there.
+- All versions share the namespace's rows in Redis. They may give other values, and rows for events that could not be
+  used before, but not other rows: entity, keys, event times, sequences and what `where` lets through stay. So does the
+  TTL, which has been given to the keys that are there.
 
 Whatever a create answers, what is there is read back and judged: two workers may register at once, and answers get
 lost.
@@ -19,8 +19,8 @@ lost.
 import contextlib
 import dataclasses
 import datetime
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, Literal, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, Literal
 
 import polars as pl
 import pydantic
@@ -37,7 +37,7 @@ from stillwell.definitions.behaviour import (
     shown,
 )
 from stillwell.definitions.golden import golden_events
-from stillwell.errors import AlreadyExists, DefinitionError, FormatError, NotFound, OutcomeUnknown, StoreUnavailable
+from stillwell.errors import AlreadyExists, DefinitionError, FormatError, OutcomeUnknown, StoreUnavailable
 from stillwell.spec import DefinitionsSpec, Spec, ViewSpec
 from stillwell.storage import ObjectStore
 from stillwell.types import TIMESTAMP
@@ -48,8 +48,6 @@ ATTEMPTS = 3
 FORMAT: Final = 1
 
 _ROOT = "_registry/"
-
-D = TypeVar("D", bound=Spec)
 
 
 class ViewDocument(Spec):
@@ -62,19 +60,11 @@ class ViewDocument(Spec):
     entity: str
     keys: tuple[Column, ...]
     features: tuple[Column, ...]
+    ttl_us: int
     behaviour: Behaviour
     source_digest: str
     digest: str
-    """SHA-256 over everything above but the source's digest: what the version is known by."""
-
-
-class NamespaceDocument(Spec):
-    """That a version of a view runs in a namespace."""
-
-    format: Literal[1] = FORMAT
-    view: str
-    version: int
-    ttl_us: int
+    """SHA-256 over everything above but the source's digest: whether the document is still what was registered."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,33 +76,67 @@ class Caution:
     message: str
 
 
-def register(store: ObjectStore, project: str, definitions: DefinitionsSpec, *, namespace: str) -> list[Caution]:
+def register(store: ObjectStore, definitions: DefinitionsSpec) -> list[Caution]:
     """Register every view of the definitions, or find that it is; the cautions are for the log.
 
     Raises DefinitionError with every view that is registered otherwise or cannot share the namespace's rows; whatever
     the store raises; and FormatError for a document that cannot be read. Nothing is created for a view that is refused.
     """
-    return _each_view(store, project, definitions, namespace, _Registration.register)
+
+    def judge(view: ViewSpec) -> list[Caution]:
+        found = _judged(store, view)
+        if view.version not in found:
+            _create(store, _document(view, golden_events(view.source, definitions.examples)))
+            found = _judged(store, view)
+        return list(_cautions(view, found))
+
+    return _each_view(definitions, judge)
 
 
-def review(store: ObjectStore, project: str, definitions: DefinitionsSpec, *, namespace: str) -> list[Caution]:
+def review(store: ObjectStore, definitions: DefinitionsSpec) -> list[Caution]:
     """What `register` would say, without creating anything; raises what it would raise."""
-    return _each_view(store, project, definitions, namespace, _Registration.review)
+    return _each_view(definitions, lambda view: list(_cautions(view, _judged(store, view))))
 
 
-def _each_view(
-    store: ObjectStore,
-    project: str,
-    definitions: DefinitionsSpec,
-    namespace: str,
-    step: Callable[["_Registration", pl.DataFrame], list[Caution]],
-) -> list[Caution]:
+def registered(store: ObjectStore, view: str | None = None) -> Iterator[ViewDocument]:
+    """Every version of all views, or of one.
+
+    Raises StoreUnavailable, and FormatError for a document that is damaged, or of another format.
+    """
+    return (_read(store, path) for path in store.list(f"{_ROOT}{view}/" if view else _ROOT))
+
+
+def _path(view: str, version: int) -> str:
+    return f"{_ROOT}{view}/{version}.json"
+
+
+def _read(store: ObjectStore, path: str) -> ViewDocument:
+    try:
+        document = ViewDocument.model_validate_json(store.read(path))
+    except pydantic.ValidationError as error:
+        raise FormatError(f"{store.url}: {path} is no ViewDocument of format {FORMAT}: {error}") from error
+    if document.digest != _digest(document) or path != _path(document.view, document.version):
+        raise FormatError(f"{store.url}: {path} has been altered: its content does not give its digest and path")
+    return document
+
+
+def _create(store: ObjectStore, document: ViewDocument) -> None:
+    """Create a document, or find that there is one in its place, which need not be the same."""
+    path = _path(document.view, document.version)
+    for _ in range(ATTEMPTS):
+        with contextlib.suppress(AlreadyExists, OutcomeUnknown):
+            store.create(path, canonical(document.model_dump(mode="json")))
+        if path in store.list(path):
+            return
+    raise StoreUnavailable(f"{store.url}: {path} is not there after {ATTEMPTS} creates without an answer")
+
+
+def _each_view(definitions: DefinitionsSpec, judge: Callable[[ViewSpec], list[Caution]]) -> list[Caution]:
     cautions: list[Caution] = []
     mistakes: list[str] = []
     for view in definitions.views:
-        registration = _Registration(store, project, namespace, view)
         try:
-            cautions += step(registration, golden_events(view.source, definitions.examples))
+            cautions += judge(view)
         except DefinitionError as error:
             mistakes += error.args
     if mistakes:
@@ -120,151 +144,46 @@ def _each_view(
     return cautions
 
 
-def digest_of(view: ViewSpec, definitions: DefinitionsSpec) -> str:
-    """The digest that a view would be registered with."""
-    return _document(view, golden_events(view.source, definitions.examples)).digest
+def _judged(store: ObjectStore, view: ViewSpec) -> Mapping[int, ViewDocument]:
+    """What is registered of a view, by version. Raises DefinitionError if the view cannot join it."""
+    found = {document.version: document for document in registered(store, view.name)}
+    where = f"{view.file}: " if view.file else ""
+    for document in found.values():
+        if problems := [f"{where}{view.name} {problem}" for problem in _problems(view, document, max(found) + 1)]:
+            raise DefinitionError(*problems)
+    return found
 
 
-class RegistryReader:
-    """What is registered in a store. Every method raises StoreUnavailable, and FormatError for a document that is
-    damaged, or of another format."""
-
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
-
-    def projects(self) -> list[str]:
-        """Every project that has registered anything here: several may share a store."""
-        return list(dict.fromkeys(path.split("/")[1] for path in self._store.list(_ROOT)))
-
-    def versions(self, project: str, view: str | None = None) -> Iterator[ViewDocument]:
-        """Every version of a project's views, or of one view, whatever namespace it runs in."""
-        return self._under(_versions_folder(project, view), ViewDocument)
-
-    def members(self, project: str, namespace: str, view: str | None = None) -> Iterator[NamespaceDocument]:
-        """Which versions of a project's views, or of one view, run in a namespace."""
-        return self._under(_members_folder(project, namespace, view), NamespaceDocument)
-
-    def read(self, path: str, kind: type[D]) -> D:
-        """One document. Raises NotFound as well."""
-        data = self._store.read(path)
-        try:
-            document = kind.model_validate_json(data)
-        except pydantic.ValidationError as error:
-            raise FormatError(f"{self._store.url}: {path} is no {kind.__name__} of format {FORMAT}: {error}") from error
-        if isinstance(document, ViewDocument) and document.digest != _digest(document):
-            raise FormatError(f"{self._store.url}: {path} has been altered: its content does not give its digest")
-        return document
-
-    def _under(self, folder: str, kind: type[D]) -> Iterator[D]:
-        return (self.read(path, kind) for path in self._store.list(folder))
+def _problems(view: ViewSpec, document: ViewDocument, next_version: int) -> list[str]:
+    """Why a view cannot run beside a version that did, and how it could; each reads on from the view's name."""
+    fix = "rows that are there stay as they are: choose another STILLWELL_NAMESPACE"
+    other = f"version {document.version}, which runs in this namespace,"
+    if document.ttl_us != _ttl_us(view):
+        return [f"has ttl={view.ttl}, but {other} has {_duration(document.ttl_us)}; {fix}"]
+    others = _other_rows(view, document)
+    if document.version != view.version:
+        return [f"{now}, but {other} {then}; {fix}" for now, then in others]
+    return [f"{each}; {fix if others else f'raise version={next_version}'}" for each in _differences(view, document)]
 
 
-def version_path(project: str, view: str, version: int) -> str:
-    """Where a version of a view is registered."""
-    return f"{_versions_folder(project, view)}{version}.json"
-
-
-def _versions_folder(project: str, view: str | None) -> str:
-    return f"{_ROOT}{project}/views/{view + '/' if view else ''}"
-
-
-def _members_folder(project: str, namespace: str, view: str | None) -> str:
-    return f"{_ROOT}{project}/namespaces/{namespace}/{view + '/' if view else ''}"
-
-
-class _Registration:
-    """One view on its way into the registry."""
-
-    def __init__(self, store: ObjectStore, project: str, namespace: str, view: ViewSpec) -> None:
-        self._store = store
-        self._registry = RegistryReader(store)
-        self._project = project
-        self._namespace = namespace
-        self._view = view
-        self._path = version_path(project, view.name, view.version)
-
-    def review(self, golden: pl.DataFrame) -> list[Caution]:
-        document = self._find(self._path, ViewDocument)
-        if document is not None:
-            self._check_version(document)
-        self._check_members()
-        return list(self._cautions(document)) if document is not None else []
-
-    def register(self, golden: pl.DataFrame) -> list[Caution]:
-        cautions = self.review(golden)
-        document = self._find(self._path, ViewDocument) or self._create(self._path, _document(self._view, golden))
-        self._check_version(document)
-        member = NamespaceDocument(view=self._view.name, version=self._view.version, ttl_us=_ttl_us(self._view))
-        folder = _members_folder(self._project, self._namespace, self._view.name)
-        self._create(f"{folder}{self._view.version}.json", member)
-        self._check_members()
-        return cautions
-
-    def _check_version(self, document: ViewDocument) -> None:
-        """Refuse a view that does otherwise than its version is registered."""
-        fix = f"raise version={self._next_version()}"
-        if _other_rows(self._view, document):
-            fix += ", in another STILLWELL_NAMESPACE, as its rows are others"
-        self._refuse(_differences(self._view, document), fix)
-
-    def _check_members(self) -> None:
-        """Refuse a view that cannot share the rows of the versions that run in the namespace."""
-        for member in self._members():
-            other = f"version {member.version}, which runs in the namespace {self._namespace},"
-            fix = "rows that are there stay as they are: choose another STILLWELL_NAMESPACE"
-            if member.ttl_us != _ttl_us(self._view):
-                self._refuse([f"has ttl={self._view.ttl}, but {other} has {_duration(member.ttl_us)}"], fix)
-            if member.version != self._view.version:
-                path = version_path(self._project, self._view.name, member.version)
-                document = self._registry.read(path, ViewDocument)
-                self._refuse([f"{now}, but {other} {then}" for now, then in _other_rows(self._view, document)], fix)
-
-    def _cautions(self, document: ViewDocument) -> Iterator[Caution]:
-        view = self._view
-        if view.source_digest and document.source_digest and view.source_digest != document.source_digest:
-            yield Caution(
-                view.name,
-                view.version,
-                f"view {view.name} version {view.version}: the source has changed since it was registered; "
-                "it computes the same on every recorded event, but if it is meant to compute anything else, "
-                f"raise version={self._next_version()}",
-            )
-        newest = max((member.version for member in self._members()), default=view.version)
-        if newest > view.version:
-            yield Caution(
-                view.name,
-                view.version,
-                f"view {view.name} version {view.version}: version {newest} has run in the namespace "
-                f"{self._namespace}, and its rows win over those of version {view.version} for the same events",
-            )
-
-    def _next_version(self) -> int:
-        registered = self._registry.versions(self._project, self._view.name)
-        return 1 + max((document.version for document in registered), default=self._view.version)
-
-    def _members(self) -> Iterator[NamespaceDocument]:
-        return self._registry.members(self._project, self._namespace, self._view.name)
-
-    def _refuse(self, problems: Sequence[str], fix: str) -> None:
-        if problems:
-            where = f"{self._view.file}: " if self._view.file else ""
-            raise DefinitionError(*(f"{where}{self._view.name} {problem}; {fix}" for problem in problems))
-
-    def _create(self, path: str, document: D) -> D:
-        """Create a document, and give back what is there."""
-        for _ in range(ATTEMPTS):
-            with contextlib.suppress(AlreadyExists, OutcomeUnknown):
-                self._store.create(path, canonical(document.model_dump(mode="json")))
-            found = self._find(path, type(document))
-            if found is not None:
-                return found
-        raise StoreUnavailable(f"{self._store.url}: {path} is not there after {ATTEMPTS} creates without an answer")
-
-    def _find(self, path: str, kind: type[D]) -> D | None:
-        try:
-            return self._registry.read(path, kind)
-        except NotFound:
-            return None
+def _cautions(view: ViewSpec, found: Mapping[int, ViewDocument]) -> Iterator[Caution]:
+    newest = max(found, default=view.version)
+    document = found.get(view.version)
+    if document and view.source_digest and document.source_digest not in ("", view.source_digest):
+        yield Caution(
+            view.name,
+            view.version,
+            f"view {view.name} version {view.version}: the source has changed since it was registered; "
+            "it computes the same on every recorded event, but if it is meant to compute anything else, "
+            f"raise version={newest + 1}",
+        )
+    if newest > view.version:
+        yield Caution(
+            view.name,
+            view.version,
+            f"view {view.name} version {view.version}: version {newest} has run in this namespace, and its rows win "
+            f"over those of version {view.version} for the same events",
+        )
 
 
 def _document(view: ViewSpec, golden: pl.DataFrame) -> ViewDocument:
@@ -275,6 +194,7 @@ def _document(view: ViewSpec, golden: pl.DataFrame) -> ViewDocument:
         entity=view.entity.name,
         keys=_keys(view),
         features=_features(view),
+        ttl_us=_ttl_us(view),
         behaviour=observe(view, golden),
         source_digest=view.source_digest,
         digest="",

@@ -205,7 +205,7 @@ class _Running:
             uploads = ThreadPool("store", _UPLOADS_AT_A_TIME)
             opened.callback(uploads.close)
             objects = ThreadedStore(open_store(settings.offline_root), uploads)
-            await retries.archive.until_done(lambda: _register(objects, settings, definitions))
+            await retries.archive.until_done(lambda: _register(objects, definitions))
             archive = Archive(objects, retries.archive.until_done, _now, f"{socket.gethostname()}:{os.getpid()}")
             producer = await retries.dead_letters.until_done(lambda: _started(lambda: dead_letter_producer(connection)))
             opened.push_async_callback(_close, producer.stop)
@@ -307,10 +307,9 @@ async def _require_topics(cluster: Cluster, names: Sequence[str]) -> None:
         )
 
 
-async def _register(objects: ThreadedStore, settings: Settings, definitions: DefinitionsSpec) -> None:
+async def _register(objects: ThreadedStore, definitions: DefinitionsSpec) -> None:
     """Before a record is read: raises DefinitionError for a view that does otherwise than its version is registered."""
-    project, namespace = settings.project, settings.namespace
-    cautions = await objects.call(lambda store: register(store, project, definitions, namespace=namespace))
+    cautions = await objects.call(lambda store: register(store, definitions))
     for caution in cautions:
         _log.warning("caution", view=caution.view, version=caution.version, reason=caution.message)
 

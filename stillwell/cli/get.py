@@ -112,7 +112,7 @@ def _with_older_layouts(settings: "Settings", view: "ViewSpec") -> "Answers":
     from stillwell.known_views import registered_versions
     from stillwell.storage import open_store
 
-    return Answers(view, registered_versions(open_store(settings.offline_root), settings.project, view.name))
+    return Answers(view, registered_versions(open_store(settings.offline_root), view.name))
 
 
 def _place(settings: "Settings", definitions: "DefinitionsSpec", stamp: "Stamp") -> _Place:
@@ -125,7 +125,7 @@ def _place(settings: "Settings", definitions: "DefinitionsSpec", stamp: "Stamp")
         return next((topic for topic in topics if topic_digest(topic) == stamp.topic), None)
 
     defined = among(topic.topic for topic in definitions.topics)
-    return _Place(defined or among(registered_topics(open_store(settings.offline_root), settings.project)), stamp)
+    return _Place(defined or among(registered_topics(open_store(settings.offline_root))), stamp)
 
 
 def _as_json(

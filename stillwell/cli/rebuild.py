@@ -28,9 +28,7 @@ def rebuild(yes: bool, as_json: bool) -> None:
 
     from stillwell.settings import Settings
 
-    settings = Settings.load()
-    rebuilt = asyncio.run(_rebuild(settings, yes))
-    left_out = {str(version): files for version, files in rebuilt.plan.left_out.items()}
+    rebuilt = asyncio.run(_rebuild(Settings.load(), yes))
     if as_json:
         print_json(
             {
@@ -39,13 +37,10 @@ def rebuild(yes: bool, as_json: bool) -> None:
                 "links": rebuilt.plan.links,
                 "files": rebuilt.plan.files,
                 "rows": rebuilt.rows,
-                "left_out": left_out,
                 **dataclasses.asdict(rebuilt.counts),
             }
         )
         return
-    for version, files in left_out.items():
-        click.echo(f"{files} files of {version} were left out: it never ran in the namespace {settings.namespace}")
     counts = rebuilt.counts
     click.echo(
         f"Redis is ready again: {rebuilt.rows:,} rows in {rebuilt.plan.files:,} files of {rebuilt.plan.chains} chains; "
@@ -67,7 +62,7 @@ async def _rebuild(settings: "Settings", yes: bool) -> "Rebuilt":
 
     definitions = load_definitions(settings.definitions)
     store = open_store(settings.offline_root)
-    views = known_views(store, settings.project, settings.namespace, definitions)
+    views = known_views(store, definitions)
     planned = plan(store, views)
     async with contextlib.AsyncExitStack() as opened:
         online = await RedisOnlineStore.open(settings)

@@ -7,7 +7,7 @@ import datetime
 import itertools
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import polars as pl
@@ -16,7 +16,7 @@ import pytest
 from sinks.archive import Archive
 from stillwell.definitions.behaviour import canonical, sha256
 from stillwell.errors import ChainError, FormatError, NotFound, StoreNotReady, StoreUnavailable
-from stillwell.known_views import KnownViews, Version, known_views
+from stillwell.known_views import Version, known_views
 from stillwell.layout import chain
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.encoder import ViewEncoder
@@ -42,8 +42,6 @@ AMOUNT = feature("amount", INT64, pl.col("T.amount"))
 FIRST = view(TOPIC, KEYS, AMOUNT).model_copy(update={"ttl": datetime.timedelta(days=1)})
 SECOND = FIRST.model_copy(update={"version": 2, "features": (AMOUNT, feature("twice", INT64, pl.col("T.amount") * 2))})
 OTHER = view(TOPIC, KEYS, AMOUNT, name="W")
-
-PROJECT, NAMESPACE = "test", "prod"
 
 
 def definitions(*views: ViewSpec) -> DefinitionsSpec:
@@ -111,7 +109,9 @@ class Deployment:
             move = MarkMove(MarkKey(id, each.name, each.version), end, end + offsets)
             await self.online.apply((), [move], "the-first")
 
-    async def rebuild(self, views: KnownViews, epoch: str = "the-second", store: ObjectStore | None = None) -> Rebuilt:
+    async def rebuild(
+        self, views: Mapping[Version, ViewSpec], epoch: str = "the-second", store: ObjectStore | None = None
+    ) -> Rebuilt:
         """Do it."""
         source = store or self.store
         planned = plan(source, views)
@@ -134,8 +134,8 @@ def written(request: pytest.FixtureRequest) -> Deployment:
 
     async def write() -> Deployment:
         made = Deployment()
-        register(made.store, PROJECT, definitions(FIRST, OTHER), namespace=NAMESPACE)
-        register(made.store, PROJECT, definitions(SECOND, OTHER), namespace=NAMESPACE)
+        register(made.store, definitions(FIRST, OTHER))
+        register(made.store, definitions(SECOND, OTHER))
         once, again, beside = PartitionId("t", 1, 0), PartitionId("t", 2, 0), PartitionId("t", 1, 1)
         for id in (once, again, beside):
             await made.open(id)
@@ -161,9 +161,9 @@ def deployment(written: Deployment) -> Deployment:
     return made
 
 
-def known(deployment: Deployment, *defined: ViewSpec, namespace: str = NAMESPACE) -> KnownViews:
+def known(deployment: Deployment, *defined: ViewSpec) -> Mapping[Version, ViewSpec]:
     """What a command finds, whose definitions have these views."""
-    return known_views(deployment.store, PROJECT, namespace, definitions(*defined))
+    return known_views(deployment.store, definitions(*defined))
 
 
 async def test_all_that_was_there_is_there_again(deployment: Deployment) -> None:
@@ -175,7 +175,7 @@ async def test_all_that_was_there_is_there_again(deployment: Deployment) -> None
     done = await deployment.rebuild(known(deployment, SECOND, OTHER))
     assert held(deployment.server) == before
     assert (await deployment.online.read_state()).epoch == "the-second"
-    assert (done.plan.chains, done.plan.files, done.plan.left_out) == (3, 18, {})
+    assert (done.plan.chains, done.plan.files) == (3, 18)
     assert done.rows == done.plan.rows
     mark = MarkKey(PartitionId("t", 1, 1), "V", 2)
     assert await deployment.online.read_marks([mark]) == [10 + 11 + 12 + 10 + 5]
@@ -337,20 +337,9 @@ async def test_a_version_that_nobody_knows_is_refused_before_anything_is_touched
     for path in deployment.store.list("_registry/"):
         deployment.store.delete(path)
     before = deployment.server.dump()
-    with pytest.raises(FormatError, match=r"V version 1 \(of topic t\), but neither the definitions nor the registry"):
+    with pytest.raises(FormatError, match=r"V version 1, but neither the definitions nor the registry"):
         await deployment.rebuild(known(deployment, SECOND, OTHER))
     assert deployment.server.dump() == before
-
-
-async def test_a_version_of_another_namespace_or_project_is_left_out(deployment: Deployment) -> None:
-    """Its rows were never in this namespace: they may be of other entities, or of another time."""
-    before = {key: row for key, row in held(deployment.server).items() if key.endswith(b":W") or b":W:" in key}
-    deployment.server.flush()
-    done = await deployment.rebuild(known(deployment, OTHER, namespace="elsewhere"))
-    assert done.plan.left_out == {Version("t", "V", 1): 6, Version("t", "V", 2): 3}
-    assert held(deployment.server) == before
-    stranger = known_views(deployment.store, "stranger", NAMESPACE, definitions(OTHER))
-    assert stranger.elsewhere == {Version("t", "V", 1), Version("t", "V", 2)}
 
 
 async def test_a_damaged_chain_is_refused_before_anything_is_touched(deployment: Deployment) -> None:
@@ -439,24 +428,17 @@ async def test_progress_is_told_file_by_file(deployment: Deployment) -> None:
 async def test_a_registered_version_that_was_altered_is_refused(
     change: Callable[[bytes], bytes], deployment: Deployment
 ) -> None:
-    path = f"_registry/{PROJECT}/views/V/1.json"
+    path = "_registry/V/1.json"
     deployment.store.objects[path] = change(deployment.store.objects[path])
     with pytest.raises(FormatError, match=path):
         known(deployment, SECOND, OTHER)
 
 
 async def test_a_version_with_a_type_that_only_a_later_stillwell_knows_is_refused(deployment: Deployment) -> None:
-    path = f"_registry/{PROJECT}/views/V/1.json"
+    path = "_registry/V/1.json"
     document = json.loads(deployment.store.objects[path])
     document["features"][0]["type"] = "Decimal"
     document["digest"] = sha256({name: document[name] for name in document if name not in ("source_digest", "digest")})
     deployment.store.objects[path] = canonical(document)
     with pytest.raises(FormatError, match="version 1 of view V is registered with fields of the type Decimal"):
-        known(deployment, SECOND, OTHER)
-
-
-async def test_a_member_without_its_document_is_refused(deployment: Deployment) -> None:
-    path = f"_registry/{PROJECT}/views/V/1.json"
-    deployment.store.delete(path)
-    with pytest.raises(FormatError, match=f"{path}.*is missing"):
         known(deployment, SECOND, OTHER)

@@ -31,15 +31,13 @@ from stillwell import (
 )
 from stillwell.definitions.loading import load_definitions
 from stillwell.errors import DefinitionError, FormatError, StoreUnavailable
-from stillwell.registry import Caution, RegistryReader, digest_of, register, review, version_path
+from stillwell.registry import Caution, register, registered, review
 from stillwell.spec import ColumnSpec, DefinitionsSpec, EntitySpec, ExampleSpec, FeatureSpec, KeySpec, ViewSpec
 from stillwell.storage import LocalStore
 from stillwell.testing.objects import Fault, MemoryStore, Operation
 from stillwell.types import INT64, STRING
 
-PROJECT = "flights"
-PATH = "_registry/flights/views/Late/1.json"
-MEMBER = "_registry/flights/namespaces/prod/Late/1.json"
+PATH = "_registry/Late/1.json"
 
 
 class Airport(Entity):
@@ -83,8 +81,8 @@ def with_feature(name: str, **words: Any) -> ViewSpec:
     return changed(features=tuple(features))
 
 
-def run(store: MemoryStore, view: ViewSpec, namespace: str = "prod") -> list[Caution]:
-    return register(store, PROJECT, definitions(view), namespace=namespace)
+def run(store: MemoryStore, view: ViewSpec) -> list[Caution]:
+    return register(store, definitions(view))
 
 
 @pytest.fixture
@@ -95,14 +93,13 @@ def store() -> MemoryStore:
     return store
 
 
-def test_registering_writes_what_the_view_computes_and_where_it_runs(store: MemoryStore) -> None:
-    assert set(store.objects) == {PATH, MEMBER}
+def test_registering_writes_what_the_view_computes(store: MemoryStore) -> None:
+    assert set(store.objects) == {PATH}
     document = json.loads(store.objects[PATH])
     assert (document["view"], document["version"], document["entity"]) == ("Late", 1, "Airport")
     assert document["features"][1] == {"name": "delay", "type": "Float32", "nullable": True}
-    assert document["digest"] == digest_of(Late.spec, definitions(Late.spec))
+    assert document["ttl_us"] == 604_800_000_000
     assert len(document["behaviour"]["events"]) == len(document["behaviour"]["outcomes"]) > 40
-    assert json.loads(store.objects[MEMBER]) == {"format": 1, "ttl_us": 604_800_000_000, "version": 1, "view": "Late"}
 
 
 def test_the_same_definitions_register_again_and_again_without_a_word(store: MemoryStore) -> None:
@@ -193,15 +190,17 @@ OTHER_ROWS = {
 
 
 @pytest.mark.parametrize(("view", "says"), OTHER_ROWS.values(), ids=OTHER_ROWS)
-def test_other_rows_take_a_new_version_in_a_new_namespace(store: MemoryStore, view: ViewSpec, says: str) -> None:
-    with pytest.raises(DefinitionError, match="raise version=2, in another STILLWELL_NAMESPACE") as raised:
-        run(store, view)
-    assert says in str(raised.value)
-    raised_version = view.model_copy(update={"version": 2})
-    with pytest.raises(DefinitionError, match="version 1, which runs in the namespace prod") as raised:
-        run(store, raised_version)
-    assert says in str(raised.value)
-    assert run(store, raised_version, namespace="next") == []
+def test_other_rows_take_another_namespace(store: MemoryStore, view: ViewSpec, says: str) -> None:
+    """Whose root is another one, where nothing is registered."""
+    before = dict(store.objects)
+    for version, other in ((1, "version 1 "), (2, "version 1, which runs in this namespace")):
+        with pytest.raises(DefinitionError, match="choose another STILLWELL_NAMESPACE") as raised:
+            run(store, view.model_copy(update={"version": version}))
+        assert says in str(raised.value)
+        assert other in str(raised.value)
+        assert "raise version" not in str(raised.value)
+    assert store.objects == before
+    assert run(MemoryStore(), view) == []
 
 
 def test_rows_for_events_that_were_refused_before_may_share_the_namespace() -> None:
@@ -215,9 +214,11 @@ def test_rows_for_events_that_were_refused_before_may_share_the_namespace() -> N
 def test_another_ttl_takes_another_namespace(store: MemoryStore) -> None:
     view = changed(ttl=timedelta(days=8))
     for version in (1, 2):
-        with pytest.raises(DefinitionError, match="has ttl=8 days, 0:00:00, but version 1, which runs in the"):
+        with pytest.raises(
+            DefinitionError, match=r"has ttl=8 days.*but version 1, which runs in .*STILLWELL_NAMESPACE"
+        ):
             run(store, view.model_copy(update={"version": version}))
-    assert run(store, view, namespace="next") == []
+    assert run(MemoryStore(), view) == []
 
 
 def test_a_changed_source_alone_is_a_caution(store: MemoryStore) -> None:
@@ -230,7 +231,7 @@ def test_a_changed_source_alone_is_a_caution(store: MemoryStore) -> None:
 def test_going_back_to_an_older_version_is_a_caution(store: MemoryStore) -> None:
     run(store, changed(version=2))
     (caution,) = run(store, Late.spec)
-    assert "version 2 has run in the namespace prod" in caution.message
+    assert "version 2 has run in this namespace" in caution.message
 
 
 def test_the_next_version_is_past_all_that_are_registered(store: MemoryStore) -> None:
@@ -263,8 +264,10 @@ def test_examples_may_be_added(store: MemoryStore) -> None:
         value=json.dumps(value).encode(), headers=(), rows={}, rejects=(),
     )  # fmt: skip
     more = definitions(Late.spec).model_copy(update={"examples": (example,)})
-    assert register(store, PROJECT, more, namespace="prod") == []
-    assert digest_of(Late.spec, more) != digest_of(Late.spec, definitions(Late.spec))
+    assert register(store, more) == []
+    empty = MemoryStore()
+    assert register(empty, more) == []
+    assert empty.objects != store.objects, "a version that is new is observed on all examples"
 
 
 def test_rows_functions_are_registered_by_what_they_give() -> None:
@@ -290,11 +293,11 @@ def test_rows_functions_are_registered_by_what_they_give() -> None:
 
 def test_reviewing_says_the_same_and_creates_nothing(store: MemoryStore) -> None:
     empty = MemoryStore()
-    assert review(empty, PROJECT, definitions(Late.spec), namespace="prod") == []
+    assert review(empty, definitions(Late.spec)) == []
     assert empty.objects == {}
     with pytest.raises(DefinitionError, match="raise version=2"):
-        review(store, PROJECT, definitions(changed(where=None)), namespace="prod")
-    (caution,) = review(store, PROJECT, definitions(changed(source_digest="else")), namespace="prod")
+        review(store, definitions(changed(version=1, features=Late.spec.features[::-1])))
+    (caution,) = review(store, definitions(changed(source_digest="else")))
     assert "the source has changed" in caution.message
 
 
@@ -305,7 +308,7 @@ def test_every_view_that_is_refused_is_told(store: MemoryStore) -> None:
         update={"views": (changed(where=None), other.model_copy(update={"where": None}))}
     )
     with pytest.raises(DefinitionError) as raised:
-        register(store, PROJECT, both, namespace="prod")
+        register(store, both)
     assert len(raised.value.args) == 2
 
 
@@ -319,7 +322,7 @@ def test_a_create_without_an_answer_is_settled_by_reading_back(fault: Fault) -> 
 
     store = MemoryStore(faults)
     assert run(store, Late.spec) == []
-    assert set(store.objects) == {PATH, MEMBER}
+    assert set(store.objects) == {PATH}
 
 
 def test_a_store_that_never_answers_is_unavailable() -> None:
@@ -360,38 +363,42 @@ def test_a_document_that_cannot_be_trusted_is_refused(store: MemoryStore, old: b
         run(store, Late.spec)
 
 
-def test_a_reader_finds_all_that_is_registered_and_tells_projects_and_namespaces_apart(store: MemoryStore) -> None:
-    register(store, PROJECT, definitions(changed(version=2)), namespace="staging")
-    register(store, "trains", definitions(Late.spec), namespace="prod")
-    registry = RegistryReader(store)
-    assert registry.projects() == [PROJECT, "trains"]
-    assert [found.version for found in registry.versions(PROJECT)] == [1, 2]
-    assert [found.version for found in registry.versions(PROJECT, "Late")] == [1, 2]
-    assert list(registry.versions(PROJECT, "Lat")) == []
-    assert [(member.view, member.version) for member in registry.members(PROJECT, "staging")] == [("Late", 2)]
-    assert list(registry.members("trains", "staging")) == []
-    assert version_path(PROJECT, "Late", 1) == PATH
+def test_a_document_in_the_place_of_another_is_refused(store: MemoryStore) -> None:
+    store.objects["_registry/Late/2.json"] = store.objects[PATH]
+    with pytest.raises(FormatError, match=r"_registry/Late/2\.json has been altered"):
+        run(store, Late.spec)
+
+
+def test_all_that_is_registered_is_found_view_by_view(store: MemoryStore) -> None:
+    run(store, changed(version=2))
+    run(store, changed(name="Later"))
+    assert [(found.view, found.version) for found in registered(store)] == [("Late", 1), ("Late", 2), ("Later", 1)]
+    assert [(found.view, found.version) for found in registered(store, "Late")] == [("Late", 1), ("Late", 2)]
+    assert list(registered(store, "Lat")) == []
 
 
 def test_a_folder_serves_as_a_registry(tmp_path: pathlib.Path) -> None:
     store = LocalStore(str(tmp_path))
-    assert register(store, PROJECT, definitions(Late.spec), namespace="prod") == []
+    assert register(store, definitions(Late.spec)) == []
     assert (tmp_path / PATH).exists()
-    assert register(store, PROJECT, definitions(Late.spec), namespace="prod") == []
+    assert register(store, definitions(Late.spec)) == []
 
 
-def test_the_digest_is_the_same_in_every_process() -> None:
+def test_what_is_registered_is_the_same_in_every_process() -> None:
     """Neither the seed of Python's hashes nor the number of threads shows in it."""
     program = (
         "from stillwell.definitions.loading import load_definitions\n"
-        "from stillwell.registry import digest_of\n"
-        "definitions = load_definitions('schemas')\n"
-        "print(*(digest_of(view, definitions) for view in definitions.views), sep='\\n')\n"
+        "from stillwell.registry import register\n"
+        "from stillwell.testing.objects import MemoryStore\n"
+        "store = MemoryStore()\n"
+        "register(store, load_definitions('schemas'))\n"
+        "for path, data in sorted(store.objects.items()): print(path, data.decode())\n"
     )
     root = pathlib.Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONHASHSEED": "7", "POLARS_MAX_THREADS": "1"}
     said = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root, env=environment
-    ).stdout.split()
-    here = load_definitions("schemas", root)
-    assert said == [digest_of(view, here) for view in here.views]
+    ).stdout.splitlines()
+    here = MemoryStore()
+    register(here, load_definitions("schemas", root))
+    assert said == [f"{path} {data.decode()}" for path, data in sorted(here.objects.items())]
