@@ -65,7 +65,9 @@ def list_letters(topic: str | None, reason: str | None, view: str | None, limit:
     click.echo(f"{found.matching} dead letters in {settings.dead_letter_topic}{more}")
     if found.strangers:
         click.echo(
-            f"{found.strangers} records there are no dead letters: something else writes to that topic", err=True
+            f"{found.strangers} records there are no dead letters, or of a format that this version does not know: "
+            "something else writes to that topic",
+            err=True,
         )
 
 

@@ -1,6 +1,6 @@
 """How a rejected record lies in the dead-letter topic.
 
-Key, value and headers are the record's own, byte for byte; what Stillwell has to say is in nine headers behind them,
+Key, value and headers are the record's own, byte for byte; what Stillwell has to say is in ten headers behind them,
 always the same ones in the same order, so that a record which was a dead letter before keeps what it said then. The
 record's timestamp is in a header too: as the dead letter's own timestamp it would put an old record under the topic's
 retention at once. One dead letter is one reject, so a record that two views refuse makes two. A crash may repeat some;
@@ -13,7 +13,19 @@ from collections.abc import Iterator
 from stillwell.records import Headers, Outcome
 
 PREFIX = "stillwell."
-_OURS = ("topic", "incarnation", "partition", "offset", "timestamp", "view", "reason", "error", "by-reference")
+FORMAT = "1"
+_OURS = (
+    "format",
+    "topic",
+    "incarnation",
+    "partition",
+    "offset",
+    "timestamp",
+    "view",
+    "reason",
+    "error",
+    "by-reference",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,6 +78,7 @@ def dead_letters(outcome: Outcome, incarnation: int, largest_value: int) -> Iter
 def headers_of(letter: DeadLetter) -> list[tuple[str, bytes | None]]:
     """The headers of a dead letter: the record's own, then ours. Null stands for all views, or not by reference."""
     says = (
+        FORMAT,
         letter.topic,
         str(letter.incarnation),
         str(letter.partition),
@@ -82,14 +95,16 @@ def headers_of(letter: DeadLetter) -> list[tuple[str, bytes | None]]:
 
 
 def read_dead_letter(key: bytes | None, value: bytes | None, headers: Headers) -> DeadLetter | None:
-    """Back from a record of the dead-letter topic; None for one that is not ours."""
+    """Back from a record of the dead-letter topic; None for one that is not ours, or of another format."""
     names = [name for name, _ in headers]
     first = max((place for place, name in enumerate(names) if name == f"{PREFIX}{_OURS[0]}"), default=len(names))
     behind = first + len(_OURS)
     if names[first:behind] != [f"{PREFIX}{name}" for name in _OURS]:
         return None
     says = [None if content is None else content.decode(errors="replace") for _, content in headers[first:behind]]
-    topic, incarnation, partition, offset, timestamp, view, reason, error, by_reference = says
+    form, topic, incarnation, partition, offset, timestamp, view, reason, error, by_reference = says
+    if form != FORMAT:
+        return None
     try:
         return DeadLetter(
             topic=topic or "",

@@ -49,7 +49,7 @@ def test_a_dead_letter_that_is_refused_again_keeps_what_it_said_before(old: Dead
 
 
 @settings(deadline=None)
-@given(letter=letters, behind=headers.filter(lambda own: all(name != f"{PREFIX}topic" for name, _ in own)))
+@given(letter=letters, behind=headers.filter(lambda own: all(name != f"{PREFIX}format" for name, _ in own)))
 def test_headers_that_others_put_behind_ours_do_not_hide_it(letter: DeadLetter, behind: Headers) -> None:
     """As a mirror of the topic does, or a tracer."""
     found = read_dead_letter(letter.key, letter.value, (*headers_of(letter), *behind))
@@ -65,7 +65,7 @@ def test_a_record_without_our_headers_is_not_ours(own: Headers) -> None:
 LETTER = DeadLetter("t", 1, 0, 42, 0, None, "decode", "no JSON", b"key", b"value", (("trace", b"1"),))
 
 
-@pytest.mark.parametrize("missing", range(9))
+@pytest.mark.parametrize("missing", range(10))
 def test_a_record_that_has_lost_one_of_our_headers_is_not_ours(missing: int) -> None:
     kept = headers_of(LETTER)
     del kept[1 + missing]
@@ -79,9 +79,17 @@ def test_a_record_whose_coordinates_are_no_numbers_is_not_ours(number: str, cont
     assert read_dead_letter(b"key", b"value", tuple(forged)) is None
 
 
+@pytest.mark.parametrize("content", [None, b"2", b"01"])
+def test_a_letter_of_another_format_is_not_read(content: bytes | None) -> None:
+    """Whatever its other headers mean, it may be something else."""
+    forged = [(name, content if name == f"{PREFIX}format" else own) for name, own in headers_of(LETTER)]
+    assert read_dead_letter(b"key", b"value", tuple(forged)) is None
+
+
 def test_the_headers_are_as_documented() -> None:
     assert headers_of(dataclasses.replace(LETTER, view="Late", by_reference=True)) == [
         ("trace", b"1"),
+        ("stillwell.format", b"1"),
         ("stillwell.topic", b"t"),
         ("stillwell.incarnation", b"1"),
         ("stillwell.partition", b"0"),
