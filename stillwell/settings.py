@@ -211,8 +211,9 @@ class Settings(ProjectSettings):
     """The offline store: `gs://bucket/path`, or a folder. What is ours there lies below `<project>/<namespace>/`, so
     that several may share it. A folder must be on storage that all workers share, and that outlives them."""
 
-    dead_letter_topic: KafkaName = "{project}.dead-letters"
-    """Where records go that cannot be used. `{project}` and `{namespace}` stand for those settings."""
+    dead_letter_topic: KafkaName = "{project}.{namespace}.dead-letters"
+    """Where records go that cannot be used. Each namespace needs its own: letters do not say which one has refused a
+    record. `{project}` and `{namespace}` stand for those settings."""
 
     window_rows: Annotated[int, Field(gt=0)] = 250_000
     """A window is written when a partition has this many records. Fewer make many small files, slow to read; more

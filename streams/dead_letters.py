@@ -54,7 +54,7 @@ def _key(key: bytes | str | None) -> bytes | None:
 
 
 class KafkaDeadLetters:
-    """The dead-letter topic of one project. Acknowledged by all in-sync replicas, or not at all."""
+    """The dead-letter topic of one namespace. Acknowledged by all in-sync replicas, or not at all."""
 
     def __init__(self, producer: AIOKafkaProducer, topic: str) -> None:
         """producer: a started `dead_letter_producer`."""

@@ -89,7 +89,8 @@ def enter(stack: LocalStack) -> None:
 
 def create_topics(bootstrap: str) -> None:
     """Create the topics of the flights, and the one for dead letters."""
-    partitions = {**PARTITIONS, f"{PROJECT['STILLWELL_PROJECT']}.dead-letters": 1}
+    dead_letters = f"{PROJECT['STILLWELL_PROJECT']}.{PROJECT['STILLWELL_NAMESPACE']}.dead-letters"
+    partitions = {**PARTITIONS, dead_letters: 1}
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
     topics = [NewTopic(name, num_partitions=count, replication_factor=1) for name, count in partitions.items()]
     for created in admin.create_topics(topics).values():

@@ -44,7 +44,7 @@ def test_five_settings_are_enough_and_the_rest_follows_from_them() -> None:
     settings = Settings.load()
     assert settings.namespace == "prod"
     assert settings.kafka_group == "flights.prod"
-    assert settings.dead_letter_topic == "flights.dead-letters"
+    assert settings.dead_letter_topic == "flights.prod.dead-letters"
     assert settings.offline_url == "gs://bucket/features"
     assert settings.offline_root == "gs://bucket/features/flights/prod"
     assert settings.window_age == datetime.timedelta(seconds=30)
