@@ -13,7 +13,8 @@ are revoked, but not while they are assigned.
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import structlog
@@ -25,6 +26,8 @@ from stillwell.errors import ChainError, PartitionStopped, StoreNotReady
 from stillwell.records import Records
 from streams.flow import Flow, FlowEnded, OutOfRange
 from streams.metrics import BATCH, BUFFERED, DURABLE_LAG, EVENT_BYTES, EVENTS, LAG, REBALANCES, STOPPED, Metrics
+from streams.naming import fields, labels, words
+from streams.reopening import Reopening
 
 _log = structlog.get_logger(__name__)
 
@@ -107,13 +110,18 @@ class Consumer:
     async def run(self) -> None:
         """Fetch until drained. Raises what no retry can mend; the process is then to end."""
         self._kafka.subscribe(self._topics, listener=_Listener(self._revoked, self._assigned))
+        fetching = asyncio.create_task(self._fetch_on())
+        try:
+            done, _ = await asyncio.wait((fetching, self._crashed), return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                each.result()
+        finally:
+            fetching.cancel()
+            await asyncio.wait((fetching,))
+
+    async def _fetch_on(self) -> None:
         while not self._draining:
-            fetching = asyncio.ensure_future(self._fetch())
-            await asyncio.wait((fetching, self._crashed), return_when=asyncio.FIRST_COMPLETED)
-            if self._crashed.done():
-                fetching.cancel()
-                await self._crashed
-            await fetching
+            await self._fetch()
 
     async def _fetch(self) -> None:
         wanted = self._partitions_with_room()
@@ -147,7 +155,7 @@ class Consumer:
                 position = await self._kafka.position(partition)
                 if flow and position != flow.fetched:
                     raise RuntimeError(
-                        f"{partition}: the position is {position}, but {flow.fetched} is to be fetched next"
+                        f"{words(partition)}: the position is {position}, but {flow.fetched} is to be fetched next"
                     )
 
     def _partitions_with_room(self) -> list[TopicPartition]:
@@ -155,25 +163,19 @@ class Consumer:
 
         Waiting for the agent makes batches grow under load, where small ones would cost most.
         """
-        used: dict[str, int] = {}
+        used = dict.fromkeys(self._topics, 0)
         for partition, flow in self._flows.items():
-            used[partition.topic] = used.get(partition.topic, 0) + flow.nbytes
+            used[partition.topic] += flow.nbytes
         for topic, nbytes in used.items():
             self._metrics.set(BUFFERED, nbytes, topic)
             if nbytes >= self._limits.buffer_bytes:
-                self._make_room(topic)
+                flows = [flow for partition, flow in self._flows.items() if partition.topic == topic]
+                make_room(flows, self._limits.buffer_bytes)
         return [
             partition
             for partition, flow in self._flows.items()
             if flow.batches_ahead < _BATCHES_AHEAD and used[partition.topic] < self._limits.buffer_bytes
         ]
-
-    def _make_room(self, topic: str) -> None:
-        """Close the topic's largest span before its time: only what is linked gives its memory back."""
-        flows = [flow for partition, flow in self._flows.items() if partition.topic == topic]
-        largest = max(flows, key=lambda flow: flow.open_bytes)
-        if largest.open_bytes:
-            largest.close_span()
 
     async def _take(self, partition: TopicPartition, flow: Flow, fetched: Iterable[ConsumerRecord]) -> None:
         """Hand on what was fetched, and the gaps: the position may have moved where no record came."""
@@ -203,19 +205,22 @@ class Consumer:
             self._kafka.pause(partition)
             self._kafka.seek(partition, 0)
             self._lives[partition] = asyncio.create_task(self._live(partition), name=f"partition {partition}")
-        _log.info("partitions assigned", partitions=[f"{p.topic}-{p.partition}" for p in sorted(self._lives)])
+        _log.info("partitions assigned", partitions=[words(partition) for partition in sorted(self._lives)])
 
     async def _revoked(self, partitions: Iterable[TopicPartition]) -> None:
         """In aiokafka's callback: link and commit what is in hand within a deadline, then drop the rest.
 
         What is dropped is read again by whoever gets the partition.
         """
-        await self._give_away(list(partitions), self._limits.rebalance_timeout / 2)
+        if revoked := sorted(partitions):
+            _log.info("partitions revoked", partitions=[words(partition) for partition in revoked])
+        await self._give_away(revoked, self._limits.rebalance_timeout / 2)
 
     async def drain(self) -> None:
         """Stop fetching, and flush everything within the deadline."""
         self._draining = True
         await self._give_away(list(self._lives), self._limits.drain_timeout)
+        _log.info("drained")
 
     async def drop(self) -> None:
         """Stop fetching, and leave what is in hand to whoever reads it again."""
@@ -237,27 +242,44 @@ class Consumer:
         await asyncio.gather(*lives, return_exceptions=True)
         for partition in partitions:
             for gauge in (LAG, DURABLE_LAG, STOPPED):
-                self._metrics.forget(gauge, partition.topic, str(partition.partition))
+                self._metrics.forget(gauge, *labels(partition))
 
     async def _live(self, partition: TopicPartition) -> None:
         """Open the partition, let it flow, and open it anew whenever its flow ends."""
+        reopening = Reopening()
         while True:
             try:
                 flow = await self._open(partition)
-                await self._flow(partition, flow)
-            except FlowEnded as reason:
-                _log.warning("partition is opened anew", partition=str(partition), reason=str(reason))
+                reopening.flows()
+                pause = await self._flow_until_it_ends(partition, flow, reopening)
             except (PartitionStopped, StoreNotReady, ChainError) as reason:
-                _log.error("partition stopped", partition=str(partition), reason=str(reason))
-                self._metrics.set(STOPPED, 1, partition.topic, str(partition.partition))
-                await asyncio.sleep(self._limits.reopen_after)
+                if reopening.is_news(str(reason), asyncio.get_running_loop().time()):
+                    _log.error("partition stopped", **fields(partition), reason=str(reason))
+                self._metrics.set(STOPPED, 1, *labels(partition))
+                pause = self._limits.reopen_after
             except Exception as error:  # whatever it is, a partition must not be left alone in silence
-                if not self._crashed.done():
-                    self._crashed.set_exception(error)
+                self._crash(partition, error)
                 return
+            await asyncio.sleep(pause)
+
+    async def _flow_until_it_ends(self, partition: TopicPartition, flow: Flow, reopening: Reopening) -> float:
+        """How long to wait until it is opened anew."""
+        begun = flow.ledger.linked
+        try:
+            await self._flow(partition, flow)
+        except FlowEnded as reason:
+            _log.warning("partition is opened anew", **fields(partition), reason=str(reason))
+        return reopening.ended(progressed=flow.ledger.linked > begun)
+
+    def _crash(self, partition: TopicPartition, error: Exception) -> None:
+        """End `run` with this error. Those that come later, or while nobody runs it any more, are at least told."""
+        if self._draining or self._crashed.done():
+            _log.error("partition failed while the worker ends", **fields(partition), exc_info=error)
+        else:
+            self._crashed.set_exception(error)
 
     async def _flow(self, partition: TopicPartition, flow: Flow) -> None:
-        self._metrics.set(STOPPED, 0, partition.topic, str(partition.partition))
+        self._metrics.set(STOPPED, 0, *labels(partition))
         self._kafka.seek(partition, flow.fetched)
         self._flows[partition] = flow
         self._kafka.resume(partition)
@@ -271,7 +293,35 @@ class Consumer:
     def _out_of_range(self, partition: TopicPartition, offset: int) -> None:
         if flow := self._flows.get(partition):
             self._kafka.pause(partition)
-            flow.end(OutOfRange(f"{partition}: Kafka no longer has offset {offset}"))
+            flow.end(OutOfRange(f"{words(partition)}: Kafka no longer has offset {offset}"))
+
+
+class Spans(Protocol):
+    """A flow, as far as its memory goes. Sizes in bytes."""
+
+    @property
+    def open_bytes(self) -> int:
+        """What closing its span would set on its way."""
+
+    @property
+    def closing_bytes(self) -> int:
+        """What is on its way to a link."""
+
+    def close_span(self) -> None:
+        """Set it on its way."""
+
+
+def make_room(flows: Sequence[Spans], limit: int) -> None:
+    """Close a topic's largest span before its time: only what is linked gives its memory back.
+
+    Not while a quarter of the limit is on its way already. It will be free soon, or, where the store is slow, no sooner
+    for being followed by more: spans would be closed as fast as they are opened, each a file of a few records.
+    """
+    if sum(flow.closing_bytes for flow in flows) >= limit // 4:
+        return
+    largest = max(flows, key=lambda flow: flow.open_bytes)
+    if largest.open_bytes:
+        largest.close_span()
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka carries no types

@@ -114,6 +114,7 @@ class Flow:
         self._in_flight: dict[int, int] = {}
         self._queued_bytes = 0
         self._open_span: OpenSpan | None = None
+        self._told_to_close = False
         self._closed_spans: deque[OpenSpan] = deque()
         self._moved = asyncio.Event()
         self._told_to_end: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
@@ -157,17 +158,18 @@ class Flow:
     @property
     def nbytes(self) -> int:
         """Memory that the partition holds: fetched batches, queued ones, spans that are not linked."""
-        return (
-            sum(self._in_flight.values())
-            + self._queued_bytes
-            + self.open_bytes
-            + sum(span.nbytes for span in self._closed_spans)
-        )
+        return sum(self._in_flight.values()) + self._queued_bytes + self.open_bytes + self.closing_bytes
 
     @property
     def open_bytes(self) -> int:
         """Memory of the span that is still open: what closing it would set on its way."""
-        return self._open_span.nbytes if self._open_span else 0
+        return self._open_span.nbytes if self._open_span and not self._told_to_close else 0
+
+    @property
+    def closing_bytes(self) -> int:
+        """Memory of the spans that are closed, or told to, and on their way to their links: it comes free by itself."""
+        told = self._open_span.nbytes if self._open_span and self._told_to_close else 0
+        return told + sum(span.nbytes for span in self._closed_spans)
 
     @property
     def batches_ahead(self) -> int:
@@ -188,6 +190,7 @@ class Flow:
 
     def close_span(self) -> None:
         """Close the open span as soon as what is queued is in it, full or not."""
+        self._told_to_close = True
         self._to_archive.put_nowait(None)
 
     async def flush(self) -> None:
@@ -228,7 +231,9 @@ class Flow:
         opened = 0.0
         while True:
             batch = await self._next_batch(opened + self._window.age if self._open_span else None)
-            if batch:
+            if batch is None:
+                self._told_to_close = False
+            else:
                 if self._open_span is None:
                     self._open_span, opened = self._archive.open_span(batch.start), time.monotonic()
                 with self._timed(Stage.ARCHIVE):
@@ -275,6 +280,15 @@ class Flow:
         if not await self._archive.link(uploaded, self._epoch, state.replication_id):
             self._metrics.count(OVERTAKEN, 1, self.id.topic)
             raise Overtaken(f"{self.id}: another writer has linked the offsets from {uploaded.start} on")
+        _log.debug(
+            "linked",
+            topic=self.id.topic,
+            partition=self.id.partition,
+            incarnation=self.id.incarnation,
+            start=uploaded.start,
+            end=uploaded.end,
+            records=uploaded.records,
+        )
         self._metrics.count(LINKS, 1, self.id.topic)
         self._metrics.count(LINKED_RECORDS, uploaded.records, self.id.topic)
 
