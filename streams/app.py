@@ -89,6 +89,9 @@ class _App(faust.App):
     BootStrategy = _NoKafka
     logger = logging.getLogger("faust.app")
 
+    async def on_first_start(self) -> None:
+        """Here Faust makes folders for tables, in the working directory. There are none, and it may be read-only."""
+
 
 def make_app(settings: Settings, definitions: DefinitionsSpec) -> faust.App:
     """A Faust app that consumes the topics of these definitions. Raises SettingsError where there are none."""

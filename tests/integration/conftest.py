@@ -29,10 +29,14 @@ class Deployment:
 
     def start_worker(self, **settings: str) -> WorkerProcess:
         """Start a worker; settings by their names without prefix."""
+        return self.worker(**settings).start()
+
+    def worker(self, **settings: str) -> WorkerProcess:
+        """A worker that is still to be started."""
         changed = {f"STILLWELL_{name.upper()}": value for name, value in settings.items()}
         worker = WorkerProcess(self.folder, {**self.settings, **changed}, f"worker{len(self.workers)}")
         self.workers.append(worker)
-        return worker.start()
+        return worker
 
     def run(self, *arguments: str, typed: str | None = None) -> "subprocess.CompletedProcess[str]":
         """Run a command of the command line to its end; typed: what somebody types, where it runs on a terminal."""

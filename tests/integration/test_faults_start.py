@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,31 @@ def test_a_worker_waits_for_a_service_that_is_not_there_yet(
     until_linked(deployment, sent)
     assert worker.stop() == 0
     prove(deployment, sent)
+
+
+def test_a_worker_writes_no_file_but_those_of_the_offline_store(
+    deploy: Callable[..., Deployment], rng: random.Random, tmp_path: Path
+) -> None:
+    """Neither where it stands, nor at home, nor among temporary files: all may be read-only in a container."""
+    deployment = deploy()
+    sent = orders.produce(deployment.bootstrap, deployment.topic, orders.orders(100, rng))
+    home, temporary = tmp_path / "home", tmp_path / "temporary"
+    worker = deployment.worker()
+    worker.environment |= {"HOME": str(home), "TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": "1"}
+    home.mkdir()
+    temporary.mkdir()
+    before = files(tmp_path)
+    worker.start().until_ready()
+    until_linked(deployment, sent)
+    assert worker.stop() == 0
+    written = {path for path in files(tmp_path) - before if path.relative_to(tmp_path).parts[0] != "offline"}
+    assert written == {worker.log}
+    prove(deployment, sent)
+
+
+def files(folder: Path) -> set[Path]:
+    """All that is below a folder."""
+    return set(folder.rglob("*"))
 
 
 @SERVICES
