@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -112,15 +114,19 @@ def _verified(arena: Arena, wrong: list[str]) -> dict[str, Any]:
 
 
 def _digest_of_rebuilt(arena: Arena, wrong: list[str]) -> str:
-    server = RedisServer(arena.folder / "rebuilt")
-    server.start()
-    try:
-        done = _run(arena, {**arena.direct, "STILLWELL_REDIS_URL": server.url}, "rebuild", "--json")
-        if done.returncode != 0:
-            wrong.append(f"`stillwell rebuild` ended with code {done.returncode}: {done.stdout}{done.stderr[-2_000:]}")
-        return _digest(arena.direct, server.url)
-    finally:
-        server.stop()
+    # In a folder that nobody has used: kept logs may be of an earlier run, with what its server saved at its end.
+    with tempfile.TemporaryDirectory() as folder:
+        server = RedisServer(Path(folder))
+        server.start()
+        try:
+            done = _run(arena, {**arena.direct, "STILLWELL_REDIS_URL": server.url}, "rebuild", "--json")
+            if done.returncode != 0:
+                wrong.append(
+                    f"`stillwell rebuild` ended with code {done.returncode}: {done.stdout}{done.stderr[-2_000:]}"
+                )
+            return _digest(arena.direct, server.url)
+        finally:
+            server.stop()
 
 
 def _digest(environment: Mapping[str, str], url: str) -> str:
