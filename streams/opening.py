@@ -18,6 +18,7 @@ from stillwell.errors import PartitionStopped, StoreNotReady
 from stillwell.layout.chain import Genesis, Link, PartitionId, TopicIncarnation
 from stillwell.layout.online import EncodedRows, MarkKey, MarkMove
 from streams.metrics import EXPIRED, Metrics
+from streams.naming import fields
 from streams.ports import Archive, OnlineStore, PartitionArchive
 from streams.retry import Retry
 
@@ -151,7 +152,7 @@ class Opening:
                 f"{archive.id}: Redis lacks the rows of {len(links)} links, since offset {since}; "
                 "run `stillwell rebuild`"
             )
-        _log.warning("applying rows again that Redis lost", partition=str(archive.id), links=len(links), since=since)
+        _log.warning("applying rows again that Redis lost", **fields(archive.id), links=len(links), since=since)
         for link in links:
             rows = await self._read_linked(link)
             moves = [MarkMove(mark, link.start, link.end) for mark in marks]
@@ -164,7 +165,7 @@ class Opening:
             self._metrics.count(EXPIRED, log_start - start, self._topic)
             _log.error(
                 "events were lost: Kafka's retention took them before they were read",
-                partition=str(archive.id),
+                **fields(archive.id),
                 start=start,
                 end=log_start,
             )
