@@ -14,10 +14,9 @@ import datetime
 import logging
 import os
 import socket
-import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import faust
 import structlog
@@ -29,6 +28,7 @@ from faust.app.base import BootStrategy
 from sinks.archive import Archive
 from sinks.redis import RedisOnlineStore
 from stillwell.errors import SettingsError, StoreUnavailable
+from stillwell.kafka_connection import connection
 from stillwell.pipeline import Pipeline, compile_pipeline
 from stillwell.registry import register
 from stillwell.settings import Settings
@@ -95,13 +95,6 @@ class _App(faust.App):
 
 def make_app(settings: Settings, definitions: DefinitionsSpec) -> faust.App:
     """A Faust app that consumes the topics of these definitions. Raises SettingsError where there are none."""
-    pipelines = [
-        compile_pipeline(topic, views, max_future=settings.max_future)
-        for topic in definitions.topics
-        if (views := definitions.views_of(topic))
-    ]
-    if not pipelines:
-        raise SettingsError(f"{settings.definitions} defines no view: there is nothing to consume")
     app = _App(
         f"{settings.project}-{settings.namespace}",
         broker="kafka://unused",
@@ -114,51 +107,143 @@ def make_app(settings: Settings, definitions: DefinitionsSpec) -> faust.App:
         web_bind=settings.web_host,
         web_port=settings.web_port,
     )
-    running: list[_Running] = []
-    metrics = Metrics()
-    threads = ThreadPool("prepare", 1)
-    channels = {pipeline.topic.topic: app.channel(maxsize=0) for pipeline in pipelines}
-    for topic, channel in channels.items():
-        gate = RejectGate(topic, RejectLimit(settings.reject_ratio, settings.reject_min_count))
-        _add_agent(app, channel, Ingest(topic, gate, threads, metrics))
-    for pipeline in pipelines:
-        metrics.begin(pipeline.topic.topic, [view.name for view in pipeline.views])
-    metrics.set(BUILD_INFO, 1, version("stillwell"))
-
-    @app.service
-    class StreamsWorker(faust.Service):
-        """Everything but the agents. Started after them, stopped before them."""
-
-        logger = logging.getLogger("faust.worker")
-
-        async def on_start(self) -> None:
-            app.flow_control.resume()  # once: until then channels hold back, and each time it clears them
-            # Whoever is told to end while Faust still starts does so only afterwards: what may wait goes on its own.
-            self.add_future(self._run())
-
-        async def _run(self) -> None:
-            try:
-                # A batch that is sent to a channel without a subscriber vanishes, and Faust has no event to wait for.
-                while not all(channel.subscriber_count for channel in channels.values()):  # noqa: ASYNC110
-                    await asyncio.sleep(_SUBSCRIBED_POLL)
-                running.append(await _Running.start(settings, definitions, pipelines, _deliver, threads, metrics))
-                await running[0].worker.run()
-            except Exception as error:
-                await self.crash(error)
-
-        async def on_stop(self) -> None:
-            while running:
-                await running.pop().stop(drain=not app.crashed)
-
-    def _health() -> web.Health:
-        return running[0].worker.health() if running else web.Health(alive=True, ready=False, details=("starting",))
-
-    async def _deliver(batch: Batch) -> None:
-        await channels[batch.records.topic].send(value=batch)
-
-    for path, page in web.pages(metrics, _health).items():
+    line = _Line(app, settings, definitions)
+    app.service(line)  # type: ignore[arg-type]  # an instance will do as well as a class, on_init_extra_service says
+    for path, page in web.pages(line.metrics, line.health).items():
         _add_page(app, path, page)
     return app
+
+
+class _Line(faust.Service):
+    """The worker and all that it uses. Faust starts it after the agents, and stops it before them."""
+
+    logger = logging.getLogger("faust.worker")
+
+    def __init__(self, app: faust.App, settings: Settings, definitions: DefinitionsSpec) -> None:
+        """Makes the agents. Raises SettingsError."""
+        super().__init__()
+        self.metrics = Metrics()
+        self._app = app
+        self._settings = settings
+        self._definitions = definitions
+        self._connection = connection(settings)
+        self._retries = Retries.of(self.metrics)
+        self._threads = ThreadPool("prepare", 1)
+        self._pipelines = _pipelines(settings, definitions)
+        self._channels = {pipeline.topic.topic: app.channel(maxsize=0) for pipeline in self._pipelines}
+        for topic, channel in self._channels.items():
+            gate = RejectGate(topic, RejectLimit(settings.reject_ratio, settings.reject_min_count))
+            _add_agent(app, channel, Ingest(topic, gate, self._threads, self.metrics))
+        for pipeline in self._pipelines:
+            self.metrics.begin(pipeline.topic.topic, [view.name for view in pipeline.views])
+        self.metrics.set(BUILD_INFO, 1, version("stillwell"))
+        self._worker: Worker | None = None
+        self._closing = contextlib.AsyncExitStack()
+
+    def health(self) -> web.Health:
+        """How the worker does, for the probes."""
+        return self._worker.health() if self._worker else web.Health(alive=True, ready=False, details=("starting",))
+
+    async def on_start(self) -> None:
+        _log.info(
+            "worker starts",
+            version=version("stillwell"),
+            project=self._settings.project,
+            namespace=self._settings.namespace,
+            group=self._settings.kafka_group,
+            web=f"http://{self._settings.web_host}:{self._settings.web_port}",
+        )
+        self._app.flow_control.resume()  # once: until then channels hold back, and each time it clears them
+        # Whoever is told to end while Faust still starts does so only afterwards: what may wait goes on its own.
+        self.add_future(self._run())
+
+    async def on_stop(self) -> None:
+        """Close everything in reverse order, after draining within the deadline.
+
+        Not to be drained is a worker that has failed: of what is in hand, something may never come to its end.
+        """
+        worker, self._worker = self._worker, None
+        if worker:
+            await (worker.drop() if self._app.crashed else worker.drain())
+        await self._closing.aclose()
+        _log.info("worker ended")
+
+    async def _run(self) -> None:
+        try:
+            # A batch that is sent to a channel without a subscriber vanishes, and Faust has no event to wait for.
+            while not all(channel.subscriber_count for channel in self._channels.values()):  # noqa: ASYNC110
+                await asyncio.sleep(_SUBSCRIBED_POLL)
+            self._worker = self._worker_over(await self._connect())
+            await self._worker.run()
+        except Exception as error:
+            await self.crash(error)
+
+    async def _connect(self) -> Services:
+        """Connect to everything, in order; what was connected is closed again if a later step fails.
+
+        What does not answer is waited for, as it is later on: a worker may be started, again and again, amid an outage.
+        """
+        settings, retries = self._settings, self._retries
+        async with contextlib.AsyncExitStack() as opened:
+            cluster = await retries.kafka.until_done(lambda: _started(lambda: Cluster(self._connection)))
+            opened.push_async_callback(_close, cluster.stop)
+            topics = [*self._channels, settings.dead_letter_topic]
+            await retries.kafka.until_done(lambda: _require_topics(cluster, topics))
+            online = await retries.online.until_done(lambda: RedisOnlineStore.open(settings))
+            opened.push_async_callback(_close, online.close)
+            uploads = ThreadPool("store", _UPLOADS_AT_A_TIME)
+            opened.callback(uploads.close)
+            objects = ThreadedStore(open_store(settings.offline_root), uploads)
+            await retries.archive.until_done(lambda: _register(objects, self._definitions))
+            producer = await retries.dead_letters.until_done(
+                lambda: _started(lambda: dead_letter_producer(self._connection))
+            )
+            opened.push_async_callback(_close, producer.stop)
+            kafka = await retries.kafka.until_done(lambda: _started(lambda: _consumer(settings, self._connection)))
+            opened.push_async_callback(_close, kafka.stop)
+            self._closing = opened.pop_all()
+        return Services(
+            kafka=kafka,
+            group=settings.kafka_group,
+            cluster=cluster,
+            online=online,
+            archive=Archive(objects, retries.archive.until_done, _now, f"{socket.gethostname()}:{os.getpid()}"),
+            dead_letters=KafkaDeadLetters(producer, settings.dead_letter_topic),
+            threads=self._threads,
+        )
+
+    def _worker_over(self, services: Services) -> Worker:
+        settings = self._settings
+        return Worker(
+            services=services,
+            pipelines=self._pipelines,
+            deliver=self._deliver,
+            retries=self._retries,
+            window=Window(settings.window_rows, settings.window_bytes, settings.window_age.total_seconds()),
+            limits=Limits(
+                buffer_bytes=settings.buffer_bytes,
+                rebalance_timeout=settings.rebalance_timeout.total_seconds(),
+                drain_timeout=settings.drain_timeout.total_seconds(),
+            ),
+            watchdog=Watchdog(settings.watchdog_timeout.total_seconds()),
+            grace=settings.redis_grace,
+            now=_now,
+            metrics=self.metrics,
+        )
+
+    async def _deliver(self, batch: Batch) -> None:
+        await self._channels[batch.records.topic].send(value=batch)
+
+
+def _pipelines(settings: Settings, definitions: DefinitionsSpec) -> list[Pipeline]:
+    pipelines = [
+        compile_pipeline(topic, views, max_future=settings.max_future)
+        for topic in definitions.topics
+        if (views := definitions.views_of(topic))
+    ]
+    if not pipelines:
+        raise SettingsError(f"{settings.definitions} defines no view: there is nothing to consume")
+    return pipelines
 
 
 def _add_page(app: faust.App, path: str, page: Callable[[], web.Page]) -> None:
@@ -175,97 +260,7 @@ def _add_agent(app: faust.App, channel: Any, ingest: Ingest) -> None:
             await ingest.take(batch)
 
 
-class _Running:
-    """The worker and everything that it uses, from start to stop."""
-
-    def __init__(self, worker: Worker, closing: contextlib.AsyncExitStack) -> None:
-        self.worker = worker
-        self._closing = closing
-
-    @classmethod
-    async def start(
-        cls,
-        settings: Settings,
-        definitions: DefinitionsSpec,
-        pipelines: Sequence[Pipeline],
-        deliver: Callable[[Batch], Awaitable[None]],
-        threads: ThreadPool,
-        metrics: Metrics,
-    ) -> Self:
-        """Connect to everything, in order; what was connected is closed again if a later step fails.
-
-        What does not answer is waited for, as it is later on: a worker may be started, again and again, amid an outage.
-        """
-        async with contextlib.AsyncExitStack() as opened:
-            retries = Retries.of(metrics)
-            connection = _connection(settings)
-            cluster = await retries.kafka.until_done(lambda: _started(lambda: Cluster(connection)))
-            opened.push_async_callback(_close, cluster.stop)
-            topics = [*(each.topic.topic for each in pipelines), settings.dead_letter_topic]
-            await retries.kafka.until_done(lambda: _require_topics(cluster, topics))
-            online = await retries.online.until_done(lambda: RedisOnlineStore.open(settings))
-            opened.push_async_callback(_close, online.close)
-            uploads = ThreadPool("store", _UPLOADS_AT_A_TIME)
-            opened.callback(uploads.close)
-            objects = ThreadedStore(open_store(settings.offline_root), uploads)
-            await retries.archive.until_done(lambda: _register(objects, definitions))
-            archive = Archive(objects, retries.archive.until_done, _now, f"{socket.gethostname()}:{os.getpid()}")
-            producer = await retries.dead_letters.until_done(lambda: _started(lambda: dead_letter_producer(connection)))
-            opened.push_async_callback(_close, producer.stop)
-            kafka = await retries.kafka.until_done(lambda: _started(lambda: _consumer(settings, connection)))
-            opened.push_async_callback(_close, kafka.stop)
-            worker = Worker(
-                services=Services(
-                    kafka=kafka,
-                    group=settings.kafka_group,
-                    cluster=cluster,
-                    online=online,
-                    archive=archive,
-                    dead_letters=KafkaDeadLetters(producer, settings.dead_letter_topic),
-                    threads=threads,
-                ),
-                pipelines=pipelines,
-                deliver=deliver,
-                retries=retries,
-                window=Window(settings.window_rows, settings.window_bytes, settings.window_age.total_seconds()),
-                limits=Limits(
-                    buffer_bytes=settings.buffer_bytes,
-                    rebalance_timeout=settings.rebalance_timeout.total_seconds(),
-                    drain_timeout=settings.drain_timeout.total_seconds(),
-                ),
-                watchdog=Watchdog(settings.watchdog_timeout.total_seconds()),
-                grace=settings.redis_grace,
-                now=_now,
-                metrics=metrics,
-            )
-            return cls(worker, opened.pop_all())
-
-    async def stop(self, drain: bool) -> None:
-        """Close everything in reverse order, after draining within the deadline.
-
-        Not to be drained is a worker that has failed: of what is in hand, something may never come to its end.
-        """
-        if drain:
-            await self.worker.drain()
-        else:
-            await self.worker.drop()
-        await self._closing.aclose()
-
-
-def _connection(settings: Settings) -> dict[str, Any]:
-    """What every Kafka client is told."""
-    protocol = settings.kafka_security_protocol
-    connection: dict[str, Any] = {"bootstrap_servers": settings.kafka_bootstrap, "security_protocol": protocol}
-    if protocol.endswith("SSL"):
-        connection["ssl_context"] = ssl.create_default_context(cafile=settings.kafka_ssl_ca)
-    if protocol.startswith("SASL") and settings.kafka_sasl_password:
-        connection["sasl_mechanism"] = settings.kafka_sasl_mechanism
-        connection["sasl_plain_username"] = settings.kafka_sasl_user
-        connection["sasl_plain_password"] = settings.kafka_sasl_password.get_secret_value()
-    return connection
-
-
-def _consumer(settings: Settings, connection: dict[str, Any]) -> AIOKafkaConsumer:
+def _consumer(settings: Settings, connection: Mapping[str, Any]) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(
         **connection,
         group_id=settings.kafka_group,

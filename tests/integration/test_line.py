@@ -27,6 +27,8 @@ def test_every_event_is_at_rest_once_and_every_customer_has_the_newest_order(
     worker = deployment.start_worker().until_ready()
     eventually(lambda: linked_records(deployment) == len(sent), within_s=30, what="all records linked")
     assert worker.stop() == 0
+    made = {each.name for each in deployment.folder.iterdir()}
+    assert made == {"orders", "offline", worker.log.name}, "nothing where it stands, which may be a read-only container"
     verified = deployment.run("verify", "--json")
     assert verified.returncode == 0, verified.stdout + verified.stderr
     report = json.loads(verified.stdout)
