@@ -8,7 +8,7 @@ import asyncio
 import dataclasses
 import datetime
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Literal
 
 import msgspec
@@ -19,6 +19,7 @@ from sinks.chain import Objects
 from sinks.parquet import ParquetEncoder
 from stillwell.layout import chain
 from stillwell.layout.chain import ChainEnd, DataFile, Genesis, Link, PartitionId, TopicIncarnation, ViewAccount
+from stillwell.layout.debut import Debut, decode_debut
 from stillwell.layout.parquet import RAW_SCHEMA, BatchTables, ViewTable, event_time_range, view_schema
 from stillwell.retrying import UntilDone
 from stillwell.spec import ViewSpec
@@ -150,6 +151,8 @@ class Archive:
         self._until_done = until_done
         self._now = now
         self._writer = writer
+        self._has_links = False
+        self._looking_for_links = asyncio.Lock()
 
     async def incarnation(self, topic: str) -> TopicIncarnation | None:
         """The newest incarnation of a topic, or None for one that was never read."""
@@ -171,8 +174,10 @@ class Archive:
         return chain.decode_topic(data, proposed.path)
 
     async def has_links(self) -> bool:
-        """Whether any partition was ever linked here."""
-        return await writing.has_links(self._objects, self._until_done)
+        """Whether any partition was ever linked here. Links are never removed: once it is so, nobody looks again."""
+        async with self._looking_for_links:
+            self._has_links = self._has_links or await writing.has_links(self._objects, self._until_done)
+        return self._has_links
 
     def partition(self, id: PartitionId, views: Sequence[ViewSpec]) -> "PartitionArchive":
         """One partition's side of it."""
@@ -259,9 +264,15 @@ class PartitionArchive:
             )
         )
 
-    async def links_since(self, offset: int) -> list[Link]:
-        """The links that hold offsets from this one on, by a whole walk."""
-        return await writing.links_since(self._objects, self._until_done, self.id, offset)
+    async def debut(self, view: str, version: int) -> int:
+        """The offset before which no link lists a version of a view; for one that is in none, the chain's end."""
+        proposed = Debut(created_at=self._now(), id=self.id, view=view, version=version, start=self.end)
+        data = await writing.agree_on(self._objects, self._until_done, proposed, proposed.path)
+        return decode_debut(data, proposed.path).start
+
+    def links_from_end(self) -> AsyncGenerator[Link, None]:
+        """The links from the chain's end back to genesis; what is not asked for is not read."""
+        return writing.links_from_end(self._objects, self._until_done, self.id, self._chain_end)
 
     async def read_rows(self, file: DataFile) -> pa.Table:
         """All rows of a linked file. Raises ChainError when its bytes are not those that were linked."""

@@ -14,11 +14,12 @@ removes them.
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
+from sinks.backwards import WalkBack
 from stillwell.errors import AlreadyExists, ChainError, NotFound, OutcomeUnknown, StoreUnavailable
 from stillwell.layout import chain
 from stillwell.layout.chain import ChainEnd, ChainObject, DataFile, Genesis, Link, PartitionId, TopicIncarnation
@@ -103,11 +104,14 @@ async def find_end(
     return await _read(objects, until_done, lambda store: _find_end(store, id, hint))
 
 
-async def links_since(objects: Objects, until_done: UntilDone, id: PartitionId, offset: int) -> list[Link]:
-    """The links of a chain that hold offsets from this one on, in order."""
-    return await _read(
-        objects, until_done, lambda store: [link for link in chain.walk(store, id)[1] if link.end > offset]
-    )
+async def links_from_end(
+    objects: Objects, until_done: UntilDone, id: PartitionId, end: ChainEnd
+) -> AsyncGenerator[Link, None]:
+    """The links of a chain from its end back to genesis, read as far as they are asked for."""
+    walk = WalkBack(id, end)
+    while links := await _read(objects, until_done, walk.read):
+        for link in links:
+            yield link
 
 
 async def newest_incarnation(objects: Objects, until_done: UntilDone, topic: str) -> TopicIncarnation | None:

@@ -24,7 +24,8 @@ from aiokafka.structs import ConsumerRecord
 
 from stillwell.errors import ChainError, PartitionStopped, StoreNotReady
 from stillwell.records import Records
-from streams.flow import Flow, FlowEnded, OutOfRange
+from streams.endings import FlowEnded, OutOfRange
+from streams.flow import Flow
 from streams.metrics import BATCH, BUFFERED, DURABLE_LAG, EVENT_BYTES, EVENTS, LAG, REBALANCES, STOPPED, Metrics
 from streams.naming import fields, labels, words
 from streams.reopening import Reopening

@@ -15,19 +15,21 @@ import contextlib
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import structlog
 
-from stillwell.errors import StillwellError, StoreNotReady
+from stillwell.errors import StoreNotReady
 from stillwell.layout.chain import PartitionId
-from stillwell.layout.online import EncodedRows, MarkKey, MarkMove, OnlineState
 from stillwell.layout.parquet import BatchTables
-from stillwell.records import Outcome, Records
+from stillwell.records import Records
+from streams.endings import OnlineFellBehind, OutOfRange, Overtaken
 from streams.ledger import Ledger, Span
-from streams.metrics import LINKED_RECORDS, LINKS, OVERTAKEN, SERVABLE, STAGE, UPSERTS, Metrics, Stage
+from streams.metrics import LINKED_RECORDS, LINKS, OVERTAKEN, STAGE, Metrics, Stage
+from streams.online_side import OnlineSide
 from streams.ports import DeadLetters, OnlineStore, OpenSpan, PartitionArchive, Threads, UploadedSpan
-from streams.prepare import Prepared
+from streams.prepare import Letters, OnlineBatch, Prepared
 from streams.retry import Retry
 from streams.window import Window
 
@@ -43,26 +45,6 @@ Commit = Callable[[int, str], Awaitable[None]]
 
 RequireTopic = Callable[[], Awaitable[None]]
 """Raises TopicReplaced if Kafka has another topic of this name now than the one whose chain this is."""
-
-
-class FlowEnded(StillwellError):
-    """What is in hand is dropped; the partition is to be opened anew at the chain's end."""
-
-
-class Overtaken(FlowEnded):
-    """Another writer's link stands where ours should."""
-
-
-class OutOfRange(FlowEnded):
-    """Kafka no longer has the offset that is to be read next; what is in hand can still be linked."""
-
-
-class TopicReplaced(FlowEnded):
-    """The topic was made anew: what is in hand may be of the new one, whose records do not belong to this chain."""
-
-
-class OnlineFellBehind(FlowEnded):
-    """Redis has lost writes that it had acknowledged."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,11 +63,10 @@ class Flow:
 
     def __init__(
         self,
-        archive: PartitionArchive,
+        archive: PartitionArchive[Any, Any],
+        online: OnlineSide,
         sinks: Sinks,
         prepare: Prepare,
-        marks: Sequence[MarkKey],
-        epoch: str,
         window: Window,
         require_topic: RequireTopic,
         commit: Commit,
@@ -100,21 +81,21 @@ class Flow:
         self.ended = False
         """Whether `run` has returned: batches that were fetched for this flow are stale."""
         self._archive = archive
+        self._online = online
         self._sinks = sinks
-        self._marks = tuple(marks)
-        self._epoch = epoch
         self._window = window
         self._require_topic = require_topic
         self._commit = commit
         self._metrics = metrics
-        self._to_online: asyncio.Queue[Prepared] = asyncio.Queue()
-        self._to_dead_letters: asyncio.Queue[Prepared] = asyncio.Queue()
+        self._to_online: asyncio.Queue[OnlineBatch] = asyncio.Queue()
+        self._to_dead_letters: asyncio.Queue[Letters] = asyncio.Queue()
         self._to_archive: asyncio.Queue[BatchTables | None] = asyncio.Queue()
         self._uploads: asyncio.Queue[asyncio.Task[UploadedSpan]] = asyncio.Queue()
         self._in_flight: dict[int, int] = {}
         self._queued_bytes = 0
         self._open_span: OpenSpan | None = None
         self._told_to_close = False
+        self._opened = 0.0
         self._closed_spans: deque[OpenSpan] = deque()
         self._moved = asyncio.Event()
         self._told_to_end: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
@@ -146,12 +127,13 @@ class Flow:
         span = Span(prepared.tables.start, prepared.tables.end)
         self.ledger.take(span)
         self._in_flight.pop(span.end, None)
-        self._queued_bytes += prepared.nbytes
-        self._to_online.put_nowait(prepared)
+        self._queued_bytes += prepared.online.nbytes + prepared.tables.nbytes
+        self._to_online.put_nowait(prepared.online)
         self._to_archive.put_nowait(prepared.tables)
         self._moved.set()
-        if prepared.outcome.rejects:
-            self._to_dead_letters.put_nowait(prepared)
+        if prepared.letters:
+            self._queued_bytes += prepared.letters.nbytes
+            self._to_dead_letters.put_nowait(prepared.letters)
         else:
             self._acknowledge(_DEAD_LETTERS, span)
 
@@ -184,7 +166,7 @@ class Flow:
     async def check_online(self) -> None:
         """See that Redis still holds what it acknowledged, also while nothing is written. Ends the flow if not."""
         try:
-            await self._require_marks(self.ledger.linked)
+            await self._online.require(self.ledger.linked)
         except (OnlineFellBehind, StoreNotReady) as reason:
             self.end(reason)
 
@@ -209,54 +191,66 @@ class Flow:
             await self.flush()
         raise reason
 
+    # A loop keeps nothing of a batch while it waits for the next one: it would be memory that nobody counts.
+
     async def _write_online(self) -> None:
         while True:
-            prepared = await self._to_online.get()
-            span = Span(prepared.tables.start, prepared.tables.end)
-            with self._timed(Stage.ONLINE):
-                await self._apply(prepared.online, span)
-            self._observe_servable(prepared)
-            self._queued_bytes -= prepared.nbytes - prepared.tables.nbytes
-            self._acknowledge(_ONLINE, span)
+            await self._write_batch(await self._to_online.get())
+
+    async def _write_batch(self, batch: OnlineBatch) -> None:
+        with self._timed(Stage.ONLINE):
+            await self._online.write(batch)
+        self._queued_bytes -= batch.nbytes
+        self._acknowledge(_ONLINE, Span(batch.start, batch.end))
 
     async def _write_dead_letters(self) -> None:
         while True:
-            prepared = await self._to_dead_letters.get()
-            outcome = prepared.outcome
-            with self._timed(Stage.DEAD_LETTERS):
-                await self._send_dead_letters(outcome)
-            self._acknowledge(_DEAD_LETTERS, Span(outcome.records.start, outcome.records.end))
+            await self._send(await self._to_dead_letters.get())
+
+    async def _send(self, letters: Letters) -> None:
+        send, outcome = self._sinks.dead_letters.send, letters.outcome
+        with self._timed(Stage.DEAD_LETTERS):
+            await self._sinks.retry_dead_letters.until_done(lambda: send(outcome, self.id.incarnation))
+        self._queued_bytes -= letters.nbytes
+        self._acknowledge(_DEAD_LETTERS, Span(outcome.records.start, outcome.records.end))
 
     async def _fill_spans(self, tasks: asyncio.TaskGroup) -> None:
-        opened = 0.0
         while True:
-            batch = await self._next_batch(opened + self._window.age if self._open_span else None)
-            if batch is None:
-                self._told_to_close = False
-            else:
-                if self._open_span is None:
-                    self._open_span, opened = self._archive.open_span(batch.start), time.monotonic()
-                with self._timed(Stage.ARCHIVE):
-                    await self._sinks.threads.call(self._open_span.add, batch)
-                self._queued_bytes -= batch.nbytes
-            span = self._open_span
-            if span and (batch is None or self._window.is_full(span.records, span.nbytes, time.monotonic() - opened)):
-                self.ledger.close(span.end)
-                self._closed_spans.append(span)
-                self._uploads.put_nowait(tasks.create_task(self._upload(span)))
+            told = not await self._fill(await self._next_batch())
+            if self._open_span and (told or self._is_full(self._open_span)):
+                self.ledger.close(self._open_span.end)
+                self._closed_spans.append(self._open_span)
+                self._uploads.put_nowait(tasks.create_task(self._upload(self._open_span)))
                 self._open_span = None
 
-    async def _next_batch(self, deadline: float | None) -> BatchTables | None:
+    async def _fill(self, batch: BatchTables | None) -> bool:
+        """Take a batch into the open span; False if there was none."""
+        if batch is None:
+            self._told_to_close = False
+            return False
+        if self._open_span is None:
+            self._open_span, self._opened = self._archive.open_span(batch.start), time.monotonic()
+        with self._timed(Stage.ARCHIVE):
+            await self._sinks.threads.call(self._open_span.add, batch)
+        self._queued_bytes -= batch.nbytes
+        return True
+
+    def _is_full(self, span: OpenSpan) -> bool:
+        return self._window.is_full(span.records, span.nbytes, time.monotonic() - self._opened)
+
+    async def _next_batch(self) -> BatchTables | None:
         """The next batch; None when the open span is to be closed, told by a flush or by its age."""
+        left = max(0.0, self._opened + self._window.age - time.monotonic()) if self._open_span else None
         try:
-            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.monotonic())):
+            async with asyncio.timeout(left):
                 return await self._to_archive.get()
         except TimeoutError:
             return None
 
     async def _upload(self, span: OpenSpan) -> UploadedSpan:
         with self._timed(Stage.UPLOAD):
-            return await self._archive.upload(span)
+            uploaded: UploadedSpan = await self._archive.upload(span)
+        return uploaded
 
     async def _link_spans(self) -> None:
         while True:
@@ -275,9 +269,9 @@ class Flow:
     async def _link(self, uploaded: UploadedSpan) -> None:
         """Look once more that Redis still holds what it acknowledged, and that the records were of this topic: after
         they were fetched, since topic ids never come back. Then link."""
-        state = await self._require_marks(uploaded.end)
+        state = await self._online.require(uploaded.end)
         await self._require_topic()
-        if not await self._archive.link(uploaded, self._epoch, state.replication_id):
+        if not await self._archive.link(uploaded, self._online.epoch, state.replication_id):
             self._metrics.count(OVERTAKEN, 1, self.id.topic)
             raise Overtaken(f"{self.id}: another writer has linked the offsets from {uploaded.start} on")
         _log.debug(
@@ -293,41 +287,6 @@ class Flow:
         self._metrics.count(LINKED_RECORDS, uploaded.records, self.id.topic)
 
     # ---- their parts ----
-
-    async def _apply(self, online: Sequence[EncodedRows], span: Span) -> None:
-        """Rows into Redis, then their marks up to the end of their span."""
-        apply = self._sinks.online.apply
-        rows = [each for each in online if each.keys]
-        moves = [MarkMove(mark, span.start, span.end) for mark in self._marks]
-        applied = await self._sinks.retry_online.until_done(lambda: apply(rows, moves, self._epoch))
-        for each, counts in zip(rows, applied.counts, strict=True):
-            for result, count in dataclasses.asdict(counts).items():
-                self._metrics.count(UPSERTS, count, each.view, result)
-        if any(position is None or position < span.end for position in applied.positions):
-            raise OnlineFellBehind(
-                f"{self.id}: Redis has lost rows that it had acknowledged before offset {span.start}"
-            )
-
-    async def _send_dead_letters(self, outcome: Outcome) -> None:
-        send = self._sinks.dead_letters.send
-        await self._sinks.retry_dead_letters.until_done(lambda: send(outcome, self.id.incarnation))
-
-    async def _require_marks(self, end: int) -> OnlineState:
-        """Raises StoreNotReady or OnlineFellBehind unless Redis, in our epoch, holds every row below an offset."""
-        online, retry = self._sinks.online, self._sinks.retry_online
-        state = await retry.until_done(online.read_state)
-        if state.epoch != self._epoch:
-            raise StoreNotReady(f"{self.id}: Redis has lost data or was rebuilt: its epoch is no longer {self._epoch}")
-        positions = await retry.until_done(lambda: online.read_marks(self._marks))
-        if any(position is None or position < end for position in positions):
-            raise OnlineFellBehind(f"{self.id}: Redis has lost rows that it had acknowledged before offset {end}")
-        return state
-
-    def _observe_servable(self, prepared: Prepared) -> None:
-        now = time.time()
-        for rows, produced_at in zip(prepared.online, prepared.produced_at, strict=True):
-            if len(produced_at):
-                self._metrics.observe(SERVABLE, now - produced_at / 1000, rows.view)
 
     def _acknowledge(self, sink: str, span: Span) -> None:
         self.ledger.acknowledge(sink, span)

@@ -37,7 +37,7 @@ class Ingest:
         self._gate.judge(len(prepared.outcome.records), rejected, rejects[-1].error if rejects else "")
 
     def _count(self, prepared: Prepared) -> None:
-        for rows, sent in zip(prepared.outcome.rows, prepared.online, strict=True):
+        for rows, sent in zip(prepared.outcome.rows, prepared.online.rows, strict=True):
             self._metrics.count(ROWS, rows.frame.height, rows.view)
             self._metrics.count(FILTERED, rows.filtered, rows.view)
             self._metrics.count(CONFLATED, rows.frame.height - len(sent.keys), rows.view)

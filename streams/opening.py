@@ -1,26 +1,32 @@
-"""How a partition is opened: from what Kafka, the chain and Redis say to the offset at which its flow begins.
+"""How a partition is opened: from what Kafka, the chain and Redis say to a flow that begins at the chain's end.
 
 1. the topic is the one that its incarnation is bound to, else the partition stops until `stillwell topics adopt`
 2. genesis is there, ours or another's
 3. the log reaches the chain's end; what retention took is covered by an `expired` link
-4. Redis holds every row up to the chain's end: lately lost ones are applied again from their files
+4. Redis holds every row up to the chain's end: lately lost ones are applied again from their files (`streams.catch_up`)
 """
 
 import asyncio
 import dataclasses
+import datetime
+import functools
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
 
 import structlog
 
 from stillwell.errors import PartitionStopped, StoreNotReady
-from stillwell.layout.chain import Genesis, Link, PartitionId, TopicIncarnation
-from stillwell.layout.online import EncodedRows, MarkKey, MarkMove
+from stillwell.layout.chain import Link, PartitionId, TopicIncarnation
+from stillwell.layout.online import MarkKey
+from streams.catch_up import CatchUp
+from streams.flow import Commit, Flow, Sinks
 from streams.metrics import EXPIRED, Metrics
 from streams.naming import fields
-from streams.ports import Archive, OnlineStore, PartitionArchive
-from streams.retry import Retry
+from streams.online_side import OnlineSide
+from streams.ports import Archive, PartitionArchive
+from streams.prepare import Preparation
+from streams.window import Window
 
 _log = structlog.get_logger(__name__)
 
@@ -28,27 +34,30 @@ _TRUNCATED_LOOKS = 20
 _TRUNCATED_PAUSE = 0.5
 """A new leader may not know how far readers had come for a moment: look so often before calling a log truncated."""
 
-MOST_LINKS_APPLIED_AGAIN = 1_000
-"""Links that a worker applies to Redis again by itself after a failover; for more it asks for `stillwell rebuild`."""
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LogFacts:
     """What Kafka says of a partition now: the topic's id and number of partitions, and the offsets it holds,
-    [start, end); `hint` is the last link's start and nonce, as the group committed them."""
+    [start, end); `committed` is what the group's last commit has as metadata."""
 
     topic_id: str
     partitions: int
     start: int
     end: int
-    hint: tuple[int, str] | None
+    committed: str | None
 
 
-Look = Callable[[], Awaitable[LogFacts]]
-"""Looks at the partition in Kafka. Raises PartitionStopped if the topic is gone."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class KafkaPartition:
+    """What is asked of Kafka about one partition.
 
-ReadLinked = Callable[[Link], Awaitable[list[EncodedRows]]]
-"""Reads the rows of a link from its files: of each view that has any, as they are put into Redis."""
+    look: raises PartitionStopped if the topic is gone. require_topic: raises TopicReplaced if Kafka has another topic
+    of this name now than the one that the incarnation is bound to. commit: see `streams.flow.Commit`.
+    """
+
+    look: Callable[[], Awaitable[LogFacts]]
+    require_topic: Callable[[TopicIncarnation], Awaitable[None]]
+    commit: Commit
 
 
 class Opening:
@@ -59,19 +68,46 @@ class Opening:
         topic: str,
         start: Literal["earliest", "latest"],
         archive: Archive,
-        online: OnlineStore,
-        retry_online: Retry,
-        read_linked: ReadLinked,
+        sinks: Sinks,
+        preparation: Preparation,
+        window: Window,
+        now: Callable[[], datetime.datetime],
         metrics: Metrics,
     ) -> None:
         """start: where the first partitions of a topic that was never read begin."""
         self._topic = topic
         self._start = start
         self._archive = archive
-        self._online = online
-        self._retry_online = retry_online
-        self._read_linked = read_linked
+        self._sinks = sinks
+        self._preparation = preparation
+        self._window = window
+        self._now = now
         self._metrics = metrics
+
+    async def open(self, partition: int, kafka: KafkaPartition) -> Flow:
+        """Waits for stores for as long as they do not answer.
+
+        Raises PartitionStopped, StoreNotReady and ChainError where a person has to decide, and FlowEnded where it is to
+        be opened once more.
+        """
+        sinks = self._sinks
+        incarnation = await self.incarnation(await kafka.look())
+        id = PartitionId(self._topic, incarnation.incarnation, partition)
+        archive = self._archive.partition(id, self._preparation.views)
+        last = await self._chain(archive, incarnation, kafka.look)
+        epoch = await self._epoch(last is not None)
+        marks = [MarkKey(id, view.name, view.version) for view in self._preparation.views]
+        await CatchUp(archive, self._preparation, sinks.online, sinks.retry_online, sinks.threads, epoch).run(marks)
+        return Flow(
+            archive=archive,
+            online=OnlineSide(id, sinks.online, sinks.retry_online, marks, epoch, self._metrics),
+            sinks=sinks,
+            prepare=self._preparation.of(id, self._now),
+            window=self._window,
+            require_topic=functools.partial(kafka.require_topic, incarnation),
+            commit=kafka.commit,
+            metrics=self._metrics,
+        )
 
     async def incarnation(self, facts: LogFacts) -> TopicIncarnation:
         """The incarnation that is in force; opens the first one of a topic that was never read.
@@ -84,10 +120,13 @@ class Opening:
         _require_bound(found, facts)
         return found
 
-    async def chain(
-        self, archive: PartitionArchive, incarnation: TopicIncarnation, look: Look
-    ) -> tuple[Genesis, Link | None]:
-        """Walk to the chain's end, and make it one that Kafka can be read from. Returns genesis and the last link.
+    async def _chain(
+        self,
+        archive: PartitionArchive[Any, Any],
+        incarnation: TopicIncarnation,
+        look: Callable[[], Awaitable[LogFacts]],
+    ) -> Link | None:
+        """Walk to the chain's end, and make it one that Kafka can be read from. Returns the last link.
 
         Raises PartitionStopped when the log ends before the chain does, or is that of another topic by now.
         """
@@ -95,7 +134,7 @@ class Opening:
         while True:
             facts = await look()
             _require_bound(incarnation, facts)
-            found = await archive.find_end(facts.hint)
+            found = await archive.find_end(_hint(facts.committed))
             if found is None:
                 await archive.begin(_first_offset(archive.id, incarnation, facts), incarnation.topic_id)
                 continue
@@ -108,58 +147,25 @@ class Opening:
             if facts.start > archive.end:
                 await self._expire(archive, facts.start)
                 continue
-            return found
+            return found[1]
 
-    async def epoch(self) -> str:
+    async def _epoch(self, has_links: bool) -> str:
         """The epoch of Redis that is in force. Makes Redis ready where nothing was ever linked.
 
-        Raises StoreNotReady where it is not ready although there are links.
+        has_links: whether this partition has. Raises StoreNotReady where it is not ready although there are links.
         """
-        state = await self._retry_online.until_done(self._online.read_state)
+        online, retry = self._sinks.online, self._sinks.retry_online
+        state = await retry.until_done(online.read_state)
         if state.epoch is not None:
             return state.epoch
-        if await self._archive.has_links():
+        if has_links or await self._archive.has_links():
             raise StoreNotReady(
                 "Redis is not ready: its ready key is missing, though rows were linked; it has lost data, or is new. "
                 "Run `stillwell rebuild`; the worker goes on by itself"
             )
-        return await self._retry_online.until_done(lambda: self._online.initialise(secrets.token_hex(8)))
+        return await retry.until_done(lambda: online.initialise(secrets.token_hex(8)))
 
-    async def online(
-        self, archive: PartitionArchive, begun: tuple[Genesis, Link | None], marks: Sequence[MarkKey], epoch: str
-    ) -> None:
-        """Make Redis hold every row up to the chain's end, and every mark stand there or beyond.
-
-        begun: genesis and the last link. A mark that is absent is that of a view version which no link knows yet, or
-        was lost. Raises StoreNotReady when too much is missing to be applied again by a worker.
-        """
-        genesis, last = begun
-        known = {(account.view, account.version) for account in last.views} if last else set()
-        positions = await self._retry_online.until_done(lambda: self._online.read_marks(marks))
-        stands = [
-            genesis.start if position is None and (mark.view, mark.version) in known else position
-            for mark, position in zip(marks, positions, strict=True)
-        ]
-        if behind := [position for position in stands if position is not None and position < archive.end]:
-            await self._catch_up(archive, marks, min(behind), epoch)
-        moves = [MarkMove(mark, archive.end, archive.end) for mark in marks]
-        await self._retry_online.until_done(lambda: self._online.set_marks(moves, epoch))
-
-    async def _catch_up(self, archive: PartitionArchive, marks: Sequence[MarkKey], since: int, epoch: str) -> None:
-        links = await archive.links_since(since)
-        if len(links) > MOST_LINKS_APPLIED_AGAIN:
-            raise StoreNotReady(
-                f"{archive.id}: Redis lacks the rows of {len(links)} links, since offset {since}; "
-                "run `stillwell rebuild`"
-            )
-        _log.warning("applying rows again that Redis lost", **fields(archive.id), links=len(links), since=since)
-        for link in links:
-            rows = await self._read_linked(link)
-            moves = [MarkMove(mark, link.start, link.end) for mark in marks]
-            await self._retry_online.until_done(lambda: self._online.set_marks(moves, epoch))  # noqa: B023
-            await self._retry_online.until_done(lambda: self._online.apply(rows, moves, epoch))  # noqa: B023
-
-    async def _expire(self, archive: PartitionArchive, log_start: int) -> None:
+    async def _expire(self, archive: PartitionArchive[Any, Any], log_start: int) -> None:
         start = archive.end
         if await archive.expire(log_start):
             self._metrics.count(EXPIRED, log_start - start, self._topic)
@@ -169,6 +175,12 @@ class Opening:
                 start=start,
                 end=log_start,
             )
+
+
+def _hint(metadata: str | None) -> tuple[int, str] | None:
+    """Start and nonce of the link that a commit was made for."""
+    start, _, nonce = (metadata or "").partition(":")
+    return (int(start), nonce) if start.isdecimal() and nonce else None
 
 
 def _require_bound(incarnation: TopicIncarnation, facts: LogFacts) -> None:
@@ -187,7 +199,7 @@ def _first_offset(id: PartitionId, incarnation: TopicIncarnation, facts: LogFact
     return facts.end if incarnation.start == "latest" else facts.start
 
 
-def _truncated(archive: PartitionArchive, facts: LogFacts) -> str:
+def _truncated(archive: PartitionArchive[Any, Any], facts: LogFacts) -> str:
     id = archive.id
     return (
         f"{id}: Kafka's log ends at {facts.end}, before offset {archive.end} up to which it was read: Kafka has lost "

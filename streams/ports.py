@@ -1,7 +1,7 @@
 """What the worker needs of the world, as narrow protocols. The real ones are put together in `streams/app.py`; their
 twins are in `stillwell.testing` and pass the same contract suites."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
 import pyarrow as pa
@@ -13,6 +13,8 @@ from stillwell.records import Outcome
 from stillwell.spec import ViewSpec
 
 _T = TypeVar("_T")
+_Open = TypeVar("_Open", bound="OpenSpan")
+_Uploaded = TypeVar("_Uploaded", bound="UploadedSpan")
 
 
 class Threads(Protocol):
@@ -95,8 +97,11 @@ class UploadedSpan(Protocol):
         """How many records it holds."""
 
 
-class PartitionArchive(Protocol):
-    """One partition's files and chain. Waits for the store for as long as it takes."""
+class PartitionArchive(Protocol[_Open, _Uploaded]):
+    """One partition's files and chain. Waits for the store for as long as it takes.
+
+    Takes back its own spans alone: those that it opened, then those that it uploaded.
+    """
 
     @property
     def id(self) -> PartitionId:
@@ -115,19 +120,22 @@ class PartitionArchive(Protocol):
     async def expire(self, until: int) -> bool:
         """Cover the offsets that retention took, from the chain's end on. False: another writer was faster."""
 
-    async def links_since(self, offset: int) -> list[Link]:
-        """The links that hold offsets from this one on."""
+    async def debut(self, view: str, version: int) -> int:
+        """The offset before which no link lists a version of a view; for one that is in none, the chain's end."""
+
+    def links_from_end(self) -> AsyncGenerator[Link, None]:
+        """The links from the chain's end back to genesis; what is not asked for is not read."""
 
     async def read_rows(self, file: DataFile) -> pa.Table:
         """All rows of a linked file."""
 
-    def open_span(self, start: int) -> Any:
+    def open_span(self, start: int) -> _Open:
         """A span to be filled from an offset on."""
 
-    async def upload(self, span: Any) -> UploadedSpan:
+    async def upload(self, span: _Open) -> _Uploaded:
         """Create the span's files."""
 
-    async def link(self, span: Any, epoch: str, replication_id: str) -> bool:
+    async def link(self, span: _Uploaded, epoch: str, replication_id: str) -> bool:
         """Put the span on the chain. False: another writer's link has its place."""
 
 
@@ -145,5 +153,5 @@ class Archive(Protocol):
     async def has_links(self) -> bool:
         """Whether any partition was ever linked here."""
 
-    def partition(self, id: PartitionId, views: Sequence[ViewSpec]) -> PartitionArchive:
-        """One partition's side of it."""
+    def partition(self, id: PartitionId, views: Sequence[ViewSpec]) -> PartitionArchive[Any, Any]:
+        """One partition's side of it. What its spans are is between it and itself."""

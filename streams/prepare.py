@@ -3,7 +3,8 @@
 import dataclasses
 import datetime
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,20 +17,49 @@ from stillwell.layout.parquet import BatchTables, batch_tables, frame_of, view_s
 from stillwell.pipeline import Pipeline
 from stillwell.records import Outcome, Records
 
+_OBJECT = 48
+"""Bytes that a string of bytes takes beside its content: its head, rounding, and its place in a list."""
+
+_LETTER = 400
+"""Bytes that a reject takes beside what it quotes: itself, its record's place in each column, and small objects."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OnlineBatch:
+    """What goes to Redis of the offsets [start, end): for each view the newest row of each entity.
+
+    produced_at: those rows' record timestamps, in milliseconds. nbytes: memory that all of it takes.
+    """
+
+    start: int
+    end: int
+    rows: tuple[EncodedRows, ...]
+    produced_at: tuple[npt.NDArray[np.int64], ...]
+    nbytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Letters:
+    """What goes to the dead-letter topic: an outcome with the rejects, their records and nothing else.
+
+    nbytes: memory that it takes.
+    """
+
+    outcome: Outcome
+    nbytes: int
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Prepared:
-    """A batch, ready for the sinks.
+    """A batch, ready for the sinks: each takes its own part, so that none holds on to what the others have done with.
 
-    online: for each view the newest row of each entity. produced_at: those rows' record timestamps, in milliseconds.
-    nbytes: memory that all of it takes.
+    letters is None where nothing was rejected.
     """
 
     outcome: Outcome
     tables: BatchTables
-    online: tuple[EncodedRows, ...]
-    produced_at: tuple[npt.NDArray[np.int64], ...]
-    nbytes: int
+    online: OnlineBatch
+    letters: Letters | None
 
 
 class Preparation:
@@ -46,23 +76,53 @@ class Preparation:
         """What prepares the batches of one partition; now is asked once a batch, for `_ingested_at`."""
         return functools.partial(self._prepare, id, now)
 
-    def has(self, view: str, version: int) -> bool:
-        """Whether this worker computes that version of a view."""
-        return view in self._encoders and self._encoders[view].view.version == version
-
     def encode_linked(self, id: PartitionId, view: str, table: pa.Table) -> EncodedRows:
         """Rows of a linked file, for Redis again."""
         return self._encoders[view].encode(frame_of(table), id)[0]
 
     def _prepare(self, id: PartitionId, now: Callable[[], datetime.datetime], records: Records) -> Prepared:
         outcome = self._pipeline.run(records)
-        tables = batch_tables(outcome, self._schemas, now())
-        encoded = [self._encoders[rows.view].encode(rows.frame, id) for rows in outcome.rows]
-        online = tuple(rows for rows, _ in encoded)
         return Prepared(
             outcome=outcome,
-            tables=tables,
-            online=online,
-            produced_at=tuple(frame["_timestamp"].to_numpy() for _, frame in encoded),
-            nbytes=tables.nbytes + sum(sum(map(len, rows.values)) + sum(map(len, rows.keys)) for rows in online),
+            tables=batch_tables(outcome, self._schemas, now()),
+            online=self._online(outcome, id),
+            letters=_letters(outcome) if outcome.rejects else None,
         )
+
+    def _online(self, outcome: Outcome, id: PartitionId) -> OnlineBatch:
+        encoded = [self._encoders[rows.view].encode(rows.frame, id) for rows in outcome.rows]
+        rows = tuple(each for each, _ in encoded)
+        # Copies: they are a part of frames that need not live as long.
+        produced_at = tuple(frame["_timestamp"].to_numpy().copy() for _, frame in encoded)
+        nbytes = sum(_nbytes(each.keys) + _nbytes(each.values) for each in rows)
+        return OnlineBatch(
+            start=outcome.records.start,
+            end=outcome.records.end,
+            rows=rows,
+            produced_at=produced_at,
+            nbytes=nbytes + sum(each.nbytes for each in produced_at),
+        )
+
+
+def _nbytes(values: Sequence[bytes]) -> int:
+    return sum(map(len, values)) + _OBJECT * len(values)
+
+
+def _letters(outcome: Outcome) -> Letters:
+    records = outcome.records
+    places: list[int] = np.flatnonzero(np.isin(records.offsets, [reject.offset for reject in outcome.rejects])).tolist()
+    kept = Records(
+        topic=records.topic,
+        partition=records.partition,
+        start=records.start,
+        end=records.end,
+        offsets=records.offsets[places],
+        timestamps=records.timestamps[places],
+        keys=[records.keys[place] for place in places],
+        values=[records.values[place] for place in places],
+        headers=[records.headers[place] for place in places],
+    )
+    quoted = sum(len(content or b"") for content in itertools.chain(kept.keys, kept.values))
+    quoted += sum(len(name) + len(content or b"") + 2 * _OBJECT for each in kept.headers for name, content in each)
+    quoted += sum(len(reject.error) for reject in outcome.rejects)
+    return Letters(Outcome(kept, (), outcome.rejects), quoted + _LETTER * len(outcome.rejects))

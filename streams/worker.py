@@ -12,15 +12,14 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from stillwell.errors import PartitionStopped, StoreUnavailable
-from stillwell.layout.chain import Link, PartitionId, TopicIncarnation
-from stillwell.layout.online import EncodedRows, MarkKey
+from stillwell.layout.chain import TopicIncarnation
 from stillwell.pipeline import Pipeline
-from stillwell.spec import TopicSpec
 from streams.cluster import Cluster
 from streams.consumer import Batch, Consumer, Limits
-from streams.flow import Flow, Sinks, TopicReplaced
+from streams.endings import TopicReplaced
+from streams.flow import Flow, Sinks
 from streams.metrics import ASSIGNED, DURABLE_LAG, FAILED_COMMITS, LAG, Metrics
-from streams.opening import LogFacts, Opening
+from streams.opening import KafkaPartition, LogFacts, Opening
 from streams.ports import Archive, DeadLetters, OnlineStore, Threads
 from streams.prepare import Preparation
 from streams.retry import Retries
@@ -67,12 +66,9 @@ class Worker:
         """deliver: hands a batch to its topic's agent without waiting for it. grace: how long keys outlive a TTL."""
         self._services = services
         self._retries = retries
-        self._window = window
         self._watchdog = watchdog
-        self._now = now
         self._metrics = metrics
-        self._preparations = {pipeline.topic.topic: Preparation(pipeline, grace) for pipeline in pipelines}
-        self._openings = {pipeline.topic.topic: self._opening(pipeline.topic) for pipeline in pipelines}
+        self._openings = {each.topic.topic: self._opening(each, window, grace, now) for each in pipelines}
         self._consumer = Consumer(services.kafka, self._openings, self._open, deliver, limits, metrics)
 
     async def run(self) -> None:
@@ -105,22 +101,9 @@ class Worker:
 
     # ---- opening a partition ----
 
-    def _opening(self, topic: TopicSpec) -> Opening:
-        services, retry = self._services, self._retries.online
-        return Opening(
-            topic.topic, topic.start, services.archive, services.online, retry, self._read_linked, self._metrics
-        )
-
-    async def _open(self, partition: TopicPartition) -> Flow:
-        opening, preparation = self._openings[partition.topic], self._preparations[partition.topic]
-        look = functools.partial(self._look, partition)
-        incarnation = await opening.incarnation(await look())
-        id = PartitionId(partition.topic, incarnation.incarnation, partition.partition)
-        archive = self._services.archive.partition(id, preparation.views)
-        begun = await opening.chain(archive, incarnation, look)
-        epoch = await opening.epoch()
-        marks = [MarkKey(id, view.name, view.version) for view in preparation.views]
-        await opening.online(archive, begun, marks, epoch)
+    def _opening(
+        self, pipeline: Pipeline, window: Window, grace: datetime.timedelta, now: Callable[[], datetime.datetime]
+    ) -> Opening:
         sinks = Sinks(
             online=self._services.online,
             dead_letters=self._services.dead_letters,
@@ -128,17 +111,13 @@ class Worker:
             retry_dead_letters=self._retries.dead_letters,
             threads=self._services.threads,
         )
-        return Flow(
-            archive=archive,
-            sinks=sinks,
-            prepare=preparation.of(id, self._now),
-            marks=marks,
-            epoch=epoch,
-            window=self._window,
-            require_topic=functools.partial(self._require_topic, incarnation),
-            commit=functools.partial(self._commit, partition),
-            metrics=self._metrics,
-        )
+        topic, preparation = pipeline.topic, Preparation(pipeline, grace)
+        return Opening(topic.topic, topic.start, self._services.archive, sinks, preparation, window, now, self._metrics)
+
+    async def _open(self, partition: TopicPartition) -> Flow:
+        look, commit = functools.partial(self._look, partition), functools.partial(self._commit, partition)
+        kafka = KafkaPartition(look, self._require_topic, commit)
+        return await self._openings[partition.topic].open(partition.partition, kafka)
 
     async def _look(self, partition: TopicPartition) -> LogFacts:
         return await self._retries.kafka.until_done(lambda: self._look_once(partition))
@@ -153,7 +132,7 @@ class Worker:
         except (KafkaError, OSError) as error:
             raise StoreUnavailable(f"Kafka does not tell which offsets {partition} holds: {error!r}") from error
         committed = await self._services.cluster.committed(self._services.group, partition)
-        return LogFacts(facts.id, facts.partitions, start, end, _hint(committed[1]) if committed else None)
+        return LogFacts(facts.id, facts.partitions, start, end, committed[1] if committed else None)
 
     async def _require_topic(self, incarnation: TopicIncarnation) -> None:
         """No answer to a fetch tells which topic it is of: one made anew may hold the very offset that was asked for.
@@ -173,16 +152,6 @@ class Worker:
         except (KafkaError, TimeoutError) as error:
             self._metrics.count(FAILED_COMMITS, 1, partition.topic)
             _log.info("offset not committed", partition=str(partition), offset=offset, reason=repr(error))
-
-    async def _read_linked(self, link: Link) -> list[EncodedRows]:
-        preparation = self._preparations[link.id.topic]
-        archive = self._services.archive.partition(link.id, preparation.views)
-        rows = []
-        for account in link.views:
-            if account.file and preparation.has(account.view, account.version):
-                table = await archive.read_rows(account.file)
-                rows.append(await self._services.threads.call(preparation.encode_linked, link.id, account.view, table))
-        return rows
 
     # ---- watching ----
 
@@ -214,9 +183,3 @@ class Worker:
         self._metrics.set(LAG, lag, *labels)
         self._metrics.set(DURABLE_LAG, ledger.position - ledger.linked, *labels)
         return Progress(partition, ledger.position, ledger.durable, ledger.linked, lag > 0 or ledger.has_closed_spans)
-
-
-def _hint(metadata: str) -> tuple[int, str] | None:
-    """Start and nonce of the link that a commit was made for."""
-    start, _, nonce = metadata.partition(":")
-    return (int(start), nonce) if start.isdecimal() and nonce else None

@@ -7,10 +7,9 @@ import asyncio
 import contextlib
 import dataclasses
 import datetime
-import functools
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,17 +19,18 @@ from sinks.archive import Archive
 from stillwell.layout import chain, value
 from stillwell.layout.chain import Link, PartitionId, TopicIncarnation
 from stillwell.layout.entity_key import entity_key
-from stillwell.layout.online import EncodedRows, MarkKey
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.pipeline import compile_pipeline
 from stillwell.records import Outcome, Records
+from stillwell.spec import ViewSpec
 from stillwell.storage import ObjectStore
 from stillwell.testing.objects import MemoryStore
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.types import INT64, STRING
-from streams.flow import Flow, FlowEnded, Sinks, TopicReplaced
+from streams.endings import FlowEnded, TopicReplaced
+from streams.flow import Flow, Sinks
 from streams.metrics import Metrics
-from streams.opening import LogFacts, Opening
+from streams.opening import KafkaPartition, LogFacts, Opening
 from streams.prepare import Preparation
 from streams.retry import Retry
 from streams.window import Window
@@ -144,33 +144,45 @@ class World:
     store: MemoryStore = dataclasses.field(default_factory=MemoryStore)
     server: MemoryRedis = dataclasses.field(default_factory=lambda: MemoryRedis(lambda: _timestamp(0)))
     dead_letters: DeadLetters = dataclasses.field(default_factory=DeadLetters)
-    hint: tuple[int, str] | None = None
+    committed: str | None = None
 
 
 class Worker:
     """One worker that holds the partition; several at once are what zombies are."""
 
-    def __init__(self, world: World, name: str, batch: int = 7, window_rows: int = 12) -> None:
+    def __init__(
+        self, world: World, name: str, batch: int = 7, window_rows: int = 12, views: Sequence[ViewSpec] = (VIEW,)
+    ) -> None:
         self.world = world
         self.online = MemoryOnlineStore(world.server, KEYS)
         self.metrics = Metrics()
         self._batch = batch
-        self._window = Window(window_rows, 1 << 30, 1e9)
-        self._preparation = Preparation(compile_pipeline(SOURCE, [VIEW]), datetime.timedelta(hours=1))
-        self._retry = Retry("any", self.metrics, _no_sleep)
-        self._archive = Archive(Objects(world.store), self._retry.until_done, _now, name)
+        retry = Retry("any", self.metrics, _no_sleep)
+        self.sinks = Sinks(self.online, world.dead_letters, retry, retry, _Inline())
         self._opening = Opening(
-            "t", "earliest", self._archive, self.online, self._retry, self._read_linked, self.metrics
+            "t",
+            "earliest",
+            Archive(Objects(world.store), retry.until_done, _now, name),
+            self.sinks,
+            Preparation(compile_pipeline(SOURCE, views), datetime.timedelta(hours=1)),
+            Window(window_rows, 1 << 30, 1e9),
+            _now,
+            self.metrics,
         )
+        self._kafka = KafkaPartition(self._look, self._require_topic, self._commit)
         self.flow: Flow | None = None
 
     async def work(self) -> None:
         """Read the log to its end, opening the partition anew whenever a flow ends."""
         while True:
             with contextlib.suppress(FlowEnded):
-                self.flow = await self._open()
+                self.flow = await self.open()
                 await self._run(self.flow)
                 return
+
+    async def open(self) -> Flow:
+        """A flow that begins at the chain's end."""
+        return await self._opening.open(0, self._kafka)
 
     async def _run(self, flow: Flow) -> None:
         running = asyncio.create_task(flow.run())
@@ -193,45 +205,16 @@ class Worker:
             await asyncio.sleep(0)
         await flow.flush()
 
-    async def _open(self) -> Flow:
-        facts = await self._look()
-        incarnation = await self._opening.incarnation(facts)
-        archive = self._archive.partition(PartitionId("t", incarnation.incarnation, 0), self._preparation.views)
-        begun = await self._opening.chain(archive, incarnation, self._look)
-        epoch = await self._opening.epoch()
-        marks = [MarkKey(archive.id, VIEW.name, VIEW.version)]
-        await self._opening.online(archive, begun, marks, epoch)
-        return Flow(
-            archive=archive,
-            sinks=Sinks(self.online, self.world.dead_letters, self._retry, self._retry, _Inline()),
-            prepare=self._preparation.of(archive.id, _now),
-            marks=marks,
-            epoch=epoch,
-            window=self._window,
-            require_topic=functools.partial(self._require_topic, incarnation),
-            commit=self._commit,
-            metrics=self.metrics,
-        )
-
     async def _look(self) -> LogFacts:
         log = self.world.log
-        return LogFacts(log.topic_id, 1, log.start, log.end, self.world.hint)
+        return LogFacts(log.topic_id, 1, log.start, log.end, self.world.committed)
 
     async def _require_topic(self, incarnation: TopicIncarnation) -> None:
         if incarnation.topic_id != self.world.log.topic_id:
             raise TopicReplaced("the topic was made anew")
 
     async def _commit(self, offset: int, metadata: str) -> None:
-        start, _, nonce = metadata.partition(":")
-        self.world.hint = (int(start), nonce)
-
-    async def _read_linked(self, link: Link) -> list[EncodedRows]:
-        archive = self._archive.partition(link.id, self._preparation.views)
-        return [
-            self._preparation.encode_linked(link.id, account.view, await archive.read_rows(account.file))
-            for account in link.views
-            if account.file
-        ]
+        self.world.committed = metadata
 
 
 async def _no_sleep(seconds: float) -> None:

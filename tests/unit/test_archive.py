@@ -14,7 +14,7 @@ from stillwell.layout import chain
 from stillwell.layout.chain import DataFile
 from stillwell.layout.parquet import batch_tables, frame_of, read_table
 from stillwell.storage import ObjectStore
-from stillwell.testing.objects import MemoryStore
+from stillwell.testing.objects import Fault, MemoryStore
 from stillwell.verify import verify
 from tests import batches
 from tests.chain_support import NOON, Inline, a_genesis, at_once
@@ -192,6 +192,45 @@ async def test_whether_anything_was_ever_linked_is_known() -> None:
     assert not await archive.has_links()
     assert await partition.expire(5)
     assert await archive.has_links()
+    store.faults = lambda operation, path: "refused"
+    assert await archive.has_links(), "links are never removed, so that nobody needs to look again"
+
+
+async def test_a_version_has_its_debut_once_at_the_end_of_the_chain() -> None:
+    """Whoever asks later, or had found another end, is told the same."""
+    store = MemoryStore()
+    first, second = await opened(store), await opened(store)
+    assert await first.link(await uploaded(first, batch(0, 5)), "", "")
+    assert await first.debut("Every", 1) == 5
+    assert await first.debut("Every", 2) == 5
+    assert await first.link(await uploaded(first, batch(5, 9)), "", "")
+    assert await first.debut("Every", 1) == 5
+    assert await second.debut("Every", 2) == 5
+    assert await second.debut("Some", 1) == 0
+    assert verify(store).is_good
+
+
+@pytest.mark.parametrize("fault", ["lost answer", "lost call", "refused"])
+async def test_a_debut_whose_creation_is_in_doubt_is_read_back(fault: Fault) -> None:
+    store = MemoryStore()
+    archive = await opened(store)
+    faults: list[Fault | None] = [fault, None]
+    store.faults = lambda operation, path: faults.pop(0) if faults and path.startswith("_debuts/") else None
+    assert await archive.debut("Every", 1) == 0
+    assert not faults
+
+
+@pytest.mark.parametrize("damage", [b"{}", b"not json", None])
+async def test_a_damaged_debut_is_refused(damage: bytes | None) -> None:
+    """None: another one's bytes."""
+    store = MemoryStore()
+    archive = await opened(store)
+    await archive.debut("Every", 1)
+    await archive.debut("Every", 2)
+    (one, other) = (path for path in store.objects if path.startswith("_debuts/"))
+    store.objects[one] = store.objects[other] if damage is None else damage
+    with pytest.raises(ChainError, match=one):
+        await archive.debut("Every", 1)
 
 
 async def test_rows_of_linked_files_are_read_again() -> None:
@@ -200,9 +239,9 @@ async def test_rows_of_linked_files_are_read_again() -> None:
     archive = await opened(store)
     for start in (0, 10, 20):
         assert await archive.link(await uploaded(archive, batch(start, start + 10)), "", "")
-    links = await archive.links_since(15)
-    assert [link.start for link in links] == [10, 20]
-    file = links[0].views[1].file
+    links = [link async for link in archive.links_from_end()]
+    assert [link.start for link in links] == [20, 10, 0]
+    file = links[1].views[1].file
     assert file is not None
     assert (await archive.read_rows(file)).column("_offset").to_pylist() == [10, 11, 12, 13, 15, 16, 17, 18, 19]
     store.objects[file.path] += b"x"

@@ -361,7 +361,8 @@ async def test_reading_asks_again_while_the_store_is_unavailable_and_no_longer()
     for refusals in range(4):
         case = [Step("refused")] * refusals
         store.follow(case)
-        assert await writing.links_since(Inline(store), at_once, DEPARTURES, 5) == links[1:]
+        walked = writing.links_from_end(Inline(store), at_once, DEPARTURES, chain.end_at(links[-1]))
+        assert [link async for link in walked] == links[::-1]
         store.follow(case)
         assert await writing.has_links(Inline(store), at_once)
         store.follow(case)
@@ -372,13 +373,6 @@ async def test_reading_asks_again_while_the_store_is_unavailable_and_no_longer()
     store.create("raw/x", b"y")
     with pytest.raises(ChainError, match="raw/x: has been altered"):
         await writing.read_rows(Inline(store), at_once, missing)
-
-
-@pytest.mark.parametrize(("since", "first"), [(0, 0), (4, 0), (5, 1), (9, 1), (10, 2), (14, 2), (15, 3), (99, 3)])
-async def test_the_links_since_an_offset_begin_with_the_one_that_holds_it(since: int, first: int) -> None:
-    store = MemoryStore()
-    links = a_chain(store, [5, 10, 15])
-    assert await writing.links_since(Inline(store), at_once, DEPARTURES, since) == links[first:]
 
 
 async def test_a_damaged_chain_is_not_asked_again() -> None:

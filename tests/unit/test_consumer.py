@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 
 from stillwell.errors import PartitionStopped
 from streams.consumer import Batch, Consumer, Limits, make_room
-from streams.flow import Flow, FlowEnded
+from streams.endings import FlowEnded
+from streams.flow import Flow
 from streams.ledger import Ledger
 from streams.metrics import BUFFERED, Metrics
 from tests.twin_line import Worker, World, some_log

@@ -17,6 +17,7 @@ import pytest
 from sinks.archive import Archive, PartitionArchive
 from stillwell.layout import chain
 from stillwell.layout.chain import DataFile, Genesis, Link, PartitionId, TopicIncarnation, ViewAccount
+from stillwell.layout.debut import Debut
 from stillwell.layout.parquet import RAW_SCHEMA, batch_tables, frame_of, view_schema
 from stillwell.pipeline import compile_pipeline
 from stillwell.records import Records
@@ -24,7 +25,7 @@ from stillwell.row import newest
 from stillwell.storage import LocalStore
 from stillwell.types import FIELD_TYPES, FLOAT32, STRING
 from tests import batches
-from tests.chain_support import Inline, at_once
+from tests.chain_support import NOON, Inline, at_once
 
 PAGES = pathlib.Path(__file__).parent.parent.parent / "docs" / "reference"
 CHAIN, PARQUET = (PAGES / "chain.md").read_text(), (PAGES / "parquet.md").read_text()
@@ -57,6 +58,7 @@ def table(page: str, begins: str) -> Iterator[list[str]]:
         (TopicIncarnation, "## `topic.json`", ["kind"]),
         (Genesis, "## `genesis.json`", ["kind"]),
         (Link, "## Links", ["kind"]),
+        (Debut, "## Debuts", ["kind"]),
         (ViewAccount, "An **account**", []),
         (DataFile, "A **file**:", []),
     ],
@@ -88,11 +90,18 @@ def test_the_page_shows_where_things_are() -> None:
     """Each kind of path, with the page's own words in the place of ours."""
     id = PartitionId("<topic>", 4321, 8765)
     day = datetime.date(2026, 3, 1)
-    words = {"4321": "<incarnation>", "8765": "<partition>", f"{9:020d}": "<start>", day.isoformat(): "<day>"}
+    words = {
+        "4321": "<incarnation>",
+        "8765": "<partition>",
+        "2468": "<version>",
+        f"{9:020d}": "<start>",
+        day.isoformat(): "<day>",
+    }
     made = [
         f"{chain.incarnation_folder('<topic>', 4321)}topic.json",
         id.genesis_path,
         id.link_path(9),
+        Debut(created_at=NOON, id=id, view="<view>", version=2468, start=9).path,
         chain.data_path(chain.raw_dataset("<topic>"), day, id, 1, 2, "n").replace("-1-2-n", "-<start>-<end>-<nonce>"),
         chain.data_path(chain.view_dataset("<view>"), day, id, 1, 2, "n").replace("-1-2-n", "-<start>-<end>-<nonce>"),
     ]

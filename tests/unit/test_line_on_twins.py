@@ -164,7 +164,7 @@ def test_a_crash_at_any_call_loses_and_doubles_nothing(kind: str, rng: random.Ra
         world.store.faults = lambda operation, path: None
         world.dead_letters.faults = lambda: None
         if at % 2:
-            world.hint = None
+            world.committed = None
         run(world, Worker(world, "b", batch=5, window_rows=9))
         assert_complete(world)
 
