@@ -19,5 +19,9 @@ class TopicReplaced(FlowEnded):
     """The topic was made anew: what is in hand may be of the new one, whose records do not belong to this chain."""
 
 
+class Adopted(FlowEnded):
+    """A person has opened the topic's next incarnation: it is read under that one, from its beginning."""
+
+
 class OnlineFellBehind(FlowEnded):
     """Redis has lost writes that it had acknowledged."""

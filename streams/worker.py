@@ -1,9 +1,11 @@
 """What a worker does between Kafka and its sinks, whatever they are: opens partitions, lets them flow, watches them."""
 
 import asyncio
+import contextlib
 import dataclasses
 import datetime
 import functools
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
@@ -11,14 +13,16 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from stillwell.errors import PartitionStopped, StoreUnavailable
+from stillwell.errors import ChainError, PartitionStopped, StoreUnavailable
 from stillwell.layout.chain import TopicIncarnation
 from stillwell.pipeline import Pipeline
 from streams.cluster import Cluster
 from streams.consumer import Batch, Consumer, Limits
-from streams.endings import TopicReplaced
+from streams.endings import Adopted, TopicReplaced
 from streams.flow import Flow, Sinks
+from streams.log_ends import LogEnds
 from streams.metrics import ASSIGNED, DURABLE_LAG, FAILED_COMMITS, LAG, Metrics
+from streams.naming import fields, labels, words
 from streams.opening import KafkaPartition, LogFacts, Opening
 from streams.ports import Archive, DeadLetters, OnlineStore, Threads
 from streams.prepare import Preparation
@@ -31,6 +35,8 @@ _log = structlog.get_logger(__name__)
 
 _REPORT_EVERY = 1.0
 _CHECK_ONLINE_EVERY = 5.0
+_LOOK_AROUND_EVERY = 10.0
+"""Seconds between two looks at what nothing tells of: where logs end, which incarnations are in force."""
 _COMMIT_TIMEOUT = 10.0
 
 
@@ -70,10 +76,19 @@ class Worker:
         self._metrics = metrics
         self._openings = {each.topic.topic: self._opening(each, window, grace, now) for each in pipelines}
         self._consumer = Consumer(services.kafka, self._openings, self._open, deliver, limits, metrics)
+        self._log_ends = LogEnds(services.kafka)
+        self._linked: dict[TopicPartition, int] = {}
 
     async def run(self) -> None:
         """Consume until drained. Raises what no retry can mend; the process is then to end."""
-        tasks = [asyncio.create_task(work) for work in (self._consumer.run(), self._watch(), self._check_online())]
+        works = (
+            self._consumer.run(),
+            self._watch(),
+            self._check_online(),
+            self._ask_for_log_ends(),
+            self._notice_adoptions(),
+        )
+        tasks = [asyncio.create_task(work) for work in works]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -81,6 +96,7 @@ class Worker:
         finally:
             for task in tasks:
                 task.cancel()
+            await asyncio.wait(tasks)
 
     async def drain(self) -> None:
         """Stop fetching, link and commit what is in hand within the deadline."""
@@ -93,7 +109,7 @@ class Worker:
     def health(self) -> Health:
         """How the worker does, for the probes."""
         assigned, flowing = self._consumer.assigned, set(self._consumer.flows)
-        waiting = sorted(f"{partition.topic}-{partition.partition} does not flow" for partition in assigned - flowing)
+        waiting = [f"{words(partition)} does not flow" for partition in sorted(assigned - flowing)]
         silent = [f"{sink} does not answer" for sink in self._retries.silent]
         return Health(
             alive=True, ready=self._consumer.joined and not waiting and not silent, details=(*silent, *waiting)
@@ -130,8 +146,10 @@ class Worker:
             start = (await self._services.kafka.beginning_offsets([partition]))[partition]
             end = (await self._services.kafka.end_offsets([partition]))[partition]
         except (KafkaError, OSError) as error:
-            raise StoreUnavailable(f"Kafka does not tell which offsets {partition} holds: {error!r}") from error
+            raise StoreUnavailable(f"Kafka does not tell which offsets {words(partition)} holds: {error!r}") from error
         committed = await self._services.cluster.committed(self._services.group, partition)
+        if committed:
+            self._linked[partition] = committed[0]
         return LogFacts(facts.id, facts.partitions, start, end, committed[1] if committed else None)
 
     async def _require_topic(self, incarnation: TopicIncarnation) -> None:
@@ -151,7 +169,7 @@ class Worker:
                 await self._services.kafka.commit({partition: OffsetAndMetadata(offset, metadata)})
         except (KafkaError, TimeoutError) as error:
             self._metrics.count(FAILED_COMMITS, 1, partition.topic)
-            _log.info("offset not committed", partition=str(partition), offset=offset, reason=repr(error))
+            _log.info("offset not committed", **fields(partition), offset=offset, reason=repr(error))
 
     # ---- watching ----
 
@@ -161,25 +179,62 @@ class Worker:
             await asyncio.sleep(_CHECK_ONLINE_EVERY)
             await asyncio.gather(*(flow.check_online() for flow in self._consumer.flows.values()))
 
+    async def _ask_for_log_ends(self) -> None:
+        while True:
+            await self._log_ends.ask(self._consumer.assigned)
+            await asyncio.sleep(_LOOK_AROUND_EVERY)
+
+    async def _notice_adoptions(self) -> None:
+        """Where Kafka's topic is still the same one, a flow notices nothing of a new incarnation by itself."""
+        while True:
+            await asyncio.sleep(_LOOK_AROUND_EVERY)
+            for topic in {partition.topic for partition in self._consumer.flows}:
+                with contextlib.suppress(ChainError):  # whoever opens a partition is told of it
+                    self._end_older_than(await self._services.archive.incarnation(topic))
+
+    def _end_older_than(self, newest: TopicIncarnation | None) -> None:
+        for flow in self._consumer.flows.values():
+            if newest and flow.id.topic == newest.topic and flow.id.incarnation < newest.incarnation:
+                flow.end(Adopted(f"{flow.id}: incarnation {newest.incarnation} of topic {newest.topic} is in force"))
+
     async def _watch(self) -> None:
         """Report where every partition stands, and end the process when one stands still for no reason."""
         while True:
             await asyncio.sleep(_REPORT_EVERY)
             now = asyncio.get_running_loop().time()
-            self._watchdog.look(
-                now, [self._report(*item) for item in self._consumer.flows.items()], not self._retries.silent
-            )
-            held: dict[str, int] = dict.fromkeys(self._openings, 0)
-            for partition in self._consumer.assigned:
-                held[partition.topic] += 1
-            for topic, count in held.items():
-                self._metrics.set(ASSIGNED, count, topic)
+            self._watchdog.look(now, self._report_flows(), sinks_healthy=not self._retries.silent)
+            self._report_stopped()
+            self._report_assigned()
 
-    def _report(self, partition: TopicPartition, flow: Flow) -> Progress:
-        ledger = flow.ledger
-        stable_end = self._services.kafka.last_stable_offset(partition)
-        lag = max(0, (stable_end or 0) - ledger.position)
-        labels = (partition.topic, str(partition.partition))
-        self._metrics.set(LAG, lag, *labels)
-        self._metrics.set(DURABLE_LAG, ledger.position - ledger.linked, *labels)
-        return Progress(partition, ledger.position, ledger.durable, ledger.linked, lag > 0 or ledger.has_closed_spans)
+    def _report_flows(self) -> list[Progress]:
+        progress = []
+        for partition, flow in self._consumer.flows.items():
+            ledger = flow.ledger
+            self._linked[partition] = ledger.linked
+            lag = self._report(partition, ledger.position, ledger.linked, flows=True)
+            has_work = lag > 0 or ledger.has_closed_spans
+            progress.append(Progress(words(partition), ledger.position, ledger.durable, ledger.linked, has_work))
+        return progress
+
+    def _report_stopped(self) -> None:
+        """Those that do not flow hold nothing: they will go on where their last link ends."""
+        assigned = self._consumer.assigned
+        self._linked = {partition: linked for partition, linked in self._linked.items() if partition in assigned}
+        for partition in assigned - self._consumer.flows.keys():
+            if (linked := self._linked.get(partition)) is not None:
+                self._report(partition, linked, linked, flows=False)
+
+    def _report(self, partition: TopicPartition, position: int, linked: int, flows: bool) -> int:
+        """Show how far a partition is behind; gives the number of records."""
+        self._metrics.set(DURABLE_LAG, position - linked, *labels(partition))
+        end = self._log_ends.of(partition, flows)
+        if end is None:
+            return 0
+        lag = max(0, end - position)
+        self._metrics.set(LAG, lag, *labels(partition))
+        return lag
+
+    def _report_assigned(self) -> None:
+        held = Counter(partition.topic for partition in self._consumer.assigned)
+        for topic in self._openings:
+            self._metrics.set(ASSIGNED, held[topic], topic)

@@ -185,6 +185,27 @@ def test_a_log_that_ends_before_its_chain_is_a_reason_to_adopt(
     verified(deployment)
 
 
+def test_partitions_that_flow_notice_that_their_topic_was_adopted(
+    deploy: Callable[..., Deployment], rng: random.Random
+) -> None:
+    """Of one whose log lost its end in one partition all partitions are read anew, and at once: Kafka's topic is the
+    same one, so that nothing else tells those that still flow."""
+    deployment = deploy(2)
+    sent = orders.produce(deployment.bootstrap, deployment.topic, orders.orders(40, rng), 2)
+    worker = deployment.start_worker().until_ready()
+    until_linked(deployment, sent)
+    assert worker.stop() == 0
+    claim(deployment, until=1_000)
+    worker = deployment.start_worker()
+    until_logged(worker, "partition stopped", within_s=60)
+    printed(deployment, "topics", "adopt", deployment.topic, "--yes")
+    until_logged(worker, "incarnation 2 of topic", within_s=20)
+    worker.until_ready()
+    until_linked(deployment, [*sent, *sent])
+    assert worker.stop() == 0
+    verified(deployment)
+
+
 def claim(deployment: Deployment, until: int) -> None:
     """Link offsets that Kafka does not have."""
 
