@@ -15,7 +15,7 @@ from redis import exceptions
 
 from sinks.redis_link import Command, Exchange, RedisLink, Reply
 from stillwell.errors import SettingsError, StoreNotReady, StoreUnavailable
-from stillwell.layout.online import Applied, EncodedRows, MarkKey, MarkMove, OnlineState, PutCounts
+from stillwell.layout.online import Applied, EncodedRows, MarkKey, MarkMove, OnlineServer, OnlineState, PutCounts
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.settings import Settings
 
@@ -71,7 +71,7 @@ class RedisOnlineStore:
         link = RedisLink(settings.redis_url.get_secret_value(), _TIMEOUT, _CONNECTIONS)
         store = cls(link, RedisKeys(settings.project, settings.namespace))
         try:
-            _require_fit(await store.read_state(), link.address)
+            _require_fit(await store.read_server(), link.address)
         except BaseException:
             await link.close()
             raise
@@ -118,17 +118,15 @@ class RedisOnlineStore:
 
     async def read_state(self) -> OnlineState:
         """Which epoch is in force (None: not ready), and which server answers."""
+        epoch, info = await self._link.ask(("GET", self._gate), ("INFO", "replication"))
+        return OnlineState(epoch=epoch.decode() if epoch else None, replication_id=_facts(info)["master_replid"])
+
+    async def read_server(self) -> OnlineServer:
+        """What the server says of itself."""
         # By INFO, because managed services refuse CONFIG.
-        epoch, *infos = await self._link.ask(
-            ("GET", self._gate), ("INFO", "server"), ("INFO", "memory"), ("INFO", "replication")
-        )
-        facts = dict(line.split(":", 1) for info in infos for line in info.decode().splitlines() if ":" in line)
-        return OnlineState(
-            epoch=epoch.decode() if epoch else None,
-            replication_id=facts["master_replid"],
-            role=facts["role"],
-            version=facts["redis_version"],
-            maxmemory_policy=facts["maxmemory_policy"],
+        facts = _facts(*await self._link.ask(("INFO", "server"), ("INFO", "memory"), ("INFO", "replication")))
+        return OnlineServer(
+            role=facts["role"], version=facts["redis_version"], maxmemory_policy=facts["maxmemory_policy"]
         )
 
     async def initialise(self, epoch: str) -> str:
@@ -234,16 +232,21 @@ def _position(offset: int) -> str:
     return f"{offset:020d}"
 
 
-def _require_fit(state: OnlineState, address: str) -> None:
+def _facts(*infos: bytes) -> dict[str, str]:
+    """What INFO tells, by name."""
+    return dict(line.split(":", 1) for info in infos for line in info.decode().splitlines() if ":" in line)
+
+
+def _require_fit(server: OnlineServer, address: str) -> None:
     """Raises SettingsError for a server that is too old, or that may evict rows."""
-    if tuple(int(part) for part in state.version.split(".")[:2]) < _OLDEST:
+    if tuple(int(part) for part in server.version.split(".")[:2]) < _OLDEST:
         oldest = ".".join(map(str, _OLDEST))
         raise SettingsError(
-            f"Redis at {address} is of version {state.version}; {oldest} or newer is needed: upgrade it"
+            f"Redis at {address} is of version {server.version}; {oldest} or newer is needed: upgrade it"
         )
-    if state.maxmemory_policy != "noeviction":
+    if server.maxmemory_policy != "noeviction":
         raise SettingsError(
-            f"Redis at {address} has maxmemory-policy {state.maxmemory_policy}, with which it drops rows when "
+            f"Redis at {address} has maxmemory-policy {server.maxmemory_policy}, with which it drops rows when "
             "memory is short, and reads would call them not found. Forbid it: `redis-cli CONFIG SET maxmemory-policy "
             "noeviction`, on Memorystore `gcloud redis instances update INSTANCE --update-redis-config "
             "maxmemory-policy=noeviction`"

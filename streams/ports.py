@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import pyarrow as pa
 
 from stillwell.layout.chain import DataFile, Genesis, Link, PartitionId, TopicIncarnation
-from stillwell.layout.online import Applied, EncodedRows, MarkKey, MarkMove, OnlineState
+from stillwell.layout.online import Applied, EncodedRows, MarkKey, MarkMove, OnlineServer, OnlineState
 from stillwell.layout.parquet import BatchTables
 from stillwell.records import Outcome
 from stillwell.spec import ViewSpec
@@ -53,6 +53,9 @@ class OnlineStore(Protocol):
 
     async def read_state(self) -> OnlineState:
         """Which epoch is in force (None: not ready), and which server answers."""
+
+    async def read_server(self) -> OnlineServer:
+        """What the server says of itself."""
 
     async def initialise(self, epoch: str) -> str:
         """Make an empty store ready, if nobody did; returns the epoch in force."""

@@ -23,6 +23,7 @@ from streams.flow import Flow, Sinks
 from streams.log_ends import LogEnds
 from streams.metrics import ASSIGNED, DURABLE_LAG, FAILED_COMMITS, LAG, Metrics
 from streams.naming import fields, labels, words
+from streams.online_watch import OnlineWatch
 from streams.opening import KafkaPartition, LogFacts, Opening
 from streams.ports import Archive, DeadLetters, OnlineStore, Threads
 from streams.prepare import Preparation
@@ -75,6 +76,7 @@ class Worker:
         self._watchdog = watchdog
         self._metrics = metrics
         self._openings = {each.topic.topic: self._opening(each, window, grace, now) for each in pipelines}
+        self._online_watch = OnlineWatch(services.online)
         self._consumer = Consumer(services.kafka, self._openings, self._open, deliver, limits, metrics)
         self._log_ends = LogEnds(services.kafka)
         self._linked: dict[TopicPartition, int] = {}
@@ -174,10 +176,11 @@ class Worker:
     # ---- watching ----
 
     async def _check_online(self) -> None:
-        """Notice a Redis that has forgotten even while no event comes."""
+        """Notice a Redis that has forgotten, or may soon, even while no event comes."""
         while True:
             await asyncio.sleep(_CHECK_ONLINE_EVERY)
-            await asyncio.gather(*(flow.check_online() for flow in self._consumer.flows.values()))
+            flows = self._consumer.flows.values()
+            await asyncio.gather(self._online_watch.look(), *(flow.check_online() for flow in flows))
 
     async def _ask_for_log_ends(self) -> None:
         while True:

@@ -131,14 +131,23 @@ class Applied:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OnlineState:
-    """What the store says of itself.
+    """What is looked at before every link.
 
     epoch: the one in force, None while the store is not ready. replication_id: changes when another server takes over.
-    role: `master`, or `slave` for one that cannot be written to.
     """
 
     epoch: str | None
     replication_id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OnlineServer:
+    """What the server says of itself.
+
+    role: `master`, or `slave` for one that cannot be written to. maxmemory_policy: `noeviction`, or it drops rows when
+    memory is short.
+    """
+
     role: str
     version: str
     maxmemory_policy: str

@@ -18,6 +18,7 @@ from stillwell.layout.online import (
     EncodedRows,
     MarkKey,
     MarkMove,
+    OnlineServer,
     OnlineState,
     PutCounts,
     answer,
@@ -32,6 +33,7 @@ Operation = Literal[
     "read_marks",
     "get",
     "read_state",
+    "read_server",
     "initialise",
     "begin_rebuild",
     "finish_rebuild",
@@ -61,6 +63,7 @@ class MemoryRedis:
     def __init__(self, clock: Callable[[], int] = _milliseconds_now) -> None:
         """clock: the server's own, in ms since the epoch."""
         self.clock = clock
+        self.role = "master"
         self.maxmemory_policy = "noeviction"
         self._stored: dict[bytes, _Stored] = {}
         self._writes: list[tuple[bytes, _Stored | None]] = []
@@ -153,6 +156,10 @@ class MemoryOnlineStore:
     async def read_state(self) -> OnlineState:
         """Which epoch is in force (None: not ready), and which server answers."""
         return await self._call("read_state", self._read_state)
+
+    async def read_server(self) -> OnlineServer:
+        """What the server says of itself."""
+        return await self._call("read_server", self._read_server)
 
     async def initialise(self, epoch: str) -> str:
         """Make an empty store ready, if nobody did; returns the epoch in force."""
@@ -259,13 +266,10 @@ class MemoryOnlineStore:
 
     def _read_state(self) -> OnlineState:
         epoch = self.server.read(self._gate)
-        return OnlineState(
-            epoch=epoch.decode() if epoch else None,
-            replication_id=self.server.replication_id,
-            role="master",
-            version="7.0.0",
-            maxmemory_policy=self.server.maxmemory_policy,
-        )
+        return OnlineState(epoch=epoch.decode() if epoch else None, replication_id=self.server.replication_id)
+
+    def _read_server(self) -> OnlineServer:
+        return OnlineServer(role=self.server.role, version="7.0.0", maxmemory_policy=self.server.maxmemory_policy)
 
     def _initialise(self, epoch: str) -> str:
         if self.server.read(self._keys.ready) is None:

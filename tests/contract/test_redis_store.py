@@ -18,7 +18,7 @@ from sinks.redis import BYTES_PER_CALL, ROWS_PER_CALL, RedisOnlineStore, _cuts, 
 from sinks.redis_link import RedisLink
 from stillwell.errors import FormatError, OutcomeUnknown, SettingsError, StoreError, StoreNotReady, StoreUnavailable
 from stillwell.layout.chain import PartitionId
-from stillwell.layout.online import EncodedRows, MarkKey, MarkMove, OnlineState, PutCounts
+from stillwell.layout.online import EncodedRows, MarkKey, MarkMove, OnlineServer, PutCounts
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.local import free_port
 from stillwell.settings import Settings
@@ -184,12 +184,12 @@ async def test_a_fit_server_is_opened_and_not_touched(own: StartServer) -> None:
 
 @pytest.mark.parametrize(("version", "fit"), [("6.0.16", False), ("5.0.7", False), ("6.2.0", True), ("10.0.1", True)])
 def test_versions_before_6_2_are_refused(version: str, fit: bool) -> None:
-    state = OnlineState(None, "0" * 40, "master", version, "noeviction")
+    server = OnlineServer(role="master", version=version, maxmemory_policy="noeviction")
     if fit:
-        _require_fit(state, "redis://here")
+        _require_fit(server, "redis://here")
     else:
         with pytest.raises(SettingsError, match=f"of version {version}; 6.2 or newer"):
-            _require_fit(state, "redis://here")
+            _require_fit(server, "redis://here")
 
 
 # ---- servers that do not answer ----
@@ -346,7 +346,7 @@ async def test_a_replica_is_unavailable_for_writing_and_tells_what_it_is(own: St
     with redis.Redis.from_url(replica.url) as client:
         client.replicaof("127.0.0.1", primary.port)
         eventually(lambda: client.get(KEYS.ready) == EPOCH.encode(), what="the replica has the ready key")
-    assert (await on_replica.read_state()).role == "slave"
+    assert (await on_replica.read_server()).role == "slave"
     with pytest.raises(StoreUnavailable, match=r"READONLY.*it is a replica"):
         await on_replica.put(rows((b"i1:8", ROW[1])), EPOCH)
 
@@ -363,7 +363,8 @@ async def test_a_failover_changes_the_replication_id(own: StartServer, store_at:
         assert before == (await on_primary.read_state()).replication_id
         client.replicaof("NO", "ONE")
     after = await on_replica.read_state()
-    assert (after.role, after.epoch) == ("master", EPOCH)
+    assert (await on_replica.read_server()).role == "master"
+    assert after.epoch == EPOCH
     assert after.replication_id != before
 
 
