@@ -9,7 +9,15 @@ from collections.abc import Sequence
 
 import polars as pl
 
-ORDER = ("event_timestamp", "_sequence", "_timestamp", "_offset", "_row")
+from stillwell.layout.stamp import ABSENT_SEQUENCE
+
+ORDER = (
+    pl.col("event_timestamp"),
+    pl.col("_sequence").cast(pl.Int64).fill_null(ABSENT_SEQUENCE),
+    pl.col("_timestamp"),
+    pl.col("_offset"),
+    pl.col("_row"),
+)
 
 
 def newest(frame: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:

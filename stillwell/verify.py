@@ -7,7 +7,7 @@ and nothing else.
 
 import concurrent.futures
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -101,7 +101,16 @@ def verify(store: ObjectStore, advance: Advance = lambda done, known: None) -> R
                 done += 1
                 advance(done, known)
             totals.append(_totals(each))
-    return Report(tuple(totals), tuple(findings), tuple(path for path in files if path not in linked))
+    unlinked = [path for path in files if path not in linked]
+    findings += _without_chains(unlinked, found.partitions)
+    return Report(tuple(totals), tuple(findings), tuple(unlinked))
+
+
+def _without_chains(unlinked: Iterable[str], partitions: Iterable[PartitionId]) -> Iterator[Finding]:
+    """A writer begins a chain before it creates any file: files of a partition without one say that it is gone."""
+    named = {name.id for name in map(chain.span_name, unlinked) if name}
+    for id in sorted(named - set(partitions)):
+        yield Finding(id.genesis_path, "missing", "there are files of this partition, but nothing of its chain")
 
 
 def _totals(found: Survey) -> PartitionTotals:

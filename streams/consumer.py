@@ -137,9 +137,9 @@ class Consumer:
         except OffsetOutOfRangeError as error:
             for partition, offset in error.args[0].items():
                 self._out_of_range(partition, offset)
-            return
+            fetched = {}  # before it raised, aiokafka may have moved others over gaps: they are taken below
         except NoOffsetForPartitionError:
-            return  # a partition that was assigned a moment ago and has no placeholder yet
+            fetched = {}  # a partition that was assigned a moment ago and has no placeholder yet
         # Without partitions to name, aiokafka gives those of any that was opened while we waited: take them too.
         for partition in {*wanted, *fetched}:
             if flow := self._flows.get(partition):

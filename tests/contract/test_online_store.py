@@ -256,6 +256,20 @@ async def test_newer_rows_expire_later_however_small_the_steps_of_their_event_ti
         last = expires
 
 
+async def test_a_life_that_ends_with_a_step_is_not_longer_and_the_next_millisecond_is_in_the_next_step(
+    store: OnlineStore, server: Server
+) -> None:
+    """The boundary: rounding up leaves a whole number of steps as it is, and a row is written over the one before it
+    without a word on its expiry only within a step."""
+    step = HOUR_MS // 64
+    event_time = (now_us() // 1000 // step * step) * 1000
+    assert HOUR_MS % step == 0
+    at_the_end = await expiry_after(store, server, event_time, HOUR_MS)
+    assert abs(at_the_end - (event_time // 1000 + HOUR_MS)) <= CLOCK_SLACK_MS
+    just_behind = await expiry_after(store, server, event_time + 1000, HOUR_MS)
+    assert abs(just_behind - (at_the_end + step)) <= 2 * CLOCK_SLACK_MS
+
+
 async def test_a_row_of_another_length_within_the_same_step_keeps_the_expiry(
     store: OnlineStore, server: Server
 ) -> None:
@@ -418,6 +432,16 @@ async def test_a_rebuild_that_the_store_forgot_cannot_be_finished(store: OnlineS
         await rebuilding.put(rows((b"i1:7", value(stamp(now_us())))), "epoch-2")
     with pytest.raises(StoreNotReady):
         await rebuilding.finish_rebuild("epoch-2")
+
+
+async def test_a_mark_of_another_epoch_is_neither_read_nor_raised(store: OnlineStore) -> None:
+    """What it proves was lost with its epoch; a rebuild sets those anew that its files prove."""
+    await store.set_marks([move(10, 10)], EPOCH)
+    gate = await store.begin_rebuild("epoch-2")
+    await gate.finish_rebuild("epoch-2")
+    assert await store.read_marks([MARK]) == [None]
+    assert (await store.apply([], [move(10, 20)], "epoch-2")).positions == [None]
+    assert await store.read_marks([MARK]) == [None]
 
 
 async def test_of_two_rebuilds_the_later_one_counts(store: OnlineStore) -> None:

@@ -77,7 +77,8 @@ def test_the_newest_rows_are_those_of_the_rule(rows: list[Row], chance: random.R
     ("decides", "older", "newer"),
     [
         ("event time", (at(1), 9, 9, 9, 9), (at(2), None, 0, 0, 0)),
-        ("a sequence against none", (at(1), None, 9, 9, 9), (at(1), -(2**63), 0, 0, 0)),
+        ("a sequence against none", (at(1), None, 9, 9, 9), (at(1), 1 - 2**63, 0, 0, 0)),
+        ("no sequence, which is the least, as the stamp has it", (at(1), -(2**63), 8, 9, 9), (at(1), None, 9, 0, 0)),
         ("the greater sequence", (at(1), 1, 9, 9, 9), (at(1), 2, 0, 0, 0)),
         ("the record's timestamp", (at(1), 1, 8, 9, 9), (at(1), 1, 9, 0, 0)),
         ("the offset", (at(1), 1, 8, 8, 9), (at(1), 1, 8, 9, 0)),

@@ -289,6 +289,12 @@ def a_missing_genesis(written: Written) -> tuple[str, str]:
     return ID.genesis_path, "missing"
 
 
+def the_whole_chain(written: Written) -> tuple[str, str]:
+    for path in written.store.list(ID.folder):
+        written.store.delete(path)
+    return ID.genesis_path, "missing"
+
+
 def the_id_of_the_topic(written: Written) -> tuple[str, str]:
     incarnation = msgspec.structs.replace(written.incarnation(), topic_id="another-id")
     return written.put(incarnation, incarnation.path), "altered"
@@ -339,6 +345,7 @@ DAMAGES: tuple[Damage, ...] = (
     the_start_of_genesis,
     the_partition_of_genesis,
     a_missing_genesis,
+    the_whole_chain,
     the_id_of_the_topic,
     a_topic_that_is_no_json,
     a_missing_topic,
@@ -434,6 +441,18 @@ async def test_a_writer_with_a_fault_is_found_out(says: str) -> None:
     findings = verify(written.store).findings
     assert {finding.path for finding in findings} <= {file.path, view_file(written).path}
     assert any(finding.path == file.path and says in finding.error for finding in findings), findings
+
+
+async def test_the_offset_at_which_a_link_ends_is_the_next_links() -> None:
+    """Ends are exclusive: a record there would be at rest twice."""
+
+    def beyond(table: pa.Table) -> pa.Table:
+        at = table.schema.get_field_index("_offset")
+        return table.set_column(at, table.schema.field("_offset"), pa.array([5, 6, 7, 8, 10]))
+
+    written = await Written.make(in_raw(beyond))
+    (finding,) = (each for each in verify(written.store).findings if each.path == raw_file(written).path)
+    assert "has offsets outside of 5→10" in finding.error
 
 
 def with_last_file(written: Written, table: pa.Table) -> str:
