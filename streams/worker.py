@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import datetime
 import functools
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
@@ -21,14 +20,15 @@ from streams.consumer import Batch, Consumer, Limits
 from streams.endings import Adopted, TopicReplaced
 from streams.flow import Flow, Sinks
 from streams.log_ends import LogEnds
-from streams.metrics import ASSIGNED, DURABLE_LAG, FAILED_COMMITS, LAG, Metrics
-from streams.naming import fields, labels, words
+from streams.metrics import FAILED_COMMITS, Metrics
+from streams.naming import fields, words
 from streams.online_watch import OnlineWatch
 from streams.opening import KafkaPartition, LogFacts, Opening
 from streams.ports import Archive, DeadLetters, OnlineStore, Threads
 from streams.prepare import Preparation
 from streams.retry import Retries
-from streams.watch import Progress, Watchdog
+from streams.standing import Standing
+from streams.watch import Watchdog
 from streams.web import Health
 from streams.window import Window
 
@@ -79,7 +79,7 @@ class Worker:
         self._online_watch = OnlineWatch(services.online)
         self._consumer = Consumer(services.kafka, self._openings, self._open, deliver, limits, metrics)
         self._log_ends = LogEnds(services.kafka)
-        self._linked: dict[TopicPartition, int] = {}
+        self._standing = Standing(self._openings, self._log_ends, metrics)
 
     async def run(self) -> None:
         """Consume until drained. Raises what no retry can mend; the process is then to end."""
@@ -151,7 +151,7 @@ class Worker:
             raise StoreUnavailable(f"Kafka does not tell which offsets {words(partition)} holds: {error!r}") from error
         committed = await self._services.cluster.committed(self._services.group, partition)
         if committed:
-            self._linked[partition] = committed[0]
+            self._standing.was_linked(partition, committed[0])
         return LogFacts(facts.id, facts.partitions, start, end, committed[1] if committed else None)
 
     async def _require_topic(self, incarnation: TopicIncarnation) -> None:
@@ -205,39 +205,5 @@ class Worker:
         while True:
             await asyncio.sleep(_REPORT_EVERY)
             now = asyncio.get_running_loop().time()
-            self._watchdog.look(now, self._report_flows(), sinks_healthy=not self._retries.silent)
-            self._report_stopped()
-            self._report_assigned()
-
-    def _report_flows(self) -> list[Progress]:
-        progress = []
-        for partition, flow in self._consumer.flows.items():
-            ledger = flow.ledger
-            self._linked[partition] = ledger.linked
-            lag = self._report(partition, ledger.position, ledger.linked, flows=True)
-            has_work = lag > 0 or ledger.has_closed_spans
-            progress.append(Progress(words(partition), ledger.position, ledger.durable, ledger.linked, has_work))
-        return progress
-
-    def _report_stopped(self) -> None:
-        """Those that do not flow hold nothing: they will go on where their last link ends."""
-        assigned = self._consumer.assigned
-        self._linked = {partition: linked for partition, linked in self._linked.items() if partition in assigned}
-        for partition in assigned - self._consumer.flows.keys():
-            if (linked := self._linked.get(partition)) is not None:
-                self._report(partition, linked, linked, flows=False)
-
-    def _report(self, partition: TopicPartition, position: int, linked: int, flows: bool) -> int:
-        """Show how far a partition is behind; gives the number of records."""
-        self._metrics.set(DURABLE_LAG, position - linked, *labels(partition))
-        end = self._log_ends.of(partition, flows)
-        if end is None:
-            return 0
-        lag = max(0, end - position)
-        self._metrics.set(LAG, lag, *labels(partition))
-        return lag
-
-    def _report_assigned(self) -> None:
-        held = Counter(partition.topic for partition in self._consumer.assigned)
-        for topic in self._openings:
-            self._metrics.set(ASSIGNED, held[topic], topic)
+            progress = self._standing.report(self._consumer.assigned, self._consumer.flows)
+            self._watchdog.look(now, progress, sinks_healthy=not self._retries.silent)
