@@ -55,7 +55,7 @@ def chaos(kills: int, seed: int | None, pace: int, summary: Path | None, logs: P
             with Witness(parts.direct, TOPIC, PARTITIONS) as witness:
                 with Feed(parts.bootstrap, TOPIC, PARTITIONS, pace, random.Random(f"{seed} feed")) as feed:
                     parts.start_workers()
-                    wrong = rounds.begin(witness, say)
+                    wrong = rounds.begin(parts, witness, say)
                     wrong += rounds.play(parts, witness, plan.rounds(kills, random.Random(f"{seed} plan")), say)
                 wrong += feed.wrong
                 say(f"the feed has ended: {dict(feed.kinds)}")
@@ -68,6 +68,7 @@ def chaos(kills: int, seed: int | None, pace: int, summary: Path | None, logs: P
         "seconds": round(time.monotonic() - started, 1),
         "workers_started": parts.started,
         "events": dict(feed.kinds),
+        "slowest_transaction_s": round(feed.slowest_transaction_s, 1),
         **dataclasses.asdict(found),
         "wrong": wrong,
     }

@@ -68,6 +68,19 @@ class Arena:
         self.falls += fallen
         return fallen
 
+    def told(self) -> list[str]:
+        """What each worker says of its readiness, and of the records that it has not read or not linked."""
+        wanted = ("stillwell_lag_records{", "stillwell_durable_lag_records{")
+        return [
+            " ".join(
+                [
+                    worker.page("/readyz")[1],
+                    *(line for line in worker.page("/metrics")[1].splitlines() if line.startswith(wanted)),
+                ]
+            )
+            for worker in self.workers
+        ]
+
     def cut(self, cut: Cut) -> None:
         """Begin a piece of a cut."""
         proxy = self.proxies[cut.service]

@@ -3,6 +3,7 @@
 import contextlib
 import random
 import threading
+import time
 import types
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -50,12 +51,16 @@ def events(rng: random.Random, kinds: Counter[str]) -> Iterator[Order | Record]:
 
 class Feed:
     """Sends events at a steady pace for the length of a `with`, every tenth part of them in transactions, of which a
-    third is aborted. It has its own way to Kafka, which nobody cuts. wrong: why it could not go on, if it could not."""
+    third is aborted. It has its own way to Kafka, which nobody cuts. wrong: why it could not go on, if it could not.
+
+    While a transaction is open nothing behind it is read: the slowest one tells how long that was.
+    """
 
     def __init__(self, bootstrap: str, topic: str, partitions: int, pace: int, rng: random.Random) -> None:
         """pace: events a second."""
         self.kinds: Counter[str] = Counter()
         self.wrong: list[str] = []
+        self.slowest_transaction_s = 0.0
         self._topic = topic
         self._partitions = partitions
         self._pace = pace
@@ -100,6 +105,7 @@ class Feed:
             orders.send(producer, self._topic, next(self._events), partition, lambda sent: None)
 
     def _send_transaction(self) -> None:
+        started = time.monotonic()
         self._transactional.begin_transaction()
         self._send(self._transactional)
         # An abort throws away what is still queued, and librdkafka then misses the numbers of these in the sequence.
@@ -110,3 +116,4 @@ class Feed:
         else:
             self.kinds["transactions"] += 1
             self._transactional.commit_transaction(30)
+        self.slowest_transaction_s = max(self.slowest_transaction_s, time.monotonic() - started)

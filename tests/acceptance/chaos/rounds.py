@@ -15,11 +15,13 @@ _REST_S = 60.0
 """How long events may take to come to rest after a round that nothing follows at once. What breaks is mended by then;
 a client may still be waiting for an answer that was lost (15 s for the store, 40 s for Kafka)."""
 
+_LONG_S = 10.0
 
-def begin(witness: Witness, say: Say) -> list[str]:
+
+def begin(arena: Arena, witness: Witness, say: Say) -> list[str]:
     """Wait until the workers have taken up the work; gives what went wrong."""
     try:
-        say(f"two workers have the first events at rest after {_until_at_rest(witness):.1f} s")
+        say(f"two workers have the first events at rest after {_until_at_rest(arena, witness, say):.1f} s")
     except AssertionError as error:
         return [f"at the start: {error}"]
     return []
@@ -36,7 +38,7 @@ def play(arena: Arena, witness: Witness, rounds: Iterable[Round], say: Say) -> l
             wrong.append(f"round {number}: worker {fall.worker} ended by itself with code {fall.code}")
         if round.rest:
             try:
-                took = _until_at_rest(witness)
+                took = _until_at_rest(arena, witness, say)
             except AssertionError as error:
                 wrong.append(f"round {number}: {error}")
                 say(str(error))
@@ -74,14 +76,22 @@ def _play(arena: Arena, round: Round) -> None:
         step()
 
 
-def _until_at_rest(witness: Witness) -> float:
-    """Wait until every partition has another link; gives how long it took."""
+def _until_at_rest(arena: Arena, witness: Witness, say: Say) -> float:
+    """Wait until every partition has another link; gives how long it took. If that is long, the workers are asked."""
     started = time.monotonic()
     before = dict(witness.ends)
 
-    def grown() -> bool:
+    def behind() -> list[int]:
         now = dict(witness.ends)
-        return len(now) == PARTITIONS and all(now[each] > before.get(each, -1) for each in now)
+        return [each for each in range(PARTITIONS) if now.get(each, -1) <= before.get(each, -1)]
 
-    eventually(grown, within_s=_REST_S, what="a link in every partition after everything was mended")
+    def long() -> bool:
+        return time.monotonic() - started > _LONG_S
+
+    eventually(lambda: not behind() or long(), within_s=_REST_S)
+    if waiting := behind():
+        say(f"no link yet in partitions {waiting} after {_LONG_S:g} s; the workers say {arena.told()}")
+    eventually(
+        lambda: not behind(), within_s=_REST_S - _LONG_S, what="a link in every partition after everything was mended"
+    )
     return time.monotonic() - started
