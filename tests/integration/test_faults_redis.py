@@ -125,7 +125,8 @@ def test_an_outage_of_redis_is_waited_for_in_bounded_memory(
     memory = {"buffer_bytes": str(buffer), "window_bytes": "256KiB", "partition_fetch_bytes": "256KiB"}
     deployment = deploy(2, redis_url=f"redis://{proxy.address}/0", **memory)
     worker = deployment.start_worker().until_ready()
-    values = ({**order, "pad": "x" * 500} for order in orders.orders(20_000, rng))
+    # What compresses well would leave room for all of them.
+    values = [{**order, "pad": rng.randbytes(250).hex()} for order in orders.orders(20_000, rng)]
     with Feed(deployment.bootstrap, deployment.topic, 2, values, pace=3_000) as feed:
         eventually(lambda: oracle.linked(deployment.settings) > 0, within_s=20, what="a first link")
         with outage(server, proxy, how):
@@ -140,6 +141,11 @@ def test_an_outage_of_redis_is_waited_for_in_bounded_memory(
                 lambda: not_ready(worker) and metric(worker, "stillwell_sink_waiting_calls", sink="redis") > 0,
                 for_s=LONGER_THAN_A_CALL_S,
                 what="a worker that is not ready",
+            )
+            eventually(
+                lambda: metric(worker, "stillwell_lag_records") > 5_000,
+                within_s=30,
+                what="a lag that grows although nothing is fetched",
             )
             held = metric(worker, "stillwell_buffered_bytes")
         eventually(lambda: worker.page("/readyz")[0] == 200, within_s=20, what="a worker that is ready again")
