@@ -126,7 +126,7 @@ def test_an_outage_of_redis_is_waited_for_in_bounded_memory(
     deployment = deploy(2, redis_url=f"redis://{proxy.address}/0", **memory)
     worker = deployment.start_worker().until_ready()
     # What compresses well would leave room for all of them.
-    values = [{**order, "pad": rng.randbytes(250).hex()} for order in orders.orders(20_000, rng)]
+    values = ({**order, "pad": rng.randbytes(250).hex()} for order in orders.orders(20_000, rng))
     with Feed(deployment.bootstrap, deployment.topic, 2, values, pace=3_000) as feed:
         eventually(lambda: oracle.linked(deployment.settings) > 0, within_s=20, what="a first link")
         with outage(server, proxy, how):
