@@ -151,7 +151,13 @@ class Worker:
     """One worker that holds the partition; several at once are what zombies are."""
 
     def __init__(
-        self, world: World, name: str, batch: int = 7, window_rows: int = 12, views: Sequence[ViewSpec] = (VIEW,)
+        self,
+        world: World,
+        name: str,
+        batch: int = 7,
+        window_rows: int = 12,
+        views: Sequence[ViewSpec] = (VIEW,),
+        window_age: float = 1e9,
     ) -> None:
         self.world = world
         self.online = MemoryOnlineStore(world.server, KEYS)
@@ -165,7 +171,7 @@ class Worker:
             Archive(Objects(world.store), retry.until_done, _now, name),
             self.sinks,
             Preparation(compile_pipeline(SOURCE, views), datetime.timedelta(hours=1)),
-            Window(window_rows, 1 << 30, 1e9),
+            Window(window_rows, 1 << 30, window_age),
             _now,
             self.metrics,
         )

@@ -1,0 +1,112 @@
+"""A flow between its sinks: what it waits for before it links, and what it counts as held."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable
+
+from stillwell.errors import StoreUnavailable
+from streams.flow import Flow
+from tests.twin_line import Worker, World, links, some_log
+
+
+@contextlib.asynccontextmanager
+async def flowing(worker: Worker) -> AsyncIterator[Flow]:
+    """A flow at the beginning of its partition; over at the end."""
+    flow = await worker.open()
+    running = asyncio.create_task(flow.run())
+    async with asyncio.timeout(10):
+        yield flow
+    running.cancel()
+    await asyncio.wait((running,))
+    assert flow.ended
+
+
+async def until(what: Callable[[], bool]) -> None:
+    """Let the others run until something is so."""
+    async with asyncio.timeout(5):
+        while not what():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+def take(flow: Flow, world: World, end: int) -> None:
+    """Hand it the log from where it stands."""
+    flow.expect(end, 0)
+    flow.take(flow.prepare(world.log.read(flow.ledger.position, end - flow.ledger.position)))
+
+
+async def test_a_link_says_which_redis_acknowledged_its_rows(rng: random.Random) -> None:
+    """Epoch and replication id, for people who look into a failover afterwards."""
+    world = World(some_log(rng))
+    worker = Worker(world, "a")
+    await worker.work()
+    state = await worker.online.read_state()
+    assert {(link.epoch, link.replication_id) for link in links(world)} == {(state.epoch, state.replication_id)}
+
+
+async def test_what_a_flow_holds_counts_until_it_is_linked_and_no_longer(rng: random.Random) -> None:
+    """Fetched, queued, in spans open and closed: memory that back-pressure knows of. At the end there is none."""
+    world = World(some_log(rng))
+    worker = Worker(world, "a", window_rows=1 << 30)
+    worker.online.faults = lambda operation: "refused" if operation == "put" else None
+    async with flowing(worker) as flow:
+        flow.expect(20, 12_345)
+        assert flow.nbytes == 12_345
+        prepared = flow.prepare(world.log.read(0, 20))
+        letters = prepared.letters.nbytes if prepared.letters else 0
+        flow.take(prepared)
+        assert flow.nbytes == prepared.online.nbytes + prepared.tables.nbytes + letters
+        await until(lambda: flow.open_bytes > 0 and flow.ledger.acknowledged("dead_letters") == 20)
+        assert flow.nbytes == flow.open_bytes + prepared.online.nbytes
+        flow.close_span()
+        await until(lambda: flow.ledger.has_closed_spans)
+        assert flow.open_bytes == 0 < flow.closing_bytes
+        assert flow.nbytes == flow.closing_bytes + prepared.online.nbytes
+        worker.online.faults = lambda operation: None
+        await flow.flush()
+        assert flow.nbytes == 0
+
+
+async def test_a_flush_waits_for_what_was_fetched_and_not_taken_yet(rng: random.Random) -> None:
+    """A partition that is given away while a batch is in the agent's hands takes that batch along."""
+    world = World(some_log(rng))
+    async with flowing(Worker(world, "a")) as flow:
+        flow.expect(20, 0)
+        flushing = asyncio.create_task(flow.flush())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not flushing.done()
+        flow.take(flow.prepare(world.log.read(0, 20)))
+        await flushing
+        assert links(world)[-1].end == 20
+
+
+async def test_an_open_span_is_closed_by_its_age_though_nothing_more_comes(rng: random.Random) -> None:
+    """A quiet topic's rows come to rest too."""
+    world = World(some_log(rng))
+    async with flowing(Worker(world, "a", window_rows=1 << 30, window_age=0.01)) as flow:
+        take(flow, world, 20)
+        async with asyncio.timeout(5):
+            while flow.ledger.linked < 20:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+
+
+async def test_nothing_is_linked_before_the_dead_letter_topic_has_acknowledged_its_rejects(rng: random.Random) -> None:
+    """However long it takes: files and rows are ready, and the link waits."""
+
+    def refuse() -> None:
+        raise StoreUnavailable("refused by the test")
+
+    world = World(some_log(rng))
+    world.dead_letters.faults = refuse
+    async with flowing(Worker(world, "a")) as flow:
+        take(flow, world, 40)
+        flow.close_span()
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert flow.ledger.acknowledged("online") == 40
+        assert links(world) == []
+        world.dead_letters.faults = lambda: None
+        await flow.flush()
+        assert world.log.values.index(b"{") in world.dead_letters.offsets
+        assert links(world)[-1].end == 40
