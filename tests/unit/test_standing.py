@@ -94,3 +94,11 @@ def test_what_was_given_away_is_shown_no_more() -> None:
     shown.standing.report(set(), {})
     assert shown.lags(FLOWS) == (None, None)
     assert shown.metrics.get(ASSIGNED, "orders") == shown.metrics.get(ASSIGNED, "returns") == 0
+
+
+def test_a_closed_span_without_its_link_is_work_though_there_is_no_lag() -> None:
+    """Or the watchdog would overlook a link that hangs at the log's end."""
+    shown, flow = Shown({FLOWS: 100}), _Flow(100, linked=60)
+    flow.ledger.close(100)
+    (progress,) = shown.standing.report(BOTH, {FLOWS: flow})
+    assert progress.has_work
