@@ -14,9 +14,8 @@ import datetime
 import enum
 from collections.abc import Iterable
 
-from stillwell.errors import FormatError
 from stillwell.layout.stamp import Stamp
-from stillwell.layout.value import RowLayout, decode, layout_id
+from stillwell.layout.value import LayoutSet, RowLayout, decode
 from stillwell.spec import ViewSpec
 
 
@@ -51,13 +50,14 @@ class Answers:
     """Answers for one view, from rows in any of the layouts that are known."""
 
     def __init__(self, view: ViewSpec, older: Iterable[ViewSpec] = ()) -> None:
-        """older: other versions of the view, whose rows may still be there."""
+        """older: other versions of the view, whose rows may still be there. Raises DefinitionError for two that share
+        the id of their layouts by chance."""
         self._view = view
-        self._layouts = {layout.id: layout for layout in map(RowLayout.of, (view, *older))}
+        self._layouts = LayoutSet(map(RowLayout.of, (view, *older)))
 
     def can_read(self, stored: bytes | None) -> bool:
         """Whether a row's layout is known; None, for no row, can always be read."""
-        return stored is None or layout_id(stored) in self._layouts
+        return stored is None or self._layouts.knows(stored)
 
     def of(self, stored: bytes | None, now: datetime.datetime) -> Answer:
         """The answer at an instant, from the stored value, or None where there is none.
@@ -67,7 +67,7 @@ class Answers:
         if stored is None:
             nothing = (FeatureAnswer(feature.name, None, Status.NOT_FOUND) for feature in self._view.features)
             return Answer(tuple(nothing), None, None)
-        layout = self._layout_of(stored)
+        layout = self._layouts.of(stored)
         row = decode(layout, stored)
         outside = bool(self._view.ttl) and row.event_time < now - self._view.ttl
         types = {feature.name: feature.type for feature in layout.features}
@@ -78,15 +78,6 @@ class Answers:
             for feature in self._view.features
         ]
         return Answer(tuple(features), row.event_time, row.stamp)
-
-    def _layout_of(self, stored: bytes) -> RowLayout:
-        id = layout_id(stored)
-        if id not in self._layouts:
-            raise FormatError(
-                f"view {self._view.name}: the row has the unknown layout {id.hex()}; it was written by definitions "
-                "that are newer, or were never registered here: read it with those"
-            )
-        return self._layouts[id]
 
 
 def _answer(name: str, value: object, outside: bool) -> FeatureAnswer:

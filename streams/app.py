@@ -142,7 +142,7 @@ class _Line(faust.Service):
 
     def health(self) -> web.Health:
         """How the worker does, for the probes."""
-        return self._worker.health() if self._worker else web.Health(alive=True, ready=False, details=("starting",))
+        return self._worker.health() if self._worker else web.Health(ready=False, details=("starting",))
 
     async def on_start(self) -> None:
         _log.info(

@@ -55,10 +55,6 @@ class Ledger:
             raise ValueError(f"{sink} acknowledges {span}, beyond position {self.position}")
         self._acknowledged[sink].add(span)
 
-    def acknowledged(self, sink: str) -> int:
-        """The first offset that the sink may not hold yet."""
-        return self._acknowledged[sink].end
-
     @property
     def durable(self) -> int:
         """The first offset that some sink may not hold yet."""

@@ -10,10 +10,8 @@ from streams.metrics import Metrics
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Health:
-    """alive: the process does its work, or waits for a good reason. ready: every assigned partition flows, and the
-    sinks answer. details: what is not as it should be, for people."""
+    """ready: every assigned partition flows, and the sinks answer. details: what is not as it should be, for people."""
 
-    alive: bool
     ready: bool
     details: tuple[str, ...]
 
@@ -28,10 +26,10 @@ class Page:
 
 
 def pages(metrics: Metrics, health: Callable[[], Health]) -> dict[str, Callable[[], Page]]:
-    """Every path and what it answers."""
+    """Every path and what it answers. Alive is whoever answers: a worker that should not be ends."""
     return {
         "/metrics": lambda: Page(200, CONTENT_TYPE_LATEST, metrics.text()),
-        "/healthz": lambda: _verdict(health().alive, health()),
+        "/healthz": lambda: _verdict(True, health()),
         "/readyz": lambda: _verdict(health().ready, health()),
     }
 

@@ -113,9 +113,7 @@ class Worker:
         assigned, flowing = self._consumer.assigned, set(self._consumer.flows)
         waiting = [f"{words(partition)} does not flow" for partition in sorted(assigned - flowing)]
         silent = [f"{sink} does not answer" for sink in self._retries.silent]
-        return Health(
-            alive=True, ready=self._consumer.joined and not waiting and not silent, details=(*silent, *waiting)
-        )
+        return Health(ready=self._consumer.joined and not waiting and not silent, details=(*silent, *waiting))
 
     # ---- opening a partition ----
 

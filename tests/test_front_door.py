@@ -1,6 +1,5 @@
 """`stillwell` promises what its docstring names, imports no room, and is light to import."""
 
-import ast
 import json
 import pathlib
 import re
@@ -41,17 +40,3 @@ def test_loading_definitions_needs_neither_faust_nor_a_store() -> None:
     load = "from stillwell.definitions.loading import load_definitions; load_definitions('schemas')"
     loaded = _loaded_by(f"import stillwell.registry; {load}")
     assert {name.partition(".")[0] for name in loaded} & (HEAVY | {"streams", "sinks", "serving"}) == set()
-
-
-def test_only_the_command_line_imports_a_room_and_only_inside_its_commands() -> None:
-    guests = []
-    for file in sorted(ROOT.rglob("*.py")):
-        tree = ast.parse(file.read_text())
-        inside_the_command_line = file.is_relative_to(ROOT / "cli")
-        nodes = tree.body if inside_the_command_line else ast.walk(tree)
-        for node in nodes:
-            imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and node.module:
-                imported.append(node.module)
-            guests += [f"{file.name}: {name}" for name in imported if name.partition(".")[0] in ROOMS]
-    assert guests == []

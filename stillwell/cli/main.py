@@ -40,7 +40,6 @@ _EXTRAS = {
     "mode": "server",
     "prometheus_client": "server",
     "uvloop": "server",
-    "duckdb": "training",
     "jgo": "local",
     "psutil": "local",
     "requests": "local",

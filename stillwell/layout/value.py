@@ -188,16 +188,19 @@ class LayoutSet:
                     f"rename a feature of one of them"
                 )
 
-    def decode(self, value: bytes) -> DecodedRow:
-        """A row of any known layout. Raises FormatError for an unknown one, damaged bytes and tombstones."""
+    def knows(self, value: bytes) -> bool:
+        """Whether a row's layout is among them. Raises FormatError for damaged bytes and tombstones."""
+        return layout_id(value) in self._layouts
+
+    def of(self, value: bytes) -> RowLayout:
+        """The layout of a row. Raises FormatError for an unknown one, damaged bytes and tombstones."""
         id = layout_id(value)
-        layout = self._layouts.get(id)
-        if layout is None:
+        if id not in self._layouts:
             raise FormatError(
                 f"the row has the unknown layout {id.hex()}: it was written by definitions that are newer, or were "
-                "changed since; read it with the definitions that wrote it"
+                "never registered here; read it with the definitions that wrote it"
             )
-        return decode(layout, value)
+        return self._layouts[id]
 
 
 def layout_id(value: bytes) -> bytes:

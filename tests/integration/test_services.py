@@ -1,7 +1,6 @@
 """The doubles of the outside world behave as the tests believe."""
 
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 
 import confluent_kafka
 import gcsfs
@@ -11,31 +10,6 @@ from confluent_kafka.admin import AdminClient
 
 from tests.services import Proxy
 from tests.waiting import eventually
-
-
-def test_of_eight_racing_creates_the_object_store_accepts_one(gcs: str) -> None:
-    filesystem = gcsfs.GCSFileSystem()
-
-    def create(contender: int) -> bool:
-        try:
-            filesystem.pipe_file(f"{gcs}/link", str(contender).encode(), mode="create")
-        except FileExistsError:
-            return False
-        return True
-
-    with ThreadPoolExecutor(8) as pool:
-        won = list(pool.map(create, range(8)))
-    assert won.count(True) == 1
-    assert filesystem.cat_file(f"{gcs}/link") == str(won.index(True)).encode()
-
-
-def test_a_second_resumable_create_is_refused(gcs: str) -> None:
-    filesystem = gcsfs.GCSFileSystem()
-    large, other = b"x" * 6_000_000, b"y" * 6_000_000
-    filesystem.pipe_file(f"{gcs}/large", large, mode="create", chunksize=5 * 2**20)
-    with pytest.raises(FileExistsError):
-        filesystem.pipe_file(f"{gcs}/large", other, mode="create", chunksize=5 * 2**20)
-    assert filesystem.cat_file(f"{gcs}/large") == large
 
 
 def test_an_upload_that_began_behind_the_proxy_goes_on_there(proxied_gcs: tuple[str, Proxy]) -> None:

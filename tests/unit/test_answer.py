@@ -6,9 +6,10 @@ import polars as pl
 import pytest
 
 from stillwell.answer import Answer, Answers, Status
-from stillwell.errors import FormatError
+from stillwell.errors import DefinitionError, FormatError
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.encoder import ViewEncoder
+from stillwell.layout.value import RowLayout
 from stillwell.pipeline import compile_pipeline
 from stillwell.spec import ViewSpec
 from stillwell.types import FLOAT64, INT64, STRING
@@ -89,5 +90,19 @@ def test_a_row_of_an_unknown_layout_is_refused() -> None:
     assert not answers.can_read(row)
     assert answers.can_read(None)
     assert Answers(SECOND, [FIRST]).can_read(row)
-    with pytest.raises(FormatError, match="view V: the row has the unknown layout"):
+    with pytest.raises(FormatError, match="the row has the unknown layout"):
         answers.of(row, EVENT)
+
+
+def test_two_versions_whose_layouts_share_an_id_by_chance_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of one would be read as rows of the other."""
+    of = RowLayout.of
+
+    def of_one_id(view: ViewSpec) -> RowLayout:
+        layout = of(view)
+        layout.id = b"same"
+        return layout
+
+    monkeypatch.setattr(RowLayout, "of", of_one_id)
+    with pytest.raises(DefinitionError, match="the same layout id"):
+        Answers(SECOND, [FIRST])

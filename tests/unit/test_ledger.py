@@ -87,7 +87,6 @@ def test_durable_is_the_least_contiguous_prefix(lengths: list[int], closes: set[
         ledger.acknowledge(sink, span)
         held[sink].update(range(span.start, span.end))
         prefixes = [next(n for n in range(ledger.position + 1) if n not in held[each]) for each in SINKS]
-        assert [ledger.acknowledged(each) for each in SINKS] == prefixes
         assert ledger.durable == min(prefixes)
         linkable = ledger.linkable()
         if linkable:

@@ -255,13 +255,15 @@ def test_a_layout_is_that_of_its_view() -> None:
 def test_rows_of_old_and_new_layouts_are_read_side_by_side() -> None:
     old, new = layout_of(INT64), layout_of(INT64, STRING)
     both = LayoutSet([old, new, layout_of(INT64)])
-    assert both.decode(encode_one(old, 1)).values == {"f0": 1}
-    assert both.decode(encode_one(new, 2, "x")).values == {"f0": 2, "f1": "x"}
+    for layout, values in ((old, {"f0": 1}), (new, {"f0": 2, "f1": "x"})):
+        row = encode_one(layout, *values.values())
+        assert both.knows(row)
+        assert decode(both.of(row), row).values == values
 
 
 def test_an_unknown_layout_is_refused_with_what_to_do() -> None:
     with pytest.raises(FormatError, match=r"unknown layout .* read it with the definitions that wrote it"):
-        LayoutSet([layout_of(INT64)]).decode(encode_one(layout_of(INT32), 1))
+        LayoutSet([layout_of(INT64)]).of(encode_one(layout_of(INT32), 1))
 
 
 def test_two_layouts_that_share_an_id_by_chance_are_refused() -> None:
