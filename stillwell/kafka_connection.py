@@ -9,8 +9,10 @@ from stillwell.settings import Settings
 def connection(settings: Settings) -> dict[str, object]:
     """The arguments that every aiokafka client of this deployment takes.
 
-    Raises SettingsError when the file of certificates cannot be read.
+    Raises SettingsError when the file of certificates cannot be read. From here on no client of this process makes a
+    topic by asking about it.
     """
+    _leave_topics_alone()
     arguments: dict[str, object] = {
         "bootstrap_servers": settings.kafka_bootstrap.split(","),
         "security_protocol": settings.kafka_security_protocol,
@@ -32,3 +34,19 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext:
             f"STILLWELL_KAFKA_SSL_CA must name a file of certificates in PEM; {settings.kafka_ssl_ca} gave: {error}. "
             "Correct the path, or remove the setting to trust the system's certificates."
         ) from error
+
+
+def _leave_topics_alone() -> None:
+    """Have aiokafka ask about topics without creating them.
+
+    A request for metadata may say so, and aiokafka's always say the contrary: with a broker that has
+    `auto.create.topics.enable`, as all have by default, a worker would make anew within seconds each topic that a
+    person deletes under it. aiokafka 0.14.0 has no option; its clients all make their requests by this name.
+    """
+    import aiokafka.client
+    from aiokafka.protocol.metadata import MetadataRequest
+
+    def asking_only(topics: list[str] | None = None) -> MetadataRequest:
+        return MetadataRequest(topics, allow_auto_topic_creation=False)
+
+    aiokafka.client.MetadataRequest = asking_only

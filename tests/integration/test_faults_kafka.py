@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 from confluent_kafka import TopicPartition
@@ -11,14 +12,18 @@ from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, Config
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from stillwell.layout import chain
-from stillwell.local import LocalStack
+from stillwell.local import KafkaBroker, LocalStack
+from tests.conftest import BROKER_PROPERTIES
 from tests.integration import oracle, orders
 from tests.integration.conftest import Deployment
 from tests.integration.orders import Feed, Record, Sent
 from tests.integration.proof import log, metric, prove, until_linked, until_logged, verified
 from tests.services import Proxy
 from tests.stores import store_of
-from tests.waiting import eventually
+from tests.waiting import eventually, throughout
+
+WORKERS_ASK_S = 10
+"""How often a worker asks Kafka anew for the facts of its topics."""
 
 
 def delete_before(admin: AdminClient, topic: str, offset: int, partition: int = 0) -> None:
@@ -129,6 +134,35 @@ def test_a_topic_made_anew_stops_its_partitions_and_no_others(
     assert worker.stop() == 0
     prove(deployment, of_returns, topic=returns, view=orders.VIEW_OF_RETURNS)
     assert oracle.linked(deployment.settings, deployment.topic) == len(of_orders)
+
+
+def test_a_topic_that_was_deleted_is_not_made_anew_by_the_worker(
+    deploy: Callable[..., Deployment], tmp_path: Path, rng: random.Random
+) -> None:
+    """Though the broker creates whatever topic it is asked about, as it does by default: a worker asks for the facts of
+    its topics every ten seconds, and each of its lookups would make an empty topic in the deleted one's place."""
+    broker = KafkaBroker(tmp_path / "broker", properties={**BROKER_PROPERTIES, "auto.create.topics.enable": True})
+    broker.start()
+    try:
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+        deployment = deploy(kafka_bootstrap=broker.bootstrap)
+        for made in admin.create_topics(
+            [NewTopic(name, num_partitions=1) for name in (deployment.topic, deployment.dead_letters)]
+        ).values():
+            made.result(30)
+        sent = orders.produce(broker.bootstrap, deployment.topic, orders.orders(100, rng))
+        worker = deployment.start_worker().until_ready()
+        until_linked(deployment, sent)
+        admin.delete_topics([deployment.topic])[deployment.topic].result(30)
+
+        def gone() -> bool:
+            return deployment.topic not in admin.list_topics(timeout=10).topics
+
+        eventually(gone, what=f"{deployment.topic} being gone")
+        throughout(gone, for_s=2.5 * WORKERS_ASK_S, what=f"{deployment.topic} being gone")
+        assert worker.stop() == 0
+    finally:
+        broker.stop()
 
 
 def make_again(admin: AdminClient, topic: str) -> None:
