@@ -17,6 +17,7 @@ import pyarrow as pa
 from sinks import chain as writing
 from sinks.chain import Objects
 from sinks.parquet import ParquetEncoder
+from stillwell.known_views import registered_versions
 from stillwell.layout import chain
 from stillwell.layout.chain import ChainEnd, DataFile, Genesis, Link, PartitionId, TopicIncarnation, ViewAccount
 from stillwell.layout.debut import Debut, decode_debut
@@ -269,6 +270,11 @@ class PartitionArchive:
         proposed = Debut(created_at=self._now(), id=self.id, view=view, version=version, start=self.end)
         data = await writing.agree_on(self._objects, self._until_done, proposed, proposed.path)
         return decode_debut(data, proposed.path).start
+
+    async def registered(self, view: str, version: int) -> ViewSpec | None:
+        """A version's keys, features and TTL as they are registered, whether it runs or not."""
+        found = await self._until_done(lambda: self._objects.call(lambda store: registered_versions(store, view)))
+        return next((each for each in found if each.version == version), None)
 
     def links_from_end(self) -> AsyncGenerator[Link, None]:
         """The links from the chain's end back to genesis; what is not asked for is not read."""

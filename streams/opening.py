@@ -97,7 +97,8 @@ class Opening:
         last = await self._chain(archive, incarnation, kafka.look)
         epoch = await self._epoch(last is not None)
         marks = [MarkKey(id, view.name, view.version) for view in self._preparation.views]
-        await CatchUp(archive, self._preparation, sinks.online, sinks.retry_online, sinks.threads, epoch).run(marks)
+        catch_up = CatchUp(archive, self._preparation, sinks.online, sinks.retry_online, sinks.threads, epoch)
+        await catch_up.run(marks, last)
         return Flow(
             archive=archive,
             online=OnlineSide(id, sinks.online, sinks.retry_online, marks, epoch, self._metrics),

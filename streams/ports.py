@@ -126,6 +126,9 @@ class PartitionArchive(Protocol[_Open, _Uploaded]):
     async def debut(self, view: str, version: int) -> int:
         """The offset before which no link lists a version of a view; for one that is in none, the chain's end."""
 
+    async def registered(self, view: str, version: int) -> ViewSpec | None:
+        """A version's keys, features and TTL as they are registered, whether it runs or not."""
+
     def links_from_end(self) -> AsyncGenerator[Link, None]:
         """The links from the chain's end back to genesis; what is not asked for is not read."""
 

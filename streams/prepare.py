@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.online import EncodedRows
-from stillwell.layout.parquet import BatchTables, batch_tables, frame_of, view_schema
+from stillwell.layout.parquet import BatchTables, batch_tables, view_schema
 from stillwell.pipeline import Pipeline
 from stillwell.records import Outcome, Records
+from stillwell.spec import ViewSpec
 
 _OBJECT = 48
 """Bytes that a string of bytes takes beside its content: its head, rounding, and its place in a list."""
@@ -69,16 +69,17 @@ class Preparation:
         """grace: how long keys in Redis outlive their rows' TTL."""
         self.views = pipeline.views
         self._pipeline = pipeline
-        self._encoders = {view.name: ViewEncoder(view, grace) for view in pipeline.views}
+        self._grace = grace
+        self._encoders = {view.name: self.encoder(view) for view in pipeline.views}
         self._schemas = [view_schema(view) for view in pipeline.views]
 
     def of(self, id: PartitionId, now: Callable[[], datetime.datetime]) -> Callable[[Records], Prepared]:
         """What prepares the batches of one partition; now is asked once a batch, for `_ingested_at`."""
         return functools.partial(self._prepare, id, now)
 
-    def encode_linked(self, id: PartitionId, view: str, table: pa.Table) -> EncodedRows:
-        """Rows of a linked file, for Redis again."""
-        return self._encoders[view].encode(frame_of(table), id)[0]
+    def encoder(self, view: ViewSpec) -> ViewEncoder:
+        """What encodes rows of any version as this worker's are, for Redis."""
+        return ViewEncoder(view, self._grace)
 
     def _prepare(self, id: PartitionId, now: Callable[[], datetime.datetime], records: Records) -> Prepared:
         outcome = self._pipeline.run(records)

@@ -22,7 +22,8 @@ from stillwell.layout.entity_key import entity_key
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.pipeline import compile_pipeline
 from stillwell.records import Outcome, Records
-from stillwell.spec import ViewSpec
+from stillwell.registry import register
+from stillwell.spec import DefinitionsSpec, ViewSpec
 from stillwell.storage import ObjectStore
 from stillwell.testing.objects import MemoryStore
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
@@ -160,6 +161,8 @@ class Worker:
         window_age: float = 1e9,
     ) -> None:
         self.world = world
+        for each in views:
+            _register(world, each)
         self.online = MemoryOnlineStore(world.server, KEYS)
         self.metrics = Metrics()
         self._batch = batch
@@ -221,6 +224,19 @@ class Worker:
 
     async def _commit(self, offset: int, metadata: str) -> None:
         self.world.committed = metadata
+
+
+def _register(world: World, view: ViewSpec) -> None:
+    """As a worker does before it starts; the same document each time, since it takes long to make."""
+    if (view.name, view.version) not in _DOCUMENTS:
+        made = MemoryStore()
+        register(made, DefinitionsSpec(topics=(view.source,), views=(view,), entities=(view.entity,)))
+        _DOCUMENTS[view.name, view.version] = made.objects
+    for path, document in _DOCUMENTS[view.name, view.version].items():
+        world.store.objects.setdefault(path, document)
+
+
+_DOCUMENTS: dict[tuple[str, int], dict[str, bytes]] = {}
 
 
 async def _no_sleep(seconds: float) -> None:
