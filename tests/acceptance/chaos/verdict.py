@@ -14,6 +14,7 @@ from typing import Any
 
 import redis
 
+from stillwell.errors import StillwellError
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.local import RedisServer
 from tests.acceptance.chaos.arena import PARTITIONS, TOPIC, Arena
@@ -62,7 +63,10 @@ def judge(arena: Arena, witness: Witness) -> Verdict:
     wrong += witness.wrong
     report = _verified(arena, wrong)
     sent = orders.read(arena.bootstrap, TOPIC, PARTITIONS)
-    wrong += oracle.what_is_wrong(arena.direct, TOPIC, sent)
+    try:
+        wrong += oracle.what_is_wrong(arena.direct, TOPIC, sent)
+    except StillwellError as error:
+        wrong.append(f"the oracle cannot read what is there: {error!r}")
     digest, rebuilt = _digest(arena.direct, arena.direct["STILLWELL_REDIS_URL"]), _digest_of_rebuilt(arena, wrong)
     if digest != rebuilt:
         wrong.append(f"Redis is not what the linked files make of an empty one: digests {digest} and {rebuilt}")
