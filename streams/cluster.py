@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
@@ -91,6 +92,19 @@ class Cluster:
             raise StoreUnavailable(f"Kafka does not tell what group {group} committed: {error!r}") from error
         found = offsets.get(partition)
         return (found.offset, found.metadata) if found and found.offset >= 0 else None
+
+    async def creates_topics_by_itself(self) -> bool:
+        """Whether a broker creates a topic that somebody merely asks about. False where brokers do not say."""
+        name = "auto.create.topics.enable"
+        try:
+            brokers = (await self._admin.describe_cluster())["brokers"]
+            resources = [ConfigResource(ConfigResourceType.BROKER, each["node_id"], {name: None}) for each in brokers]
+            answers = await self._admin.describe_configs(resources)
+        except (KafkaError, OSError) as error:
+            raise StoreUnavailable(f"Kafka does not tell how its brokers are configured: {error!r}") from error
+        # To whoever may not ask, a broker answers with an error and no entries.
+        entries = [entry for answer in answers for *_, entries in answer.resources for entry in entries]
+        return any((key, value) == (name, "true") for key, value, *_ in entries)
 
     async def create_topic(self, name: str, partitions: int, replication: int, configs: Mapping[str, str]) -> bool:
         """Create a topic. False if it exists."""

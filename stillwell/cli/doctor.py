@@ -10,24 +10,34 @@ from typing import TYPE_CHECKING
 import click
 
 from stillwell.cli.output import json_option, print_json
-from stillwell.errors import AlreadyExists, DefinitionError, OutcomeUnknown, SettingsError, StoreError, StoreUnavailable
+from stillwell.errors import (
+    AlreadyExists,
+    DefinitionError,
+    FormatError,
+    OutcomeUnknown,
+    SettingsError,
+    StoreError,
+    StoreNotReady,
+    StoreUnavailable,
+)
 
 if TYPE_CHECKING:
+    from stillwell.layout.online import OnlineServer
     from stillwell.settings import Settings
     from stillwell.spec import DefinitionsSpec
+    from stillwell.storage import ObjectStore
 
 _KAFKA_TIMEOUT_S = 15.0
-_REDIS_TIMEOUT_S = 5.0
-_OLDEST_REDIS = (6, 2)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found out about one resource; fix is empty where nothing is wrong."""
+    """What was found out about one resource. fix: empty where nothing is wrong; advice: what is allowed, but unwise."""
 
     subject: str
     found: str
     fix: str = ""
+    advice: str = ""
 
     @property
     def healthy(self) -> bool:
@@ -46,7 +56,7 @@ def doctor(as_json: bool) -> int:
         for finding in findings:
             mark = click.style("ok   ", fg="green") if finding.healthy else click.style("WRONG", fg="red", bold=True)
             click.echo(f"{mark} {finding.subject:<14} {finding.found}")
-            for line in finding.fix.splitlines():
+            for line in (*finding.fix.splitlines(), *finding.advice.splitlines()):
                 click.echo(f"      {'':<14} → {line}")
     return 0 if all(finding.healthy for finding in findings) else 1
 
@@ -60,12 +70,14 @@ def examine() -> list[Finding]:
     except SettingsError as error:
         return [Finding("settings", "cannot be used", str(error))]
     definitions, loaded = _definitions(settings)
+    store, offline = _offline(settings)
     return [
         Finding("settings", f"project {settings.project}, namespace {settings.namespace}"),
         loaded,
         _kafka(settings, definitions),
-        _redis(settings),
-        _offline(settings),
+        _redis(settings, store),
+        offline,
+        _registry(store, definitions),
     ]
 
 
@@ -90,19 +102,29 @@ def _kafka(settings: "Settings", definitions: "DefinitionsSpec | None") -> Findi
         names |= {topic.topic for topic in definitions.topics}
     where = settings.kafka_bootstrap
     try:
-        missing = asyncio.run(asyncio.wait_for(_missing_topics(settings, names), _KAFKA_TIMEOUT_S))
+        missing, creates = asyncio.run(asyncio.wait_for(_ask_kafka(settings, names), _KAFKA_TIMEOUT_S))
     except (StoreError, SettingsError) as error:
         return Finding("Kafka", f"{where} does not answer", str(error))
     except TimeoutError:
         fix = "Check STILLWELL_KAFKA_BOOTSTRAP, the security settings, and that no firewall swallows the connection."
         return Finding("Kafka", f"{where} gave no answer within {_KAFKA_TIMEOUT_S:g} s", fix)
+    advice = _NO_AUTO_CREATE if creates else ""
     if missing:
-        return Finding("Kafka", f"{where} lacks {', '.join(missing)}", "stillwell topics create")
-    return Finding("Kafka", f"{where}: consumer groups work, {len(names)} topics are there")
+        return Finding("Kafka", f"{where} lacks {', '.join(missing)}", "stillwell topics create", advice)
+    return Finding("Kafka", f"{where}: consumer groups work, {len(names)} topics are there", advice=advice)
 
 
-async def _missing_topics(settings: "Settings", names: set[str]) -> list[str]:
-    """The topics that are not there. Raises StoreUnavailable unless brokers and group coordinator answer."""
+_NO_AUTO_CREATE = (
+    "Brokers have auto.create.topics.enable=true: any client that still asks for a topic which was deleted makes it "
+    "anew, with the broker's defaults. Set it to false."
+)
+
+
+async def _ask_kafka(settings: "Settings", names: set[str]) -> tuple[list[str], bool]:
+    """The topics that are not there, and whether asking for one makes it.
+
+    Raises StoreUnavailable unless brokers and group coordinator answer.
+    """
     from aiokafka import TopicPartition
 
     from stillwell.kafka_connection import connection
@@ -113,68 +135,95 @@ async def _missing_topics(settings: "Settings", names: set[str]) -> list[str]:
     try:
         found = await cluster.topics(names)
         await cluster.committed(settings.kafka_group, TopicPartition(settings.dead_letter_topic, 0))
+        return sorted(names - found.keys()), await cluster.creates_topics_by_itself()
     finally:
         await cluster.stop()
-    return sorted(names - found.keys())
 
 
-def _redis(settings: "Settings") -> Finding:
-    import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
+def _redis(settings: "Settings", store: "ObjectStore | None") -> Finding:
+    import asyncio
+
+    from stillwell.layout.chain import has_links
 
     where = settings.shown()["redis_url"]
-    client = redis.Redis.from_url(
-        settings.redis_url.get_secret_value(),
-        socket_timeout=_REDIS_TIMEOUT_S,
-        socket_connect_timeout=_REDIS_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-        decode_responses=True,
-    )
     try:
-        with client:
-            # By INFO, because managed services refuse CONFIG.
-            facts = {**client.info("server"), **client.info("memory"), **client.info("replication")}
-            client.eval("return 1", 0)
-    except redis.AuthenticationError as error:
-        return Finding("Redis", f"{where} refuses us: {error}", "Correct user and password in STILLWELL_REDIS_URL.")
-    except redis.RedisError as error:
-        return Finding("Redis", f"{where} does not answer: {error}", "Check STILLWELL_REDIS_URL, and that Redis runs.")
-    version, policy, role = facts["redis_version"], facts.get("maxmemory_policy", "unknown"), facts["role"]
-    fixes = []
-    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_REDIS:
-        fixes.append(f"Upgrade to {'.'.join(map(str, _OLDEST_REDIS))} or newer.")
-    if policy != "noeviction":
-        fixes.append(
-            "Forbid it to forget: `CONFIG SET maxmemory-policy noeviction`, on Memorystore `gcloud redis instances "
-            "update INSTANCE --update-redis-config maxmemory-policy=noeviction`."
-        )
-    if role != "master":
-        fixes.append("Name the primary in STILLWELL_REDIS_URL: a replica takes no writes.")
-    return Finding("Redis", f"{where}: version {version}, {policy}, {role}", "\n".join(fixes))
+        server, epoch = asyncio.run(_ask_redis(settings))
+    except SettingsError as error:
+        return Finding("Redis", f"{where} is not fit", str(error))
+    except StoreError as error:
+        return Finding("Redis", f"{where} cannot be used", str(error))
+    found = f"{where}: version {server.version}, {server.maxmemory_policy}, {server.role}"
+    if server.role != "master":
+        return Finding("Redis", found, "Name the primary in STILLWELL_REDIS_URL: a replica takes no writes.")
+    if epoch is not None:
+        return Finding("Redis", f"{found}, ready")
+    try:
+        forgotten = store is not None and has_links(store)
+    except StoreUnavailable:
+        forgotten = False  # what is wrong with the offline store is said of that
+    if forgotten:
+        fix = "It has forgotten what is at rest, or a rebuild did not end: nobody reads or writes. `stillwell rebuild`"
+        return Finding("Redis", f"{found}, not ready", fix)
+    return Finding("Redis", f"{found}, empty: the first worker makes it ready")
 
 
-def _offline(settings: "Settings") -> Finding:
+async def _ask_redis(settings: "Settings") -> "tuple[OnlineServer, str | None]":
+    """What the server says of itself, and the epoch that is in force.
+
+    Raises SettingsError where it is not fit, StoreError where it cannot be used.
+    """
+    from sinks.redis import RedisOnlineStore
+
+    online = await RedisOnlineStore.open(settings)
+    try:
+        server, epoch = await online.read_server(), (await online.read_state()).epoch
+        with contextlib.suppress(StoreNotReady):
+            await online.set_marks((), epoch or "")  # writes nothing, but runs a script as every write does
+        return server, epoch
+    finally:
+        await online.close()
+
+
+def _offline(settings: "Settings") -> "tuple[ObjectStore | None, Finding]":
+    """The store, if it can be used, and what there is to say of it."""
     from stillwell.storage import open_store
 
     if settings.offline_url.startswith("gs://") and importlib.util.find_spec("gcsfs") is None:
-        return Finding("offline store", "not asked: its client is not installed", "pip install 'stillwell[server]'")
+        return None, Finding(
+            "offline store", "not asked: its client is not installed", "pip install 'stillwell[server]'"
+        )
+    store = open_store(settings.offline_root)
     try:
-        store = open_store(settings.offline_root)
         proved = _is_create_only(store.create, store.delete, f"_doctor/{secrets.token_hex(8)}")
     except (StoreUnavailable, OutcomeUnknown) as error:
-        return Finding(
+        return None, Finding(
             "offline store",
-            f"{settings.offline_root} cannot be written: {error}",
+            f"{store.url} cannot be written: {error}",
             "Check STILLWELL_OFFLINE_URL and the permission to create, read, list and delete there.",
         )
     if not proved:
-        return Finding(
+        return None, Finding(
             "offline store",
-            f"{settings.offline_root} accepted a second create of one object",
+            f"{store.url} accepted a second create of one object",
             "Use a store that honours create-only writes: without them two writers can both believe they won.",
         )
-    return Finding("offline store", f"{settings.offline_root}: create-only, as shown by a refused second create")
+    return store, Finding("offline store", f"{store.url}: create-only, as shown by a refused second create")
+
+
+def _registry(store: "ObjectStore | None", definitions: "DefinitionsSpec | None") -> Finding:
+    """Whether a worker with these definitions would start."""
+    from stillwell.registry import review
+
+    if store is None or definitions is None:
+        return Finding("registry", "not asked", "Mend the definitions and the offline store first.")
+    try:
+        cautions = review(store, definitions)
+    except DefinitionError as error:
+        return Finding("registry", "a worker would be refused", str(error))
+    except (StoreError, FormatError) as error:
+        return Finding("registry", "cannot be read", str(error))
+    advice = "\n".join(caution.message for caution in cautions)
+    return Finding("registry", f"{len(definitions.views)} views may run", advice=advice)
 
 
 def _is_create_only(create: Callable[[str, bytes], None], delete: Callable[[str], None], path: str) -> bool:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,13 @@ import pytest
 import redis
 
 from stillwell.cli.main import run
-from stillwell.local import DetachedStack, LocalStack, RedisServer
+from stillwell.definitions.loading import load_definitions
+from stillwell.layout.chain import PartitionId
+from stillwell.layout.redis_keys import RedisKeys
+from stillwell.local import DetachedStack, KafkaBroker, LocalStack, RedisServer
+from stillwell.registry import register
+from stillwell.settings import Settings
+from stillwell.storage import LocalStore
 from tests.services import Proxy
 
 ROOT = Path(__file__).parent.parent.parent
@@ -142,7 +149,7 @@ def test_doctor_finds_a_whole_deployment_healthy(
     deployment: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["doctor"]) == 0
-    assert capsys.readouterr().out.count("ok ") == 5
+    assert capsys.readouterr().out.count("ok ") == 6
     assert run(["doctor", "--json"]) == 0
     assert {finding["healthy"] for finding in findings(capsys).values()} == {True}
     assert [path for path in (tmp_path / "offline").rglob("*") if path.is_file()] == []
@@ -165,6 +172,7 @@ def test_doctor_names_the_fix_for_everything_that_is_wrong(
         "Kafka": False,
         "Redis": False,
         "offline store": False,
+        "registry": False,
     }
     assert "STILLWELL_KAFKA_BOOTSTRAP" in found["Kafka"]["fix"]
     assert "STILLWELL_REDIS_URL" in found["Redis"]["fix"]
@@ -204,6 +212,86 @@ def test_doctor_refuses_a_redis_that_evicts_and_a_replica(
     assert run(["doctor", "--json"]) == 1
     assert "a replica takes no writes" in str(findings(capsys)["Redis"]["fix"])
     server.stop()
+
+
+def test_doctor_tells_a_redis_that_has_forgotten_from_a_new_one(
+    deployment: pytest.MonkeyPatch, tmp_path: Path, namespace: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether anything is at rest tells them apart; where there is an epoch, it is ready."""
+    deployment.setenv("STILLWELL_NAMESPACE", namespace)
+    assert run(["doctor", "--json"]) == 0
+    assert "empty: the first worker makes it ready" in str(findings(capsys)["Redis"]["found"])
+
+    linked = LocalStore(f"{tmp_path}/offline/flights/{namespace}")
+    linked.create(PartitionId("t", 1, 0).link_path(0), b"a link")
+    assert run(["doctor", "--json"]) == 1
+    found = findings(capsys)["Redis"]
+    assert "not ready" in str(found["found"])
+    assert "`stillwell rebuild`" in str(found["fix"])
+
+    settings = Settings.load()
+    with redis.Redis.from_url(settings.redis_url.get_secret_value()) as client:
+        client.set(RedisKeys(settings.project, namespace).ready, "an epoch")
+        assert run(["doctor", "--json"]) == 0
+        assert str(findings(capsys)["Redis"]["found"]).endswith(", ready")
+        assert client.keys(RedisKeys(settings.project, namespace).prefix + b"*") == [
+            RedisKeys(settings.project, namespace).ready
+        ]
+
+
+def test_doctor_says_that_a_redis_does_not_let_us_run_scripts(
+    deployment: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = RedisServer(tmp_path / "redis")
+    server.start()
+    with redis.Redis(port=server.port) as client:
+        client.execute_command("ACL", "SETUSER", "worker", "on", ">hunter2", "~*", "+@all", "-@scripting")
+    deployment.setenv("STILLWELL_REDIS_URL", f"redis://worker:hunter2@127.0.0.1:{server.port}/0")
+    assert run(["doctor", "--json"]) == 1
+    assert "evalsha" in str(findings(capsys)["Redis"]["fix"])
+    server.stop()
+
+
+def test_doctor_says_whether_the_registry_would_refuse_a_worker(
+    deployment: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And changes nothing there."""
+    settings = Settings.load()
+    definitions = load_definitions(settings.definitions)
+    (view,) = definitions.views
+    store = LocalStore(settings.offline_root)
+    other = view.model_copy(update={"ttl": timedelta(days=8)})
+    register(store, definitions.model_copy(update={"views": (other,)}))
+    before = store.list("_registry/")
+    assert run(["doctor", "--json"]) == 1
+    found = findings(capsys)["registry"]
+    assert found["found"] == "a worker would be refused"
+    assert "AirportDepartures has ttl=7 days, 0:00:00, but version 1" in str(found["fix"])
+    assert store.list("_registry/") == before
+
+    store.delete(before[0])
+    register(store, definitions.model_copy(update={"views": (view.model_copy(update={"source_digest": "else"}),)}))
+    assert run(["doctor", "--json"]) == 0
+    assert "the source has changed" in str(findings(capsys)["registry"]["advice"])
+
+
+def test_doctor_advises_against_brokers_that_create_topics_by_themselves(
+    deployment: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is Kafka's default, and no error. Asking creates none."""
+    broker = KafkaBroker(tmp_path / "kafka", properties={"auto.create.topics.enable": True})
+    broker.start()
+    deployment.setenv("STILLWELL_KAFKA_BOOTSTRAP", broker.bootstrap)
+    for _ in range(2):
+        assert run(["doctor", "--json"]) == 1
+        found = findings(capsys)["Kafka"]
+        assert found["fix"] == "stillwell topics create"
+        assert "auto.create.topics.enable=true" in str(found["advice"])
+    assert run(["topics", "create", "--partitions", "1"]) == 0
+    capsys.readouterr()
+    assert run(["doctor"]) == 0
+    assert "auto.create.topics.enable=true" in capsys.readouterr().out
+    broker.stop()
 
 
 def test_doctor_does_not_wait_for_ever_for_a_kafka_that_swallows_connections(
