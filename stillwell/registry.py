@@ -1,16 +1,18 @@
 """What every version of a view computes, registered under the offline root, so that it cannot change unnoticed.
 
-    _registry/<view>/<version>.json     what a version makes of recorded events, and its TTL
+    _registry/<view>/<version>.json     what a version makes of recorded events, how those are read, TTL and grace
 
 Created once and never changed. The root is a namespace's own, and so is what is registered. A worker registers its
 definitions before it reads a record:
 
 - The same version must make the same of the recorded events, in the same layout. What is compared is what the view
   makes of them *now*, so that examples and columns can be added and Stillwell can choose other events tomorrow; events
-  that were not recorded prove nothing. If only the source differs, that is a caution.
+  that were not recorded prove nothing. If only the source differs, that is a caution. Events are recorded as they are
+  decoded, so the columns that are read must also come from the same place of a record, in the same unit, under the same
+  expectations.
 - All versions share the namespace's rows in Redis. They may give other values, and rows for events that could not be
-  used before, but not other rows: entity, keys, event times, sequences and what `where` lets through stay. So does the
-  TTL, which has been given to the keys that are there.
+  used before, but not other rows: entity, keys, event times, sequences and what `where` lets through stay. So do TTL
+  and grace, which have been given to the keys that are there.
 
 Whatever a create answers, what is there is read back and judged: two workers may register at once, and answers get
 lost.
@@ -38,7 +40,7 @@ from stillwell.definitions.behaviour import (
 )
 from stillwell.definitions.golden import golden_events
 from stillwell.errors import AlreadyExists, DefinitionError, FormatError, OutcomeUnknown, StoreUnavailable
-from stillwell.spec import DefinitionsSpec, Spec, ViewSpec
+from stillwell.spec import ColumnSpec, DefinitionsSpec, Origin, Spec, ViewSpec
 from stillwell.storage import ObjectStore
 from stillwell.types import TIMESTAMP
 
@@ -48,6 +50,16 @@ ATTEMPTS = 3
 FORMAT: Final = 1
 
 _ROOT = "_registry/"
+
+
+class Source(Spec):
+    """Where a column of the topic comes from, and what is expected of it, by the rules' names."""
+
+    column: str
+    origin: str
+    path: tuple[str, ...]
+    unit: str | None
+    expectations: tuple[str, ...]
 
 
 class ViewDocument(Spec):
@@ -60,7 +72,9 @@ class ViewDocument(Spec):
     entity: str
     keys: tuple[Column, ...]
     features: tuple[Column, ...]
+    sources: tuple[Source, ...]
     ttl_us: int
+    grace_us: int
     behaviour: Behaviour
     source_digest: str
     digest: str
@@ -76,26 +90,27 @@ class Caution:
     message: str
 
 
-def register(store: ObjectStore, definitions: DefinitionsSpec) -> list[Caution]:
+def register(store: ObjectStore, definitions: DefinitionsSpec, grace: datetime.timedelta) -> list[Caution]:
     """Register every view of the definitions, or find that it is; the cautions are for the log.
 
-    Raises DefinitionError with every view that is registered otherwise or cannot share the namespace's rows; whatever
-    the store raises; and FormatError for a document that cannot be read. Nothing is created for a view that is refused.
+    grace: how long keys in Redis outlive their rows' TTL. Raises DefinitionError with every view that is registered
+    otherwise or cannot share the namespace's rows; whatever the store raises; and FormatError for a document that
+    cannot be read. Nothing is created for a view that is refused.
     """
 
     def judge(view: ViewSpec) -> list[Caution]:
-        found = _judged(store, view)
+        found = _judged(store, view, grace)
         if view.version not in found:
-            _create(store, _document(view, golden_events(view.source, definitions.examples)))
-            found = _judged(store, view)
+            _create(store, _document(view, grace, golden_events(view.source, definitions.examples)))
+            found = _judged(store, view, grace)
         return list(_cautions(view, found))
 
     return _each_view(definitions, judge)
 
 
-def review(store: ObjectStore, definitions: DefinitionsSpec) -> list[Caution]:
+def review(store: ObjectStore, definitions: DefinitionsSpec, grace: datetime.timedelta) -> list[Caution]:
     """What `register` would say, without creating anything; raises what it would raise."""
-    return _each_view(definitions, lambda view: list(_cautions(view, _judged(store, view))))
+    return _each_view(definitions, lambda view: list(_cautions(view, _judged(store, view, grace))))
 
 
 def registered(store: ObjectStore, view: str | None = None) -> Iterator[ViewDocument]:
@@ -144,13 +159,14 @@ def _each_view(definitions: DefinitionsSpec, judge: Callable[[ViewSpec], list[Ca
     return cautions
 
 
-def _judged(store: ObjectStore, view: ViewSpec) -> Mapping[int, ViewDocument]:
+def _judged(store: ObjectStore, view: ViewSpec, grace: datetime.timedelta) -> Mapping[int, ViewDocument]:
     """What is registered of a view, by version. Raises DefinitionError if the view cannot join it."""
     found = {document.version: document for document in registered(store, view.name)}
     where = f"{view.file}: " if view.file else ""
     for document in found.values():
-        if problems := [f"{where}{view.name} {problem}" for problem in _problems(view, document, max(found) + 1)]:
-            raise DefinitionError(*problems)
+        problems = _problems(view, document, max(found) + 1) or _other_grace(view, grace, document)
+        if problems:
+            raise DefinitionError(*(f"{where}{view.name} {problem}" for problem in problems))
     return found
 
 
@@ -158,12 +174,22 @@ def _problems(view: ViewSpec, document: ViewDocument, next_version: int) -> list
     """Why a view cannot run beside a version that did, and how it could; each reads on from the view's name."""
     fix = "rows that are there stay as they are: choose another STILLWELL_NAMESPACE"
     other = f"version {document.version}, which runs in this namespace,"
-    if document.ttl_us != _ttl_us(view):
+    if document.ttl_us != _microseconds(view.ttl):
         return [f"has ttl={view.ttl}, but {other} has {_duration(document.ttl_us)}; {fix}"]
     others = _other_rows(view, document)
     if document.version != view.version:
         return [f"{now}, but {other} {then}; {fix}" for now, then in others]
     return [f"{each}; {fix if others else f'raise version={next_version}'}" for each in _differences(view, document)]
+
+
+def _other_grace(view: ViewSpec, grace: datetime.timedelta, document: ViewDocument) -> list[str]:
+    """Keys expire at event time, TTL and grace: with another grace an older row could outlive a newer one."""
+    if not document.ttl_us or document.grace_us == _microseconds(grace):
+        return []
+    return [
+        f"would run with STILLWELL_REDIS_GRACE={grace}, but version {document.version}, which runs in this namespace, "
+        f"with {_duration(document.grace_us)}; set it back, or choose another STILLWELL_NAMESPACE"
+    ]
 
 
 def _cautions(view: ViewSpec, found: Mapping[int, ViewDocument]) -> Iterator[Caution]:
@@ -186,7 +212,7 @@ def _cautions(view: ViewSpec, found: Mapping[int, ViewDocument]) -> Iterator[Cau
         )
 
 
-def _document(view: ViewSpec, golden: pl.DataFrame) -> ViewDocument:
+def _document(view: ViewSpec, grace: datetime.timedelta, golden: pl.DataFrame) -> ViewDocument:
     document = ViewDocument(
         view=view.name,
         version=view.version,
@@ -194,7 +220,9 @@ def _document(view: ViewSpec, golden: pl.DataFrame) -> ViewDocument:
         entity=view.entity.name,
         keys=_keys(view),
         features=_features(view),
-        ttl_us=_ttl_us(view),
+        sources=tuple(_source(column) for column in view.source.columns),
+        ttl_us=_microseconds(view.ttl),
+        grace_us=_microseconds(grace),
         behaviour=observe(view, golden),
         source_digest=view.source_digest,
         digest="",
@@ -214,8 +242,18 @@ def _features(view: ViewSpec) -> tuple[Column, ...]:
     return tuple(Column(name=each.name, type=each.type.name, nullable=each.nullable) for each in view.features)
 
 
-def _ttl_us(view: ViewSpec) -> int:
-    return round(view.ttl.total_seconds() * 1_000_000)
+def _source(column: ColumnSpec) -> Source:
+    return Source(
+        column=column.name,
+        origin=column.origin.value,
+        path=column.path,
+        unit=column.unit,
+        expectations=tuple(each.rule for each in column.expectations),
+    )
+
+
+def _microseconds(duration: datetime.timedelta) -> int:
+    return duration // datetime.timedelta(microseconds=1)
 
 
 def _differences(view: ViewSpec, document: ViewDocument) -> list[str]:
@@ -252,10 +290,61 @@ def _other_sources(view: ViewSpec, document: ViewDocument) -> list[str]:
         return [f"reads Kafka's topic {view.source.topic}, but version {document.version} {document.topic}"]
     known = {column.name for column in document.behaviour.columns}
     gained = () if view.rows is not None else (name for name in columns_read(view) if name not in known)
-    return [
+    problems = [
         f"reads {view.source.name}.{name}, which did not exist when version {document.version} was registered"
         for name in gained
     ]
+    registered = f"but version {document.version} is registered with"
+    read = {*columns_read(view), *_columns_of_rows(view)}
+    for now, then in _changed_sources(view, document):
+        name = f"{view.source.name}.{now.column}"
+        if now.column in read and _comes_from(now) != _comes_from(then):
+            problems.append(f"reads {name} from {_place(now)}, {registered} {_place(then)}")
+        if now.column in read and now.expectations != then.expectations:
+            problems.append(f"expects of {name} {_rules(now)}, {registered} {_rules(then)}")
+    return problems
+
+
+def _changed_sources(view: ViewSpec, document: ViewDocument) -> Iterator[tuple[Source, Source]]:
+    """The columns that are read from a record otherwise than they were: how now, and how then."""
+    recorded = {source.column: source for source in document.sources}
+    for now in map(_source, view.source.columns):
+        then = recorded.get(now.column, now)
+        if now != then:
+            yield now, then
+
+
+def _columns_of_rows(view: ViewSpec) -> set[str]:
+    """The columns that decide which rows there are, whatever their features: all of them for a @rows function."""
+    deciding = [*view.keys, view.where]
+    names = [name for each in deciding if each is not None for name in each.meta.root_names()]
+    found = {name.removeprefix(f"{view.source.name}.") for name in names} | {view.source.event_time}
+    if view.source.sequence is not None:
+        found.add(view.source.sequence)
+    return found if view.rows is None else {*found, *columns_read(view)}
+
+
+def _comes_from(source: Source) -> tuple[object, ...]:
+    return source.origin, source.path, source.unit
+
+
+def _place(source: Source) -> str:
+    """Where in a record a column is, in words."""
+    place = {
+        Origin.VALUE.value: f"the value's {'.'.join(map(_quoted, source.path))}",
+        Origin.KEY.value: "the key",
+        Origin.HEADER.value: f"the header {'.'.join(source.path)}",
+        Origin.RECORD_TIMESTAMP.value: "the record's timestamp",
+    }[source.origin]
+    return f"{place} in {source.unit}" if source.unit else f"{place} as it is"
+
+
+def _quoted(name: str) -> str:
+    return repr(name) if "." in name else name
+
+
+def _rules(source: Source) -> str:
+    return " and ".join(source.expectations) or "nothing"
 
 
 def _other_values(view: ViewSpec, document: ViewDocument) -> list[str]:
@@ -281,6 +370,11 @@ def _other_rows(view: ViewSpec, document: ViewDocument) -> list[tuple[str, str]]
     if view.entity.name != document.entity or _keys(view) != document.keys:
         now, then = _signature(view.entity.name, _keys(view)), _signature(document.entity, document.keys)
         return [(f"is about {now}", f"is about {then}")]
+    deciding = _columns_of_rows(view)
+    for source, other in _changed_sources(view, document):
+        if source.column in deciding and _comes_from(source) != _comes_from(other):
+            name = f"{view.source.name}.{source.column}"
+            return [(f"reads {name} from {_place(source)}", f"reads it from {_place(other)}")]
     recorded = document.behaviour
     for place, (before, after) in enumerate(zip(recorded.outcomes, observe_again(view, recorded), strict=True)):
         if before.refused is None and _identities(before) != _identities(after):

@@ -194,7 +194,7 @@ class _Line(faust.Service):
             uploads = ThreadPool("store", _UPLOADS_AT_A_TIME)
             opened.callback(uploads.close)
             objects = ThreadedStore(open_store(settings.offline_root), uploads)
-            await retries.archive.until_done(lambda: _register(objects, self._definitions))
+            await retries.archive.until_done(lambda: _register(objects, self._definitions, settings.redis_grace))
             producer = await retries.dead_letters.until_done(
                 lambda: _started(lambda: dead_letter_producer(self._connection))
             )
@@ -305,9 +305,9 @@ async def _require_topics(cluster: Cluster, names: Sequence[str]) -> None:
         )
 
 
-async def _register(objects: ThreadedStore, definitions: DefinitionsSpec) -> None:
+async def _register(objects: ThreadedStore, definitions: DefinitionsSpec, grace: datetime.timedelta) -> None:
     """Before a record is read: raises DefinitionError for a view that does otherwise than its version is registered."""
-    cautions = await objects.call(lambda store: register(store, definitions))
+    cautions = await objects.call(lambda store: register(store, definitions, grace))
     for caution in cautions:
         _log.warning("caution", view=caution.view, version=caution.version, reason=caution.message)
 

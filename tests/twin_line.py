@@ -40,6 +40,7 @@ from tests.batches import column, feature, topic, view
 _T = TypeVar("_T")
 
 KEYS = RedisKeys("test", "test")
+GRACE = datetime.timedelta(hours=1)
 SOURCE = topic(column("customer", STRING), column("number", INT64))
 VIEW = view(
     SOURCE,
@@ -173,7 +174,7 @@ class Worker:
             "earliest",
             Archive(Objects(world.store), retry.until_done, _now, name),
             self.sinks,
-            Preparation(compile_pipeline(SOURCE, views), datetime.timedelta(hours=1)),
+            Preparation(compile_pipeline(SOURCE, views), GRACE),
             Window(window_rows, 1 << 30, window_age),
             _now,
             self.metrics,
@@ -230,7 +231,7 @@ def _register(world: World, view: ViewSpec) -> None:
     """As a worker does before it starts; the same document each time, since it takes long to make."""
     if (view.name, view.version) not in _DOCUMENTS:
         made = MemoryStore()
-        register(made, DefinitionsSpec(topics=(view.source,), views=(view,), entities=(view.entity,)))
+        register(made, DefinitionsSpec(topics=(view.source,), views=(view,), entities=(view.entity,)), GRACE)
         _DOCUMENTS[view.name, view.version] = made.objects
     for path, document in _DOCUMENTS[view.name, view.version].items():
         world.store.objects.setdefault(path, document)

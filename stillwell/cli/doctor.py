@@ -77,7 +77,7 @@ def examine() -> list[Finding]:
         _kafka(settings, definitions),
         _redis(settings, store),
         offline,
-        _registry(store, definitions),
+        _registry(settings, store, definitions),
     ]
 
 
@@ -210,14 +210,14 @@ def _offline(settings: "Settings") -> "tuple[ObjectStore | None, Finding]":
     return store, Finding("offline store", f"{store.url}: create-only, as shown by a refused second create")
 
 
-def _registry(store: "ObjectStore | None", definitions: "DefinitionsSpec | None") -> Finding:
+def _registry(settings: "Settings", store: "ObjectStore | None", definitions: "DefinitionsSpec | None") -> Finding:
     """Whether a worker with these definitions would start."""
     from stillwell.registry import review
 
     if store is None or definitions is None:
         return Finding("registry", "not asked", "Mend the definitions and the offline store first.")
     try:
-        cautions = review(store, definitions)
+        cautions = review(store, definitions, settings.redis_grace)
     except DefinitionError as error:
         return Finding("registry", "a worker would be refused", str(error))
     except (StoreError, FormatError) as error:

@@ -261,7 +261,7 @@ def test_doctor_says_whether_the_registry_would_refuse_a_worker(
     (view,) = definitions.views
     store = LocalStore(settings.offline_root)
     other = view.model_copy(update={"ttl": timedelta(days=8)})
-    register(store, definitions.model_copy(update={"views": (other,)}))
+    register(store, definitions.model_copy(update={"views": (other,)}), settings.redis_grace)
     before = store.list("_registry/")
     assert run(["doctor", "--json"]) == 1
     found = findings(capsys)["registry"]
@@ -270,7 +270,8 @@ def test_doctor_says_whether_the_registry_would_refuse_a_worker(
     assert store.list("_registry/") == before
 
     store.delete(before[0])
-    register(store, definitions.model_copy(update={"views": (view.model_copy(update={"source_digest": "else"}),)}))
+    other = view.model_copy(update={"source_digest": "else"})
+    register(store, definitions.model_copy(update={"views": (other,)}), settings.redis_grace)
     assert run(["doctor", "--json"]) == 0
     assert "the source has changed" in str(findings(capsys)["registry"]["advice"])
 

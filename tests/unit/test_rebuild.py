@@ -134,8 +134,8 @@ def written(request: pytest.FixtureRequest) -> Deployment:
 
     async def write() -> Deployment:
         made = Deployment()
-        register(made.store, definitions(FIRST, OTHER))
-        register(made.store, definitions(SECOND, OTHER))
+        register(made.store, definitions(FIRST, OTHER), GRACE)
+        register(made.store, definitions(SECOND, OTHER), GRACE)
         once, again, beside = PartitionId("t", 1, 0), PartitionId("t", 2, 0), PartitionId("t", 1, 1)
         for id in (once, again, beside):
             await made.open(id)

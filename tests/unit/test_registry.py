@@ -32,12 +32,23 @@ from stillwell import (
 from stillwell.definitions.loading import load_definitions
 from stillwell.errors import DefinitionError, FormatError, StoreUnavailable
 from stillwell.registry import Caution, register, registered, review
-from stillwell.spec import ColumnSpec, DefinitionsSpec, EntitySpec, ExampleSpec, FeatureSpec, KeySpec, ViewSpec
+from stillwell.spec import (
+    ColumnSpec,
+    DefinitionsSpec,
+    EntitySpec,
+    ExampleSpec,
+    Expectation,
+    FeatureSpec,
+    KeySpec,
+    Origin,
+    ViewSpec,
+)
 from stillwell.storage import LocalStore
 from stillwell.testing.objects import Fault, MemoryStore, Operation
 from stillwell.types import INT64, STRING
 
 PATH = "_registry/Late/1.json"
+GRACE = timedelta(hours=1)
 
 
 class Airport(Entity):
@@ -82,7 +93,7 @@ def with_feature(name: str, **words: Any) -> ViewSpec:
 
 
 def run(store: MemoryStore, view: ViewSpec) -> list[Caution]:
-    return register(store, definitions(view))
+    return register(store, definitions(view), GRACE)
 
 
 @pytest.fixture
@@ -221,6 +232,110 @@ def test_another_ttl_takes_another_namespace(store: MemoryStore) -> None:
     assert run(MemoryStore(), view) == []
 
 
+def test_another_grace_is_refused_and_may_be_set_back(store: MemoryStore) -> None:
+    """Keys expire by it, so that with a longer one an older row could outlive a newer one."""
+    before = dict(store.objects)
+    for view in (Late.spec, changed(version=2)):
+        with pytest.raises(
+            DefinitionError,
+            match=r"Late would run with STILLWELL_REDIS_GRACE=2:00:00, but version 1, which runs in this namespace, "
+            "with 1:00:00; set it back, or choose another STILLWELL_NAMESPACE",
+        ):
+            register(store, definitions(view), timedelta(hours=2))
+    assert store.objects == before
+    assert run(store, Late.spec) == []
+
+
+def test_keys_that_never_expire_have_no_grace() -> None:
+    store = MemoryStore()
+    assert run(store, changed(ttl=timedelta(0))) == []
+    assert register(store, definitions(changed(ttl=timedelta(0))), timedelta(hours=2)) == []
+
+
+# ---- how records are read ----
+
+
+def decoded(name: str, **words: Any) -> ViewSpec:
+    """The view of a topic one of whose columns is declared otherwise."""
+    columns = (each.model_copy(update=words) if each.name == name else each for each in Departure.spec.columns)
+    return changed(source=Departure.spec.model_copy(update={"columns": tuple(columns)}))
+
+
+RULE = Expectation(rule="<= 60", holds=pl.col("delay") <= 60)
+READ_OTHERWISE = {
+    "another field": (
+        decoded("delay", path=("times", "delay")),
+        "reads Departure.delay from the value's times.delay as it is, but version 1 is registered with the value's "
+        "delay as it is",
+    ),
+    "another field, whose name has a dot": (
+        decoded("delay", path=("times.delay",)),
+        "reads Departure.delay from the value's 'times.delay' as it is",
+    ),
+    "a header": (
+        decoded("delay", origin=Origin.HEADER, path=("delay",)),
+        "reads Departure.delay from the header delay as it is",
+    ),
+    "another expectation": (
+        decoded("delay", expectations=(RULE,)),
+        "expects of Departure.delay <= 60, but version 1 is registered with >= -1440 and <= 2880",
+    ),
+    "no expectation": (decoded("delay", expectations=()), "expects of Departure.delay nothing, but version 1 is"),
+}
+
+
+@pytest.mark.parametrize(("view", "says"), READ_OTHERWISE.values(), ids=READ_OTHERWISE)
+def test_a_version_that_reads_records_otherwise_is_refused_until_it_is_raised(
+    store: MemoryStore, view: ViewSpec, says: str
+) -> None:
+    """What is recorded are decoded events, on which nothing of this shows."""
+    before = dict(store.objects)
+    with pytest.raises(DefinitionError, match="; raise version=2") as raised:
+        run(store, view)
+    assert f"Late {says}" in str(raised.value)
+    assert "STILLWELL_NAMESPACE" not in str(raised.value)
+    assert store.objects == before
+    assert run(store, view.model_copy(update={"version": 2})) == []
+
+
+@pytest.mark.parametrize(
+    ("view", "says"),
+    [
+        (decoded("at", unit="ms"), "reads Departure.at from the value's at in ms"),
+        (decoded("number", path=("serial",)), "reads Departure.number from the value's serial as it is"),
+        (decoded("origin", origin=Origin.KEY), "reads Departure.origin from the key as it is"),
+    ],
+    ids=["event time", "sequence", "key"],
+)
+def test_keys_and_times_that_are_read_otherwise_take_another_namespace(
+    store: MemoryStore, view: ViewSpec, says: str
+) -> None:
+    for version in (1, 2):
+        with pytest.raises(DefinitionError, match="choose another STILLWELL_NAMESPACE") as raised:
+            run(store, view.model_copy(update={"version": version}))
+        assert says in str(raised.value)
+        assert "raise version" not in str(raised.value)
+
+
+def test_how_a_column_is_read_that_the_view_does_not_read_may_change(store: MemoryStore) -> None:
+    assert run(store, decoded("tail", path=("registration",))) == []
+
+
+def test_a_rows_function_may_read_any_column() -> None:
+    class Tails(View, source=Departure, entity=Airport, ttl=timedelta(0)):
+        value: Feature[Int64]
+
+        @rows
+        @staticmethod
+        def make(event: Departure) -> Rows:
+            yield {"airport": event.origin, "value": event.number}
+
+    store = MemoryStore()
+    assert run(store, Tails.spec) == []
+    with pytest.raises(DefinitionError, match=r"reads Departure\.tail from the value's registration as it is"):
+        run(store, Tails.spec.model_copy(update={"source": decoded("tail", path=("registration",)).source}))
+
+
 def test_a_changed_source_alone_is_a_caution(store: MemoryStore) -> None:
     (caution,) = run(store, changed(source_digest="something else"))
     assert (caution.view, caution.version) == ("Late", 1)
@@ -264,9 +379,9 @@ def test_examples_may_be_added(store: MemoryStore) -> None:
         value=json.dumps(value).encode(), headers=(), rows={}, rejects=(),
     )  # fmt: skip
     more = definitions(Late.spec).model_copy(update={"examples": (example,)})
-    assert register(store, more) == []
+    assert register(store, more, GRACE) == []
     empty = MemoryStore()
-    assert register(empty, more) == []
+    assert register(empty, more, GRACE) == []
     assert empty.objects != store.objects, "a version that is new is observed on all examples"
 
 
@@ -293,11 +408,11 @@ def test_rows_functions_are_registered_by_what_they_give() -> None:
 
 def test_reviewing_says_the_same_and_creates_nothing(store: MemoryStore) -> None:
     empty = MemoryStore()
-    assert review(empty, definitions(Late.spec)) == []
+    assert review(empty, definitions(Late.spec), GRACE) == []
     assert empty.objects == {}
     with pytest.raises(DefinitionError, match="raise version=2"):
-        review(store, definitions(changed(version=1, features=Late.spec.features[::-1])))
-    (caution,) = review(store, definitions(changed(source_digest="else")))
+        review(store, definitions(changed(version=1, features=Late.spec.features[::-1])), GRACE)
+    (caution,) = review(store, definitions(changed(source_digest="else")), GRACE)
     assert "the source has changed" in caution.message
 
 
@@ -308,7 +423,7 @@ def test_every_view_that_is_refused_is_told(store: MemoryStore) -> None:
         update={"views": (changed(where=None), other.model_copy(update={"where": None}))}
     )
     with pytest.raises(DefinitionError) as raised:
-        register(store, both)
+        register(store, both, GRACE)
     assert len(raised.value.args) == 2
 
 
@@ -379,9 +494,9 @@ def test_all_that_is_registered_is_found_view_by_view(store: MemoryStore) -> Non
 
 def test_a_folder_serves_as_a_registry(tmp_path: pathlib.Path) -> None:
     store = LocalStore(str(tmp_path))
-    assert register(store, definitions(Late.spec)) == []
+    assert register(store, definitions(Late.spec), GRACE) == []
     assert (tmp_path / PATH).exists()
-    assert register(store, definitions(Late.spec)) == []
+    assert register(store, definitions(Late.spec), GRACE) == []
 
 
 def test_what_is_registered_is_the_same_in_every_process() -> None:
@@ -391,7 +506,8 @@ def test_what_is_registered_is_the_same_in_every_process() -> None:
         "from stillwell.registry import register\n"
         "from stillwell.testing.objects import MemoryStore\n"
         "store = MemoryStore()\n"
-        "register(store, load_definitions('schemas'))\n"
+        "import datetime\n"
+        "register(store, load_definitions('schemas'), datetime.timedelta(hours=1))\n"
         "for path, data in sorted(store.objects.items()): print(path, data.decode())\n"
     )
     root = pathlib.Path(__file__).parents[2]
@@ -400,5 +516,5 @@ def test_what_is_registered_is_the_same_in_every_process() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root, env=environment
     ).stdout.splitlines()
     here = MemoryStore()
-    register(here, load_definitions("schemas", root))
+    register(here, load_definitions("schemas", root), GRACE)
     assert said == [f"{path} {data.decode()}" for path, data in sorted(here.objects.items())]

@@ -11,10 +11,10 @@ import pytest
 
 from stillwell.definitions.behaviour import Behaviour, Column, Outcome, Row
 from stillwell.known_views import registered_versions
-from stillwell.registry import ViewDocument, register, registered
+from stillwell.registry import Source, ViewDocument, register, registered
 from stillwell.testing.objects import MemoryStore
 from tests.unit.test_format_pages import blocks, first_column
-from tests.unit.test_registry import Late, definitions
+from tests.unit.test_registry import GRACE, Late, definitions
 
 PAGE = (pathlib.Path(__file__).parent.parent.parent / "docs" / "reference" / "registry.md").read_text()
 PLACE = "_registry/LastOrder/1.json"
@@ -29,7 +29,7 @@ def test_the_page_names_every_field() -> None:
     assert sorted(first_column(PAGE, "## A document")) == sorted(ViewDocument.model_fields)
     prose = PAGE[PAGE.index("A **column** has") : PAGE.index("```json")]
     named = set(re.findall(r"`(\w+)`", prose))
-    for kind in (Column, Behaviour, Outcome, Row):
+    for kind in (Column, Source, Behaviour, Outcome, Row):
         assert kind.model_fields.keys() <= named
 
 
@@ -49,7 +49,7 @@ def test_the_example_is_a_document() -> None:
 
 def test_documents_are_written_as_the_page_says() -> None:
     store = MemoryStore()
-    register(store, definitions(Late.spec))
+    register(store, definitions(Late.spec), GRACE)
     ((path, written),) = store.objects.items()
     document = json.loads(written)
     assert path == f"_registry/{document['view']}/{document['version']}.json"
