@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,8 +30,8 @@ _SHOWN = 5
 @dataclasses.dataclass(frozen=True, slots=True)
 class Verdict:
     """wrong: everything that is not as it must be; empty if all is right. digest: of all rows in Redis, byte by byte;
-    rebuilt_digest: of the rows in another Redis that was filled from the linked files alone. The rest is counted for
-    people."""
+    rebuilt_digest: of those in another Redis that was filled from the linked files alone. witnessed_after_s: the median
+    of how long after its making a link was looked at. The rest is counted for people."""
 
     wrong: list[str]
     records: int
@@ -39,6 +40,7 @@ class Verdict:
     customers: int
     links: int
     links_witnessed: int
+    witnessed_after_s: float
     gaps: int
     files: int
     unlinked_files: int
@@ -79,7 +81,8 @@ def judge(arena: Arena, witness: Witness) -> Verdict:
         rejects=sum(1 for row in rows if row is None),
         customers=len(oracle.newest(sent)),
         links=sum(total["links"] for total in totals),
-        links_witnessed=witness.links,
+        links_witnessed=len(witness.lateness),
+        witnessed_after_s=round(statistics.median(witness.lateness or [0]), 2),
         gaps=sum(total["gaps"] for total in totals),
         files=sum(total["files"] for total in totals),
         unlinked_files=len(report.get("unlinked", [])),

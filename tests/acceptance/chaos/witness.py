@@ -4,6 +4,7 @@ In the end nobody can tell any more which was first, the link or its rows: what 
 partition is opened again. So law 3 is looked at while everything breaks, by a way to the stores that nobody cuts.
 """
 
+import datetime
 import threading
 import types
 from collections.abc import Iterator, Mapping
@@ -28,12 +29,15 @@ _SHOWN = 5
 
 
 class Witness:
-    """Follows every chain of a topic for the length of a `with`. ends: how far each partition's chain has come."""
+    """Follows every chain of a topic for the length of a `with`.
+
+    ends: how far each partition's chain has come. lateness: seconds from each link's making to its having been seen.
+    """
 
     def __init__(self, environment: Mapping[str, str], topic: str, partitions: int) -> None:
         """environment: the deployment's settings, without proxies."""
         self.ends: dict[int, int] = {}
-        self.links = 0
+        self.lateness: list[float] = []
         self.wrong: list[str] = []
         self._environment = environment
         self._ids = [PartitionId(topic, 1, partition) for partition in range(partitions)]
@@ -70,7 +74,7 @@ class Witness:
                 path = id.link_path(self.ends[id.partition])
                 link = chain.decode_link(store.read(path), path)
                 yield link
-                self.links += 1
+                self.lateness.append((datetime.datetime.now(datetime.UTC) - link.created_at).total_seconds())
                 self.ends[id.partition] = link.end
         except NotFound:
             return
@@ -113,7 +117,8 @@ class _Letters:
         if not wanted <= self._found:
             end = self._consumer.get_watermark_offsets(self._place, timeout=10)[1]
             while self._read_until < end:
-                for message in self._consumer.consume(1_000, 1.0):
+                # So many and no more: it waits until it has them, and the next link would be looked at late.
+                for message in self._consumer.consume(min(end - self._read_until, 1_000), 1.0):
                     letter = read_dead_letter(message.key(), message.value(), tuple(message.headers() or ()))  # type: ignore[arg-type]
                     if letter:
                         self._found.add((letter.partition, letter.offset))
