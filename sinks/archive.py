@@ -225,6 +225,10 @@ class PartitionArchive:
         """Create the span's files, however long it takes."""
         return await span.upload(self._objects, self._until_done)
 
+    async def is_superseded(self) -> bool:
+        """Whether the topic is read under another incarnation by now: one request, of the kind that costs least."""
+        return await writing.has_incarnation(self._objects, self._until_done, self.id.topic, self.id.incarnation + 1)
+
     async def link(self, span: UploadedSpan, epoch: str, replication_id: str) -> bool:
         """Put the span on the chain. False: another writer's link has its place; the span's files are removed."""
         link = Link(

@@ -119,6 +119,11 @@ async def newest_incarnation(objects: Objects, until_done: UntilDone, topic: str
     return await _read(objects, until_done, lambda store: chain.newest_incarnation(store, topic))
 
 
+async def has_incarnation(objects: Objects, until_done: UntilDone, topic: str, incarnation: int) -> bool:
+    """Whether a topic was ever read under an incarnation."""
+    return await _read(objects, until_done, lambda store: _exists(store, chain.topic_path(topic, incarnation)))
+
+
 async def has_links(objects: Objects, until_done: UntilDone) -> bool:
     """Whether there is any link below this root."""
     return await _read(objects, until_done, chain.has_links)
@@ -131,6 +136,14 @@ async def read_rows(objects: Objects, until_done: UntilDone, file: DataFile) -> 
 
 async def _read(objects: Objects, until_done: UntilDone, work: Callable[[ObjectStore], _T]) -> _T:
     return await until_done(lambda: objects.call(work))
+
+
+def _exists(store: ObjectStore, path: str) -> bool:
+    try:
+        store.read(path)
+    except NotFound:
+        return False
+    return True
 
 
 def _find_end(

@@ -24,7 +24,7 @@ from stillwell.errors import StoreNotReady
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.parquet import BatchTables
 from stillwell.records import Records
-from streams.endings import OnlineFellBehind, OutOfRange, Overtaken
+from streams.endings import Adopted, OnlineFellBehind, OutOfRange, Overtaken
 from streams.ledger import Ledger, Span
 from streams.metrics import LINKED_RECORDS, LINKS, OVERTAKEN, STAGE, Metrics, Stage
 from streams.online_side import OnlineSide
@@ -268,9 +268,12 @@ class Flow:
 
     async def _link(self, uploaded: UploadedSpan) -> None:
         """Look once more that Redis still holds what it acknowledged, and that the records were of this topic: after
-        they were fetched, since topic ids never come back. Then link."""
+        they were fetched, since topic ids never come back. Then, that nobody has adopted the topic: whoever reads it
+        under the next incarnation links these records too. Then link."""
         state = await self._online.require(uploaded.end)
         await self._require_topic()
+        if await self._archive.is_superseded():
+            raise Adopted(f"{self.id}: the next incarnation of topic {self.id.topic} is in force")
         if not await self._archive.link(uploaded, self._online.epoch, state.replication_id):
             self._metrics.count(OVERTAKEN, 1, self.id.topic)
             raise Overtaken(f"{self.id}: another writer has linked the offsets from {uploaded.start} on")

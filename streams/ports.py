@@ -141,6 +141,9 @@ class PartitionArchive(Protocol[_Open, _Uploaded]):
     async def upload(self, span: _Open) -> _Uploaded:
         """Create the span's files."""
 
+    async def is_superseded(self) -> bool:
+        """Whether the topic is read under another incarnation by now."""
+
     async def link(self, span: _Uploaded, epoch: str, replication_id: str) -> bool:
         """Put the span on the chain. False: another writer's link has its place."""
 

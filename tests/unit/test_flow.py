@@ -6,7 +6,10 @@ import random
 from collections.abc import AsyncIterator, Callable
 
 from stillwell.errors import StoreUnavailable
+from stillwell.layout import chain
+from stillwell.layout.chain import PartitionId, TopicIncarnation
 from streams.flow import Flow
+from tests.chain_support import NOON
 from tests.twin_line import Worker, World, expected, links, some_log, stored
 
 
@@ -88,6 +91,26 @@ async def test_an_open_span_is_closed_by_its_age_though_nothing_more_comes(rng: 
         async with asyncio.timeout(5):
             while flow.ledger.linked < 20:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
+
+
+async def test_nothing_more_is_linked_of_an_incarnation_once_the_next_one_is_open(rng: random.Random) -> None:
+    """A topic was adopted that is the same one in Kafka: what comes after is at rest once, under the new one."""
+    world = World(some_log(rng))
+    async with flowing(Worker(world, "a", window_rows=1 << 30)) as flow:
+        take(flow, world, 20)
+        await flow.flush()
+        opened = TopicIncarnation(
+            created_at=NOON, topic="t", incarnation=2, topic_id="id-1", partitions=1, start="earliest"
+        )
+        world.store.create(opened.path, chain.encode(opened))
+        take(flow, world, 40)
+        await flow.flush()
+        assert flow.ended
+    assert links(world)[-1].end == 20
+    await Worker(world, "b").work()
+    anew = list(chain.walk(world.store, PartitionId("t", 2, 0))[1])
+    assert [anew[0].start, anew[-1].end] == [0, 40]
+    assert links(world)[-1].end == 20
 
 
 async def test_nothing_is_linked_before_the_dead_letter_topic_has_acknowledged_its_rejects(rng: random.Random) -> None:
