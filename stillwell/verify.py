@@ -5,8 +5,10 @@ count again: checksums are computed from bytes, accounts from rows, coverage fro
 and nothing else.
 """
 
+import collections
 import concurrent.futures
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -63,12 +65,26 @@ class PartitionTotals:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Overlap:
+    """Offsets [start, end) of one and the same partition in Kafka that are at rest under two incarnations.
+
+    No fault: `topics adopt` reads a log anew that has lost its end.
+    """
+
+    earlier: PartitionId
+    later: PartitionId
+    start: int
+    end: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Report:
     """The outcome. unlinked: files that no link names, left behind by crashes or on their way; nobody reads them."""
 
     partitions: tuple[PartitionTotals, ...]
     findings: tuple[Finding, ...]
     unlinked: tuple[str, ...]
+    overlaps: tuple[Overlap, ...]
 
     @property
     def is_good(self) -> bool:
@@ -103,7 +119,22 @@ def verify(store: ObjectStore, advance: Advance = lambda done, known: None) -> R
             totals.append(_totals(each))
     unlinked = [path for path in files if path not in linked]
     findings += _without_chains(unlinked, found.partitions)
-    return Report(tuple(totals), tuple(findings), tuple(unlinked))
+    return Report(tuple(totals), tuple(findings), tuple(unlinked), tuple(_overlaps(surveys)))
+
+
+def _overlaps(surveys: Iterable[Survey]) -> Iterator[Overlap]:
+    """Between chains of one partition whose geneses name the same Kafka topic, by what a walk from genesis reaches."""
+    read: dict[tuple[str, str, int], list[tuple[PartitionId, int, int]]] = collections.defaultdict(list)
+    for each in surveys:
+        spans = [(link.start, link.end) for link in each.links if not link.expired]
+        if each.genesis and spans:
+            of_kafka = each.id.topic, each.genesis.topic_id, each.id.partition
+            read[of_kafka].append((each.id, spans[0][0], spans[-1][1]))
+    for chains in read.values():
+        for (earlier, *one), (later, *other) in itertools.combinations(sorted(chains), 2):
+            start, end = max(one[0], other[0]), min(one[1], other[1])
+            if start < end:
+                yield Overlap(earlier, later, start, end)
 
 
 def _without_chains(unlinked: Iterable[str], partitions: Iterable[PartitionId]) -> Iterator[Finding]:

@@ -28,6 +28,10 @@ def verify(as_json: bool) -> int:
                 "good": report.is_good,
                 "findings": [dataclasses.asdict(finding) for finding in report.findings],
                 "unlinked": list(report.unlinked),
+                "overlaps": [
+                    {**dataclasses.asdict(each), "earlier": str(each.earlier), "later": str(each.later)}
+                    for each in report.overlaps
+                ],
                 "partitions": [
                     {
                         "partition": str(total.id),
@@ -54,6 +58,11 @@ def verify(as_json: bool) -> int:
             )
     for finding in report.findings:
         click.echo(f"{finding.kind}: {finding.path}: {finding.error}", err=True)
+    for overlap in report.overlaps:
+        click.echo(
+            f"offsets {overlap.start}→{overlap.end} are at rest under {overlap.earlier} and {overlap.later}, which are "
+            "one partition in Kafka: `stillwell topics adopt` reads a topic anew. Who reads files counts one of them"
+        )
     if report.unlinked:
         click.echo(
             f"{len(report.unlinked)} files belong to no link, left by crashes or on their way; nobody reads them. "

@@ -369,6 +369,27 @@ async def test_nothing_is_wrong_with_what_workers_write() -> None:
     assert (counts.rows, counts.offsets_with_rows, counts.filtered, counts.rejected) == (12, 12, 4, 4)
 
 
+@pytest.mark.parametrize(
+    ("topic_id", "start", "told"), [("an-id", 15, [(15, 20)]), ("an-id", 20, []), ("another", 15, [])]
+)
+async def test_offsets_at_rest_under_two_incarnations_of_one_kafka_topic_are_told(
+    topic_id: str, start: int, told: list[tuple[int, int]]
+) -> None:
+    """Another topic of the name has offsets of its own, and those that retention took are at rest nowhere."""
+    written = await Written.make()
+    archive = Archive(Inline(written.store), at_once, lambda: NOON, "a-test")
+    await archive.open_incarnation("t", 2, topic_id, 2, "earliest")
+    partition = archive.partition(PartitionId("t", 2, 0), [VIEW])
+    await partition.begin(start, topic_id)
+    await partition.find_end(None)
+    for at in (start, start + RECORDS):
+        await put(partition, tables(partition.id, at))
+    report = verify(written.store)
+    assert [(each.start, each.end) for each in report.overlaps] == told
+    assert all((each.earlier, each.later) == (ID, partition.id) for each in report.overlaps)
+    assert report.is_good
+
+
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 async def test_damage_is_named_and_nothing_else_is(damage: Damage) -> None:
     written = await Written.make()
