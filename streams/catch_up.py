@@ -76,7 +76,8 @@ class CatchUp:
         if behind:
             for link in self._to_be_applied(links, behind):
                 behind = await self._apply(await self._read(link, behind), behind, link.end)
-            await self._apply([], behind, end)
+            if min(behind.values()) < end:
+                await self._apply([], behind, end)
 
     async def _find_out(self, marks: Sequence[MarkKey]) -> dict[MarkKey, int]:
         """Where the marks stand; those that are absent are made. One that is lost in between stays absent, and is

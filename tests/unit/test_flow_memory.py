@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pytest
 
+from stillwell.layout.dead_letter import dead_letters
 from stillwell.records import Records
 from streams.flow import Flow
 from tests.twin_line import Log, Worker, World
@@ -86,3 +87,16 @@ async def test_what_is_queued_for_silent_sinks_is_counted(
         held, counted = memory() - before, flow.nbytes
         tracemalloc.stop()
     assert 0.8 * counted <= held <= 1.1 * counted
+
+
+async def test_of_a_batch_with_rejects_their_records_alone_are_kept_for_the_dead_letters(rng: random.Random) -> None:
+    """And the letters are those that the whole batch would give."""
+    async with flowing(Worker(World(Log([])), "a")) as flow:
+        prepared = flow.prepare(fetched(a_log(rng, 0.05), 0))
+    assert prepared.letters
+    kept = prepared.letters.outcome
+    rejected = sorted({reject.offset for reject in prepared.outcome.rejects})
+    assert 100 < len(rejected) < RECORDS / 10
+    assert kept.records.offsets.tolist() == rejected
+    assert kept.rows == ()
+    assert list(dead_letters(kept, 1, 1 << 20)) == list(dead_letters(prepared.outcome, 1, 1 << 20))

@@ -10,6 +10,7 @@ from stillwell.errors import AlreadyExists, OutcomeUnknown, StoreNotReady, Store
 from stillwell.layout import chain
 from stillwell.verify import verify
 from streams import metrics
+from tests.chain_support import NOON, a_link
 from tests.twin_line import PARTITION, Worker, World, bad_offsets, expected, links, some_log, stored
 
 FAULTS = ("refused", "lost answer", "lost call")
@@ -282,6 +283,37 @@ def test_a_flushed_redis_stops_the_partition_before_another_link(rng: random.Ran
         else:
             assert chain_objects(world) <= 2, "rows were linked and lost, but the worker went on"
             assert_complete(world)
+
+
+def test_a_worker_whose_partition_has_links_lists_no_other_to_know_that_redis_lost_rows(world: World) -> None:
+    """It looks every few seconds, and all chains together may have millions of links."""
+    run(world, Worker(world, "a"))
+    world.server.flush()
+    listed: list[str] = []
+    world.store.faults = lambda operation, path: listed.append(path) if operation == "list" else None
+    for _ in range(3):
+        with pytest.raises(StoreNotReady, match="stillwell rebuild"):
+            run(world, Worker(world, "b"))
+    assert listed == []
+
+
+def test_a_partition_without_links_does_not_make_redis_ready_where_others_have_some(world: World) -> None:
+    """Their rows are lost. Whether there are any is listed once."""
+    other = chain.PartitionId("other", 1, 0)
+    genesis = chain.Genesis(created_at=NOON, id=other, start=0, topic_id="id")
+    world.store.create(genesis.path, chain.encode(genesis))
+    link = a_link(0, 5, nonce="n", previous=chain.digest(chain.encode(genesis)), id=other)
+    world.store.create(link.path, chain.encode(link))
+    listed: list[str] = []
+    world.store.faults = lambda operation, path: (
+        listed.append(path) if (operation, path) == ("list", "_chain/") else None
+    )
+    worker = Worker(world, "a")
+    for _ in range(3):
+        with pytest.raises(StoreNotReady, match="stillwell rebuild"):
+            run(world, worker)
+    assert listed == ["_chain/"]
+    assert world.server.dump() == {}
 
 
 def chain_objects(world: World) -> int:

@@ -14,11 +14,13 @@ import pytest
 from stillwell.errors import StoreNotReady
 from stillwell.layout import value
 from stillwell.layout.entity_key import entity_key
+from stillwell.layout.online import MarkKey
 from stillwell.spec import ViewSpec
-from stillwell.testing.online import Operation
+from stillwell.testing.online import MemoryOnlineStore, Operation
 from stillwell.types import INT64
 from stillwell.verify import verify
 from streams import catch_up
+from streams.endings import OnlineFellBehind
 from tests.batches import feature
 from tests.twin_line import KEYS, PARTITION, VIEW, Worker, World, links, some_log
 
@@ -236,6 +238,26 @@ def test_only_files_with_rows_that_redis_lacks_are_read(history: History) -> Non
     history.assert_holds(ONE, TWO, OTHER)
 
 
+def test_each_version_is_applied_again_from_its_own_mark_on(history: History) -> None:
+    """Redis lacks all rows of one view, and the later ones of another."""
+    history.read(20, ONE, OTHER)
+    kept = history.world.server.dump()
+    history.read(20, ONE, OTHER)
+    history.fail_over()
+    for key, (stored, expires) in kept.items():
+        if b"Other" not in key:
+            history.world.server.write(key, stored, expires)
+    paths = reads(history)
+    history.read(0, ONE, OTHER)
+    accounts = [(link, account) for link in links(history.world) for account in link.views if account.file]
+    assert sorted(path for path in paths if path.startswith("views/")) == sorted(
+        account.file.path
+        for link, account in accounts
+        if account.file and (account.view == OTHER.name or link.start >= 20)
+    )
+    history.assert_holds(ONE, OTHER)
+
+
 @pytest.mark.parametrize("expired", [[10], [10, 7], [3, 1, 5]], ids=["one", "two in a row", "three in a row"])
 def test_a_mark_that_is_lost_behind_expired_links_is_not_taken_for_a_new_view(
     history: History, expired: list[int]
@@ -334,6 +356,39 @@ def test_a_redis_that_loses_rows_again_while_they_are_applied_again_gets_them_al
         if calls <= at:
             break
     assert at > 10
+
+
+def test_a_partition_is_open_only_once_redis_holds_its_rows(rng: random.Random) -> None:
+    """Whatever it loses meanwhile: either the flow ends before it began, or every mark stands at the chain's end."""
+    seed = rng.random()
+    opened = ended = 0
+    for at in range(1_000):
+        history = History(random.Random(seed), 40)
+        history.read(40, ONE, OTHER)
+        history.fail_over()
+        worker = Worker(history.world, "b", views=(ONE, OTHER))
+        calls = 0
+
+        def fail_over(operation: Operation, history: History = history, at: int = at) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == at + 1:
+                history.fail_over(1 + at % 4)
+
+        worker.online.faults = fail_over
+        try:
+            asyncio.run(worker.open())
+        except OnlineFellBehind:
+            ended += 1
+        else:
+            opened += 1
+            marks = [MarkKey(PARTITION, view.name, view.version) for view in (ONE, OTHER)]
+            assert asyncio.run(MemoryOnlineStore(history.world.server, KEYS).read_marks(marks)) == [40, 40]
+            history.assert_holds(ONE, OTHER)
+        if calls <= at:
+            break
+    assert opened
+    assert ended
 
 
 def test_a_redis_that_lacks_too_many_links_asks_for_a_rebuild(
