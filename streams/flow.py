@@ -94,6 +94,7 @@ class Flow:
         self._in_flight: dict[int, int] = {}
         self._queued_bytes = 0
         self._open_span: OpenSpan | None = None
+        self._committed = archive.end  # … or tried in vain, which leaves it to the next link
         self._told_to_close = False
         self._opened = 0.0
         self._closed_spans: deque[OpenSpan] = deque()
@@ -176,9 +177,9 @@ class Flow:
         self._to_archive.put_nowait(None)
 
     async def flush(self) -> None:
-        """Wait until all that was fetched is linked, or the flow has ended and links nothing any more. Bounded by
-        whoever calls."""
-        while not self.ended and (self._in_flight or self.ledger.linked < self.ledger.position):
+        """Wait until all that was fetched is linked and its offset committed, or the flow has ended and links nothing
+        any more. Bounded by whoever calls."""
+        while not self.ended and (self._in_flight or self._committed < self.ledger.position):
             if not self._in_flight:
                 self.close_span()
             await self._wait_for_move()
@@ -265,6 +266,8 @@ class Flow:
             self._moved.set()
             with self._timed(Stage.COMMIT):
                 await self._commit(uploaded.end, f"{uploaded.start}:{uploaded.nonce}")
+            self._committed = uploaded.end
+            self._moved.set()
 
     async def _link(self, uploaded: UploadedSpan) -> None:
         """Look once more that Redis still holds what it acknowledged, and that the records were of this topic: after

@@ -199,6 +199,27 @@ async def test_what_is_held_is_nothing_once_the_partitions_are_gone() -> None:
     await line.running
 
 
+async def test_a_partition_is_not_given_away_amid_the_commit_of_its_last_link(rng: random.Random) -> None:
+    """Of two partitions that link at once, the one whose commit comes second must not be cut short: whoever opens it
+    next would walk from an older hint, and Kafka's tools would show a lag for ever."""
+    world = World(some_log(rng))
+    worker = SlowToCommit(world, "a")
+    await worker.work()
+    assert worker.flow is not None
+    assert worker.committed[-1] == world.log.end == worker.flow.ledger.linked
+
+
+class SlowToCommit(Worker):
+    """Kafka takes its time for each commit."""
+
+    committed: tuple[int, ...] = ()
+
+    async def _commit(self, offset: int, metadata: str) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+        self.committed = (*self.committed, offset)
+
+
 # ---- memory ----
 
 
