@@ -1,7 +1,9 @@
 """What a worker does that is started amid an outage: it waits for what does not answer yet, and says so."""
 
+import json
 import random
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,39 @@ def test_a_worker_writes_no_file_but_those_of_the_offline_store(
     written = {path for path in files(tmp_path) - before if path.relative_to(tmp_path).parts[0] != "offline"}
     assert written == {worker.log}
     prove(deployment, sent)
+
+
+def test_a_worker_says_what_it_is_and_how_it_ends(deploy: Callable[..., Deployment], rng: random.Random) -> None:
+    """In its log for people, and in its metrics, whose counters begin at 0: else their first increase shows nowhere."""
+    deployment = deploy(log_level="debug")
+    worker = deployment.worker()
+    worker.environment["STILLWELL_LOG_FORMAT"] = "json"
+    worker.start().until_ready()
+    page = worker.page("/metrics")[1]
+    assert f'stillwell_build_info{{version="{version("stillwell")}"}} 1.0' in page
+    for series in (
+        f'stillwell_expired_offsets_total{{topic="{deployment.topic}"}}',
+        f'stillwell_upserts_total{{result="stale",view="{orders.VIEW}"}}',
+        'stillwell_sink_retries_total{sink="offline"}',
+    ):
+        assert f"{series} 0.0" in page
+    sent = orders.produce(deployment.bootstrap, deployment.topic, orders.orders(100, rng))
+    until_linked(deployment, sent)
+    assert worker.stop() == 0
+    told = {line["event"]: line for line in map(json.loads, log(worker).splitlines())}
+    namespace = deployment.settings["STILLWELL_NAMESPACE"]
+    assert (
+        told["worker starts"].items()
+        >= {
+            "version": version("stillwell"),
+            "project": "test",
+            "namespace": namespace,
+            "group": f"test.{namespace}",
+            "web": f"http://127.0.0.1:{worker.port}",
+        }.items()
+    )
+    assert told["linked"].items() >= {"topic": deployment.topic, "partition": 0, "end": 100}.items()
+    assert {"partitions assigned", "drained", "worker ended"} <= told.keys()
 
 
 def files(folder: Path) -> set[Path]:
