@@ -123,7 +123,7 @@ def test_dead_letters_that_cannot_be_written_hold_the_partition_back_loudly(
     bad = Record(b"{" + rng.randbytes(20_000), key=b"bad")
     sent += orders.produce(deployment.bootstrap, deployment.topic, [bad, *orders.orders(100, rng, first=100)])
     until_logged(worker, f"dead-letter topic {deployment.dead_letters}")
-    eventually(lambda: "dead letters does not answer" in worker.page("/readyz")[1], what="a worker that is not ready")
+    eventually(lambda: "dead_letters does not answer" in worker.page("/readyz")[1], what="a worker that is not ready")
     assert metric(worker, "stillwell_sink_waiting_calls", sink="dead_letters") > 0
     assert oracle.linked(deployment.settings) == 100
     mend(admin, deployment.dead_letters, how)
