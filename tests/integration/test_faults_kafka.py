@@ -275,7 +275,7 @@ def test_kafka_is_killed_and_comes_back(
         stack.kafka.start()
         known = oracle.linked(deployment.settings)
         eventually(lambda: oracle.linked(deployment.settings) > known, within_s=30, what="links after the crash")
-    until_linked(deployment, feed.sent)
+    until_linked(deployment, feed.sent, within_s=90)
     assert worker.stop() == 0
     prove(deployment, feed.sent)
 
