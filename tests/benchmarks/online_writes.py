@@ -4,6 +4,7 @@ The rows are encoded beforehand. What is timed is packing commands, sending them
 replies. Every run writes each row twice: into an empty server, and then a newer one over each.
 """
 
+import asyncio
 import contextlib
 import dataclasses
 import itertools
@@ -12,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import redis
-import uvloop
 
 from sinks.redis import RedisOnlineStore
 from stillwell.layout.online import EncodedRows
@@ -69,7 +69,7 @@ class Writes:
 
     def put_if_newer(self) -> Cost:
         """By the worker's sink, with key expiry."""
-        return uvloop.run(self._put_if_newer())
+        return asyncio.run(self._put_if_newer())
 
     def hset_packed(self) -> Cost:
         """By redis-py: the same keys and the same packed rows, each the only field of a hash. No expiry."""

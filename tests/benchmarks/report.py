@@ -22,7 +22,7 @@ Result = dict[str, Any]
 BEGIN = "<!-- figures: made by `scripts/bench table` -->\n"
 END = "<!-- end of figures -->\n"
 
-_VERSIONS = ("stillwell", "aiokafka", "faust-streaming", "polars", "pyarrow", "redis", "hiredis", "uvloop")
+_VERSIONS = ("stillwell", "aiokafka", "faust-streaming", "polars", "pyarrow", "redis", "hiredis")
 _STYLES = {"GOAL": "bold green", "PASS": "green", "FAIL": "bold red", "NONE": "yellow"}
 
 

@@ -96,7 +96,8 @@ def _ended(arena: Arena) -> list[str]:
     wrong = []
     for number, worker in enumerate(arena.workers):
         try:
-            code = worker.stop()
+            # One that was started in the last round may still be on its way, where nothing heeds SIGTERM yet.
+            code = worker.until_ready(_CATCH_UP_S).stop()
         except AssertionError as error:
             wrong.append(f"worker {number} was told to end: {error}")
         else:
