@@ -113,12 +113,16 @@ class SpanFiles:
         for file, rows in zip(self._views, batch.views, strict=True):
             file.add(rows)
 
-    async def upload(self, objects: Objects, until_done: UntilDone) -> UploadedSpan:
-        """Create all files, side by side, however long it takes; the span takes no more batches."""
+    async def upload(self, objects: Objects, until_done: UntilDone, compressing: asyncio.Lock) -> UploadedSpan:
+        """Create all files, side by side, however long it takes; the span takes no more batches.
+
+        compressing: held while a file is compressed. Spans close together, and all their files at once would leave the
+        batches that come meanwhile a tenth of the processor.
+        """
         raw, *of_views = await asyncio.gather(
-            self._create(objects, until_done, chain.raw_dataset(self._id.topic), self._raw),
+            self._create(objects, until_done, compressing, chain.raw_dataset(self._id.topic), self._raw),
             *(
-                self._create(objects, until_done, chain.view_dataset(file.view.name), file.encoder)
+                self._create(objects, until_done, compressing, chain.view_dataset(file.view.name), file.encoder)
                 for file in self._views
             ),
         )
@@ -133,12 +137,13 @@ class SpanFiles:
         )
 
     async def _create(
-        self, objects: Objects, until_done: UntilDone, dataset: str, encoder: ParquetEncoder
+        self, objects: Objects, until_done: UntilDone, compressing: asyncio.Lock, dataset: str, encoder: ParquetEncoder
     ) -> DataFile | None:
         if not encoder.rows:
             return None
         path = chain.data_path(dataset, self.opened_at.date(), self._id, self.start, self.end, self._nonce)
-        data, sha256 = await objects.call(lambda _: _finish(encoder))
+        async with compressing:
+            data, sha256 = await objects.call(lambda _: _finish(encoder))
         await writing.create_object(objects, until_done, path, data)
         return DataFile(path=path, size=len(data), sha256=sha256, rows=encoder.rows)
 
@@ -154,6 +159,7 @@ class Archive:
         self._writer = writer
         self._has_links = False
         self._looking_for_links = asyncio.Lock()
+        self._compressing = asyncio.Lock()
 
     async def incarnation(self, topic: str) -> TopicIncarnation | None:
         """The newest incarnation of a topic, or None for one that was never read."""
@@ -182,16 +188,24 @@ class Archive:
 
     def partition(self, id: PartitionId, views: Sequence[ViewSpec]) -> "PartitionArchive":
         """One partition's side of it."""
-        return PartitionArchive(self._objects, self._until_done, id, views, self._now, self._writer)
+        return PartitionArchive(self._objects, self._until_done, id, views, self._now, self._writer, self._compressing)
 
 
 class PartitionArchive:
     """One partition's chain, as one writer sees it during one assignment."""
 
     def __init__(
-        self, objects: Objects, until_done: UntilDone, id: PartitionId, views: Sequence[ViewSpec], now: Now, writer: str
+        self,
+        objects: Objects,
+        until_done: UntilDone,
+        id: PartitionId,
+        views: Sequence[ViewSpec],
+        now: Now,
+        writer: str,
+        compressing: asyncio.Lock | None = None,
     ) -> None:
         self.id = id
+        self._compressing = compressing or asyncio.Lock()
         self._objects = objects
         self._until_done = until_done
         self._views = tuple(views)
@@ -223,7 +237,7 @@ class PartitionArchive:
 
     async def upload(self, span: SpanFiles) -> UploadedSpan:
         """Create the span's files, however long it takes."""
-        return await span.upload(self._objects, self._until_done)
+        return await span.upload(self._objects, self._until_done, self._compressing)
 
     async def is_superseded(self) -> bool:
         """Whether the topic is read under another incarnation by now: one request, of the kind that costs least."""

@@ -5,6 +5,9 @@ costs the memory of its compressed bytes. Encoding releases the interpreter's lo
 thread, one at a time.
 """
 
+import itertools
+from collections.abc import Iterator
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -13,6 +16,8 @@ ROW_GROUP_BYTES = 16 << 20
 memory for each open file, of which a worker has (views + 1) x partitions."""
 
 _MERGED_TOGETHER = 16
+
+_ALWAYS_NEW = {"value", "event_timestamp", "_offset", "_sequence"}
 
 _ZSTD_LEVEL = 1  # level 3 saves a tenth of the bytes for half as much processor time again
 
@@ -70,7 +75,12 @@ class ParquetEncoder:
     def _write_group(self) -> None:
         if self._writer is None:
             self._writer = pq.ParquetWriter(
-                self._output, self._schema, compression="zstd", compression_level=_ZSTD_LEVEL, write_statistics=True
+                self._output,
+                self._schema,
+                compression="zstd",
+                compression_level=_ZSTD_LEVEL,
+                use_dictionary=_worth_a_dictionary(self._schema),
+                write_statistics=True,
             )
         in_order = [table for level in reversed(self._waiting) for table in level]
         table = pa.concat_tables(in_order)
@@ -80,3 +90,22 @@ class ParquetEncoder:
 
     def _measure(self) -> None:
         self.nbytes = self._waiting_bytes + (self._output.tell() if self._writer else 0)
+
+
+def _worth_a_dictionary(schema: pa.Schema) -> list[str]:
+    """The columns whose values may come often. Of the others nearly each is new: to look each up in a dictionary that
+    is thrown away in the end takes two thirds of the time of a view's file, and what is left of it a fifth more room.
+    """
+    leaves = itertools.chain.from_iterable(_leaves(field, field.name) for field in schema)
+    return [path for path, kind in leaves if path not in _ALWAYS_NEW and not pa.types.is_floating(kind)]
+
+
+def _leaves(field: pa.Field, path: str) -> Iterator[tuple[str, pa.DataType]]:
+    """The columns that a field becomes, by their paths in Parquet, each with its type."""
+    if pa.types.is_list(field.type):
+        yield from _leaves(field.type.value_field, f"{path}.list.element")
+    elif pa.types.is_struct(field.type):
+        for child in field.type.fields:
+            yield from _leaves(child, f"{path}.{child.name}")
+    else:
+        yield path, field.type

@@ -176,6 +176,8 @@ def _to_series(column: ColumnSpec) -> _ToSeries:
     if column.unit is None:
         return instants
     factor, divisor = _US_PER_UNIT[column.unit]
+    if factor == divisor:
+        return lambda values: pl.Series(values, dtype=pl.Int64()).cast(TIMESTAMP.polars)
     return lambda values: (pl.Series(values, dtype=pl.Int64()) * factor // divisor).cast(TIMESTAMP.polars)
 
 

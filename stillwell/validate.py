@@ -11,6 +11,7 @@ import polars as pl
 from stillwell.errors import DefinitionError
 from stillwell.evaluate import evaluate, result_type, without
 from stillwell.records import Reject
+from stillwell.series import microseconds
 from stillwell.spec import ColumnSpec, Expectation, TopicSpec
 from stillwell.wire import EARLIEST_US, EPOCH, LATEST_US
 from stillwell.wording import shorten, where
@@ -84,7 +85,7 @@ class EventTimes:
 
     def check(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[Reject]]:
         """The records whose event time can be true, and a reject for each of the others."""
-        times = frame.get_column(self._column).to_physical().to_numpy()
+        times = microseconds(frame.get_column(self._column)).to_numpy()
         # Clipped, a wild timestamp cannot wrap round, and is still further away than any time that Python can hold.
         produced = np.clip(frame.get_column("_timestamp").to_numpy(), -_FAR_MS, _FAR_MS) * 1_000
         beyond = np.abs(times) > EVENT_TIME_BOUND_US

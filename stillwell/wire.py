@@ -10,6 +10,7 @@ from typing import Annotated, Any, cast
 import msgspec
 import polars as pl
 
+from stillwell.series import microseconds
 from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP, FieldType
 
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -37,7 +38,7 @@ FITS: Mapping[str, Any] = {
 
 def instants(times: Sequence[datetime.timedelta | None]) -> pl.Series:
     """A Timestamp column from distances to the epoch: Polars takes a tenth of the time that zoned datetimes cost."""
-    return pl.Series(times, dtype=pl.Duration("us")).to_physical().cast(TIMESTAMP.polars)
+    return microseconds(pl.Series(times, dtype=pl.Duration("us"))).cast(TIMESTAMP.polars)
 
 
 def column(kind: FieldType, values: Sequence[Any]) -> pl.Series:
@@ -50,15 +51,14 @@ def column(kind: FieldType, values: Sequence[Any]) -> pl.Series:
 def python_values(kind: FieldType, values: pl.Series) -> list[Any]:
     """A column as Python values; times in UTC."""
     if kind.name == TIMESTAMP.name:
-        microseconds = values.to_physical().to_list()
-        return [None if us is None else EPOCH + datetime.timedelta(microseconds=us) for us in microseconds]
+        return [None if us is None else EPOCH + datetime.timedelta(microseconds=us) for us in microseconds(values)]
     return values.to_list()
 
 
 def beyond_years(times: pl.Series) -> list[int]:
     """The positions of times outside the years 1 to 9999, which Python and many a reader could not hold."""
-    microseconds = times.to_physical()
-    least, greatest = cast("int | None", microseconds.min()), cast("int | None", microseconds.max())
+    us = microseconds(times)
+    least, greatest = cast("int | None", us.min()), cast("int | None", us.max())
     if least is None or greatest is None or (least >= EARLIEST_US and greatest <= LATEST_US):
         return []
-    return (~microseconds.is_between(EARLIEST_US, LATEST_US)).arg_true().to_list()
+    return (~us.is_between(EARLIEST_US, LATEST_US)).arg_true().to_list()

@@ -42,6 +42,7 @@ from streams.gate import RejectGate, RejectLimit
 from streams.ingest import Ingest
 from streams.metrics import BUILD_INFO, Metrics
 from streams.retry import Retries
+from streams.tuning import settle
 from streams.watch import Watchdog
 from streams.window import Window
 from streams.worker import Services, Worker
@@ -337,6 +338,7 @@ def run_worker(settings: Settings, definitions: DefinitionsSpec) -> None:
         quiet=True,
     )
     worker.spinner = None
+    settle()
     try:
         loop.run_until_complete(worker.start())
     finally:

@@ -33,6 +33,11 @@ from streams.reopening import Reopening
 _log = structlog.get_logger(__name__)
 
 _BATCHES_AHEAD = 2  # one in the agent's hands, one waiting; more only means more memory and smaller batches
+_LARGE_BATCH = 1 << 20
+"""Bytes of a batch beside which the next one may wait. A batch costs some milliseconds however few records it has:
+after a small one it is better to wait for the agent, and take all that has come by then."""
+_ROUND_S = 0.02
+"""How far apart rounds begin at least while batches are small, for the same reason."""
 _IDLE_WAIT_MS = 100
 _BUSY_WAIT_MS = 5
 
@@ -55,7 +60,7 @@ class Limits:
     buffer_bytes: int
     rebalance_timeout: float
     drain_timeout: float
-    batch_records: int = 5_000
+    batch_records: int = 10_000
     reopen_after: float = 5.0
     """How soon a stopped partition is looked at again: the person's decision may have been carried out."""
 
@@ -121,14 +126,18 @@ class Consumer:
             await asyncio.wait((fetching,))
 
     async def _fetch_on(self) -> None:
+        clock = asyncio.get_running_loop().time
         while not self._draining:
-            await self._fetch()
+            begun = clock()
+            if 0 < await self._fetch() < _LARGE_BATCH:
+                await asyncio.sleep(begun + _ROUND_S - clock())
 
-    async def _fetch(self) -> None:
+    async def _fetch(self) -> int:
+        """One round over all partitions; the bytes of the largest batch that it took."""
         wanted = self._partitions_with_room()
         if self._flows and not wanted:
             await asyncio.sleep(_BUSY_WAIT_MS / 1000)
-            return
+            return 0
         await self._check_positions(wanted)
         # Partitions that are left out now cannot end the wait when they get room again: look again soon.
         wait_ms = _IDLE_WAIT_MS if len(wanted) == len(self._flows) else _BUSY_WAIT_MS
@@ -141,9 +150,12 @@ class Consumer:
         except NoOffsetForPartitionError:
             fetched = {}  # a partition that was assigned a moment ago and has no placeholder yet
         # Without partitions to name, aiokafka gives those of any that was opened while we waited: take them too.
-        for partition in {*wanted, *fetched}:
-            if flow := self._flows.get(partition):
-                await self._take(partition, flow, fetched.get(partition, ()))
+        taken = [
+            await self._take(partition, flow, fetched.get(partition, ()))
+            for partition in {*wanted, *fetched}
+            if (flow := self._flows.get(partition))
+        ]
+        return max(taken, default=0)
 
     async def _check_positions(self, partitions: Iterable[TopicPartition]) -> None:
         """Offsets that the position has passed without a record count as gaps: nobody else may have moved it.
@@ -175,24 +187,26 @@ class Consumer:
         return [
             partition
             for partition, flow in self._flows.items()
-            if flow.batches_ahead < _BATCHES_AHEAD and used[partition.topic] < self._limits.buffer_bytes
+            if _wants_more(flow) and used[partition.topic] < self._limits.buffer_bytes
         ]
 
-    async def _take(self, partition: TopicPartition, flow: Flow, fetched: Iterable[ConsumerRecord]) -> None:
-        """Hand on what was fetched, and the gaps: the position may have moved where no record came."""
+    async def _take(self, partition: TopicPartition, flow: Flow, fetched: Sequence[ConsumerRecord]) -> int:
+        """Hand on what was fetched, and the gaps: the position may have moved where no record came. How many bytes."""
         try:
             position = await self._kafka.position(partition)
         except IllegalStateError:
-            return  # revoked while we fetched
+            return 0  # revoked while we fetched
         if position <= flow.fetched:
-            return
+            return 0
         records = _records(partition, flow.fetched, position, fetched)
         size = sum(map(len, filter(None, records.values))) + sum(map(len, filter(None, records.keys)))
-        flow.expect(position, size + RECORD_OVERHEAD * len(records))
+        nbytes = size + RECORD_OVERHEAD * len(records)
+        flow.expect(position, nbytes)
         self._metrics.count(EVENTS, len(records), partition.topic)
         self._metrics.count(EVENT_BYTES, size, partition.topic)
         self._metrics.observe(BATCH, len(records), partition.topic)
         await self._deliver(Batch(flow, records))
+        return nbytes
 
     # ---- the life of a partition ----
 
@@ -297,6 +311,11 @@ class Consumer:
             flow.end(OutOfRange(f"{words(partition)}: Kafka no longer has offset {offset}"))
 
 
+def _wants_more(flow: Flow) -> bool:
+    """Whether another batch may be fetched before the agent has taken those that were."""
+    return not flow.batches_ahead or (flow.batches_ahead < _BATCHES_AHEAD and flow.bytes_ahead >= _LARGE_BATCH)
+
+
 class Spans(Protocol):
     """A flow, as far as its memory goes. Sizes in bytes."""
 
@@ -341,16 +360,16 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ca
         self._assigned(assigned)
 
 
-def _records(partition: TopicPartition, start: int, end: int, fetched: Iterable[ConsumerRecord]) -> Records:
+def _records(partition: TopicPartition, start: int, end: int, fetched: Sequence[ConsumerRecord]) -> Records:
     """Columns of the offsets [start, end); what lies before start was taken in already and is left out."""
-    found = [record for record in fetched if record.offset >= start]
+    found = fetched if not fetched or fetched[0].offset >= start else [each for each in fetched if each.offset >= start]
     return Records(
         topic=partition.topic,
         partition=partition.partition,
         start=start,
         end=end,
-        offsets=np.fromiter((record.offset for record in found), np.int64, len(found)),
-        timestamps=np.fromiter((record.timestamp for record in found), np.int64, len(found)),
+        offsets=np.array([record.offset for record in found], np.int64),
+        timestamps=np.array([record.timestamp for record in found], np.int64),
         keys=[record.key for record in found],
         values=[record.value for record in found],
         headers=[record.headers for record in found],

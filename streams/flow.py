@@ -141,7 +141,7 @@ class Flow:
     @property
     def nbytes(self) -> int:
         """Memory that the partition holds: fetched batches, queued ones, spans that are not linked."""
-        return sum(self._in_flight.values()) + self._queued_bytes + self.open_bytes + self.closing_bytes
+        return self.bytes_ahead + self._queued_bytes + self.open_bytes + self.closing_bytes
 
     @property
     def open_bytes(self) -> int:
@@ -158,6 +158,11 @@ class Flow:
     def batches_ahead(self) -> int:
         """How many batches were fetched and not yet taken."""
         return len(self._in_flight)
+
+    @property
+    def bytes_ahead(self) -> int:
+        """Memory of the batches that were fetched and not yet taken."""
+        return sum(self._in_flight.values())
 
     def end(self, reason: Exception) -> None:
         """End `run` with this reason: after linking what is in hand if Kafka has moved on, at once if a sink has."""

@@ -73,6 +73,14 @@ class Preparation:
         self._encoders = {view.name: self.encoder(view) for view in pipeline.views}
         self._schemas = [view_schema(view) for view in pipeline.views]
 
+    def warm_up(self) -> None:
+        """Prepare a batch of nothing: what libraries import at their first use, half a second of it, is not to hold up
+        the first batch."""
+        nothing = np.empty(0, np.int64)
+        topic = self._pipeline.topic.topic
+        records = Records(topic, 0, 0, 0, offsets=nothing, timestamps=nothing, keys=[], values=[], headers=[])
+        self._prepare(PartitionId(topic, 1, 0), lambda: datetime.datetime.now(datetime.UTC), records)
+
     def of(self, id: PartitionId, now: Callable[[], datetime.datetime]) -> Callable[[Records], Prepared]:
         """What prepares the batches of one partition; now is asked once a batch, for `_ingested_at`."""
         return functools.partial(self._prepare, id, now)

@@ -128,6 +128,7 @@ class Worker:
             threads=self._services.threads,
         )
         topic, preparation = pipeline.topic, Preparation(pipeline, grace)
+        preparation.warm_up()
         return Opening(topic.topic, topic.start, self._services.archive, sinks, preparation, window, now, self._metrics)
 
     async def _open(self, partition: TopicPartition) -> Flow:

@@ -10,6 +10,10 @@ def worker() -> None:
     Any number of workers share the partitions. One that is killed loses nothing: another goes on where its last link
     ends. It logs to standard error and shows /metrics, /healthz and /readyz on STILLWELL_WEB_PORT.
     """
+    from streams.tuning import tune
+
+    tune()
+
     from stillwell.definitions.loading import load_definitions
     from stillwell.logs import configure
     from stillwell.settings import Settings

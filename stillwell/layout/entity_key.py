@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from stillwell.series import microseconds
 from stillwell.spec import KeySpec
 
 MAX_KEY_BYTES = 512
@@ -69,13 +70,11 @@ _LONGEST_INTEGER = len(str(-(2**63)))
 
 def _longest(column: pl.Series) -> int:
     """A number of bytes that no field of this column exceeds."""
-    if column.dtype == pl.String:
-        payload = column.str.len_bytes().max()
-    elif column.dtype == pl.Binary:
-        payload = column.bin.size().max()
-    else:
-        payload = _LONGEST_INTEGER
-    return _MOST_OVERHEAD + (payload if isinstance(payload, int) else 0)
+    if column.dtype not in (pl.String, pl.Binary):
+        return _MOST_OVERHEAD + _LONGEST_INTEGER
+    lengths = column.str.len_bytes() if column.dtype == pl.String else column.bin.size()
+    longest = lengths.max()
+    return _MOST_OVERHEAD + (longest if isinstance(longest, int) else 0)
 
 
 def _tagged(tag: str, payload: pl.Series) -> pl.Series:
@@ -95,7 +94,7 @@ _FIELDS: Mapping[str, Callable[[pl.Series], pl.Series]] = MappingProxyType(
         "s": lambda column: _tagged("s", column),
         "x": _tagged_bytes,
         "t": lambda column: _tagged("t", column.cast(pl.Int8).cast(pl.String)),
-        "d": lambda column: _tagged("d", column.to_physical().cast(pl.String)),
+        "d": lambda column: _tagged("d", microseconds(column).cast(pl.String)),
     }
 )
 

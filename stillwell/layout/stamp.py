@@ -27,6 +27,7 @@ import numpy.typing as npt
 import polars as pl
 
 from stillwell.layout.chain import PartitionId
+from stillwell.series import filled, microseconds
 
 STAMP_BYTES = 52
 
@@ -122,8 +123,8 @@ def stamps(frame: pl.DataFrame, source: PartitionId, version: int) -> npt.NDArra
     frame: `event_timestamp`, `_sequence`, `_timestamp`, `_offset` and `_row` as in `stillwell.records.ViewRows`.
     """
     packed = np.empty(frame.height, _COLUMNS)
-    packed["event_time"] = _unsigned(frame.get_column("event_timestamp").to_physical())
-    packed["sequence"] = _unsigned(frame.get_column("_sequence").cast(pl.Int64).fill_null(ABSENT_SEQUENCE))
+    packed["event_time"] = _unsigned(microseconds(frame.get_column("event_timestamp")))
+    packed["sequence"] = _unsigned(filled(frame.get_column("_sequence").cast(pl.Int64), ABSENT_SEQUENCE))
     packed["timestamp"] = _unsigned(frame.get_column("_timestamp"))
     packed["topic"] = np.void(topic_digest(source.topic))
     packed["incarnation"] = source.incarnation

@@ -36,6 +36,7 @@ import pyarrow.compute as pc
 
 from stillwell.errors import DefinitionError, FormatError
 from stillwell.layout.stamp import STAMP_BYTES, Stamp
+from stillwell.series import at_most_bytes, filled, microseconds
 from stillwell.spec import FeatureSpec, ViewSpec
 from stillwell.types import BYTES, TIMESTAMP
 
@@ -107,9 +108,12 @@ class RowLayout:
 
 def too_long(layout: RowLayout, frame: pl.DataFrame) -> npt.NDArray[np.bool_]:
     """Which rows would have more than MAX_VALUE_BYTES: they are to be rejected, for they cannot be encoded."""
+    columns = [frame.get_column(layout.features[at].name) for at in layout.variable]
+    if layout.fixed.itemsize + sum(map(at_most_bytes, columns)) <= MAX_VALUE_BYTES:
+        return np.zeros(frame.height, np.bool_)
     total = np.full(frame.height, layout.fixed.itemsize, np.int64)
-    for at in layout.variable:
-        total += _lengths(frame.get_column(layout.features[at].name))
+    for column in columns:
+        total += _lengths(_tail(column))
     return total > MAX_VALUE_BYTES
 
 
@@ -124,6 +128,7 @@ def encode(layout: RowLayout, frame: pl.DataFrame, stamps: npt.NDArray[np.uint8]
     rows["kind"] = ROW
     rows["layout"] = np.void(layout.id)
     ends = np.zeros(frame.height, np.uint32)
+    tails: list[pa.LargeBinaryArray] = []
     for at, feature in enumerate(layout.features):
         column = frame.get_column(feature.name)
         if column.null_count():
@@ -131,12 +136,13 @@ def encode(layout: RowLayout, frame: pl.DataFrame, stamps: npt.NDArray[np.uint8]
         if feature.type.width:
             rows[f"feature {at}"] = _slots(column)
         else:
-            ends += _lengths(column)
+            tails.append(_tail(column))
+            ends += _lengths(tails[-1])
             rows[f"feature {at}"] = ends
     rows["length"] = layout.fixed.itemsize + ends
     if not layout.variable:
         return _cut(rows.tobytes(), layout.fixed.itemsize)
-    return _with_tails(rows, [frame.get_column(layout.features[at].name) for at in layout.variable])
+    return _with_tails(rows, tails)
 
 
 def decode(layout: RowLayout, value: bytes) -> DecodedRow:
@@ -235,14 +241,22 @@ _CODES = {
 
 def _slots(column: pl.Series) -> npt.NDArray[np.generic]:
     """Values of fixed width as numbers, zero for null."""
-    physical = column.cast(pl.UInt8) if column.dtype == pl.Boolean else column.to_physical()
-    return (physical.fill_null(0) if physical.null_count() else physical).to_numpy()
+    if column.dtype == pl.Boolean:
+        column = column.cast(pl.UInt8)
+    elif column.dtype == TIMESTAMP.polars:
+        column = microseconds(column)
+    return filled(column, 0).to_numpy()
 
 
-def _lengths(column: pl.Series) -> npt.NDArray[np.uint32]:
-    """How many bytes each value of variable length has, zero for null."""
-    lengths = column.str.len_bytes() if column.dtype == pl.String else column.bin.size()
-    return lengths.fill_null(0).to_numpy()
+def _tail(column: pl.Series) -> pa.LargeBinaryArray:
+    """Values of variable length, none for null."""
+    return filled(column.cast(pl.Binary), b"").to_arrow().cast(pa.large_binary())
+
+
+def _lengths(tail: pa.LargeBinaryArray) -> npt.NDArray[np.uint32]:
+    """How many bytes each value has."""
+    _, offsets, _ = tail.buffers()
+    return np.diff(np.frombuffer(offsets, np.int64)[tail.offset :][: len(tail) + 1]).astype(np.uint32)
 
 
 def _cut(data: bytes, width: int) -> list[bytes]:
@@ -250,14 +264,13 @@ def _cut(data: bytes, width: int) -> list[bytes]:
     return [data[at : at + width] for at in range(0, len(data), width)]
 
 
-def _with_tails(rows: npt.NDArray[np.void], columns: Sequence[pl.Series]) -> list[bytes]:
+def _with_tails(rows: npt.NDArray[np.void], tails: Sequence[pa.LargeBinaryArray]) -> list[bytes]:
     """Each row's fixed part followed by its bytes of every column."""
     width = rows.itemsize
     offsets = np.arange(len(rows) + 1, dtype=np.int64) * width
     fixed = pa.LargeBinaryArray.from_buffers(
         pa.large_binary(), len(rows), [None, pa.py_buffer(offsets), pa.py_buffer(rows.view(np.uint8))]
     )
-    tails = [column.cast(pl.Binary).fill_null(b"").to_arrow().cast(pa.large_binary()) for column in columns]
     joined = pc.binary_join_element_wise(fixed, *tails, pa.scalar(b"", pa.large_binary()))
     _, joined_offsets, data = joined.buffers()
     ends = np.frombuffer(joined_offsets, np.int64)[: len(rows) + 1]

@@ -196,7 +196,8 @@ def archive(value: bytes, offset: int, folder: str) -> None:
             batch = records([value if at == offset else b"{}"], start=at, keys=[b"c1"], headers=[ORDER.headers])
             taken = dataclasses.replace(batch, topic="orders")
             span = partition.open_span(at)
-            span.add(BatchTables(at, at + 1, raw_table(taken, now()), ()))
+            raw = raw_table(taken, now())
+            span.add(BatchTables(at, at + 1, raw, (), raw.nbytes))
             assert await partition.link(await partition.upload(span), "an-epoch", "replication")
 
     asyncio.run(write())

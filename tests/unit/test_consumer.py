@@ -58,7 +58,7 @@ class _Flow:
     def __init__(self) -> None:
         self.fetched = 0
         self.nbytes = 70
-        self.batches_ahead = 0
+        self.batches_ahead = self.bytes_ahead = 0
         self.ledger = Ledger(0, ())
         self.ends: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 

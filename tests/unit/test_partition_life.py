@@ -9,6 +9,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from stillwell.errors import PartitionStopped
+from streams import consumer
 from streams.consumer import Batch, Consumer, Limits
 from streams.flow import Flow
 from streams.gate import RejectGate, RejectLimit
@@ -137,15 +138,19 @@ async def test_a_position_that_somebody_else_moved_ends_the_process(rng: random.
             await asyncio.wait_for(task, 5)
 
 
-async def test_an_agent_that_lags_gets_few_batches(rng: random.Random) -> None:
-    """Two wait for it, whatever is in the log."""
+@pytest.mark.parametrize(("large", "ahead"), [(1, 2), (1 << 30, 1)], ids=["large ones", "small ones"])
+async def test_an_agent_that_lags_gets_few_batches(
+    rng: random.Random, monkeypatch: pytest.MonkeyPatch, large: int, ahead: int
+) -> None:
+    """Two large ones wait for it, or one small one, whatever is in the log."""
+    monkeypatch.setattr(consumer, "_LARGE_BATCH", large)
     line = Line(some_log(rng))
     line.holds_back = True
     async with line.running(FIRST):
-        await line.until(lambda: len(line.batches) == 2)
+        await line.until(lambda: len(line.batches) == ahead)
         for _ in range(20):
             await asyncio.sleep(0.002)
-        assert len(line.batches) == 2
+        assert len(line.batches) == ahead
 
 
 async def test_a_topic_that_has_spent_its_memory_is_not_fetched_and_closes_its_largest_span(rng: random.Random) -> None:
