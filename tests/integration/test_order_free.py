@@ -132,9 +132,17 @@ async def deliver(stores: Sequence[OnlineStore], events: Sequence[Event], rng: r
     await stores[0].initialise(EPOCH)
     by_whom = [rng.choice([*stores, None]) for _ in events]
     shares = [[event for event, who in zip(events, by_whom, strict=True) if who in (store, None)] for store in stores]
-    await asyncio.gather(
-        *(write(store, list(batches(share, rng))) for store, share in zip(stores, shares, strict=True))
-    )
+    writers = [
+        asyncio.create_task(write(store, list(batches(share, rng))))
+        for store, share in zip(stores, shares, strict=True)
+    ]
+    try:
+        await asyncio.gather(*writers)
+    finally:
+        # Where one has failed the other still writes, and would open a connection after its store is closed.
+        for writer in writers:
+            writer.cancel()
+        await asyncio.wait(writers)
 
 
 def assert_order_free(server: Server, events: Sequence[Event], seed: int, script: str | None = None) -> None:
