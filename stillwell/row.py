@@ -40,8 +40,13 @@ def _ordered(frame: pl.DataFrame) -> pl.DataFrame:
     times = microseconds(frame.get_column("event_timestamp")).to_numpy()
     if (times[1:] > times[:-1]).all():
         return frame
-    produced = frame.get_column("_timestamp").to_numpy()
-    if frame.get_column("_sequence").null_count() == frame.height and (produced[1:] >= produced[:-1]).all():
-        # After event time the rows are in the rule's order as they are, and a stable sort leaves them so.
+    if frame.get_column("_sequence").null_count() == frame.height and _in_rest_of_order(frame):
         return frame[np.argsort(times, kind="stable")]
     return frame.sort(ORDER)
+
+
+def _in_rest_of_order(frame: pl.DataFrame) -> bool:
+    """Whether the rows ascend by record timestamp, and by (offset, row): then a stable sort by event time is enough."""
+    produced, offsets, rows = (frame.get_column(name).to_numpy() for name in ("_timestamp", "_offset", "_row"))
+    follows = (offsets[1:] > offsets[:-1]) | ((offsets[1:] == offsets[:-1]) & (rows[1:] > rows[:-1]))
+    return bool((produced[1:] >= produced[:-1]).all() and follows.all())
