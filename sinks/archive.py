@@ -116,8 +116,8 @@ class SpanFiles:
     async def upload(self, objects: Objects, until_done: UntilDone, compressing: asyncio.Lock) -> UploadedSpan:
         """Create all files, side by side, however long it takes; the span takes no more batches.
 
-        compressing: held while a file is compressed. Spans close together, and all their files at once would leave the
-        batches that come meanwhile a tenth of the processor.
+        compressing: held while a file is compressed. Spans close together, and all their files at once would take the
+        processor from the batches that come meanwhile.
         """
         raw, *of_views = await asyncio.gather(
             self._create(objects, until_done, compressing, chain.raw_dataset(self._id.topic), self._raw),

@@ -1,6 +1,6 @@
 """What the worker sets for its whole process: it moves batches of megabytes, which is not what the defaults are for.
 
-What each is worth was measured with the others in place, alternating: docs/explanation/performance.md.
+What each is worth: docs/explanation/performance.md.
 """
 
 import ctypes
