@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stillwell.layout.parquet import memory_of
+
 ROW_GROUP_BYTES = 16 << 20
 """Uncompressed bytes of a row group. Smaller ones compress worse and slow every reader down; larger ones hold more
 memory for each open file, of which a worker has (views + 1) x partitions."""
@@ -39,7 +41,7 @@ class ParquetEncoder:
     def add(self, table: pa.Table) -> None:
         """Take rows in; compress a row group when enough have come together."""
         self._keep(table)
-        self._waiting_bytes += table.nbytes
+        self._waiting_bytes += memory_of(table)
         self.rows += table.num_rows
         if self._waiting_bytes >= ROW_GROUP_BYTES:
             self._write_group()

@@ -8,8 +8,10 @@ version are constant, so that what is left is `ORDER`. The stamp that Redis comp
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
+from stillwell.joined import Cuts
 from stillwell.layout.stamp import ABSENT_SEQUENCE
 from stillwell.series import microseconds
 
@@ -22,31 +24,48 @@ ORDER = (
 )
 
 
+_BATCH = "_batch"
+
+
 def newest(frame: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
     """The newest row of each entity, given the rows of one view and one batch; the columns stay as they are.
 
     frame: columns as in `stillwell.records.ViewRows`, rows in the order of (offset, row). keys: the names of the
     entity's key columns. Rows come back in ascending order of the rule.
     """
-    return _ordered(frame).unique(keys, keep="last", maintain_order=True)
+    return _ordered(frame, np.zeros(frame.height, np.uint32)).unique(keys, keep="last", maintain_order=True)
 
 
-def _ordered(frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows in ascending order of the rule.
+def newest_of_each(frame: pl.DataFrame, cuts: Cuts, keys: Sequence[str]) -> tuple[pl.DataFrame, Cuts]:
+    """The same for each batch of rows that are joined; with the cuts of what is left."""
+    if len(cuts) == 2:
+        kept = newest(frame, keys)
+        return kept, np.array([0, kept.height])
+    batch = np.repeat(np.arange(len(cuts) - 1, dtype=np.uint32), np.diff(cuts))
+    joined = frame.hstack([pl.Series(_BATCH, batch)])
+    kept = _ordered(joined, batch).unique([*keys, _BATCH], keep="last", maintain_order=True)
+    left = kept.drop_in_place(_BATCH).to_numpy()
+    return kept, np.searchsorted(left, np.arange(len(cuts)))
+
+
+def _ordered(frame: pl.DataFrame, batch: npt.NDArray[np.uint32]) -> pl.DataFrame:
+    """The rows in ascending order of the rule, batch behind batch; batch: which one each row is of, ascending.
 
     Sorting by all of it takes as long as all the rest of an encoding, and is seldom needed: most topics are nearly in
     order, and have no sequence.
     """
     times = microseconds(frame.get_column("event_timestamp")).to_numpy()
-    if (times[1:] > times[:-1]).all():
+    another = batch[1:] != batch[:-1]
+    if (another | (times[1:] > times[:-1])).all():
         return frame
-    if frame.get_column("_sequence").null_count() == frame.height and _in_rest_of_order(frame):
-        return frame[np.argsort(times, kind="stable")]
-    return frame.sort(ORDER)
+    if frame.get_column("_sequence").null_count() == frame.height and _in_rest_of_order(frame, another):
+        return frame[np.lexsort((times, batch))]
+    return frame.sort([pl.lit(pl.Series(batch)), *ORDER])
 
 
-def _in_rest_of_order(frame: pl.DataFrame) -> bool:
-    """Whether the rows ascend by record timestamp, and by (offset, row): then a stable sort by event time is enough."""
+def _in_rest_of_order(frame: pl.DataFrame, another: npt.NDArray[np.bool_]) -> bool:
+    """Whether the rows of each batch ascend by record timestamp, and by (offset, row): then a stable sort by event time
+    is enough. another: whether the row behind each is of another batch."""
     produced, offsets, rows = (frame.get_column(name).to_numpy() for name in ("_timestamp", "_offset", "_row"))
     follows = (offsets[1:] > offsets[:-1]) | ((offsets[1:] == offsets[:-1]) & (rows[1:] > rows[:-1]))
-    return bool((produced[1:] >= produced[:-1]).all() and follows.all())
+    return bool((another | ((produced[1:] >= produced[:-1]) & follows)).all())

@@ -240,6 +240,10 @@ class Settings(ProjectSettings):
     """How long a key outlives the TTL of its row, fixed for a namespace. It must exceed the differences between
     clocks and the worker's worst lag, or a late older event may bring an expired row back; more costs memory."""
 
+    fetch_wait: Duration = datetime.timedelta(milliseconds=30)
+    """How long Kafka may let a fetch wait until a megabyte has come together. Shorter makes a lone event's row fresher;
+    but batches become smaller and cost more, which under load makes all rows late. Longer saves processor time."""
+
     partition_fetch_bytes: Size = ByteSize(4 * 1024 * 1024)
     """The most that one fetch takes from one partition. Below 1 MiB throughput falls; times the number of partitions
     it is memory that no buffer counts. A larger single record still comes."""

@@ -3,6 +3,9 @@
 import asyncio
 import concurrent.futures
 import functools
+import os
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -14,8 +17,11 @@ _T = TypeVar("_T")
 class ThreadPool:
     """Threads for one kind of work, so that slow calls of one kind never hold up another."""
 
-    def __init__(self, name: str, threads: int) -> None:
-        self._executor = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix=name)
+    def __init__(self, name: str, threads: int, niceness: int = 0) -> None:
+        """niceness: how far they give way to the process's other threads, where the system knows of such: 0 to 19."""
+        self._executor = concurrent.futures.ThreadPoolExecutor(
+            threads, thread_name_prefix=name, initializer=_give_way, initargs=(niceness,)
+        )
 
     async def call(self, work: Callable[..., _T], *arguments: Any) -> _T:
         """What `work` returns or raises."""
@@ -24,6 +30,12 @@ class ThreadPool:
     def close(self) -> None:
         """Forget what has not begun; what has is not waited for."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _give_way(niceness: int) -> None:
+    if niceness and sys.platform == "linux":  # elsewhere a niceness is a process's
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + niceness))
 
 
 class ThreadedStore:

@@ -41,6 +41,7 @@ from streams.dead_letters import KafkaDeadLetters, dead_letter_producer
 from streams.gate import RejectGate, RejectLimit
 from streams.ingest import Ingest
 from streams.metrics import BUILD_INFO, Metrics
+from streams.prepare import Preparation
 from streams.retry import Retries
 from streams.tuning import settle
 from streams.watch import Watchdog
@@ -56,7 +57,13 @@ _NO_POLL_LIMIT_MS = 2**31 - 1
 """A consumer that waits for a sink must not be thrown out of its group: the watchdog judges instead (aiokafka never
 lets one back in that idled past this)."""
 
+_FETCH_MIN_BYTES = 1 << 20
+"""What is worth an answer of Kafka's before `fetch_wait` is over. A batch costs some milliseconds however few records
+it has: better to let the broker wait for more than to fetch a few."""
+
 _UPLOADS_AT_A_TIME = 16
+_UPLOADS_NICENESS = 5
+"""Files are compressed all at once when a window closes, and nobody waits for them; batches come meanwhile."""
 _SUBSCRIBED_POLL = 0.01
 
 _CLOSING_PATIENCE = 1.0
@@ -129,13 +136,15 @@ class _Line(faust.Service):
         self._connection = connection(settings)
         self._retries = Retries.of(self.metrics)
         self._threads = ThreadPool("prepare", 1)
-        self._pipelines = _pipelines(settings, definitions)
-        self._channels = {pipeline.topic.topic: app.channel(maxsize=0) for pipeline in self._pipelines}
-        for topic, channel in self._channels.items():
+        self._preparations = [
+            Preparation(pipeline, settings.redis_grace, _now) for pipeline in _pipelines(settings, definitions)
+        ]
+        self._channels = {each.topic.topic: app.channel(maxsize=0) for each in self._preparations}
+        for each in self._preparations:
+            topic = each.topic.topic
             gate = RejectGate(topic, RejectLimit(settings.reject_ratio, settings.reject_min_count))
-            _add_agent(app, channel, Ingest(topic, gate, self._threads, self.metrics))
-        for pipeline in self._pipelines:
-            self.metrics.begin(pipeline.topic.topic, [view.name for view in pipeline.views])
+            _add_agent(app, self._channels[topic], Ingest(each, gate, self._threads, self.metrics))
+            self.metrics.begin(topic, [view.name for view in each.views])
         self.metrics.set(BUILD_INFO, 1, version("stillwell"))
         self._worker: Worker | None = None
         self._closing = contextlib.AsyncExitStack()
@@ -173,6 +182,8 @@ class _Line(faust.Service):
             # A batch that is sent to a channel without a subscriber vanishes, and Faust has no event to wait for.
             while not all(channel.subscriber_count for channel in self._channels.values()):  # noqa: ASYNC110
                 await asyncio.sleep(_SUBSCRIBED_POLL)
+            for each in self._preparations:
+                await self._threads.call(each.warm_up)
             self._worker = self._worker_over(await self._connect())
             await self._worker.run()
         except Exception as error:
@@ -191,7 +202,7 @@ class _Line(faust.Service):
             await retries.kafka.until_done(lambda: _require_topics(cluster, topics))
             online = await retries.online.until_done(lambda: RedisOnlineStore.open(settings))
             opened.push_async_callback(_close, online.close)
-            uploads = ThreadPool("store", _UPLOADS_AT_A_TIME)
+            uploads = ThreadPool("store", _UPLOADS_AT_A_TIME, _UPLOADS_NICENESS)
             opened.callback(uploads.close)
             objects = ThreadedStore(open_store(settings.offline_root), uploads)
             await retries.archive.until_done(lambda: _register(objects, self._definitions, settings.redis_grace))
@@ -216,7 +227,7 @@ class _Line(faust.Service):
         settings = self._settings
         return Worker(
             services=services,
-            pipelines=self._pipelines,
+            preparations=self._preparations,
             deliver=self._deliver,
             retries=self._retries,
             window=Window(settings.window_rows, settings.window_bytes, settings.window_age.total_seconds()),
@@ -226,13 +237,11 @@ class _Line(faust.Service):
                 drain_timeout=settings.drain_timeout.total_seconds(),
             ),
             watchdog=Watchdog(settings.watchdog_timeout.total_seconds()),
-            grace=settings.redis_grace,
-            now=_now,
             metrics=self.metrics,
         )
 
-    async def _deliver(self, batch: Batch) -> None:
-        await self._channels[batch.records.topic].send(value=batch)
+    async def _deliver(self, batches: Sequence[Batch]) -> None:
+        await self._channels[batches[0].records.topic].send(value=batches)
 
 
 def _pipelines(settings: Settings, definitions: DefinitionsSpec) -> list[Pipeline]:
@@ -255,9 +264,9 @@ def _add_page(app: faust.App, path: str, page: Callable[[], web.Page]) -> None:
 
 def _add_agent(app: faust.App, channel: Any, ingest: Ingest) -> None:
     @app.agent(channel, name=f"ingest.{ingest.topic}")
-    async def take(batches: Any) -> None:
-        async for batch in batches:
-            await ingest.take(batch)
+    async def take(rounds: Any) -> None:
+        async for batches in rounds:
+            await ingest.take(batches)
 
 
 def _consumer(settings: Settings, connection: Mapping[str, Any]) -> AIOKafkaConsumer:
@@ -268,6 +277,8 @@ def _consumer(settings: Settings, connection: Mapping[str, Any]) -> AIOKafkaCons
         auto_offset_reset="none",
         isolation_level="read_committed",
         max_partition_fetch_bytes=settings.partition_fetch_bytes,
+        fetch_min_bytes=min(_FETCH_MIN_BYTES, settings.partition_fetch_bytes),
+        fetch_max_wait_ms=_milliseconds(settings.fetch_wait),
         session_timeout_ms=_milliseconds(settings.session_timeout),
         heartbeat_interval_ms=_milliseconds(settings.session_timeout) // 5,
         rebalance_timeout_ms=_milliseconds(settings.rebalance_timeout),

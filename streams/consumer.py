@@ -36,8 +36,6 @@ _BATCHES_AHEAD = 2  # one in the agent's hands, one waiting; more only means mor
 _LARGE_BATCH = 1 << 20
 """Bytes of a batch beside which the next one may wait. A batch costs some milliseconds however few records it has:
 after a small one it is better to wait for the agent, and take all that has come by then."""
-_ROUND_S = 0.02
-"""How far apart rounds begin at least while batches are small, for the same reason."""
 _IDLE_WAIT_MS = 100
 _BUSY_WAIT_MS = 5
 
@@ -47,10 +45,14 @@ RECORD_OVERHEAD = 200
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Batch:
-    """Records for an agent, and the flow that they belong to; stale once that flow has ended."""
+    """Records for an agent, and the flow that they belong to; stale once that flow has ended.
+
+    nbytes: memory that the records take.
+    """
 
     flow: Flow
     records: Records
+    nbytes: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,8 +70,8 @@ class Limits:
 Open = Callable[[TopicPartition], Awaitable[Flow]]
 """Opens a partition at the chain's end, retrying for as long as a store does not answer. Raises PartitionStopped."""
 
-Deliver = Callable[[Batch], Awaitable[None]]
-"""Hands a batch to its topic's agent without waiting for it."""
+Deliver = Callable[[Sequence[Batch]], Awaitable[None]]
+"""Hands the batches of one topic to its agent without waiting for it."""
 
 
 class Consumer:
@@ -126,18 +128,15 @@ class Consumer:
             await asyncio.wait((fetching,))
 
     async def _fetch_on(self) -> None:
-        clock = asyncio.get_running_loop().time
         while not self._draining:
-            begun = clock()
-            if 0 < await self._fetch() < _LARGE_BATCH:
-                await asyncio.sleep(begun + _ROUND_S - clock())
+            await self._fetch()
 
-    async def _fetch(self) -> int:
-        """One round over all partitions; the bytes of the largest batch that it took."""
+    async def _fetch(self) -> None:
+        """One round over all partitions."""
         wanted = self._partitions_with_room()
         if self._flows and not wanted:
             await asyncio.sleep(_BUSY_WAIT_MS / 1000)
-            return 0
+            return
         await self._check_positions(wanted)
         # Partitions that are left out now cannot end the wait when they get room again: look again soon.
         wait_ms = _IDLE_WAIT_MS if len(wanted) == len(self._flows) else _BUSY_WAIT_MS
@@ -150,12 +149,23 @@ class Consumer:
         except NoOffsetForPartitionError:
             fetched = {}  # a partition that was assigned a moment ago and has no placeholder yet
         # Without partitions to name, aiokafka gives those of any that was opened while we waited: take them too.
-        taken = [
-            await self._take(partition, flow, fetched.get(partition, ()))
-            for partition in {*wanted, *fetched}
-            if (flow := self._flows.get(partition))
+        flows = {partition: flow for partition in {*wanted, *fetched} if (flow := self._flows.get(partition))}
+        positions = {partition: await self._position(partition) for partition in flows}
+        batches = [
+            self._take(flow, _records(partition, flow.fetched, position, fetched.get(partition, ())))
+            for partition, flow in flows.items()
+            if self._flows.get(partition) is flow and (position := positions[partition]) > flow.fetched
         ]
-        return max(taken, default=0)
+        for topic in self._topics:
+            if of_topic := [batch for batch in batches if batch.records.topic == topic]:
+                await self._deliver(of_topic)
+
+    async def _position(self, partition: TopicPartition) -> int:
+        """The offset that is to be fetched next: past a gap, too, where no record came. -1 for one that was revoked."""
+        try:
+            return int(await self._kafka.position(partition))
+        except IllegalStateError:
+            return -1
 
     async def _check_positions(self, partitions: Iterable[TopicPartition]) -> None:
         """Offsets that the position has passed without a record count as gaps: nobody else may have moved it.
@@ -190,23 +200,15 @@ class Consumer:
             if _wants_more(flow) and used[partition.topic] < self._limits.buffer_bytes
         ]
 
-    async def _take(self, partition: TopicPartition, flow: Flow, fetched: Sequence[ConsumerRecord]) -> int:
-        """Hand on what was fetched, and the gaps: the position may have moved where no record came. How many bytes."""
-        try:
-            position = await self._kafka.position(partition)
-        except IllegalStateError:
-            return 0  # revoked while we fetched
-        if position <= flow.fetched:
-            return 0
-        records = _records(partition, flow.fetched, position, fetched)
+    def _take(self, flow: Flow, records: Records) -> Batch:
+        """What was fetched, as the flow's next batch: from here on, the flow waits for it."""
         size = sum(map(len, filter(None, records.values))) + sum(map(len, filter(None, records.keys)))
-        nbytes = size + RECORD_OVERHEAD * len(records)
-        flow.expect(position, nbytes)
-        self._metrics.count(EVENTS, len(records), partition.topic)
-        self._metrics.count(EVENT_BYTES, size, partition.topic)
-        self._metrics.observe(BATCH, len(records), partition.topic)
-        await self._deliver(Batch(flow, records))
-        return nbytes
+        batch = Batch(flow, records, size + RECORD_OVERHEAD * len(records))
+        flow.expect(records.end, batch.nbytes)
+        self._metrics.count(EVENTS, len(records), records.topic)
+        self._metrics.count(EVENT_BYTES, size, records.topic)
+        self._metrics.observe(BATCH, len(records), records.topic)
+        return batch
 
     # ---- the life of a partition ----
 

@@ -23,7 +23,6 @@ import structlog
 from stillwell.errors import StoreNotReady
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.parquet import BatchTables
-from stillwell.records import Records
 from streams.endings import Adopted, OnlineFellBehind, OutOfRange, Overtaken
 from streams.ledger import Ledger, Span
 from streams.metrics import LINKED_RECORDS, LINKS, OVERTAKEN, STAGE, Metrics, Stage
@@ -37,8 +36,6 @@ _log = structlog.get_logger(__name__)
 
 _ONLINE = "online"
 _DEAD_LETTERS = "dead_letters"
-
-Prepare = Callable[[Records], Prepared]
 
 Commit = Callable[[int, str], Awaitable[None]]
 """Commits the group's offset with its metadata; never raises, since the offset is a hint."""
@@ -66,7 +63,6 @@ class Flow:
         archive: PartitionArchive[Any, Any],
         online: OnlineSide,
         sinks: Sinks,
-        prepare: Prepare,
         window: Window,
         require_topic: RequireTopic,
         commit: Commit,
@@ -76,8 +72,6 @@ class Flow:
         self.ledger = Ledger(archive.end, (_ONLINE, _DEAD_LETTERS))
         self.fetched = archive.end
         """The offset that is to be fetched next."""
-        self.prepare = prepare
-        """Makes of a fetched batch what `take` takes. Blocks: call it in a thread."""
         self.ended = False
         """Whether `run` has returned: batches that were fetched for this flow are stale."""
         self._archive = archive

@@ -1,45 +1,52 @@
-"""What a topic's agent does with a batch."""
+"""What a topic's agent does with its batches."""
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 from streams.consumer import Batch
 from streams.gate import RejectGate
 from streams.metrics import CONFLATED, FILTERED, REJECTED, ROWS, STAGE, Metrics, Stage
 from streams.ports import Threads
-from streams.prepare import Prepared
+from streams.prepare import Preparation, Prepared
 
 
 class Ingest:
-    """Takes the batches of one topic in their order: rows and rejects are made in a thread, then handed to the flow."""
+    """Takes one topic's batches in their order: rows and rejects are made in a thread, then handed to the flows."""
 
-    def __init__(self, topic: str, gate: RejectGate, threads: Threads, metrics: Metrics) -> None:
-        self.topic = topic
+    def __init__(self, preparation: Preparation, gate: RejectGate, threads: Threads, metrics: Metrics) -> None:
+        self.topic = preparation.topic.topic
+        self._preparation = preparation
         self._gate = gate
         self._threads = threads
         self._metrics = metrics
 
-    async def take(self, batch: Batch) -> None:
-        """Raises TooManyRejects before anything of the batch was sent anywhere."""
-        if batch.flow.ended:
+    async def take(self, batches: Sequence[Batch]) -> None:
+        """Those of one round of fetching. Raises TooManyRejects before anything of them was sent anywhere."""
+        live = [batch for batch in batches if not batch.flow.ended]
+        if not live:
             return
         started = time.perf_counter()
-        prepared = await self._threads.call(batch.flow.prepare, batch.records)
+        prepared = await self._threads.call(
+            self._preparation.prepare, [(batch.flow.id, batch.records) for batch in live]
+        )
         self._metrics.observe(STAGE, time.perf_counter() - started, Stage.PREPARE)
-        self._judge(prepared)
-        self._count(prepared)
-        if not batch.flow.ended:
-            batch.flow.take(prepared)
+        for each in prepared:
+            self._judge(each)
+        for batch, each in zip(live, prepared, strict=True):
+            self._count(each)
+            if not batch.flow.ended:
+                batch.flow.take(each)
 
     def _judge(self, prepared: Prepared) -> None:
-        rejects = prepared.outcome.rejects
+        rejects = prepared.rejects
         rejected = len({reject.offset for reject in rejects})
-        self._gate.judge(len(prepared.outcome.records), rejected, rejects[-1].error if rejects else "")
+        self._gate.judge(prepared.tables.raw.num_rows, rejected, rejects[-1].error if rejects else "")
 
     def _count(self, prepared: Prepared) -> None:
-        for rows, sent in zip(prepared.outcome.rows, prepared.online.rows, strict=True):
-            self._metrics.count(ROWS, rows.frame.height, rows.view)
+        for rows, sent in zip(prepared.tables.views, prepared.online.rows, strict=True):
+            self._metrics.count(ROWS, rows.table.num_rows, rows.view)
             self._metrics.count(FILTERED, rows.filtered, rows.view)
-            self._metrics.count(CONFLATED, rows.frame.height - len(sent.keys), rows.view)
-        for (view, reason), count in Counter((r.view or "*", r.reason) for r in prepared.outcome.rejects).items():
+            self._metrics.count(CONFLATED, rows.table.num_rows - len(sent.keys), rows.view)
+        for (view, reason), count in Counter((r.view or "*", r.reason) for r in prepared.rejects).items():
             self._metrics.count(REJECTED, count, self.topic, view, reason)

@@ -8,11 +8,10 @@
 
 import asyncio
 import dataclasses
-import datetime
 import functools
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 
@@ -65,23 +64,19 @@ class Opening:
 
     def __init__(
         self,
-        topic: str,
-        start: Literal["earliest", "latest"],
         archive: Archive,
         sinks: Sinks,
         preparation: Preparation,
         window: Window,
-        now: Callable[[], datetime.datetime],
         metrics: Metrics,
     ) -> None:
-        """start: where the first partitions of a topic that was never read begin."""
-        self._topic = topic
-        self._start = start
+        """preparation: of the topic."""
+        self._topic = preparation.topic.topic
+        self._start = preparation.topic.start
         self._archive = archive
         self._sinks = sinks
         self._preparation = preparation
         self._window = window
-        self._now = now
         self._metrics = metrics
 
     async def open(self, partition: int, kafka: KafkaPartition) -> Flow:
@@ -103,7 +98,6 @@ class Opening:
             archive=archive,
             online=OnlineSide(id, sinks.online, sinks.retry_online, marks, epoch, self._metrics),
             sinks=sinks,
-            prepare=self._preparation.of(id, self._now),
             window=self._window,
             require_topic=functools.partial(kafka.require_topic, incarnation),
             commit=kafka.commit,

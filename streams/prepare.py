@@ -1,20 +1,21 @@
-"""From a batch of records to what the sinks take: tables for the archive, encoded rows for Redis."""
+"""From batches of records to what the sinks take: tables for the archive, encoded rows for Redis."""
 
 import dataclasses
 import datetime
-import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
+from stillwell.joined import Joined, JoinedRows
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.online import EncodedRows
 from stillwell.layout.parquet import BatchTables, batch_tables, view_schema
 from stillwell.pipeline import Pipeline
-from stillwell.records import Outcome, Records
+from stillwell.records import Outcome, Records, Reject
 from stillwell.spec import ViewSpec
 
 _OBJECT = 48
@@ -56,70 +57,85 @@ class Prepared:
     letters is None where nothing was rejected.
     """
 
-    outcome: Outcome
     tables: BatchTables
     online: OnlineBatch
     letters: Letters | None
+
+    @property
+    def rejects(self) -> tuple[Reject, ...]:
+        """All of them."""
+        return self.letters.outcome.rejects if self.letters else ()
 
 
 class Preparation:
     """Prepares the batches of one topic."""
 
-    def __init__(self, pipeline: Pipeline, grace: datetime.timedelta) -> None:
-        """grace: how long keys in Redis outlive their rows' TTL."""
+    def __init__(self, pipeline: Pipeline, grace: datetime.timedelta, now: Callable[[], datetime.datetime]) -> None:
+        """grace: how long keys in Redis outlive their rows' TTL. now: the clock of `_ingested_at`."""
+        self.topic = pipeline.topic
         self.views = pipeline.views
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self._grace = grace
+        self._now = now
         self._encoders = {view.name: self.encoder(view) for view in pipeline.views}
         self._schemas = [view_schema(view) for view in pipeline.views]
-
-    def warm_up(self) -> None:
-        """Prepare a batch of nothing: what libraries import at their first use, half a second of it, is not to hold up
-        the first batch."""
-        nothing = np.empty(0, np.int64)
-        topic = self._pipeline.topic.topic
-        records = Records(topic, 0, 0, 0, offsets=nothing, timestamps=nothing, keys=[], values=[], headers=[])
-        self._prepare(PartitionId(topic, 1, 0), lambda: datetime.datetime.now(datetime.UTC), records)
-
-    def of(self, id: PartitionId, now: Callable[[], datetime.datetime]) -> Callable[[Records], Prepared]:
-        """What prepares the batches of one partition; now is asked once a batch, for `_ingested_at`."""
-        return functools.partial(self._prepare, id, now)
 
     def encoder(self, view: ViewSpec) -> ViewEncoder:
         """What encodes rows of any version as this worker's are, for Redis."""
         return ViewEncoder(view, self._grace)
 
-    def _prepare(self, id: PartitionId, now: Callable[[], datetime.datetime], records: Records) -> Prepared:
-        outcome = self._pipeline.run(records)
-        return Prepared(
-            outcome=outcome,
-            tables=batch_tables(outcome, self._schemas, now()),
-            online=self._online(outcome, id),
-            letters=_letters(outcome) if outcome.rejects else None,
-        )
+    def warm_up(self) -> None:
+        """Prepare a batch of nothing: what libraries import at their first use, half a second of it, is not to hold up
+        the first batch."""
+        nothing = np.empty(0, np.int64)
+        topic = self.topic.topic
+        records = Records(topic, 0, 0, 0, offsets=nothing, timestamps=nothing, keys=[], values=[], headers=[])
+        self.prepare([(PartitionId(topic, 1, 0), records)])
 
-    def _online(self, outcome: Outcome, id: PartitionId) -> OnlineBatch:
-        encoded = [self._encoders[rows.view].encode(rows.frame, id) for rows in outcome.rows]
-        rows = tuple(each for each, _ in encoded)
-        # Copies: they are a part of frames that need not live as long.
-        produced_at = tuple(frame["_timestamp"].to_numpy().copy() for _, frame in encoded)
-        nbytes = sum(_nbytes(each.keys) + _nbytes(each.values) for each in rows)
-        return OnlineBatch(
-            start=outcome.records.start,
-            end=outcome.records.end,
-            rows=rows,
-            produced_at=produced_at,
-            nbytes=nbytes + sum(each.nbytes for each in produced_at),
-        )
+    def prepare(self, batches: Sequence[tuple[PartitionId, Records]]) -> list[Prepared]:
+        """Each batch, with its partition, ready for the sinks. Blocks: call it in a thread.
+
+        Together they cost little more than one of them that has as many records.
+        """
+        joined = Joined([records for _, records in batches])
+        outcome = self.pipeline.run(joined.records)
+        rows = list(joined.rows(outcome))
+        tables = batch_tables(joined.batches, rows, self._schemas, self._now())
+        online = self._online(joined, rows, [id for id, _ in batches])
+        letters = [
+            _letters(records, rejects) if rejects else None
+            for records, rejects in zip(joined.batches, joined.rejects(outcome), strict=True)
+        ]
+        return [Prepared(*parts) for parts in zip(tables, online, letters, strict=True)]
+
+    def _online(
+        self, joined: Joined, rows: Sequence[JoinedRows], sources: Sequence[PartitionId]
+    ) -> Iterator[OnlineBatch]:
+        encoded = [self._encoders[each.view].encode_each(each.frame, each.cuts, sources) for each in rows]
+        for number, records in enumerate(joined.batches):
+            yield _online_batch(records, [of_view[number] for of_view in encoded])
+
+
+def _online_batch(records: Records, encoded: Sequence[tuple[EncodedRows, pl.DataFrame]]) -> OnlineBatch:
+    rows = tuple(each for each, _ in encoded)
+    # Copies: they are a part of frames that need not live as long.
+    produced_at = tuple(frame["_timestamp"].to_numpy().copy() for _, frame in encoded)
+    nbytes = sum(_nbytes(each.keys) + _nbytes(each.values) for each in rows)
+    return OnlineBatch(
+        start=records.start,
+        end=records.end,
+        rows=rows,
+        produced_at=produced_at,
+        nbytes=nbytes + sum(each.nbytes for each in produced_at),
+    )
 
 
 def _nbytes(values: Sequence[bytes]) -> int:
     return sum(map(len, values)) + _OBJECT * len(values)
 
 
-def _letters(outcome: Outcome) -> Letters:
-    records = outcome.records
-    places: list[int] = np.flatnonzero(np.isin(records.offsets, [reject.offset for reject in outcome.rejects])).tolist()
+def _letters(records: Records, rejects: tuple[Reject, ...]) -> Letters:
+    places: list[int] = np.flatnonzero(np.isin(records.offsets, [reject.offset for reject in rejects])).tolist()
     kept = Records(
         topic=records.topic,
         partition=records.partition,
@@ -133,5 +149,5 @@ def _letters(outcome: Outcome) -> Letters:
     )
     quoted = sum(len(content or b"") for content in itertools.chain(kept.keys, kept.values))
     quoted += sum(len(name) + len(content or b"") + 2 * _OBJECT for each in kept.headers for name, content in each)
-    quoted += sum(len(reject.error) for reject in outcome.rejects)
-    return Letters(Outcome(kept, (), outcome.rejects), quoted + _LETTER * len(outcome.rejects))
+    quoted += sum(len(reject.error) for reject in rejects)
+    return Letters(Outcome(kept, (), rejects), quoted + _LETTER * len(rejects))

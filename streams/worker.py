@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import dataclasses
-import datetime
 import functools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -14,9 +13,8 @@ from aiokafka.structs import OffsetAndMetadata
 
 from stillwell.errors import ChainError, PartitionStopped, StoreUnavailable
 from stillwell.layout.chain import TopicIncarnation
-from stillwell.pipeline import Pipeline
 from streams.cluster import Cluster
-from streams.consumer import Batch, Consumer, Limits
+from streams.consumer import Consumer, Deliver, Limits
 from streams.endings import Adopted, TopicReplaced
 from streams.flow import Flow, Sinks
 from streams.log_ends import LogEnds
@@ -60,22 +58,20 @@ class Worker:
     def __init__(
         self,
         services: Services,
-        pipelines: Sequence[Pipeline],
-        deliver: Callable[[Batch], Awaitable[None]],
+        preparations: Sequence[Preparation],
+        deliver: Deliver,
         retries: Retries,
         window: Window,
         limits: Limits,
         watchdog: Watchdog,
-        grace: datetime.timedelta,
-        now: Callable[[], datetime.datetime],
         metrics: Metrics,
     ) -> None:
-        """deliver: hands a batch to its topic's agent without waiting for it. grace: how long keys outlive a TTL."""
+        """preparations: one for each topic."""
         self._services = services
         self._retries = retries
         self._watchdog = watchdog
         self._metrics = metrics
-        self._openings = {each.topic.topic: self._opening(each, window, grace, now) for each in pipelines}
+        self._openings = {each.topic.topic: self._opening(each, window) for each in preparations}
         self._online_watch = OnlineWatch(services.online)
         self._consumer = Consumer(services.kafka, self._openings, self._open, deliver, limits, metrics)
         self._log_ends = LogEnds(services.kafka)
@@ -117,9 +113,7 @@ class Worker:
 
     # ---- opening a partition ----
 
-    def _opening(
-        self, pipeline: Pipeline, window: Window, grace: datetime.timedelta, now: Callable[[], datetime.datetime]
-    ) -> Opening:
+    def _opening(self, preparation: Preparation, window: Window) -> Opening:
         sinks = Sinks(
             online=self._services.online,
             dead_letters=self._services.dead_letters,
@@ -127,9 +121,7 @@ class Worker:
             retry_dead_letters=self._retries.dead_letters,
             threads=self._services.threads,
         )
-        topic, preparation = pipeline.topic, Preparation(pipeline, grace)
-        preparation.warm_up()
-        return Opening(topic.topic, topic.start, self._services.archive, sinks, preparation, window, now, self._metrics)
+        return Opening(self._services.archive, sinks, preparation, window, self._metrics)
 
     async def _open(self, partition: TopicPartition) -> Flow:
         look, commit = functools.partial(self._look, partition), functools.partial(self._commit, partition)

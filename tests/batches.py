@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from stillwell.joined import Joined
+from stillwell.layout.parquet import BatchTables, batch_tables, view_schema
+from stillwell.pipeline import Pipeline
 from stillwell.records import Headers, Outcome, Records
 from stillwell.spec import ColumnSpec, EntitySpec, FeatureSpec, KeySpec, Origin, RowsFunction, TopicSpec, ViewSpec
 from stillwell.types import TIMESTAMP, FieldType
@@ -99,6 +102,14 @@ def take(batch: Records, positions: Sequence[int]) -> Records:
 def event(**fields: object) -> bytes:
     """The JSON of an event at the time of its record, with these fields."""
     return json.dumps({"at": NOW, **fields}).encode()
+
+
+def tables(pipeline: Pipeline, batch: Records, at: datetime.datetime) -> BatchTables:
+    """What a batch is at rest, as a worker makes it."""
+    joined = Joined([batch])
+    rows = list(joined.rows(pipeline.run(joined.records)))
+    (made,) = batch_tables([batch], rows, [view_schema(view) for view in pipeline.views], at)
+    return made
 
 
 def reasons(outcome: Outcome) -> list[tuple[int, str | None, str]]:

@@ -7,7 +7,7 @@ import polars as pl
 from sinks.archive import Archive, PartitionArchive, UploadedSpan
 from stillwell.layout import chain
 from stillwell.layout.chain import PartitionId
-from stillwell.layout.parquet import BatchTables, batch_tables, read_table, view_schema
+from stillwell.layout.parquet import BatchTables, read_table
 from stillwell.pipeline import compile_pipeline
 from stillwell.records import Records
 from stillwell.storage import ObjectStore
@@ -20,7 +20,6 @@ KEYS = {"id": (INT64, pl.col("T.amount"))}
 EVEN = batches.view(SOURCE, KEYS, name="Even", where=pl.col("T.amount") % 2 == 0)
 EVERY = batches.view(SOURCE, KEYS, name="Every")
 PIPELINE = compile_pipeline(SOURCE, [EVEN, EVERY])
-SCHEMAS = [view_schema(view) for view in PIPELINE.views]
 ID = PartitionId("t", 1, 0)
 
 
@@ -31,7 +30,7 @@ def batch(start: int, end: int, *, gaps: Sequence[int] = ()) -> BatchTables:
     made = batches.records(values)
     moved = Records("t", 0, start, end, made.offsets - 100, made.timestamps, made.keys, made.values, made.headers)
     moved.offsets[:] = offsets
-    return batch_tables(PIPELINE.run(moved), SCHEMAS, NOON)
+    return batches.tables(PIPELINE, moved, NOON)
 
 
 def an_archive(store: ObjectStore, writer: str = "a-test") -> PartitionArchive:

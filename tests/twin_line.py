@@ -32,7 +32,7 @@ from streams.endings import FlowEnded, TopicReplaced
 from streams.flow import Flow, Sinks
 from streams.metrics import Metrics
 from streams.opening import KafkaPartition, LogFacts, Opening
-from streams.prepare import Preparation
+from streams.prepare import Preparation, Prepared
 from streams.retry import Retry
 from streams.window import Window
 from tests.batches import column, feature, topic, view
@@ -169,14 +169,12 @@ class Worker:
         self._batch = batch
         retry = Retry("any", self.metrics, _no_sleep)
         self.sinks = Sinks(self.online, world.dead_letters, retry, retry, _Inline())
+        self._preparation = Preparation(compile_pipeline(SOURCE, views), GRACE, _now)
         self._opening = Opening(
-            "t",
-            "earliest",
             Archive(Objects(world.store), retry.until_done, _now, name),
             self.sinks,
-            Preparation(compile_pipeline(SOURCE, views), GRACE),
+            self._preparation,
             Window(window_rows, 1 << 30, window_age),
-            _now,
             self.metrics,
         )
         self._kafka = KafkaPartition(self._look, self._require_topic, self._commit)
@@ -211,7 +209,7 @@ class Worker:
         while flow.fetched < self.world.log.end:
             records = self.world.log.read(flow.fetched, self._batch)
             flow.expect(records.end, 0)
-            flow.take(flow.prepare(records))
+            flow.take(prepared(flow, records, self._preparation))
             await asyncio.sleep(0)
         await flow.flush()
 
@@ -279,3 +277,12 @@ def stored(world: World) -> dict[str, int]:
 def bad_offsets(log: Log) -> Iterator[int]:
     """The offsets that must be in the dead letters."""
     return (offset for offset, body in enumerate(log.values) if body == b"{")
+
+
+PREPARATION = Preparation(compile_pipeline(SOURCE, [VIEW]), GRACE, _now)
+
+
+def prepared(flow: Flow, records: Records, preparation: Preparation | None = None) -> Prepared:
+    """What the agent makes of one batch of a flow's; by default with the one view."""
+    (made,) = (preparation or PREPARATION).prepare([(flow.id, records)])
+    return made

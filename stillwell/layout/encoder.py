@@ -1,15 +1,19 @@
 """From rows of a view to what is put into the online store."""
 
 import datetime
+import itertools
+from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
 
+from stillwell.joined import Cuts
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.entity_key import entity_keys
 from stillwell.layout.online import EncodedRows
-from stillwell.layout.stamp import stamps
+from stillwell.layout.stamp import stamps_of_each
 from stillwell.layout.value import RowLayout, encode
-from stillwell.row import newest
+from stillwell.row import newest_of_each
 from stillwell.spec import ViewSpec
 
 _MILLISECOND = datetime.timedelta(milliseconds=1)
@@ -27,12 +31,20 @@ class ViewEncoder:
 
     def encode(self, frame: pl.DataFrame, id: PartitionId) -> tuple[EncodedRows, pl.DataFrame]:
         """The newest row of each entity among those of one partition, encoded, and as a frame in the same order."""
-        kept = newest(frame, self._names)
-        rows = EncodedRows(
-            view=self.view.name,
-            version=self.view.version,
-            keys=entity_keys(kept, self.view.entity.keys),
-            values=encode(self._layout, kept, stamps(kept, id, self.view.version)),
-            lifetime_ms=self._lifetime_ms,
-        )
-        return rows, kept
+        (encoded,) = self.encode_each(frame, np.array([0, frame.height]), [id])
+        return encoded
+
+    def encode_each(
+        self, frame: pl.DataFrame, cuts: Cuts, sources: Sequence[PartitionId]
+    ) -> list[tuple[EncodedRows, pl.DataFrame]]:
+        """The same for each batch of rows that are joined; sources: which partition each batch is of."""
+        kept, cuts = newest_of_each(frame, cuts, self._names)
+        keys = entity_keys(kept, self.view.entity.keys)
+        values = encode(self._layout, kept, stamps_of_each(kept, cuts, sources, self.view.version))
+        return [
+            (self._rows(keys[begin:end], values[begin:end]), kept.slice(begin, end - begin))
+            for begin, end in itertools.pairwise(cuts.tolist())
+        ]
+
+    def _rows(self, keys: list[bytes], values: list[bytes]) -> EncodedRows:
+        return EncodedRows(self.view.name, self.view.version, keys, values, self._lifetime_ms)

@@ -20,12 +20,14 @@ import enum
 import functools
 import hashlib
 import struct
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from stillwell.joined import Cuts
 from stillwell.layout.chain import PartitionId
 from stillwell.series import filled, microseconds
 
@@ -122,13 +124,21 @@ def stamps(frame: pl.DataFrame, source: PartitionId, version: int) -> npt.NDArra
 
     frame: `event_timestamp`, `_sequence`, `_timestamp`, `_offset` and `_row` as in `stillwell.records.ViewRows`.
     """
+    return stamps_of_each(frame, np.array([0, frame.height]), [source], version)
+
+
+def stamps_of_each(
+    frame: pl.DataFrame, cuts: Cuts, sources: Sequence[PartitionId], version: int
+) -> npt.NDArray[np.uint8]:
+    """The same for rows that are joined; sources: which partition of the one topic each batch is of."""
+    lengths = np.diff(cuts)
     packed = np.empty(frame.height, _COLUMNS)
     packed["event_time"] = _unsigned(microseconds(frame.get_column("event_timestamp")))
     packed["sequence"] = _unsigned(filled(frame.get_column("_sequence").cast(pl.Int64), ABSENT_SEQUENCE))
     packed["timestamp"] = _unsigned(frame.get_column("_timestamp"))
-    packed["topic"] = np.void(topic_digest(source.topic))
-    packed["incarnation"] = source.incarnation
-    packed["partition"] = source.partition
+    packed["topic"] = np.void(topic_digest(sources[0].topic))
+    packed["incarnation"] = np.repeat([source.incarnation for source in sources], lengths)
+    packed["partition"] = np.repeat([source.partition for source in sources], lengths)
     packed["offset"] = frame.get_column("_offset").to_numpy()
     packed["version"] = version
     packed["row"] = frame.get_column("_row").to_numpy()

@@ -12,13 +12,13 @@ from sinks.archive import Archive, PartitionArchive, SpanFiles, UploadedSpan
 from stillwell.errors import ChainError, OutcomeUnknown
 from stillwell.layout import chain
 from stillwell.layout.chain import DataFile
-from stillwell.layout.parquet import batch_tables, frame_of, read_table
+from stillwell.layout.parquet import frame_of, read_table
 from stillwell.storage import ObjectStore
 from stillwell.testing.objects import Fault, MemoryStore
 from stillwell.verify import verify
 from tests import batches
 from tests.chain_support import NOON, Inline, a_genesis, at_once
-from tests.spans import ID, PIPELINE, SCHEMAS, an_archive, batch, opened, raw_offsets, uploaded
+from tests.spans import ID, PIPELINE, an_archive, batch, opened, raw_offsets, uploaded
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ async def test_event_times_span_all_batches_in_whatever_order_they_come() -> Non
     for start, at in enumerate(["2026-01-02", "2026-01-03", "2026-01-01"]):
         value = batches.event(amount=start + 1).replace(b"2026-01-01T", at.encode() + b"T")
         made = batches.records([value], start=start, timestamps=[batches.NOW_MS + 3 * 86_400_000])
-        span.add(batch_tables(PIPELINE.run(made), SCHEMAS, NOON))
+        span.add(batches.tables(PIPELINE, made, NOON))
     every = (await archive.upload(span)).views[1].file
     assert every is not None
     day = 86_400_000_000

@@ -5,7 +5,7 @@ Kafka is a stand-in that has nothing to give; what real brokers do is for the te
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, cast
 
 import pytest
@@ -90,7 +90,7 @@ class Line:
         assert self.kafka.listener is not None
         await self.kafka.listener.on_partitions_assigned(ORDERS)
 
-    async def _deliver(self, batch: Batch) -> None:
+    async def _deliver(self, batches: Sequence[Batch]) -> None:
         raise AssertionError("nothing came from Kafka")
 
 

@@ -10,7 +10,7 @@ from stillwell.layout import chain
 from stillwell.layout.chain import PartitionId, TopicIncarnation
 from streams.flow import Flow
 from tests.chain_support import NOON
-from tests.twin_line import Worker, World, expected, links, some_log, stored
+from tests.twin_line import Worker, World, expected, links, prepared, some_log, stored
 
 
 @contextlib.asynccontextmanager
@@ -35,7 +35,7 @@ async def until(what: Callable[[], bool]) -> None:
 def take(flow: Flow, world: World, end: int) -> None:
     """Hand it the log from where it stands."""
     flow.expect(end, 0)
-    flow.take(flow.prepare(world.log.read(flow.ledger.position, end - flow.ledger.position)))
+    flow.take(prepared(flow, world.log.read(flow.ledger.position, end - flow.ledger.position)))
 
 
 async def test_a_link_says_which_redis_acknowledged_its_rows(rng: random.Random) -> None:
@@ -55,15 +55,15 @@ async def test_what_a_flow_holds_counts_until_it_is_linked_and_no_longer(rng: ra
     async with flowing(worker) as flow:
         flow.expect(20, 12_345)
         assert flow.nbytes == 12_345
-        prepared = flow.prepare(world.log.read(0, 20))
-        letters = prepared.letters.nbytes if prepared.letters else 0
-        flow.take(prepared)
-        assert flow.nbytes == prepared.online.nbytes + prepared.tables.nbytes + letters
-        await until(lambda: 0 < flow.open_bytes == flow.nbytes - prepared.online.nbytes)
+        batch = prepared(flow, world.log.read(0, 20))
+        letters = batch.letters.nbytes if batch.letters else 0
+        flow.take(batch)
+        assert flow.nbytes == batch.online.nbytes + batch.tables.nbytes + letters
+        await until(lambda: 0 < flow.open_bytes == flow.nbytes - batch.online.nbytes)
         flow.close_span()
         await until(lambda: flow.ledger.has_closed_spans)
         assert flow.open_bytes == 0 < flow.closing_bytes
-        assert flow.nbytes == flow.closing_bytes + prepared.online.nbytes
+        assert flow.nbytes == flow.closing_bytes + batch.online.nbytes
         worker.online.faults = lambda operation: None
         await flow.flush()
         assert flow.nbytes == 0
@@ -78,7 +78,7 @@ async def test_a_flush_waits_for_what_was_fetched_and_not_taken_yet(rng: random.
         for _ in range(20):
             await asyncio.sleep(0)
         assert not flushing.done()
-        flow.take(flow.prepare(world.log.read(0, 20)))
+        flow.take(prepared(flow, world.log.read(0, 20)))
         await flushing
         assert links(world)[-1].end == 20
 

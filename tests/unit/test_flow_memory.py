@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 
 from stillwell.layout.dead_letter import dead_letters
-from stillwell.records import Records
+from stillwell.records import Outcome, Records
 from streams.flow import Flow
-from tests.twin_line import Log, Worker, World
+from tests.twin_line import Log, Worker, World, prepared
 
 _T = TypeVar("_T")
 BATCHES, RECORDS = 4, 5_000
@@ -78,11 +78,11 @@ async def test_what_is_queued_for_silent_sinks_is_counted(
         monkeypatch.setattr(world.dead_letters, "send", never)
         monkeypatch.setattr(worker.sinks.threads, "call", never)
         log = a_log(rng, bad)
-        flow.prepare(log.read(0, 100))  # what is made once, and stays
+        prepared(flow, log.read(0, 100))  # what is made once, and stays
         tracemalloc.start()
         before = memory()
         for first in range(0, log.end, RECORDS):
-            flow.take(flow.prepare(fetched(log, first)))
+            flow.take(prepared(flow, fetched(log, first)))
             await asyncio.sleep(0.01)
         held, counted = memory() - before, flow.nbytes
         tracemalloc.stop()
@@ -92,11 +92,12 @@ async def test_what_is_queued_for_silent_sinks_is_counted(
 async def test_of_a_batch_with_rejects_their_records_alone_are_kept_for_the_dead_letters(rng: random.Random) -> None:
     """And the letters are those that the whole batch would give."""
     async with flowing(Worker(World(Log([])), "a")) as flow:
-        prepared = flow.prepare(fetched(a_log(rng, 0.05), 0))
-    assert prepared.letters
-    kept = prepared.letters.outcome
-    rejected = sorted({reject.offset for reject in prepared.outcome.rejects})
+        records = fetched(a_log(rng, 0.05), 0)
+        batch = prepared(flow, records)
+    assert batch.letters
+    kept, whole = batch.letters.outcome, Outcome(records, (), batch.rejects)
+    rejected = sorted({reject.offset for reject in batch.rejects})
     assert 100 < len(rejected) < RECORDS / 10
     assert kept.records.offsets.tolist() == rejected
     assert kept.rows == ()
-    assert list(dead_letters(kept, 1, 1 << 20)) == list(dead_letters(prepared.outcome, 1, 1 << 20))
+    assert list(dead_letters(kept, 1, 1 << 20)) == list(dead_letters(whole, 1, 1 << 20))

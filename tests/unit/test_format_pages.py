@@ -18,7 +18,7 @@ from sinks.archive import Archive, PartitionArchive
 from stillwell.layout import chain
 from stillwell.layout.chain import DataFile, Genesis, Link, PartitionId, TopicIncarnation, ViewAccount
 from stillwell.layout.debut import Debut
-from stillwell.layout.parquet import RAW_SCHEMA, batch_tables, frame_of, view_schema
+from stillwell.layout.parquet import RAW_SCHEMA, frame_of, view_schema
 from stillwell.pipeline import compile_pipeline
 from stillwell.records import Records
 from stillwell.row import newest
@@ -179,8 +179,7 @@ async def _link(partition: PartitionArchive, start: int, end: int, missing: Sequ
     records = Records(ID.topic, 0, start, end, made.offsets, made.timestamps, made.keys, made.values, made.headers)
     records.offsets[:] = offsets
     span = partition.open_span(start)
-    schemas = [view_schema(view) for view in PIPELINE.views]
-    span.add(batch_tables(PIPELINE.run(records), schemas, datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)))
+    span.add(batches.tables(PIPELINE, records, datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)))
     assert await partition.link(await partition.upload(span), "epoch", "replication")
 
 

@@ -43,11 +43,8 @@ class _Inline:
 class _Flow:
     """Stands in for the partition's flow: what it has taken would go to the sinks."""
 
-    def __init__(self, *views: ViewSpec) -> None:
-        preparation = Preparation(compile_pipeline(TOPIC, views), datetime.timedelta(hours=1))
-        self.prepare = preparation.of(
-            PartitionId("t", 1, 0), lambda: datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-        )
+    def __init__(self, partition: int = 0) -> None:
+        self.id = PartitionId("t", 1, partition)
         self.ended = False
         self.taken: list[Prepared] = []
 
@@ -56,19 +53,25 @@ class _Flow:
 
     def batch(self, customers: str) -> Batch:
         """One record a letter."""
-        return Batch(cast(Flow, self), records([event(customer=customer) for customer in customers]))
+        return Batch(cast(Flow, self), records([event(customer=customer) for customer in customers]), 0)
+
+
+def preparation(*views: ViewSpec) -> Preparation:
+    """Of the topic and these views."""
+    noon = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
+    return Preparation(compile_pipeline(TOPIC, views), datetime.timedelta(hours=1), lambda: noon)
 
 
 @pytest.mark.parametrize("broken", [BY_EXPRESSION, BY_ROWS], ids=["expression", "rows"])
 async def test_a_view_that_raises_on_every_record_ends_the_worker(broken: ViewSpec) -> None:
     """Though every record can be read, and gives a row in another view."""
     metrics = Metrics()
-    ingest = Ingest("t", RejectGate("t", RejectLimit(0.2, 100)), _Inline(), metrics)
-    flow = _Flow(HEALTHY, broken)
-    await ingest.take(flow.batch("x" * 60))
+    ingest = Ingest(preparation(HEALTHY, broken), RejectGate("t", RejectLimit(0.2, 100)), _Inline(), metrics)
+    flow = _Flow()
+    await ingest.take([flow.batch("x" * 60)])
     assert metrics.get(REJECTED, "t", broken.name, "transform") == 60
     with pytest.raises(TooManyRejects, match="120 of the last 120 records were rejected"):
-        await ingest.take(flow.batch("x" * 60))
+        await ingest.take([flow.batch("x" * 60)])
     assert len(flow.taken) == 1, "nothing of the batch that went too far leaves the process"
 
 
@@ -77,8 +80,9 @@ async def test_nothing_is_counted_under_a_label_that_was_not_there_from_the_star
     metrics = Metrics()
     metrics.begin("t", [HEALTHY.name, BY_EXPRESSION.name])
     before = series(metrics)
-    ingest = Ingest("t", RejectGate("t", RejectLimit(1, 100)), _Inline(), metrics)
-    await ingest.take(_Flow(HEALTHY, BY_EXPRESSION).batch("x1" * 5))
+    prepares = preparation(HEALTHY, BY_EXPRESSION)
+    ingest = Ingest(prepares, RejectGate("t", RejectLimit(1, 100)), _Inline(), metrics)
+    await ingest.take([_Flow().batch("x1" * 5)])
     assert metrics.get(REJECTED, "t", BY_EXPRESSION.name, "transform") == 5
     assert metrics.get(ROWS, HEALTHY.name) == 10
     assert series(metrics) == before
@@ -91,10 +95,37 @@ def series(metrics: Metrics) -> set[tuple[str, ...]]:
 
 async def test_a_record_counts_once_however_many_views_refuse_it() -> None:
     """Or the ratio that is allowed would fall with the number of views."""
-    ingest = Ingest("t", RejectGate("t", RejectLimit(0.5, 10)), _Inline(), Metrics())
-    flow = _Flow(BY_EXPRESSION, BY_ROWS)
-    await ingest.take(flow.batch("x1" * 5))
+    prepares = preparation(BY_EXPRESSION, BY_ROWS)
+    ingest = Ingest(prepares, RejectGate("t", RejectLimit(0.5, 10)), _Inline(), Metrics())
+    flow = _Flow()
+    await ingest.take([flow.batch("x1" * 5)])
     assert len(flow.taken) == 1
-    assert len(flow.taken[0].outcome.rejects) == 10
+    assert len(flow.taken[0].rejects) == 10
     with pytest.raises(TooManyRejects, match="6 of the last 11 records"):
-        await ingest.take(flow.batch("x"))
+        await ingest.take([flow.batch("x")])
+
+
+async def test_batches_of_one_round_are_judged_before_any_of_them_leaves_the_process() -> None:
+    """Though those before the one that goes too far would do by themselves."""
+    ingest = Ingest(preparation(BY_EXPRESSION), RejectGate("t", RejectLimit(0.5, 10)), _Inline(), Metrics())
+    good, bad = _Flow(0), _Flow(1)
+    with pytest.raises(TooManyRejects, match="20 of the last 20 records"):
+        await ingest.take([good.batch("1" * 10), bad.batch("x" * 20)])
+    assert (good.taken, bad.taken) == ([], [])
+
+
+async def test_of_a_round_the_flows_that_have_ended_get_nothing() -> None:
+    """Before their batches are prepared or while they are, which is in a thread."""
+    ended, ends, lives = _Flow(0), _Flow(1), _Flow(2)
+    ended.ended = True
+
+    class _Meanwhile:
+        async def call(self, work: Callable[..., _T], *arguments: Any) -> _T:
+            ends.ended = True
+            return work(*arguments)
+
+    ingest = Ingest(preparation(HEALTHY), RejectGate("t", RejectLimit(1, 10)), _Meanwhile(), Metrics())
+    await ingest.take([ended.batch("1"), ends.batch("2"), lives.batch("3")])
+    assert (ended.taken, ends.taken) == ([], [])
+    assert [each.tables.raw.column("_partition").to_pylist() for each in lives.taken] == [[0]]
+    await ingest.take([ended.batch("1")])

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 from aiokafka import TopicPartition
@@ -16,7 +16,7 @@ from streams.gate import RejectGate, RejectLimit
 from streams.ingest import Ingest
 from streams.metrics import Metrics
 from tests.twin_kafka import Kafka
-from tests.twin_line import PARTITION, Log, Worker, World, _Inline, expected, links, some_log, stored
+from tests.twin_line import PARTITION, PREPARATION, Log, Worker, World, _Inline, expected, links, some_log, stored
 
 FIRST, SECOND = TopicPartition("t", 0), TopicPartition("t", 1)
 
@@ -35,7 +35,7 @@ class Line:
         self.before_opening: Callable[[TopicPartition], None] = lambda partition: None
         self.batches: list[Batch] = []
         self.holds_back = False
-        self.ingest = Ingest("t", RejectGate("t", RejectLimit(1.0, 1 << 30)), _Inline(), Metrics())
+        self.ingest = Ingest(PREPARATION, RejectGate("t", RejectLimit(1.0, 1 << 30)), _Inline(), Metrics())
         limits = Limits(buffer_bytes, rebalance_timeout=4.0, drain_timeout=2.0, batch_records=7, reopen_after=0.0)
         self.consumer = Consumer(self.kafka, ["t"], self._open, self._deliver, limits, Metrics())
 
@@ -44,10 +44,10 @@ class Line:
         self.before_opening(partition)
         return await self.workers[partition].open()
 
-    async def _deliver(self, batch: Batch) -> None:
-        self.batches.append(batch)
+    async def _deliver(self, batches: Sequence[Batch]) -> None:
+        self.batches += batches
         if not self.holds_back:
-            await self.ingest.take(batch)
+            await self.ingest.take(batches)
 
     @contextlib.asynccontextmanager
     async def running(self, *partitions: TopicPartition) -> AsyncIterator[asyncio.Task[None]]:
@@ -189,8 +189,7 @@ async def test_a_partition_is_given_away_within_its_deadline_whatever_hangs(rng:
         async with asyncio.timeout(2):
             await line.kafka.revoke(FIRST)
         assert flow.ended
-        late = Batch(flow, line.batches[-1].records)
-        await line.ingest.take(late)
+        await line.ingest.take([line.batches[-1]])
         assert flow.ledger.position == 40
 
 

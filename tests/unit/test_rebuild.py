@@ -21,7 +21,6 @@ from stillwell.layout import chain
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.online import MarkKey, MarkMove
-from stillwell.layout.parquet import batch_tables, view_schema
 from stillwell.pipeline import compile_pipeline
 from stillwell.rebuild import FILES_AT_A_TIME, Rebuilt, is_ready, plan, rebuild
 from stillwell.registry import register
@@ -30,7 +29,7 @@ from stillwell.storage import ObjectStore
 from stillwell.testing.objects import MemoryStore
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.types import INT64, STRING
-from tests.batches import NOW_MS, column, event, feature, records, topic, view
+from tests.batches import NOW_MS, column, event, feature, records, tables, topic, view
 from tests.chain_support import NOON, Inline, at_once
 
 T = TypeVar("T")
@@ -89,12 +88,12 @@ class Deployment:
         assert await partition.find_end(None)
         bodies = [event(customer=f"c{amount % 7}", amount=amount) for amount in amounts]
         batch = dataclasses.replace(records(bodies, start=partition.end), partition=id.partition)
-        outcome = compile_pipeline(TOPIC, views).run(batch)
+        pipeline = compile_pipeline(TOPIC, views)
         span = partition.open_span(partition.end)
-        span.add(batch_tables(outcome, [view_schema(each) for each in views], NOON))
+        span.add(tables(pipeline, batch, NOON))
         marks = [MarkKey(id, each.name, each.version) for each in views]
         await self.online.set_marks([MarkMove(mark, batch.start, batch.start) for mark in marks], "the-first")
-        for each, rows in zip(views, outcome.rows, strict=True):
+        for each, rows in zip(views, pipeline.run(batch).rows, strict=True):
             await self.online.put(ViewEncoder(each, GRACE).encode(rows.frame, id)[0], "the-first")
         await self.online.apply((), [MarkMove(mark, batch.start, batch.end) for mark in marks], "the-first")
         assert await partition.link(await partition.upload(span), "the-first", "replication")

@@ -16,11 +16,12 @@ from sinks.archive import Archive, PartitionArchive
 from stillwell.cli.main import run
 from stillwell.layout import chain
 from stillwell.layout.chain import ChainObject, Genesis, Link, PartitionId, TopicIncarnation
-from stillwell.layout.parquet import BatchTables, batch_tables, read_table, view_schema
+from stillwell.layout.parquet import BatchTables, read_table
 from stillwell.pipeline import compile_pipeline
 from stillwell.testing.objects import MemoryStore
 from stillwell.types import INT64, STRING
 from stillwell.verify import Report, verify
+from tests import batches
 from tests.batches import column, event, feature, records, topic, view
 from tests.chain_support import NOON, Inline, at_once
 
@@ -45,7 +46,7 @@ def tables(id: PartitionId, start: int) -> BatchTables:
     """Five records of a partition: three give rows, one is filtered, one is no JSON."""
     bodies = [*(event(customer=f"c{number}", amount=number) for number in range(RECORDS - 1)), b"no JSON"]
     batch = dataclasses.replace(records(bodies, start=start), partition=id.partition)
-    return batch_tables(PIPELINE.run(batch), [view_schema(VIEW)], NOON)
+    return batches.tables(PIPELINE, batch, NOON)
 
 
 class Written:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import dataclasses
-import datetime
 import random
 from collections.abc import AsyncIterator, Callable, Collection
 
@@ -13,11 +12,10 @@ from aiokafka.errors import CommitFailedError
 from aiokafka.structs import OffsetAndMetadata
 
 from sinks.archive import Archive
-from stillwell.pipeline import compile_pipeline
 from stillwell.testing.online import MemoryOnlineStore
 from streams import worker as streams_worker
 from streams.cluster import TopicFacts
-from streams.consumer import Batch, Limits
+from streams.consumer import Limits
 from streams.gate import RejectGate, RejectLimit
 from streams.ingest import Ingest
 from streams.metrics import Metrics
@@ -29,8 +27,7 @@ from tests.twin_kafka import Kafka
 from tests.twin_line import (
     KEYS,
     PARTITION,
-    SOURCE,
-    VIEW,
+    PREPARATION,
     Objects,
     World,
     _Inline,
@@ -99,10 +96,7 @@ class Line:
         self.reads: list[str] = []
         values = Metrics()
         retry = Retry("any", values, _no_sleep)
-        ingest = Ingest("t", RejectGate("t", RejectLimit(1.0, 1 << 30)), _Inline(), values)
-
-        async def deliver(batch: Batch) -> None:
-            await ingest.take(batch)
+        ingest = Ingest(PREPARATION, RejectGate("t", RejectLimit(1.0, 1 << 30)), _Inline(), values)
 
         services = Services(
             kafka=self.broker,
@@ -115,14 +109,12 @@ class Line:
         )
         self.worker = Worker(
             services=services,
-            pipelines=[compile_pipeline(SOURCE, [VIEW])],
-            deliver=deliver,
+            preparations=[PREPARATION],
+            deliver=ingest.take,
             retries=Retries(retry, retry, retry, retry),
             window=Window(window_rows, 1 << 30, 1e9),
             limits=Limits(1 << 30, rebalance_timeout=4, drain_timeout=2, batch_records=7, reopen_after=0.01),
             watchdog=Watchdog(60),
-            grace=datetime.timedelta(hours=1),
-            now=_now,
             metrics=values,
         )
 
