@@ -62,7 +62,7 @@ _FETCH_MIN_BYTES = 1 << 20
 it has: better to let the broker wait for more than to fetch a few."""
 
 _UPLOADS_AT_A_TIME = 16
-_UPLOADS_NICENESS = 5
+_UPLOADS_NICENESS = 10
 """Files are compressed all at once when a window closes, and nobody waits for them; batches come meanwhile."""
 _SUBSCRIBED_POLL = 0.01
 

@@ -160,11 +160,13 @@ class Run:
             "hset_fields": writes.hset_fields,
         }
         runs: dict[str, list[Cost]] = {name: [] for name in contenders}
-        for number in range(self._scale.runs):
+        count = 3 * self._scale.runs  # a run takes a second, and the machine's speed changes from one to the next
+        for number in range(count):
             for name, write in contenders.items():
+                write()  # the server's memory was another contender's, in pieces of other sizes
                 cost = write()
                 runs[name].append(cost)
-                self._say(f"run {number + 1}/{self._scale.runs}  {name}", str(cost))
+                self._say(f"run {number + 1}/{count}  {name}", str(cost))
         self.result["runs"]["writes"] = runs
         walls = {name: [cost.wall_us for cost in costs] for name, costs in runs.items()}
         servers = {name: [cost.server_us for cost in costs] for name, costs in runs.items()}

@@ -24,7 +24,7 @@ class Peer:
     own_environment: bool
 
 
-BARE = Peer("bare_aiokafka", "bare aiokafka consumer", own_environment=False)
+BARE = Peer("bare_aiokafka", "bare aiokafka consumer", own_environment=True)
 FAUST = Peer("stock_faust", "stock Faust agent, no work", own_environment=False)
 QUIX = Peer("quix_redis", "Quix Streams, RedisSink", own_environment=True)
 FASTSTREAM = Peer("faststream_json", "FastStream, no work", own_environment=True)
