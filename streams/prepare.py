@@ -74,7 +74,7 @@ class Preparation:
         """grace: how long keys in Redis outlive their rows' TTL. now: the clock of `_ingested_at`."""
         self.topic = pipeline.topic
         self.views = pipeline.views
-        self.pipeline = pipeline
+        self._pipeline = pipeline
         self._grace = grace
         self._now = now
         self._encoders = {view.name: self.encoder(view) for view in pipeline.views}
@@ -98,7 +98,7 @@ class Preparation:
         Together they cost little more than one of them that has as many records.
         """
         joined = Joined([records for _, records in batches])
-        outcome = self.pipeline.run(joined.records)
+        outcome = self._pipeline.run(joined.records)
         rows = list(joined.rows(outcome))
         tables = batch_tables(joined.batches, rows, self._schemas, self._now())
         online = self._online(joined, rows, [id for id, _ in batches])

@@ -11,7 +11,7 @@ from stillwell.joined import Cuts
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.entity_key import entity_keys
 from stillwell.layout.online import EncodedRows
-from stillwell.layout.stamp import stamps_of_each
+from stillwell.layout.stamp import stamps
 from stillwell.layout.value import RowLayout, encode
 from stillwell.row import newest_of_each
 from stillwell.spec import ViewSpec
@@ -40,7 +40,7 @@ class ViewEncoder:
         """The same for each batch of rows that are joined; sources: which partition each batch is of."""
         kept, cuts = newest_of_each(frame, cuts, self._names)
         keys = entity_keys(kept, self.view.entity.keys)
-        values = encode(self._layout, kept, stamps_of_each(kept, cuts, sources, self.view.version))
+        values = encode(self._layout, kept, stamps(kept, cuts, sources, self.view.version))
         return [
             (self._rows(keys[begin:end], values[begin:end]), kept.slice(begin, end - begin))
             for begin, end in itertools.pairwise(cuts.tolist())

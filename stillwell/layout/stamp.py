@@ -119,18 +119,12 @@ class Stamp:
         )  # fmt: skip
 
 
-def stamps(frame: pl.DataFrame, source: PartitionId, version: int) -> npt.NDArray[np.uint8]:
-    """The stamps of rows of one view version and one partition: an array of shape (rows, 52).
+def stamps(frame: pl.DataFrame, cuts: Cuts, sources: Sequence[PartitionId], version: int) -> npt.NDArray[np.uint8]:
+    """The stamps of rows of one view version, of batches that are joined: an array of shape (rows, 52).
 
     frame: `event_timestamp`, `_sequence`, `_timestamp`, `_offset` and `_row` as in `stillwell.records.ViewRows`.
+    sources: which partition of the one topic each batch is of.
     """
-    return stamps_of_each(frame, np.array([0, frame.height]), [source], version)
-
-
-def stamps_of_each(
-    frame: pl.DataFrame, cuts: Cuts, sources: Sequence[PartitionId], version: int
-) -> npt.NDArray[np.uint8]:
-    """The same for rows that are joined; sources: which partition of the one topic each batch is of."""
     lengths = np.diff(cuts)
     packed = np.empty(frame.height, _COLUMNS)
     packed["event_time"] = _unsigned(microseconds(frame.get_column("event_timestamp")))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stillwell.joined import Joined
 from stillwell.layout.chain import PartitionId
-from stillwell.pipeline import compile_pipeline
+from stillwell.pipeline import Pipeline, compile_pipeline
 from stillwell.records import Outcome, Records
 from stillwell.spec import TopicSpec
 from stillwell.types import INT64, STRING
@@ -30,7 +30,7 @@ def _halves(of: Any) -> Iterator[dict[str, object]]:
         yield {"customer": of.customer, "half": 10 // (of.amount - 7) + half}
 
 
-def preparation(source: TopicSpec) -> Preparation:
+def pipeline(source: TopicSpec) -> Pipeline:
     """With a view by expressions and one by a function: both filter, and both reject."""
     expressions = view(
         source,
@@ -41,11 +41,16 @@ def preparation(source: TopicSpec) -> Preparation:
         where=pl.col("T.amount") > 0,
     )
     rows = view(source, {"customer": (STRING, None)}, feature("half", INT64, None), name="Halves", rows=_halves)
-    return Preparation(compile_pipeline(source, [expressions, rows]), datetime.timedelta(hours=1), lambda: NOON)
+    return compile_pipeline(source, [expressions, rows])
 
 
-PLAIN = preparation(topic(*COLUMNS))
-SEQUENCED = preparation(topic(*COLUMNS, column("number", INT64, nullable=True), sequence="number"))
+def preparation(pipeline: Pipeline) -> Preparation:
+    return Preparation(pipeline, datetime.timedelta(hours=1), lambda: NOON)
+
+
+PIPELINE = pipeline(topic(*COLUMNS))
+SEQUENCED = pipeline(topic(*COLUMNS, column("number", INT64, nullable=True), sequence="number"))
+PLAIN = preparation(PIPELINE)
 
 
 def bodies(chance: random.Random, count: int) -> list[bytes | None]:
@@ -104,17 +109,18 @@ def shown(prepared: Prepared) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("preparation", [PLAIN, SEQUENCED], ids=["no sequence", "sequence"])
+@pytest.mark.parametrize("pipeline", [PIPELINE, SEQUENCED], ids=["no sequence", "sequence"])
 @settings(deadline=None, derandomize=True, max_examples=150)
 @given(batches=rounds())
 def test_batches_together_give_what_each_gives_alone(
-    preparation: Preparation, batches: Sequence[tuple[PartitionId, Records]]
+    pipeline: Pipeline, batches: Sequence[tuple[PartitionId, Records]]
 ) -> None:
-    together = preparation.prepare(batches)
-    alone = [each for batch in batches for each in preparation.prepare([batch])]
+    prepares = preparation(pipeline)
+    together = prepares.prepare(batches)
+    alone = [each for batch in batches for each in prepares.prepare([batch])]
     assert [shown(each) for each in together] == [shown(each) for each in alone]
     for prepared, (_, batch) in zip(together, batches, strict=True):
-        check_account(prepared, preparation.pipeline.run(batch))
+        check_account(prepared, pipeline.run(batch))
 
 
 def check_account(prepared: Prepared, outcome: Outcome) -> None:

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 
 from sinks import parquet
 from sinks.parquet import ParquetEncoder
-from stillwell.joined import JoinedRows
+from stillwell.joined import Joined, JoinedRows
 from stillwell.layout.parquet import (
     RAW_SCHEMA,
+    batch_tables,
     event_time_range,
     frame_of,
+    memory_of,
     raw_table,
     read_table,
     view_schema,
@@ -263,8 +265,13 @@ def test_a_batch_gives_its_records_and_the_rows_of_each_view() -> None:
     accounts = [(view.view, view.offsets_with_rows, view.filtered, view.rejected) for view in tables.views]
     assert accounts == [("Positive", 1, 1, 1), ("Every", 2, 0, 1)]
     assert [view.table.column("_offset").to_pylist() for view in tables.views] == [[100], [100, 101]]
+    assert tables.nbytes == memory_of(tables.raw) + sum(memory_of(view.table) for view in tables.views)
     of_columns = tables.raw.nbytes + sum(view.table.nbytes for view in tables.views)
     assert tables.nbytes == pytest.approx(of_columns, rel=0.1)
+    joined = Joined([batches.records(values)])
+    rows = list(joined.rows(pipeline.run(joined.records)))
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        batch_tables(joined.batches, rows, [view_schema(positive)], AT)
 
 
 @UNHURRIED

@@ -4,6 +4,8 @@ import datetime
 import hashlib
 import struct
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -16,6 +18,11 @@ from stillwell.row import newest
 I64 = st.integers(-(2**63), 2**63 - 1)
 NEAR = st.sampled_from([-(2**63), -1, 0, 1, 255, 256, 2**53, 2**53 + 1, 2**63 - 1])
 SIGNED = NEAR | I64
+
+
+def of_one(frame: pl.DataFrame, source: PartitionId, version: int) -> npt.NDArray[np.uint8]:
+    """The stamps of one partition's batch."""
+    return stamps(frame, np.array([0, frame.height]), [source], version)
 
 
 def unsigned(bits: int) -> st.SearchStrategy[int]:
@@ -161,7 +168,7 @@ def test_columns_are_packed_as_single_stamps_are(
     rows: list[dict[str, int | None]], incarnation: int, partition: int, version: int
 ) -> None:
     source = PartitionId("departures", incarnation, partition)
-    packed = stamps(frame_of(rows), source, version)
+    packed = of_one(frame_of(rows), source, version)
     assert packed.shape == (len(rows), STAMP_BYTES)
     for row, bytes_of_row in zip(rows, packed, strict=True):
         expected = struct.pack(
@@ -179,7 +186,7 @@ def test_a_column_of_sequences_without_type_counts_as_absent() -> None:
     frame = frame_of([{"key": 0, "event_timestamp": 0, "_sequence": 5, "_timestamp": 0, "_offset": 0, "_row": 0}])
     untyped = frame.with_columns(_sequence=pl.lit(None))
     assert untyped.schema["_sequence"] == pl.Null
-    (packed,) = stamps(untyped, PartitionId("departures", 0, 0), 0)
+    (packed,) = of_one(untyped, PartitionId("departures", 0, 0), 0)
     assert Stamp.unpack(packed.tobytes()).sequence is None
 
 
@@ -191,10 +198,10 @@ def test_the_newest_row_of_a_batch_is_the_one_with_the_greatest_stamp(rows: list
     frame = frame_of(rows)
     source = PartitionId("departures", 1, 0)
     greatest: dict[int, bytes] = {}
-    for key, packed in zip(frame["key"], stamps(frame, source, 1), strict=True):
+    for key, packed in zip(frame["key"], of_one(frame, source, 1), strict=True):
         greatest[key] = max(greatest.get(key, b""), packed.tobytes())
     kept = newest(frame, ["key"])
-    assert dict(zip(kept["key"], (each.tobytes() for each in stamps(kept, source, 1)), strict=True)) == greatest
+    assert dict(zip(kept["key"], (each.tobytes() for each in of_one(kept, source, 1)), strict=True)) == greatest
 
 
 def test_an_event_time_of_today_is_where_a_reader_expects_it() -> None:
@@ -209,5 +216,5 @@ def test_an_event_time_of_today_is_where_a_reader_expects_it() -> None:
             "_row": pl.UInt32,
         },
     )
-    (packed,) = stamps(frame, PartitionId("departures", 1, 0), 1)
+    (packed,) = of_one(frame, PartitionId("departures", 1, 0), 1)
     assert int.from_bytes(packed.tobytes()[:8]) - 2**63 == int(instant.timestamp() * 1_000_000)
