@@ -153,20 +153,17 @@ class Run:
     # ---- the other parts ----
 
     def _writes(self) -> None:
-        writes = Writes(self._testbed, self._scale.rows)
-        contenders = {
-            "put_if_newer": writes.put_if_newer,
-            "hset_packed": writes.hset_packed,
-            "hset_fields": writes.hset_fields,
-        }
-        runs: dict[str, list[Cost]] = {name: [] for name in contenders}
         count = 3 * self._scale.runs  # a run takes a second, and the machine's speed changes from one to the next
-        for number in range(count):
-            for name, write in contenders.items():
-                write()  # the server's memory was another contender's, in pieces of other sizes
-                cost = write()
-                runs[name].append(cost)
-                self._say(f"run {number + 1}/{count}  {name}", str(cost))
+        with Writes(self._testbed, self._scale.rows) as writes:
+            runs: dict[str, list[Cost]] = {name: [] for name in writes.contenders}
+            for number in range(count + 1):
+                for name, write in writes.contenders.items():
+                    cost = write()
+                    if number == 0:
+                        self._say(f"warm-up, does not count  {name}", str(cost))
+                        continue
+                    runs[name].append(cost)
+                    self._say(f"run {number}/{count}  {name}", str(cost))
         self.result["runs"]["writes"] = runs
         walls = {name: [cost.wall_us for cost in costs] for name, costs in runs.items()}
         servers = {name: [cost.server_us for cost in costs] for name, costs in runs.items()}
@@ -174,7 +171,7 @@ class Run:
             "lww_vs_hset": ratio(walls["put_if_newer"], walls["hset_packed"]),
             "lww_vs_hset_server_cpu": ratio(servers["put_if_newer"], servers["hset_packed"]),
         }
-        for name in contenders:
+        for name in runs:
             self._median(f"{name}: µs a row", walls[name])
             self._median(f"{name}: µs of server CPU a row", servers[name])
 
