@@ -1,8 +1,9 @@
 """Topics as an operator sees them: creating those that are missing, adopting one that is not what it was."""
 
 import asyncio
+import contextlib
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -24,6 +25,9 @@ MOST_REPLICAS = 3
 _LOOKS = 20
 _PAUSE = 0.5
 """A new leader may not know how far readers had come for a moment: look so often before believing a short log."""
+
+_TELLING_LOOKS = 100
+_TELLING_PAUSE = 0.05
 
 
 async def broker_count(connection: Mapping[str, Any]) -> int:
@@ -53,7 +57,19 @@ async def create_missing(
         # False, if somebody else was faster: then it is there, which is what was wanted.
         if name not in found and await cluster.create_topic(name, partitions, replication, new.configs):
             created.append(new)
+    if created:
+        await _told_of(cluster, {new.name for new in created})
     return created, {name: facts.partitions for name, facts in found.items()}
+
+
+async def _told_of(cluster: Cluster, names: Set[str]) -> None:
+    """Wait until Kafka tells of topics that it has just created, which takes its brokers a moment: a worker that is
+    started next would be refused. Some seconds at most."""
+    for _ in range(_TELLING_LOOKS):
+        with contextlib.suppress(StoreUnavailable):  # known, but without a leader
+            if names <= set(await cluster.topics(names)):
+                return
+        await asyncio.sleep(_TELLING_PAUSE)
 
 
 def _configs(replication: int, dead_letters: bool) -> dict[str, str]:
