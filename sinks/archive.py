@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from sinks import chain as writing
 from sinks.chain import Objects
+from sinks.compressing import Compressing
 from sinks.parquet import ParquetEncoder
 from stillwell.known_views import registered_versions
 from stillwell.layout import chain
@@ -113,18 +114,22 @@ class SpanFiles:
         for file, rows in zip(self._views, batch.views, strict=True):
             file.add(rows)
 
-    async def upload(self, objects: Objects, until_done: UntilDone, compressing: asyncio.Lock) -> UploadedSpan:
-        """Create all files, side by side, however long it takes; the span takes no more batches.
+    async def upload(
+        self, objects: Objects, until_done: UntilDone, compressing: Compressing, at_leisure: bool
+    ) -> UploadedSpan:
+        """Create all files, side by side, however long it takes; the span takes no more batches."""
 
-        compressing: held while a file is compressed. Spans close together, and all their files at once would take the
-        processor from the batches that come meanwhile.
-        """
+        async def create(dataset: str, encoder: ParquetEncoder) -> DataFile | None:
+            if not encoder.rows:
+                return None
+            path = chain.data_path(dataset, self.opened_at.date(), self._id, self.start, self.end, self._nonce)
+            data, sha256 = await compressing.one(lambda: objects.call(lambda _: _finish(encoder)), at_leisure)
+            await writing.create_object(objects, until_done, path, data)
+            return DataFile(path=path, size=len(data), sha256=sha256, rows=encoder.rows)
+
         raw, *of_views = await asyncio.gather(
-            self._create(objects, until_done, compressing, chain.raw_dataset(self._id.topic), self._raw),
-            *(
-                self._create(objects, until_done, compressing, chain.view_dataset(file.view.name), file.encoder)
-                for file in self._views
-            ),
+            create(chain.raw_dataset(self._id.topic), self._raw),
+            *(create(chain.view_dataset(file.view.name), file.encoder) for file in self._views),
         )
         return UploadedSpan(
             start=self.start,
@@ -135,17 +140,6 @@ class SpanFiles:
             raw=raw,
             views=tuple(file.account(created) for file, created in zip(self._views, of_views, strict=True)),
         )
-
-    async def _create(
-        self, objects: Objects, until_done: UntilDone, compressing: asyncio.Lock, dataset: str, encoder: ParquetEncoder
-    ) -> DataFile | None:
-        if not encoder.rows:
-            return None
-        path = chain.data_path(dataset, self.opened_at.date(), self._id, self.start, self.end, self._nonce)
-        async with compressing:
-            data, sha256 = await objects.call(lambda _: _finish(encoder))
-        await writing.create_object(objects, until_done, path, data)
-        return DataFile(path=path, size=len(data), sha256=sha256, rows=encoder.rows)
 
 
 class Archive:
@@ -159,7 +153,7 @@ class Archive:
         self._writer = writer
         self._has_links = False
         self._looking_for_links = asyncio.Lock()
-        self._compressing = asyncio.Lock()
+        self._compressing = Compressing()
 
     async def incarnation(self, topic: str) -> TopicIncarnation | None:
         """The newest incarnation of a topic, or None for one that was never read."""
@@ -202,10 +196,10 @@ class PartitionArchive:
         views: Sequence[ViewSpec],
         now: Now,
         writer: str,
-        compressing: asyncio.Lock | None = None,
+        compressing: Compressing,
     ) -> None:
         self.id = id
-        self._compressing = compressing or asyncio.Lock()
+        self._compressing = compressing
         self._objects = objects
         self._until_done = until_done
         self._views = tuple(views)
@@ -235,9 +229,9 @@ class PartitionArchive:
         """A span to be filled from an offset on."""
         return SpanFiles(self.id, start, self._views, self._now())
 
-    async def upload(self, span: SpanFiles) -> UploadedSpan:
-        """Create the span's files, however long it takes."""
-        return await span.upload(self._objects, self._until_done, self._compressing)
+    async def upload(self, span: SpanFiles, at_leisure: bool = False) -> UploadedSpan:
+        """Create the span's files, however long it takes. at_leisure: nobody waits for them, while batches come."""
+        return await span.upload(self._objects, self._until_done, self._compressing, at_leisure)
 
     async def is_superseded(self) -> bool:
         """Whether the topic is read under another incarnation by now: one request, of the kind that costs least."""

@@ -220,13 +220,15 @@ class Flow:
             if self._open_span and (told or self._is_full(self._open_span)):
                 self.ledger.close(self._open_span.end)
                 self._closed_spans.append(self._open_span)
-                self._uploads.put_nowait(tasks.create_task(self._upload(self._open_span)))
+                at_leisure = self._is_of_age_alone(self._open_span)
+                self._uploads.put_nowait(tasks.create_task(self._upload(self._open_span, at_leisure)))
                 self._open_span = None
+            if told:
+                self._told_to_close = False
 
     async def _fill(self, batch: BatchTables | None) -> bool:
         """Take a batch into the open span; False if there was none."""
         if batch is None:
-            self._told_to_close = False
             return False
         if self._open_span is None:
             self._open_span, self._opened = self._archive.open_span(batch.start), time.monotonic()
@@ -238,6 +240,10 @@ class Flow:
     def _is_full(self, span: OpenSpan) -> bool:
         return self._window.is_full(span.records, span.nbytes, time.monotonic() - self._opened)
 
+    def _is_of_age_alone(self, span: OpenSpan) -> bool:
+        """Whether it closes for nothing else: nobody waits for it then."""
+        return not self._told_to_close and not self._window.is_full(span.records, span.nbytes, age=0.0)
+
     async def _next_batch(self) -> BatchTables | None:
         """The next batch; None when the open span is to be closed, told by a flush or by its age."""
         left = max(0.0, self._opened + self._window.age - time.monotonic()) if self._open_span else None
@@ -247,9 +253,9 @@ class Flow:
         except TimeoutError:
             return None
 
-    async def _upload(self, span: OpenSpan) -> UploadedSpan:
+    async def _upload(self, span: OpenSpan, at_leisure: bool) -> UploadedSpan:
         with self._timed(Stage.UPLOAD):
-            uploaded: UploadedSpan = await self._archive.upload(span)
+            uploaded: UploadedSpan = await self._archive.upload(span, at_leisure)
         return uploaded
 
     async def _link_spans(self) -> None:

@@ -138,8 +138,8 @@ class PartitionArchive(Protocol[_Open, _Uploaded]):
     def open_span(self, start: int) -> _Open:
         """A span to be filled from an offset on."""
 
-    async def upload(self, span: _Open) -> _Uploaded:
-        """Create the span's files."""
+    async def upload(self, span: _Open, at_leisure: bool) -> _Uploaded:
+        """Create the span's files. at_leisure: nobody waits for them, while batches come."""
 
     async def is_superseded(self) -> bool:
         """Whether the topic is read under another incarnation by now."""

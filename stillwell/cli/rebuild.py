@@ -2,11 +2,11 @@
 
 import dataclasses
 import secrets
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
+from stillwell.cli.asking import ask
 from stillwell.cli.output import counting_progress, json_option, print_json
 
 if TYPE_CHECKING:
@@ -82,6 +82,4 @@ def _ask(settings: "Settings", planned: "Plan") -> None:
         f"Redis is ready in the namespace {settings.namespace}. A rebuild makes it not ready, stops the workers, and "
         f"puts {planned.rows:,} rows of {planned.files:,} files again"
     )
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"{meant}. Say --yes if that is meant")
-    click.confirm(f"{meant}.\nRebuild it?", abort=True, err=True)
+    ask(meant, "Rebuild it?")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from stillwell.cli.asking import ask
 from stillwell.cli.output import json_option, print_json
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ async def _adopt(settings: "Settings", topic: str, yes: bool, as_json: bool) -> 
             )
             return 1
         if not yes:
-            click.confirm(f"Open incarnation {found.last.incarnation + 1} of {topic}?", abort=True, err=True)
+            ask(f"This opens incarnation {found.last.incarnation + 1} of {topic}", "Open it?")
         incarnation = await adopt(archive, found)
     if as_json:
         print_json(_as_json(found, incarnation))

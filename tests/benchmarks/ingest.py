@@ -30,7 +30,7 @@ class Scale:
     events: of each topic of the throughput part; slow_events: of them, what those read that take one at a time.
     """
 
-    runs: int = 3
+    runs: int = 5
     events: int = 400_000
     slow_events: int = 50_000
     rows: int = 100_000
@@ -102,11 +102,14 @@ class Run:
             ("worker_unique", lambda: self._worker(many)),
             ("faststream", lambda: self._peer(peers.FASTSTREAM, few, scale.slow_events)),
         )
-        for number in range(scale.runs):
+        for number in range(scale.runs + 1):
             for name, contender in contenders:
                 took = contender()
+                if number == 0:  # the broker's Java compiles itself meanwhile, and its files come into memory
+                    self._say(f"warm-up, does not count  {name}", str(took))
+                    continue
                 runs.setdefault(name, []).append(took)
-                self._say(f"run {number + 1}/{scale.runs}  {name}", str(took))
+                self._say(f"run {number}/{scale.runs}  {name}", str(took))
         self.result["runs"]["throughput"] = runs
         rates = {name: [each.rate for each in of] for name, of in runs.items()}
         self.result |= {
@@ -153,7 +156,7 @@ class Run:
     # ---- the other parts ----
 
     def _writes(self) -> None:
-        count = 3 * self._scale.runs  # a run takes a second, and the machine's speed changes from one to the next
+        count = 2 * self._scale.runs  # a run takes a second, and the machine's speed changes from one to the next
         with Writes(self._testbed, self._scale.rows) as writes:
             runs: dict[str, list[Cost]] = {name: [] for name in writes.contenders}
             for number in range(count + 1):
@@ -215,7 +218,7 @@ class Run:
     def _splitting(self) -> None:
         splits: list[Split] = []
         for number in range(self._scale.runs):
-            split = splitting.measure(self._testbed, self._scale.events)
+            split = splitting.measure(self._testbed, self._scale.events, two_first=number % 2 == 1)
             splits.append(split)
             self._say(f"run {number + 1}/{self._scale.runs}  one worker", str(split.one))
             self._say(f"run {number + 1}/{self._scale.runs}  two workers", str(split.two))

@@ -128,9 +128,14 @@ def test_a_topic_made_anew_is_adopted_and_its_partitions_go_on(
     until_logged(worker, f"stillwell topics adopt {deployment.topic}", within_s=60)
     assert oracle.linked(deployment.settings) == len(old)
     told = deployment.run("topics", "adopt", deployment.topic)
-    assert told.returncode == 130, "nobody has answered yes"
+    assert told.returncode == 2, "nobody is there to answer"
+    assert "--yes" in told.stderr
     assert "it was deleted and made anew" in told.stdout
     assert "linked up to 150, Kafka holds 0→100" in told.stdout
+
+    declined = deployment.run("topics", "adopt", deployment.topic, typed="n\n")
+    assert declined.returncode == 130
+    assert "Open it? [y/N]" in declined.stderr
 
     adopted = printed(deployment, "topics", "adopt", deployment.topic, "--yes")
     assert (adopted["incarnation"], adopted["start"]) == (2, "earliest")

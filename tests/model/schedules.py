@@ -30,6 +30,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from sinks import chain as writing
 from sinks.archive import PartitionArchive, UploadedSpan
+from sinks.compressing import Compressing
 from stillwell.errors import AlreadyExists, ChainError, NotFound, OutcomeUnknown, StoreUnavailable
 from stillwell.layout import chain
 from stillwell.layout.chain import DataFile, Link
@@ -99,7 +100,7 @@ async def write(habits: Habits, log_end: int, nonces: tuple[str, ...], verdicts:
 
     verdicts: takes the nonce of every span, and whether the writer was told that it won. True: the log is at rest.
     """
-    archive = PartitionArchive(Suspending(), at_once, DEPARTURES, (), lambda: NOON, "a writer")
+    archive = PartitionArchive(Suspending(), at_once, DEPARTURES, (), lambda: NOON, "a writer", Compressing())
     while await archive.find_end(None) is None:
         await archive.begin(habits.first, "a-topic-id")
     if archive.end < habits.first:

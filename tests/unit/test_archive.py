@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sinks.archive import Archive, PartitionArchive, SpanFiles, UploadedSpan
+from sinks.compressing import Compressing
 from stillwell.errors import ChainError, OutcomeUnknown
 from stillwell.layout import chain
 from stillwell.layout.chain import DataFile
@@ -93,7 +94,7 @@ async def test_files_lie_under_the_day_on_which_their_span_was_opened() -> None:
     store = MemoryStore()
     await opened(store)
     clock = iter([datetime.datetime(2026, 3, 1, 23, 59, tzinfo=datetime.UTC), NOON + datetime.timedelta(days=1)])
-    archive = PartitionArchive(Inline(store), at_once, ID, PIPELINE.views, lambda: next(clock), "a-test")
+    archive = PartitionArchive(Inline(store), at_once, ID, PIPELINE.views, lambda: next(clock), "a-test", Compressing())
     await archive.find_end(None)
     span = await uploaded(archive, batch(0, 5))
     assert all("/dt=2026-03-01/" in path for path in span.paths)
@@ -385,7 +386,7 @@ async def test_a_writer_whose_create_is_in_doubt_removes_nothing_when_it_is_cut_
         except OutcomeUnknown as error:
             raise Killed from error
 
-    doubtful = PartitionArchive(Inline(store), cut_short, ID, PIPELINE.views, lambda: NOON, "a-test")
+    doubtful = PartitionArchive(Inline(store), cut_short, ID, PIPELINE.views, lambda: NOON, "a-test", Compressing())
     await doubtful.find_end(None)
     store.faults = lambda operation, path: "lost call" if operation == "create" else None
     with pytest.raises(Killed) as killed:

@@ -14,6 +14,7 @@ import pytest
 
 from sinks import chain as writing
 from sinks.archive import PartitionArchive, UploadedSpan
+from sinks.compressing import Compressing
 from stillwell.errors import AlreadyExists, ChainError, OutcomeUnknown, StoreUnavailable
 from stillwell.layout import chain
 from stillwell.layout.chain import ChainEnd, DataFile, Genesis, Link
@@ -259,7 +260,7 @@ def a_span(nonce: str, end: int) -> tuple[UploadedSpan, dict[str, bytes]]:
 
 async def an_archive(store: MemoryStore, writer: str) -> PartitionArchive:
     """A writer that has walked to the chain's end."""
-    archive = PartitionArchive(Inline(store), at_once, DEPARTURES, (), lambda: NOON, writer)
+    archive = PartitionArchive(Inline(store), at_once, DEPARTURES, (), lambda: NOON, writer, Compressing())
     assert await archive.find_end(None)
     return archive
 

@@ -5,6 +5,9 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Callable
 
+import pytest
+
+from sinks.archive import PartitionArchive, SpanFiles, UploadedSpan
 from stillwell.errors import StoreUnavailable
 from stillwell.layout import chain
 from stillwell.layout.chain import PartitionId, TopicIncarnation
@@ -91,6 +94,39 @@ async def test_an_open_span_is_closed_by_its_age_though_nothing_more_comes(rng: 
         async with asyncio.timeout(5):
             while flow.ledger.linked < 20:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    ("window_rows", "window_age", "flushed", "at_leisure"),
+    [(1 << 30, 0.01, False, True), (20, 1e9, False, False), (1 << 30, 1e9, True, False)],
+    ids=["of-age", "full", "flushed"],
+)
+async def test_files_take_their_time_only_where_nobody_waits_for_them(
+    rng: random.Random,
+    monkeypatch: pytest.MonkeyPatch,
+    window_rows: int,
+    window_age: float,
+    flushed: bool,
+    at_leisure: bool,
+) -> None:
+    """Rests spare the batches that come meanwhile; neither a rebalance nor a full memory has time for them."""
+    asked = []
+    upload = PartitionArchive.upload
+
+    async def recording(self: PartitionArchive, span: SpanFiles, at_leisure: bool = False) -> UploadedSpan:
+        asked.append(at_leisure)
+        return await upload(self, span, at_leisure)
+
+    monkeypatch.setattr(PartitionArchive, "upload", recording)
+    world = World(some_log(rng))
+    async with flowing(Worker(world, "a", window_rows=window_rows, window_age=window_age)) as flow:
+        take(flow, world, 40)
+        if flushed:
+            await flow.flush()
+        async with asyncio.timeout(5):
+            while flow.ledger.linked < 40:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+    assert asked == [at_leisure]
 
 
 async def test_nothing_more_is_linked_of_an_incarnation_once_the_next_one_is_open(rng: random.Random) -> None:

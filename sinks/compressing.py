@@ -1,0 +1,54 @@
+"""When files are compressed: one after the other, and those that nobody waits for with rests in between.
+
+The spans of a worker's partitions are closed together, since they were opened together. To compress all their files at
+once, or without a pause, takes a core from the batches that come meanwhile, and rows reach Redis late.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+_REST = 8
+"""Times what the file before took: an eighth of a core, then, is what files take."""
+
+_LONGEST_REST = 0.1
+
+_MOST_THAT_REST = 32
+"""More files than so many are not spread out: they would not be through before the next ones come."""
+
+
+class Compressing:
+    """The files of one worker, in the order in which they ask."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        rest: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """clock: seconds. rest: passes so many of them."""
+        self._clock = clock
+        self._rest = rest
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+        self._rested_at = 0.0
+
+    async def one(self, work: Callable[[], Awaitable[_T]], at_leisure: bool) -> _T:
+        """What `work` returns or raises, which compresses one file. at_leisure: nobody waits for it, so that it comes
+        after a rest of eight times what the last one took, but of a tenth of a second at most."""
+        self._waiting += 1
+        try:
+            await self._turn.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            if at_leisure and self._waiting < _MOST_THAT_REST:
+                await self._rest(max(0.0, self._rested_at - self._clock()))
+            began = self._clock()
+            result = await work()
+            self._rested_at = self._clock() + min(_REST * (self._clock() - began), _LONGEST_REST)
+            return result
+        finally:
+            self._turn.release()
