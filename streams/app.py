@@ -135,15 +135,17 @@ class _Line(faust.Service):
         self._definitions = definitions
         self._connection = connection(settings)
         self._retries = Retries.of(self.metrics)
-        self._threads = ThreadPool("prepare", 1)
         self._preparations = [
             Preparation(pipeline, settings.redis_grace, _now) for pipeline in _pipelines(settings, definitions)
         ]
+        # One for each topic, whose agent prepares one round at a time: a slow transformation holds up its own alone.
+        self._preparing = ThreadPool("prepare", len(self._preparations))
+        self._filling = ThreadPool("archive", 1)
         self._channels = {each.topic.topic: app.channel(maxsize=0) for each in self._preparations}
         for each in self._preparations:
             topic = each.topic.topic
             gate = RejectGate(topic, RejectLimit(settings.reject_ratio, settings.reject_min_count))
-            _add_agent(app, self._channels[topic], Ingest(each, gate, self._threads, self.metrics))
+            _add_agent(app, self._channels[topic], Ingest(each, gate, self._preparing, self.metrics))
             self.metrics.begin(topic, [view.name for view in each.views])
         self.metrics.set(BUILD_INFO, 1, version("stillwell"))
         self._worker: Worker | None = None
@@ -175,6 +177,8 @@ class _Line(faust.Service):
         if worker:
             await (worker.drop() if self._app.crashed else worker.drain())
         await self._closing.aclose()
+        for threads in (self._preparing, self._filling):
+            threads.close()
         _log.info("worker ended")
 
     async def _run(self) -> None:
@@ -183,7 +187,7 @@ class _Line(faust.Service):
             while not all(channel.subscriber_count for channel in self._channels.values()):  # noqa: ASYNC110
                 await asyncio.sleep(_SUBSCRIBED_POLL)
             for each in self._preparations:
-                await self._threads.call(each.warm_up)
+                await self._preparing.call(each.warm_up)
             self._worker = self._worker_over(await self._connect())
             await self._worker.run()
         except Exception as error:
@@ -220,7 +224,7 @@ class _Line(faust.Service):
             online=online,
             archive=Archive(objects, retries.archive.until_done, _now, f"{socket.gethostname()}:{os.getpid()}"),
             dead_letters=KafkaDeadLetters(producer, settings.dead_letter_topic),
-            threads=self._threads,
+            threads=self._filling,
         )
 
     def _worker_over(self, services: Services) -> Worker:

@@ -153,3 +153,44 @@ def set_largest(admin: AdminClient, topic: str, nbytes: int) -> None:
     entry = ConfigEntry("max.message.bytes", str(nbytes), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
     admin.incremental_alter_configs([resource])[resource].result(10)
+
+
+SLOW = '''
+import time
+from pathlib import Path
+from stillwell import Rows, rows
+
+class Slow(View, source=Order, entity=Customer, ttl=timedelta(days=3650)):
+    """A transformation that does not come back while there is a file."""
+    number: Feature[Int64]
+
+    @rows
+    @staticmethod
+    def slowly(event: Order) -> Rows:
+        while Path("hold").exists():
+            time.sleep(0.01)
+        yield {"customer": event.customer, "number": event.number}
+'''
+
+
+def test_a_transformation_that_does_not_come_back_holds_up_its_own_topic_alone(
+    deploy: Callable[..., Deployment], topic: Callable[..., str], rng: random.Random
+) -> None:
+    """The other topics of the worker go on, into Redis and to rest; its own does when the transformation is done."""
+    deployment = deploy(watchdog_timeout="10m")
+    returns = topic("returns")
+    orders.write_definitions(deployment.folder, deployment.topic, returns)
+    package = deployment.folder / "orders" / "__init__.py"
+    package.write_text(package.read_text() + SLOW)
+    worker = deployment.start_worker().until_ready()
+    hold = deployment.folder / "hold"
+    hold.touch()
+    held = orders.produce(deployment.bootstrap, deployment.topic, orders.orders(100, rng))
+    eventually(lambda: metric(worker, "stillwell_buffered_bytes", topic=deployment.topic) > 0, what="a batch in hand")
+    of_returns = orders.produce(deployment.bootstrap, returns, orders.orders(100, rng))
+    until_linked(deployment, of_returns, topic=returns)
+    assert oracle.linked(deployment.settings, deployment.topic) == 0
+    hold.unlink()
+    until_linked(deployment, held, topic=deployment.topic)
+    assert worker.stop() == 0
+    prove(deployment, of_returns, topic=returns, view=orders.VIEW_OF_RETURNS)
