@@ -42,7 +42,7 @@ def declared_fields(cls: type, kind: type[F], mistakes: Mistakes) -> list[Declar
             mistakes.add(problem, field=name)
         elif (parsed := _parse(cls, name, annotation, kind, mistakes)) is not None:
             fields.append(Declared(name, *parsed, _descriptor(cls, name, kind, mistakes)))
-    for name in _without_type(cls, mistakes_of=kind):
+    for name in _without_type(cls):
         mistakes.add(f"has no type; write `{name}: {kind.__name__}[…] = …`", field=name)
     names = [field.name for field in fields]
     for first, second in doubles(names):
@@ -51,7 +51,7 @@ def declared_fields(cls: type, kind: type[F], mistakes: Mistakes) -> list[Declar
     return fields
 
 
-def _without_type(cls: type, *, mistakes_of: type[Field[Any]]) -> Iterator[str]:
+def _without_type(cls: type) -> Iterator[str]:
     annotated = inspect.get_annotations(cls)
     return (name for name, value in vars(cls).items() if isinstance(value, Field) and name not in annotated)
 
