@@ -26,7 +26,18 @@ from stillwell.errors import ChainError, PartitionStopped, StoreNotReady
 from stillwell.records import Records
 from streams.endings import FlowEnded, OutOfRange
 from streams.flow import Flow
-from streams.metrics import BATCH, BUFFERED, DURABLE_LAG, EVENT_BYTES, EVENTS, LAG, REBALANCES, STOPPED, Metrics
+from streams.metrics import (
+    BATCH,
+    BUFFERED,
+    DURABLE_LAG,
+    EVENT_BYTES,
+    EVENTS,
+    LAG,
+    REBALANCES,
+    STOPPED,
+    UNLINKED,
+    Metrics,
+)
 from streams.naming import fields, labels, words
 from streams.reopening import Reopening
 
@@ -258,7 +269,7 @@ class Consumer:
             life.cancel()
         await asyncio.gather(*lives, return_exceptions=True)
         for partition in partitions:
-            for gauge in (LAG, DURABLE_LAG, STOPPED):
+            for gauge in (LAG, DURABLE_LAG, STOPPED, UNLINKED):
                 self._metrics.forget(gauge, *labels(partition))
 
     async def _live(self, partition: TopicPartition) -> None:
@@ -297,6 +308,7 @@ class Consumer:
 
     async def _flow(self, partition: TopicPartition, flow: Flow) -> None:
         self._metrics.set(STOPPED, 0, *labels(partition))
+        _log.info("partition flows", **fields(partition), incarnation=flow.id.incarnation, offset=flow.fetched)
         self._kafka.seek(partition, flow.fetched)
         self._flows[partition] = flow
         self._kafka.resume(partition)

@@ -90,8 +90,8 @@ class Flow:
         self._open_span: OpenSpan | None = None
         self._committed = archive.end  # … or tried in vain, which leaves it to the next link
         self._told_to_close = False
-        self._opened = 0.0
         self._closed_spans: deque[OpenSpan] = deque()
+        self._opened: deque[float] = deque()  # when each span was that is not linked; the last is the open one's
         self._moved = asyncio.Event()
         self._told_to_end: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
@@ -147,6 +147,11 @@ class Flow:
         """Memory of the spans that are closed, or told to, and on their way to their links: it comes free by itself."""
         told = self._open_span.nbytes if self._open_span and self._told_to_close else 0
         return told + sum(span.nbytes for span in self._closed_spans)
+
+    @property
+    def unlinked_seconds(self) -> float:
+        """How long the oldest record is in a span that is not linked yet; 0 where there is none."""
+        return time.monotonic() - self._opened[0] if self._opened else 0.0
 
     @property
     def batches_ahead(self) -> int:
@@ -231,14 +236,15 @@ class Flow:
         if batch is None:
             return False
         if self._open_span is None:
-            self._open_span, self._opened = self._archive.open_span(batch.start), time.monotonic()
+            self._open_span = self._archive.open_span(batch.start)
+            self._opened.append(time.monotonic())
         with self._timed(Stage.ARCHIVE):
             await self._sinks.threads.call(self._open_span.add, batch)
         self._queued_bytes -= batch.nbytes
         return True
 
     def _is_full(self, span: OpenSpan) -> bool:
-        return self._window.is_full(span.records, span.nbytes, time.monotonic() - self._opened)
+        return self._window.is_full(span.records, span.nbytes, time.monotonic() - self._opened[-1])
 
     def _is_of_age_alone(self, span: OpenSpan) -> bool:
         """Whether it closes for nothing else: nobody waits for it then."""
@@ -246,7 +252,7 @@ class Flow:
 
     async def _next_batch(self) -> BatchTables | None:
         """The next batch; None when the open span is to be closed, told by a flush or by its age."""
-        left = max(0.0, self._opened + self._window.age - time.monotonic()) if self._open_span else None
+        left = max(0.0, self._opened[-1] + self._window.age - time.monotonic()) if self._open_span else None
         try:
             async with asyncio.timeout(left):
                 return await self._to_archive.get()
@@ -267,6 +273,7 @@ class Flow:
             with self._timed(Stage.LINK):
                 await self._link(uploaded)
             self._closed_spans.popleft()
+            self._opened.popleft()
             self.ledger.link(Span(uploaded.start, uploaded.end))
             self._moved.set()
             with self._timed(Stage.COMMIT):

@@ -78,6 +78,12 @@ LAG = Metric("gauge", "stillwell_lag_records", "Records behind the last stable o
 DURABLE_LAG = Metric(
     "gauge", "stillwell_durable_lag_records", "Offsets taken in that no link covers yet.", ("topic", "partition")
 )
+UNLINKED = Metric(
+    "gauge",
+    "stillwell_unlinked_seconds",
+    "How long the oldest record has been in hand that no link covers yet; alarm at several windows.",
+    ("topic", "partition"),
+)
 BATCH = Metric("histogram", "stillwell_batch_records", "Records in one batch.", ("topic",), _COUNTS)
 STAGE = Metric("histogram", "stillwell_stage_seconds", "Time that a batch or span spends in a stage.", ("stage",))
 SERVABLE = Metric(

@@ -8,7 +8,7 @@ from aiokafka import TopicPartition
 
 from streams.ledger import Ledger
 from streams.log_ends import LogEnds
-from streams.metrics import ASSIGNED, DURABLE_LAG, LAG, Metrics
+from streams.metrics import ASSIGNED, DURABLE_LAG, LAG, UNLINKED, Metrics
 from streams.naming import labels, words
 from streams.watch import Progress
 
@@ -19,6 +19,10 @@ class Flowing(Protocol):
     @property
     def ledger(self) -> Ledger:
         """How far it is."""
+
+    @property
+    def unlinked_seconds(self) -> float:
+        """How long its oldest record waits for its link; 0 where none waits."""
 
 
 class Standing:
@@ -36,18 +40,21 @@ class Standing:
 
     def report(self, assigned: Collection[TopicPartition], flows: Mapping[TopicPartition, Flowing]) -> list[Progress]:
         """Show all, and give the progress of those that flow."""
-        progress = [self._report_flow(partition, flow.ledger) for partition, flow in flows.items()]
+        progress = [self._report_flow(partition, flow) for partition, flow in flows.items()]
         self._linked = {partition: linked for partition, linked in self._linked.items() if partition in assigned}
         for partition, linked in self._linked.items():
             if partition not in flows:  # it holds nothing, and will go on where its last link ends
                 self._show(partition, linked, linked, flows=False)
+                self._metrics.set(UNLINKED, 0, *labels(partition))
         held = Counter(partition.topic for partition in assigned)
         for topic in self._topics:
             self._metrics.set(ASSIGNED, held[topic], topic)
         return progress
 
-    def _report_flow(self, partition: TopicPartition, ledger: Ledger) -> Progress:
+    def _report_flow(self, partition: TopicPartition, flow: Flowing) -> Progress:
+        ledger = flow.ledger
         self._linked[partition] = ledger.linked
+        self._metrics.set(UNLINKED, flow.unlinked_seconds, *labels(partition))
         lag = self._show(partition, ledger.position, ledger.linked, flows=True)
         has_work = lag > 0 or ledger.has_closed_spans
         return Progress(words(partition), ledger.position, ledger.durable, ledger.linked, has_work)

@@ -6,6 +6,7 @@ every view is tried on golden and made-up events: whole, one by one, in another 
 comes out must agree to the bit.
 """
 
+import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -20,7 +21,7 @@ from stillwell.definitions.samples import (
     whole_events,
     with_nulls,
 )
-from stillwell.evaluate import describe, evaluate, without
+from stillwell.evaluate import describe, evaluate, select, without
 from stillwell.spec import ViewSpec
 from stillwell.transform import Transformation, Transformed
 from stillwell.types import FLOAT32, FLOAT64
@@ -33,6 +34,10 @@ leave its paths for short columns."""
 _LOCAL = (
     "a view sees one event at a time, so that no cut of a batch changes a row: "
     "take out what looks at others (mean, shift, cum_sum, rank, over, first, is_duplicated, head, filter, shuffle, …)"
+)
+_LAST_BIT = (
+    "they differ in the last bits, since Polars divides otherwise where all events of a batch take the same constant: "
+    "divide within .then(…), .otherwise(…) and coalesce(…), not their result"
 )
 _PURE = "a @rows function sees its event alone: no memory of others, no clock, no chance"
 
@@ -66,7 +71,7 @@ def _check_expressions(view: ViewSpec, events: pl.DataFrame, mistakes: Mistakes)
 def _dependence(events: pl.DataFrame, expression: pl.Expr) -> str | None:
     """How an expression depends on more than its row; None where nothing of the kind shows."""
     columns = (expression.alias("computed"), "_offset")
-    alone = [_alone(events[place : place + 1], columns) for place in range(events.height)]
+    alone = [_tried(events[place : place + 1], columns) for place in range(events.height)]
     raised = {place: result for place, result in enumerate(alone) if isinstance(result, BaseException)}
     for place, error in raised.items():
         if isinstance(error, pl.exceptions.ShapeError):
@@ -79,21 +84,55 @@ def _dependence(events: pl.DataFrame, expression: pl.Expr) -> str | None:
     usable = without(events, raised)
     for way, order in _arrangements(usable.height).items():
         try:
-            together = usable[order].select(columns)
+            together = select(usable[order], columns)
         except (Exception, pl.exceptions.PanicException) as error:
             return f"fails on several events, though on none of them alone ({describe(error)}); {_LOCAL}"
-        places = _differing(together.get_column("computed"), expected[order].get_column("computed"))
-        if places:
-            among, by_itself = (frame.get_column("computed")[places[0]] for frame in (together, expected[order]))
-            event = _shown(usable[order][places[0] : places[0] + 1], expression.meta.root_names())
-            return f"gives {among!r} {way} but {by_itself!r} alone, for {event}; {_LOCAL}"
+        if problem := _difference(usable[order], expression, together, expected[order], way):
+            return problem
+    return _difference_in_other_company(usable, expression, expected)
+
+
+def _difference_in_other_company(events: pl.DataFrame, expression: pl.Expr, expected: pl.DataFrame) -> str | None:
+    """Where an event's result changes with the one that stands beside it. An event that is alone is computed beside
+    itself, and there looks like one of many that are alike."""
+    columns = (expression.alias("computed"), "_offset")
+    for place in range(events.height):
+        two = events[[place, (place + 1) % events.height]]
+        together = _tried(two, columns)
+        if isinstance(together, BaseException):
+            return f"fails on two events, though on neither of them alone ({describe(together)}); {_LOCAL}"
+        if problem := _difference(two, expression, together.head(1), expected[place : place + 1], "in twos"):
+            return problem
     return None
 
 
-def _alone(event: pl.DataFrame, columns: tuple[pl.Expr, str]) -> pl.DataFrame | BaseException:
-    """What one event gives by itself, or why it gives nothing."""
+def _difference(
+    events: pl.DataFrame, expression: pl.Expr, together: pl.DataFrame, expected: pl.DataFrame, way: str
+) -> str | None:
+    """Where the results of the events together are not those of each alone."""
+    places = _differing(together.get_column("computed"), expected.get_column("computed"))
+    if not places:
+        return None
+    among, alone = (frame.get_column("computed")[places[0]] for frame in (together, expected))
+    event = _shown(events[places[0] : places[0] + 1], expression.meta.root_names())
+    return f"gives {among!r} {way} but {alone!r} alone, for {event}; {_mend(among, alone)}"
+
+
+def _mend(among: object, alone: object) -> str:
+    return _LAST_BIT if _is_rounded_otherwise(among, alone) else _LOCAL
+
+
+def _is_rounded_otherwise(one: object, other: object) -> bool:
+    """Whether two numbers differ as those do that are rounded at different steps; of a zero the sign is no rounding."""
+    if not isinstance(one, float) or not isinstance(other, float):
+        return False
+    return one != other and math.isclose(one, other, rel_tol=1e-6)
+
+
+def _tried(events: pl.DataFrame, columns: tuple[pl.Expr, str]) -> pl.DataFrame | BaseException:
+    """What the events give, or why they give nothing."""
     try:
-        return event.select(columns)
+        return select(events, columns)
     except (Exception, pl.exceptions.PanicException) as error:
         return error
 

@@ -13,6 +13,7 @@ from aiokafka import ConsumerRebalanceListener, TopicPartition
 from structlog.testing import capture_logs
 
 from stillwell.errors import PartitionStopped
+from stillwell.layout.chain import PartitionId
 from streams.consumer import Batch, Consumer, Limits, make_room
 from streams.endings import FlowEnded
 from streams.flow import Flow
@@ -56,8 +57,10 @@ class _Flow:
     """A partition that flows until it is told how to end."""
 
     def __init__(self) -> None:
+        self.id = PartitionId("orders", 1, 0)
         self.fetched = 0
         self.nbytes = 70
+        self.unlinked_seconds = 0.0
         self.batches_ahead = self.bytes_ahead = 0
         self.ledger = Ledger(0, ())
         self.ends: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()

@@ -130,7 +130,7 @@ NOT_LOCAL = {
     "shuffle": Departure.number.shuffle(),
     "shuffle with a seed": Departure.number.shuffle(seed=3),
     "the size of the batch": pl.when(pl.len() > 1_000).then(Departure.number).otherwise(-1),
-    "the sign of a zero": pl.when(pl.len() > 1).then(-0.0).otherwise(0.0),
+    "the sign of a zero": pl.when(pl.len() > 2).then(-0.0).otherwise(0.0),
     "is unique of whole events": pl.struct(
         *(pl.col(f"Departure.{column.name}") for column in Departure.spec.columns)
     ).is_unique(),
@@ -145,6 +145,9 @@ LOCAL = {
     "arithmetic": (Departure.delay * 2 - 1).cast(pl.Float32),
     "overflow": Departure.number * Departure.number,
     "division by nought": Departure.ratio / (Departure.ratio - Departure.ratio),
+    "division of floats by a constant": Departure.ratio / 1_000,
+    "division of integers by a constant": Departure.number / 3.6,
+    "remainder of floats": Departure.ratio % 60,
     "logarithm": Departure.ratio.log(),
     "comparison": Departure.delay > 15,
     "null logic": (Departure.delay > 15).fill_null(False) | Departure.cancelled,
@@ -177,6 +180,16 @@ def test_what_depends_on_other_events_is_refused(expression: pl.Expr) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_what_depends_on_the_event_alone_is_let_through(expression: pl.Expr) -> None:
     assert problems(with_feature(expression)) == ()
+
+
+def test_a_constant_of_a_whole_batch_must_not_be_divided_by_another() -> None:
+    """Where all events take the same branch Polars divides two constants, whose last bit differs from a column's."""
+    constant = pl.when(Departure.cancelled).then(pl.lit(8_297.76)).otherwise(Departure.ratio)
+    (message,) = problems(with_feature(constant / 100))
+    assert "82.97760000000001 among others but 82.9776 alone" in message
+    assert "divide within .then(…)" in message
+    within = pl.when(Departure.cancelled).then(pl.lit(8_297.76) / 100).otherwise(Departure.ratio / 100)
+    assert problems(with_feature(within)) == ()
 
 
 def test_where_and_keys_are_held_to_the_same() -> None:

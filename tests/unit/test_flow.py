@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -70,6 +71,26 @@ async def test_what_a_flow_holds_counts_until_it_is_linked_and_no_longer(rng: ra
         worker.online.faults = lambda operation: None
         await flow.flush()
         assert flow.nbytes == 0
+
+
+async def test_the_oldest_record_without_a_link_tells_how_long_it_waits(rng: random.Random) -> None:
+    """Over open and closed spans: while a sink is down the time grows, and with the last link it ends."""
+    world = World(some_log(rng))
+    worker = Worker(world, "a", window_rows=1)
+    async with flowing(worker) as flow:
+        assert flow.unlinked_seconds == 0
+        worker.online.faults = lambda operation: "refused" if operation == "put" else None
+        took = time.monotonic()
+        take(flow, world, 10)
+        await until(lambda: flow.ledger.has_closed_spans)
+        oldest = time.monotonic() - flow.unlinked_seconds
+        take(flow, world, 20)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert took <= time.monotonic() - flow.unlinked_seconds <= oldest + 0.001, "of the first span, not of the next"
+        worker.online.faults = lambda operation: None
+        await flow.flush()
+        assert flow.unlinked_seconds == 0
 
 
 async def test_a_flush_waits_for_what_was_fetched_and_not_taken_yet(rng: random.Random) -> None:

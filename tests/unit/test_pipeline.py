@@ -19,7 +19,7 @@ from stillwell.pipeline import Pipeline, compile_pipeline
 from stillwell.records import Outcome, Records, Reject, ViewRows
 from stillwell.spec import Expectation, RowsFunction, TopicSpec, ViewSpec
 from stillwell.transform import MAX_ROWS
-from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP
+from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP, FieldType
 from tests.batches import NOW, NOW_MS, column, event, feature, reasons, records, take, topic, view
 
 UTC = datetime.UTC
@@ -195,6 +195,42 @@ def test_an_expression_that_fails_rejects_its_own_events_and_names_the_feature()
     assert reasons(outcome) == [(number, "V", "transform") for number in range(0, 100, 7)]
     assert outcome.rejects[1].error.startswith("view V: small: InvalidOperationError: conversion from `i64` to `i32`")
     assert "[1099511627783]" in outcome.rejects[1].error
+
+
+@pytest.mark.parametrize("divisor", [100, 1_000, 3.6, 7, 0.1])
+@pytest.mark.parametrize("kind", [INT64, FLOAT64])
+def test_a_division_by_a_constant_gives_the_same_bits_however_many_events_come_together(
+    kind: FieldType, divisor: float
+) -> None:
+    """Polars divides a row that is alone otherwise than several; it is alone in a batch, behind where, or among others
+    that fail."""
+    source = topic(column("key", STRING), column("x", kind))
+    views = [
+        view(source, KEYED, feature("share", FLOAT64, x() / divisor), name="All"),
+        view(source, KEYED, feature("share", FLOAT64, x() / divisor), where=x("key") == "kept", name="Kept"),
+        view(
+            source,
+            KEYED,
+            feature("share", FLOAT64, x() / divisor + x("key").replace({"kept": "0"}).str.to_integer(strict=True)),
+            name="Failing",
+        ),
+    ]
+    pipeline = compile_pipeline(source, views)
+    rng = random.Random(7)
+    drawn = [rng.randrange(10**6) if kind == INT64 else rng.uniform(0, 1e6) for _ in range(50)]
+
+    def shares(*batches: list[tuple[str, float]]) -> dict[str, list[float]]:
+        found: dict[str, list[float]] = {each.name: [] for each in views}
+        for batch in batches:
+            for given_rows in pipeline.run(records([event(key=key, x=number) for key, number in batch])).rows:
+                kept = given_rows.frame.filter(pl.col("key") == "kept")
+                found[given_rows.view] += kept.get_column("share").to_list()
+        return found
+
+    whole = shares([("kept", number) for number in drawn])
+    assert all(len(of) == len(drawn) for of in whole.values())
+    assert shares(*([("kept", number)] for number in drawn)) == whole
+    assert shares(*([("other", 1), ("kept", number), ("other", 2)] for number in drawn)) == whole
 
 
 def test_a_batch_in_which_everything_fails_is_rejected_record_by_record() -> None:
@@ -588,6 +624,7 @@ VIEWS = (
         {"key": (STRING, x("key"))},
         feature("small", INT32, x(), nullable=True),
         feature("ratio", FLOAT32, x("f") / x()),
+        feature("percent", FLOAT64, x("f") / 100),
         where=x("f") > -1e10,
         name="Expressions",
     ),

@@ -6,7 +6,7 @@ from aiokafka import TopicPartition
 
 from streams.ledger import Ledger, Span
 from streams.log_ends import LogEnds
-from streams.metrics import ASSIGNED, DURABLE_LAG, LAG, Metrics
+from streams.metrics import ASSIGNED, DURABLE_LAG, LAG, UNLINKED, Metrics
 from streams.standing import Standing
 from streams.watch import Progress
 
@@ -25,7 +25,8 @@ class _Ends:
 
 
 class _Flow:
-    def __init__(self, position: int, linked: int = 0) -> None:
+    def __init__(self, position: int, linked: int = 0, unlinked_seconds: float = 0.0) -> None:
+        self.unlinked_seconds = unlinked_seconds
         self.ledger = Ledger(linked, ("redis",))
         if position > linked:
             self.ledger.take(Span(linked, position))
@@ -81,6 +82,15 @@ def test_an_unknown_end_is_not_shown_as_no_lag() -> None:
     shown = Shown({})
     assert shown.standing.report(BOTH, {FLOWS: _Flow(70)}) == [Progress("orders-0", 70, 0, 0, False)]
     assert shown.lags(FLOWS) == (None, 70)
+
+
+def test_how_long_records_wait_for_their_link_is_shown_as_long_as_they_are_in_hand() -> None:
+    """What was dropped is read again, and waits anew; until then the partition's other gauges tell of it."""
+    shown = Shown({FLOWS: 100})
+    shown.standing.report(BOTH, {FLOWS: _Flow(90, linked=60, unlinked_seconds=7.5)})
+    assert shown.metrics.get(UNLINKED, "orders", "0") == 7.5
+    shown.standing.report(BOTH, {})
+    assert shown.metrics.get(UNLINKED, "orders", "0") == 0
 
 
 def test_what_was_given_away_is_shown_no_more() -> None:
