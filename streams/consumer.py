@@ -280,6 +280,9 @@ class Consumer:
                 flow = await self._open(partition)
                 reopening.flows()
                 pause = await self._flow_until_it_ends(partition, flow, reopening)
+            except FlowEnded as reason:  # before it began: Redis has lost more while it was opened
+                _log.warning("partition is opened anew", **fields(partition), reason=str(reason))
+                pause = reopening.ended(progressed=False)
             except (PartitionStopped, StoreNotReady, ChainError) as reason:
                 if reopening.is_news(str(reason), asyncio.get_running_loop().time()):
                     _log.error("partition stopped", **fields(partition), reason=str(reason))

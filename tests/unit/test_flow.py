@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from sinks.archive import PartitionArchive, SpanFiles, UploadedSpan
-from stillwell.errors import StoreUnavailable
+from stillwell.errors import StoreNotReady, StoreUnavailable
 from stillwell.layout import chain
 from stillwell.layout.chain import PartitionId, TopicIncarnation
 from streams.flow import Flow
@@ -190,3 +190,17 @@ async def test_nothing_is_linked_before_the_dead_letter_topic_has_acknowledged_i
         await flow.flush()
         assert world.log.values.index(b"{") in world.dead_letters.offsets
         assert links(world)[-1].end == 40
+
+
+async def test_a_flow_ends_where_redis_is_no_longer_ready_though_nothing_is_written(rng: random.Random) -> None:
+    """A `FLUSHALL` behind the last link, in a topic that has gone quiet: the next look tells, not the next event."""
+    world = World(some_log(rng))
+    worker = Worker(world, "a")
+    flow = await worker.open()
+    running = asyncio.create_task(flow.run())
+    take(flow, world, 40)
+    await flow.flush()
+    world.server.flush()
+    await flow.check_online()
+    with pytest.raises(StoreNotReady):
+        await asyncio.wait_for(running, 5)

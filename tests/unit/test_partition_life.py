@@ -11,6 +11,7 @@ from aiokafka import TopicPartition
 from stillwell.errors import PartitionStopped
 from streams import consumer
 from streams.consumer import Batch, Consumer, Limits
+from streams.endings import OnlineFellBehind
 from streams.flow import Flow
 from streams.gate import RejectGate, RejectLimit
 from streams.ingest import Ingest
@@ -257,3 +258,29 @@ async def test_draining_links_what_was_fetched(rng: random.Random) -> None:
         await line.until(lambda: line.position() == 40)
         await line.consumer.drain()
         assert line.linked() == 40
+
+
+async def test_a_redis_that_loses_rows_again_while_a_partition_is_opened_ends_no_process(rng: random.Random) -> None:
+    """The opening ends, and is made anew: what Redis lacks is applied again by the next one."""
+    line = Line(some_log(rng))
+    fails = 3
+
+    def fall_behind(partition: TopicPartition) -> None:
+        if len(line.opened) <= fails:
+            raise OnlineFellBehind("Redis has lost rows again that it had just taken")
+
+    line.before_opening = fall_behind
+    async with line.running(FIRST) as task:
+        await line.until(lambda: task.done() or line.position() == 40)
+        assert not task.done()
+    assert len(line.opened) == fails + 1
+
+
+async def test_what_is_assigned_while_the_worker_ends_is_not_begun(rng: random.Random) -> None:
+    """A rebalance may come between the drain and the goodbye to the group: nobody would flush what it brings."""
+    line = Line(some_log(rng))
+    async with line.running():
+        await line.consumer.drain()
+        await line.kafka.assign(FIRST)
+        assert line.consumer.assigned == set()
+        assert line.opened == []

@@ -219,3 +219,34 @@ async def test_a_redis_that_forgets_while_nothing_is_written_is_noticed(
         line.world.server.fail_over(lost=4)
         await line.until(lambda: flow.ended)
         await line.until(lambda: stored(line.world) == expected(line.world.log))
+
+
+async def test_a_flow_of_the_incarnation_in_force_goes_on_however_often_it_is_looked_for(
+    rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look is for topics that were adopted; what is read as it should be is not opened anew each time."""
+    monkeypatch.setattr(streams_worker, "_LOOK_AROUND_EVERY", 0.001)
+    line = Line(World(some_log(rng)), window_rows=1 << 30)
+    looks: list[str] = []
+    line.world.store.faults = lambda operation, path: looks.append(path)
+    async with line.running():
+        await line.until(lambda: line.taken == 40)
+        (flow,) = line.worker._consumer.flows.values()
+        looks.clear()
+        await line.until(lambda: sum(path.endswith("@2/topic.json") for path in looks) > 2)
+        assert not flow.ended
+        assert list(line.worker._consumer.flows.values()) == [flow]
+
+
+async def test_what_was_read_of_a_topic_that_is_gone_is_linked(rng: random.Random) -> None:
+    """A topic that is gone is no other one."""
+    line = Line(World(some_log(rng)), window_rows=1 << 30)
+    async with line.running():
+        await line.until(lambda: line.taken == 40)
+
+        async def gone(names: Collection[str]) -> dict[str, TopicFacts]:
+            return {}
+
+        line.worker._services.cluster.topics = gone  # type: ignore[method-assign]
+        await line.worker.drain()
+    assert line.linked == 40
