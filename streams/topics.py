@@ -26,6 +26,7 @@ _LOOKS = 20
 _PAUSE = 0.5
 """A new leader may not know how far readers had come for a moment: look so often before believing a short log."""
 
+_TELLINGS = 5
 _TELLING_LOOKS = 100
 _TELLING_PAUSE = 0.05
 
@@ -51,24 +52,28 @@ async def create_missing(
     broker, and to whoever owns them.
     """
     found = await cluster.topics(names)
+    missing = [name for name in names if name not in found]
     created = []
-    for name in names:
+    for name in missing:
         new = NewTopic(name, partitions, replication, _configs(replication, name == dead_letters))
         # False, if somebody else was faster: then it is there, which is what was wanted.
-        if name not in found and await cluster.create_topic(name, partitions, replication, new.configs):
+        if await cluster.create_topic(name, partitions, replication, new.configs):
             created.append(new)
-    if created:
-        await _told_of(cluster, {new.name for new in created})
+    if missing:
+        await _told_of(cluster, set(missing))
     return created, {name: facts.partitions for name, facts in found.items()}
 
 
 async def _told_of(cluster: Cluster, names: Set[str]) -> None:
     """Wait until Kafka tells of topics that it has just created, which takes its brokers a moment: a worker that is
-    started next would be refused. Some seconds at most."""
+    started next would be refused. Each question goes to a broker by chance, so that some answers in a row are wanted.
+    Some seconds at most."""
+    told = 0
     for _ in range(_TELLING_LOOKS):
         with contextlib.suppress(StoreUnavailable):  # known, but without a leader
-            if names <= set(await cluster.topics(names)):
-                return
+            told = told + 1 if names <= set(await cluster.topics(names)) else 0
+        if told == _TELLINGS:
+            return
         await asyncio.sleep(_TELLING_PAUSE)
 
 

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from sinks.compressing import Compressing
+from sinks.compressing import Compressing, pause
 
 
 class Clock:
@@ -20,16 +20,19 @@ class Clock:
         """The seconds so far."""
         return self.now
 
-    async def rest(self, seconds: float) -> None:
-        """Let them pass; others may run meanwhile."""
+    async def rest(self, seconds: float, cut_short: asyncio.Event) -> None:
+        """Let them pass, a millisecond at a time; others may run meanwhile."""
         assert seconds >= 0
-        await asyncio.sleep(0)
-        self.now += seconds
+        end = self.now + seconds
+        while self.now < end and not cut_short.is_set():
+            await asyncio.sleep(0)
+            self.now = min(end, self.now + 0.001)
 
     async def work(self, seconds: float) -> None:
         """Compress for so long."""
         self.began.append(self.now)
-        await self.rest(seconds)
+        await asyncio.sleep(0)
+        self.now += seconds
 
 
 async def compressed(*files: tuple[float, bool]) -> list[float]:
@@ -54,6 +57,37 @@ async def test_no_rest_is_longer_than_a_tenth_of_a_second() -> None:
 async def test_a_file_that_somebody_waits_for_begins_at_once() -> None:
     """A partition that is given away, or memory that batches wait for: rests would hold up a whole group."""
     assert await compressed((0.01, True), (0.01, False), (0.01, False)) == pytest.approx([0, 0.01, 0.02])
+
+
+async def test_nobody_rests_in_front_of_a_file_that_somebody_waits_for() -> None:
+    """A partition's spans are linked in their order: those that were closed before the flush must be done as well."""
+    assert await compressed((0.01, True), (0.01, True), (0.01, False), (0.01, True)) == pytest.approx(
+        [0, 0.01, 0.02, 0.03 + 0.08]
+    )
+
+
+async def test_a_rest_is_cut_short_when_a_file_comes_that_somebody_waits_for() -> None:
+    clock = Clock()
+    compressing = Compressing(clock.read, clock.rest)
+    await compressing.one(lambda: clock.work(0.01), at_leisure=True)
+    resting = asyncio.create_task(compressing.one(lambda: clock.work(0.01), at_leisure=True))
+    while clock.now < 0.03:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    await compressing.one(lambda: clock.work(0.01), at_leisure=False)
+    await resting
+    assert clock.began == pytest.approx([0, 0.03, 0.04], abs=0.003)
+
+
+async def test_a_rest_in_real_time_is_cut_short_too() -> None:
+    cut_short = asyncio.Event()
+    resting = asyncio.create_task(pause(3_600, cut_short))
+    await asyncio.sleep(0)
+    assert not resting.done()
+    cut_short.set()
+    async with asyncio.timeout(10):
+        await resting
+    async with asyncio.timeout(10):
+        await pause(0.001, asyncio.Event())
 
 
 async def test_a_rest_begins_with_the_end_of_the_file_before() -> None:
