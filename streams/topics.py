@@ -1,7 +1,6 @@
 """Topics as an operator sees them: creating those that are missing, adopting one that is not what it was."""
 
 import asyncio
-import contextlib
 import datetime
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
@@ -70,8 +69,10 @@ async def _told_of(cluster: Cluster, names: Set[str]) -> None:
     Some seconds at most."""
     told = 0
     for _ in range(_TELLING_LOOKS):
-        with contextlib.suppress(StoreUnavailable):  # known, but without a leader
+        try:
             told = told + 1 if names <= set(await cluster.topics(names)) else 0
+        except StoreUnavailable:  # known, but without a leader
+            told = 0
         if told == _TELLINGS:
             return
         await asyncio.sleep(_TELLING_PAUSE)
