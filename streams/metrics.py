@@ -89,7 +89,8 @@ STAGE = Metric("histogram", "stillwell_stage_seconds", "Time that a batch or spa
 SERVABLE = Metric(
     "histogram",
     "stillwell_servable_seconds",
-    "From the record's timestamp to the acknowledgement of its row by Redis; one observation a row sent.",
+    "From the record's timestamp to the acknowledgement of its row by Redis; one observation a row sent, 0 where the "
+    "producer's clock is ahead, none where the record has no timestamp.",
     ("view",),
 )
 BUFFERED = Metric(
@@ -190,11 +191,17 @@ class Metrics:
         return self._values[metric].get(labels, 0.0)
 
     def observe(self, metric: Metric, values: float | npt.NDArray[np.float64], *labels: str) -> None:
-        """Add one observation, or many, to a histogram."""
+        """Add one observation, or many, to a histogram.
+
+        Raises ValueError, and takes in none, where one is negative or NaN: to Prometheus a sum that falls is a restart.
+        """
+        observed = np.atleast_1d(values)
+        if not (observed >= 0).all():
+            raise ValueError(f"{metric.name} must be observed at 0 or more, not at {observed.min()}")
         histograms = self._histograms[metric]
         if labels not in histograms:
             histograms[labels] = _Histogram(metric.buckets)
-        histograms[labels].add(np.atleast_1d(values))
+        histograms[labels].add(observed)
 
     def text(self) -> bytes:
         """All of them in Prometheus' text format, and what there is to say of the process itself."""

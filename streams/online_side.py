@@ -4,6 +4,8 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from stillwell.errors import StoreNotReady
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.online import MarkKey, MarkMove, OnlineState
@@ -65,5 +67,7 @@ class OnlineSide:
     def _observe_servable(self, batch: OnlineBatch) -> None:
         now = self._clock()
         for rows, produced_at in zip(batch.rows, batch.produced_at, strict=True):
-            if len(produced_at):
-                self._metrics.observe(SERVABLE, now - produced_at / 1000, rows.view)
+            # -1 is a record without a timestamp; a producer's clock that is ahead of ours gives no negative time.
+            known = produced_at[produced_at >= 0]
+            if len(known):
+                self._metrics.observe(SERVABLE, np.maximum(now - known / 1000, 0.0), rows.view)

@@ -1,6 +1,7 @@
 """Metrics: what each tells, and that the numbers on the page are those of a plain count."""
 
 import bisect
+import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -37,6 +38,7 @@ HISTOGRAMS = [metric for metric in METRICS if metric.kind == "histogram"]
 LABEL = st.text(st.characters(codec="utf-8"), max_size=8)
 BOUNDS = sorted({bound for metric in HISTOGRAMS for bound in metric.buckets})
 OBSERVATION = st.one_of(st.sampled_from(BOUNDS), st.floats(0, 100_000, allow_nan=False))
+NEGATIVE = st.one_of(st.floats(max_value=0, exclude_max=True), st.just(float("nan")))
 
 
 def shown(metrics: Metrics) -> dict[str, Family]:
@@ -148,6 +150,21 @@ def test_a_bucket_counts_the_observations_up_to_its_bound(
     assert {float(bound): count for bound, count in found.items()} == {
         bound: bisect.bisect_right(plain, bound) for bound in (*metric.buckets, float("inf"))
     }
+
+
+@given(st.sampled_from(HISTOGRAMS), st.lists(OBSERVATION, max_size=5), NEGATIVE, st.randoms())
+def test_the_sum_of_a_histogram_cannot_fall(
+    metric: Metric, observed: list[float], negative: float, random: random.Random
+) -> None:
+    """Prometheus takes a counter that falls for one that began anew; sum, count and buckets are such counters."""
+    metrics, labels = Metrics(), ("x",) * len(metric.labels)
+    metrics.observe(metric, 1.0, *labels)
+    before = histogram(metrics, metric, *labels)
+    mixed = [*observed, negative]
+    random.shuffle(mixed)
+    with pytest.raises(ValueError, match=rf"{metric.name} must be observed at 0 or more"):
+        metrics.observe(metric, np.array(mixed), *labels)
+    assert histogram(metrics, metric, *labels) == before
 
 
 @given(LABEL, LABEL, LABEL)
