@@ -89,10 +89,43 @@ def _longer_than_nothing(value: datetime.timedelta) -> datetime.timedelta:
     return value
 
 
-def _redis_scheme(value: SecretUrl) -> SecretUrl:
-    if not re.match(r"(redis|rediss)://[^/]|unix:///", value.get_secret_value()):
-        raise ValueError("must be redis://host:port/db, rediss://… for TLS, or unix:///path")
+def _redis_address(value: SecretUrl) -> SecretUrl:
+    """Refuse what redis-py would take for something else, or raise over later.
+
+    Nothing that came is quoted: of a password that was not escaped any part of the URL may be a piece.
+    """
+    text = value.get_secret_value()
+    _require(not re.search(r"[\s#]", text), "must hold neither spaces nor #: write those of a password as %20 and %23")
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:
+        port = 0
+    _require(
+        port != 0,
+        "must have a port from 1 to 65535 behind its host, or none, for 6379; write / ? @ : of a password as "
+        "%2F %3F %40 %3A",
+    )
+    if url.scheme == "unix":
+        _require(not url.hostname and url.path.strip("/") != "", "must be unix:///path, the path of a socket")
+        _require(re.fullmatch(r"(db=[0-9]+)?", url.query) is not None, f"must have nothing but db=N {_NO_OPTIONS}")
+        return value
+    _require(
+        url.scheme in ("redis", "rediss") and bool(url.hostname),
+        "must be redis://host:port/db, rediss://… for TLS, or unix:///path",
+    )
+    _require(not url.query, f"must have nothing {_NO_OPTIONS}")
+    _require(
+        re.fullmatch(r"(/[0-9]*)?", url.path) is not None,
+        "must end in the number of a database, as /0; write a / of a password as %2F",
+    )
     return value
+
+
+_NO_OPTIONS = (
+    "behind a ?, for options there would override those that Stillwell relies on: write user and password as in "
+    "redis://user:password@host:port/db (a ? in them as %3F), and name the certificates to trust in SSL_CERT_FILE"
+)
 
 
 def _folder_or_bucket(value: str) -> str:
@@ -203,9 +236,10 @@ class Settings(ProjectSettings):
     """The consumer group. All workers of a namespace share one; a second group over the same namespace does all the
     work twice and finds every link taken. `{project}` and `{namespace}` stand for those settings."""
 
-    redis_url: Annotated[SecretUrl, AfterValidator(_redis_scheme)]
-    """The online store: `redis://[user:password@]host:port/db`, `rediss://…` for TLS. What is ours there begins with
-    `<project>:<namespace>:`, so that several may share it."""
+    redis_url: Annotated[SecretUrl, AfterValidator(_redis_address)]
+    """The online store: `redis://[user:password@]host:port/db`, `rediss://…` for TLS, `unix:///path?db=0` for a socket.
+    Other options are refused. TLS trusts the certificates of the system, or of the file that `SSL_CERT_FILE` names.
+    What is ours there begins with `<project>:<namespace>:`, so that several may share it."""
 
     offline_url: Annotated[str, AfterValidator(_folder_or_bucket)]
     """The offline store: `gs://bucket/path`, or a folder. What is ours there lies below `<project>/<namespace>/`, so

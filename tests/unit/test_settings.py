@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pydantic
 import pytest
+from redis.asyncio.connection import parse_url
 
 from stillwell import settings as module
 from stillwell.errors import SettingsError
@@ -223,6 +224,68 @@ def test_no_way_of_printing_settings_shows_a_secret(monkeypatch: pytest.MonkeyPa
     assert settings.redis_url.get_secret_value() == "rediss://worker:hunter2@store:6379/0"
 
 
+@pytest.mark.parametrize(
+    ("url", "reached"),
+    [
+        ("redis://store", {"host": "store"}),
+        ("redis://store/", {"host": "store"}),
+        ("redis://store:6380/12", {"host": "store", "port": 6380, "db": 12}),
+        ("rediss://worker:hunter2@[::1]:65535", {"host": "::1", "port": 65535}),
+        ("redis://worker:%2F%3F%40%3A%23%20@store:1/0", {"password": "/?@:# ", "host": "store", "port": 1, "db": 0}),
+        ("unix:///run/redis.sock", {"path": "/run/redis.sock"}),
+        ("unix://worker:hunter2@/run/redis.sock?db=3", {"password": "hunter2", "path": "/run/redis.sock", "db": 3}),
+    ],
+)
+def test_a_redis_url_is_taken_as_redis_py_understands_it(
+    url: str, reached: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STILLWELL_REDIS_URL", url)
+    understood = parse_url(Settings.load().redis_url.get_secret_value())
+    assert {name: understood.get(name) for name in ("host", "port", "db", "path", *reached)} == {
+        "host": None, "port": None, "db": None, "path": None, **reached
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("url", "rule"),
+    [
+        ("https://store", "must be redis://host:port/db"),
+        ("store:6379", "must be redis://host:port/db"),
+        ("redis://:hunter2@:6379/0", "must be redis://host:port/db"),
+        ("redis:///0", "must be redis://host:port/db"),
+        ("redis://h/0?password=hunter2", "redis://user:password@host:port/db"),
+        ("redis://h/0?foo=1", "must have nothing behind a ?"),
+        ("redis://h/0?decode_responses=true", "must have nothing behind a ?"),
+        ("redis://h/0?protocol=3", "must have nothing behind a ?"),
+        ("redis://h?db=3", "must have nothing behind a ?"),
+        ("unix:///run/redis.sock?db=3&password=hunter2", "must have nothing but db=N behind a ?"),
+        ("unix:///run/redis.sock?db=three", "must have nothing but db=N behind a ?"),
+        ("unix://store/run/redis.sock", "must be unix:///path"),
+        ("unix:///", "must be unix:///path"),
+        ("redis://h:99999999/0", "port from 1 to 65535"),
+        ("redis://h:0/0", "port from 1 to 65535"),
+        ("redis://[::1/0", "port from 1 to 65535"),
+        ("redis://h/abc", "number of a database"),
+        ("redis://h/1/2", "number of a database"),
+        ("redis://worker:hunter2/x@h", "%2F"),
+        ("redis://worker:hunter2?x@h", "%3F"),
+        ("redis://worker:7?hunter2@h", "%3F"),
+        ("redis://worker:7/hunter2@h", "%2F"),
+        ("redis://worker:7#hunter2@h", "%23"),
+        ("redis://worker:hunter2 x@h", "%20"),
+    ],
+)
+def test_a_redis_url_that_would_be_misunderstood_is_refused_with_the_mend(
+    url: str, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its password is not in the refusal, wherever it stood."""
+    monkeypatch.setenv("STILLWELL_REDIS_URL", url)
+    message = refused()
+    assert rule in message
+    assert "hunter2" not in message
+    assert message.endswith("Correct it in the environment.")
+
+
 @pytest.mark.parametrize("name", ["STILLWELL_REDIS_URL", "STILLWELL_KAFKA_SASL_PASSWORD"])
 def test_no_error_shows_a_secret(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "https://worker:hunter2@store")
@@ -237,6 +300,10 @@ def test_no_error_shows_a_secret(name: str, monkeypatch: pytest.MonkeyPatch) -> 
         ("redis://:p@ss@host", "redis://:***@host"),
         ("redis://user:secret@host:1/0 failed", "redis://user:***@host:1/0 failed"),
         ("redis://host:6379/0", "redis://host:6379/0"),
+        ("redis://us@er:secret@host", "redis://us@er:***@host"),
+        ("redis://h/0?password=secret", "redis://h/0?password=***"),
+        ("GET http://h/x?a=1&Access_Token=sec=ret&b=2#c failed", "GET http://h/x?a=1&Access_Token=***&b=2#c failed"),
+        ("what is the password? a=1&b=2", "what is the password? a=1&b=2"),
         ("host:9092", "host:9092"),
     ],
 )
