@@ -7,6 +7,7 @@ script looks at the ready key first. All writes are harmless to repeat: one that
 import hashlib
 import importlib.resources
 import itertools
+import secrets
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Self
@@ -17,6 +18,8 @@ from sinks.redis_link import Command, Exchange, RedisLink, Reply
 from stillwell.errors import SettingsError, StoreNotReady, StoreUnavailable
 from stillwell.layout.online import Applied, EncodedRows, MarkKey, MarkMove, OnlineServer, OnlineState, PutCounts
 from stillwell.layout.redis_keys import RedisKeys
+from stillwell.layout.stamp import Stamp, topic_digest
+from stillwell.layout.value import FORMAT
 from stillwell.settings import Settings
 
 ROWS_PER_CALL = 100
@@ -31,6 +34,7 @@ first costs time of its own; and what waits in the server's buffers keeps reader
 instead of 400 in a batch, a row takes a tenth more time, and a reader beside a busy writer waits 3.5 ms at p99 instead
 of 2.8."""
 
+_PROBE_MS = 60_000
 _TIMEOUT = 5.0
 _CONNECTIONS = 16
 _OLDEST = (6, 2)
@@ -132,6 +136,27 @@ class RedisOnlineStore:
             role=facts["role"], version=facts["redis_version"], maxmemory_policy=facts["maxmemory_policy"]
         )
 
+    async def probe(self) -> None:
+        """Do once, on keys of its own, whatever a worker or a rebuild may do, so that what its user lacks is found out.
+
+        Nothing stays: of a probe that was refused half-way, what it has written expires within a minute or so.
+        """
+        gate = self._keys.probe + secrets.token_hex(8).encode()
+        rows, moved, lifetime = [gate + b":0", gate + b":1"], gate + b":moved", str(_PROBE_MS)
+        probe = type(self)(self._link, self._keys, gate)
+        # By the server's clock: past its life by that one, a row is not written.
+        (now,) = await self._link.ask(("TIME",))
+
+        def put(offset: int, nbytes: int) -> Command:
+            at = Stamp(int(now[0]) * 1_000_000, None, 0, topic_digest("probe"), 0, 0, offset, 0, 0).pack()
+            value = (bytes([FORMAT]) + at + _LENGTH.pack(nbytes)).ljust(nbytes, b"\0")
+            return probe._call(self._put, rows, [gate, lifetime, _behind_lengths([value, value])])
+
+        await self._link.ask(("SET", gate, gate, "PX", lifetime), ("SCRIPT", "LOAD", self._put.text))
+        # New rows, then others in their place, which takes the same length, then others instead of them.
+        await self._link.ask(put(0, 64), put(1, 64), put(2, 65), ("MGET", gate, *rows))
+        await self._link.ask(("MULTI",), ("RENAME", gate, moved), ("DEL", moved, *rows), ("EXEC",))
+
     async def initialise(self, epoch: str) -> str:
         """Make an empty store ready, if nobody did; returns the epoch in force."""
         _, in_force = await self._link.ask(("SET", self._keys.ready, epoch, "NX"), ("GET", self._keys.ready))
@@ -203,7 +228,9 @@ class RedisOnlineStore:
         replies = await exchange(_batches(calls()))
         if any(isinstance(reply, exceptions.NoScriptError) for reply in replies):
             load: Command = ("SCRIPT", "LOAD", script.text)
-            _, *replies = await exchange(itertools.chain([[load]], _batches(calls())))
+            loaded, *replies = await exchange(itertools.chain([[load]], _batches(calls())))
+            if isinstance(loaded, exceptions.ResponseError):
+                raise self._link.refusal(loaded)
         for reply in replies:
             if isinstance(reply, exceptions.ResponseError):
                 raise self._link.refusal(reply)

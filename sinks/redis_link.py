@@ -28,6 +28,12 @@ Reply = Any
 Exchange = Callable[[Iterable[Sequence[Command]]], Awaitable[list[Reply]]]
 """The replies to all commands, refusals among them. Each batch is sent while the server works on the last one."""
 
+COMMANDS = (
+    *("del", "evalsha", "exec", "exists", "get", "getrange", "info", "mget", "mset", "multi", "pexpireat", "rename"),
+    *("script|load", "select", "set", "setrange", "time"),
+)
+"""What a user of Redis must be allowed, to write, read and rebuild; what scripts do is done with the user's rights."""
+
 _MENDS = {
     "READONLY": "it is a replica: point STILLWELL_REDIS_URL at the primary, or wait for the failover to end",
     "LOADING": "it still loads its data after a start: wait",
@@ -39,8 +45,8 @@ _MENDS = {
     "NOREPLICAS": "it has fewer replicas than min-replicas-to-write asks for: bring them back",
     "NOAUTH": "correct user and password in STILLWELL_REDIS_URL",
     "WRONGPASS": "correct user and password in STILLWELL_REDIS_URL",
-    "NOPERM": "allow the user in STILLWELL_REDIS_URL all of: get, set, mget, getrange, rename, del, info, time, "
-    "evalsha, script|load",
+    "NOPERM": "allow the user in STILLWELL_REDIS_URL all of ~<project>:<namespace>:* "
+    + " ".join(f"+{command}" for command in COMMANDS),
     "MOVED": "it is a cluster: point STILLWELL_REDIS_URL at a single instance",
     "CROSSSLOT": "it is a cluster: point STILLWELL_REDIS_URL at a single instance",
 }
@@ -71,9 +77,10 @@ class RedisLink:
         """The replies to a few commands, in one round trip. Raises what the first refused one means."""
         async with self.connection() as exchange:
             replies = await exchange([commands])
-        for reply in replies:
-            if isinstance(reply, exceptions.ResponseError):
-                raise self.refusal(reply)
+            for reply in replies:
+                if isinstance(reply, exceptions.ResponseError):
+                    # Within the `with`, which gives this connection up: a refused EXEC leaves it in its transaction.
+                    raise self.refusal(reply)
         return replies
 
     @contextlib.asynccontextmanager
@@ -146,13 +153,19 @@ async def _reply(connection: Any) -> Reply:
         return error
 
 
+_NO_PERMISSION = re.compile("The user executing the script can't|ACL failure in script")
+"""What a user lacks inside of scripts, of commands or of keys, has no word: these are Redis 6.2's, and Redis 7's."""
+
 _WORD = re.compile(r"\b[A-Z]{3,}\b")
 
 
 def _code(error: Exception) -> str:
-    """The word in capitals by which Redis names an error. Redis 6.2 puts a sentence before it inside of scripts."""
+    """The word in capitals by which Redis names an error. Redis 6.2 puts a sentence before it inside of scripts, and a
+    refused EXEC says that of its transaction before its own."""
     known = getattr(error, "status_code", None)
-    if known and known != "ERR":
+    if known and known not in ("ERR", "EXECABORT"):
         return str(known)
+    if _NO_PERMISSION.search(str(error)):
+        return "NOPERM"
     words = _WORD.findall(str(error))
     return next((word for word in words if word in _MENDS or word in ("NOTREADY", "BADFORMAT", "WRONGTYPE")), "")

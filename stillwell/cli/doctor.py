@@ -17,7 +17,6 @@ from stillwell.errors import (
     OutcomeUnknown,
     SettingsError,
     StoreError,
-    StoreNotReady,
     StoreUnavailable,
 )
 
@@ -177,8 +176,8 @@ async def _ask_redis(settings: "Settings") -> "tuple[OnlineServer, str | None]":
     online = await RedisOnlineStore.open(settings)
     try:
         server, epoch = await online.read_server(), (await online.read_state()).epoch
-        with contextlib.suppress(StoreNotReady):
-            await online.set_marks((), epoch or "")  # writes nothing, but runs a script as every write does
+        if server.role == "master":
+            await online.probe()
         return server, epoch
     finally:
         await online.close()

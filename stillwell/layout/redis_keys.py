@@ -8,14 +8,16 @@
                                                                         becomes `ready` in its last step
         m:<topic>@<incarnation>:<partition>:<view>:<version>   string   an applied mark: every row of that view version
                                                                         from offsets below it is in Redis
+        probe:<random>[:0|:1|:moved]                           string   what `stillwell doctor` writes to learn whether
+                                                                        it may; gone at once, or within a minute or so
 
     bucket      crc32(entity key) mod 1024, in decimal
     entity key  as `stillwell.layout.entity_key` writes it; it says where it ends, whatever bytes are in it
 
 A row's braces are the hash tag of Redis Cluster: hundreds of entities share a bucket, and with it a slot and a call.
-Only rows may have a time to live; the other three live for ever. Project, namespace, view and topic are of letters,
-digits, `_`, `-` and `.` (and `~` and `/` in the topics of loaded batches), so that no colon or brace of theirs can be
-mistaken for one of the scheme's.
+Only rows and probes may have a time to live; the others live for ever. Project, namespace, view and topic are of
+letters, digits, `_`, `-` and `.` (and `~` and `/` in the topics of loaded batches), so that no colon or brace of theirs
+can be mistaken for one of the scheme's.
 """
 
 import re
@@ -40,6 +42,7 @@ class RedisKeys:
         self.prefix = f"{project}:{namespace}:".encode()
         self.ready = self.prefix + b"ready"
         self.rebuild = self.prefix + b"rebuild"
+        self.probe = self.prefix + b"probe:"
         self._buckets = [b"%bf:{%d}:" % (self.prefix, bucket) for bucket in range(BUCKETS)]
 
     def rows(self, view: str, entity_keys: Sequence[bytes]) -> list[bytes]:

@@ -1,11 +1,13 @@
 """What the online store in Redis does beyond the contract: servers that are unfit, silent, full, gone, or another."""
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from redis import exceptions
 
 from sinks.redis import BYTES_PER_CALL, ROWS_PER_CALL, RedisOnlineStore, _cuts, _require_fit
-from sinks.redis_link import RedisLink
+from sinks.redis_link import COMMANDS, RedisLink
 from stillwell.errors import FormatError, OutcomeUnknown, SettingsError, StoreError, StoreNotReady, StoreUnavailable
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.online import EncodedRows, MarkKey, MarkMove, OnlineServer, PutCounts
@@ -383,6 +385,116 @@ async def test_a_key_of_another_type_is_named_and_left_alone(store: RedisOnlineS
         assert client.hgetall(key) == {b"somebody": b"else"}
 
 
+class Restricted:
+    """A user of a server who may do what we say that he must be allowed, in database 1, and nothing else."""
+
+    def __init__(self, url: str) -> None:
+        self.keys = RedisKeys("test", f"n{uuid.uuid4().hex[:10]}")
+        self.admin = redis.Redis.from_url(url.replace("/0", "/1"))
+        self._url = re.sub("//(.*)/0", r"//restricted:hunter2@\1/1", url)
+
+    def allow(self, commands: Iterable[str], keys: str | None = None) -> None:
+        """These commands, on these keys."""
+        self.admin.acl_setuser(
+            "restricted",
+            enabled=True,
+            passwords=["+hunter2"],
+            keys=[keys or f"{self.keys.prefix.decode()}*"],
+            commands=[f"+{command}" for command in commands],
+            reset=True,
+        )
+
+    @contextlib.asynccontextmanager
+    async def store(self) -> AsyncIterator[RedisOnlineStore]:
+        """A store of this user's, on a server that knows no script."""
+        self.admin.script_flush()
+        store = RedisOnlineStore(RedisLink(self._url, 5.0, 1), self.keys)
+        yield store
+        await store.close()
+
+    async def do_everything(self) -> None:
+        """What a worker, a reader and a rebuild do."""
+        mark = MarkKey(PartitionId("departures", 1, 0), VIEW, 1)
+        async with self.store() as store:
+            await store.read_server()
+            await store.initialise(EPOCH)
+            await self._write(store, mark)
+            await store.read_state()
+            await store.get(VIEW, [ROW[0]])
+            rebuilding = await store.begin_rebuild("epoch-2")
+            await self._write(rebuilding, mark, "epoch-2")
+            await rebuilding.finish_rebuild("epoch-2")
+        self.admin.delete(*self.admin.keys(self.keys.prefix + b"*"))
+
+    async def _write(self, store: RedisOnlineStore, mark: MarkKey, epoch: str = EPOCH) -> None:
+        """Rows that are new, others in their place, others that are longer; and marks."""
+        await store.set_marks([MarkMove(mark, 5, 5)], epoch)
+        for offset, text in enumerate(("", "", "longer")):
+            row = value(stamp(NOW_US, offset=offset), text)
+            await store.put(rows((ROW[0], row), (b"i1:8", row)), epoch)
+        await store.apply([], [MarkMove(mark, 5, 9)], epoch)
+        assert await store.read_marks([mark]) == [9]
+
+    async def probe(self) -> None:
+        """What `doctor` does."""
+        async with self.store() as store:
+            await store.read_server()
+            await store.probe()
+
+
+@pytest.fixture
+def restricted(shared_url: str) -> Iterator[Restricted]:
+    """Such a user, on a server of each kind."""
+    restricted = Restricted(shared_url)
+    yield restricted
+    restricted.admin.acl_deluser("restricted")
+    restricted.admin.delete(restricted.keys.ready, *restricted.admin.keys(restricted.keys.prefix + b"*"))
+    restricted.admin.close()
+
+
+async def test_the_commands_that_we_say_a_user_must_be_allowed_are_enough(restricted: Restricted) -> None:
+    restricted.allow(COMMANDS)
+    await restricted.do_everything()
+    await restricted.probe()
+
+
+@pytest.mark.parametrize("missing", COMMANDS)
+async def test_each_of_them_is_necessary_and_found_missing_by_doctor_too(restricted: Restricted, missing: str) -> None:
+    restricted.allow(command for command in COMMANDS if command != missing)
+    for doing in (restricted.do_everything, restricted.probe):
+        with pytest.raises(StoreUnavailable, match=rf"allow the user .* all of .*\+{re.escape(missing)}( |$)"):
+            await doing()
+
+
+async def test_keys_that_a_user_may_not_touch_are_told_alike(restricted: Restricted) -> None:
+    restricted.allow(COMMANDS, restricted.keys.ready.decode())
+    for doing in (restricted.do_everything, restricted.probe):
+        with pytest.raises(StoreUnavailable, match=r"allow the user .* ~<project>:<namespace>:"):
+            await doing()
+
+
+async def test_a_transaction_that_cannot_be_ended_is_refused_alike_when_it_is_repeated(restricted: Restricted) -> None:
+    """It ends with its connection: on the same one it would be refused for standing within itself."""
+    restricted.allow(command for command in COMMANDS if command != "exec")
+    async with restricted.store() as store:
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match="allow the user"):
+                await store.begin_rebuild("epoch-2")
+
+
+async def test_a_probe_leaves_nothing_and_what_it_leaves_when_it_is_refused_expires(restricted: Restricted) -> None:
+    """Also where nothing is ready."""
+    restricted.allow(COMMANDS)
+    await restricted.probe()
+    assert restricted.admin.keys(restricted.keys.prefix + b"*") == []
+    restricted.allow(command for command in COMMANDS if command != "del")
+    with pytest.raises(StoreUnavailable):
+        await restricted.probe()
+    left = restricted.admin.keys(restricted.keys.prefix + b"*")
+    assert len(left) == 3
+    assert all(0 < restricted.admin.pttl(key) <= 61_000 for key in left)
+
+
 @pytest.mark.parametrize(
     ("error", "kind", "phrase"),
     [
@@ -392,7 +504,6 @@ async def test_a_key_of_another_type_is_named_and_left_alone(store: RedisOnlineS
         (exceptions.ReadOnlyError("can't write", status_code="READONLY"), StoreUnavailable, "it is a replica"),
         (exceptions.ResponseError("MISCONF Redis is configured to save"), StoreUnavailable, "cannot save"),
         (exceptions.ResponseError("NOREPLICAS Not enough good replicas"), StoreUnavailable, "fewer replicas"),
-        (exceptions.NoPermissionError("no access", status_code="NOPERM"), StoreUnavailable, "allow the user"),
         (
             # As Redis 6.2 wraps what went wrong inside of a script.
             exceptions.ResponseError("Error running script (call to f_ab): @user_script:9: -OOM command not allowed"),

@@ -239,16 +239,18 @@ def test_doctor_tells_a_redis_that_has_forgotten_from_a_new_one(
         ]
 
 
-def test_doctor_says_that_a_redis_does_not_let_us_run_scripts(
-    deployment: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("lacking", ["-@scripting", "-setrange"])
+def test_doctor_says_that_a_redis_does_not_let_us_run_scripts_or_what_they_use(
+    lacking: str, deployment: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = RedisServer(tmp_path / "redis")
     server.start()
     with redis.Redis(port=server.port) as client:
-        client.execute_command("ACL", "SETUSER", "worker", "on", ">hunter2", "~*", "+@all", "-@scripting")
+        client.execute_command("ACL", "SETUSER", "worker", "on", ">hunter2", "~*", "+@all", lacking)
     deployment.setenv("STILLWELL_REDIS_URL", f"redis://worker:hunter2@127.0.0.1:{server.port}/0")
     assert run(["doctor", "--json"]) == 1
-    assert "evalsha" in str(findings(capsys)["Redis"]["fix"])
+    assert "+evalsha" in str(found := findings(capsys)["Redis"]["fix"])
+    assert "+setrange" in str(found)
     server.stop()
 
 

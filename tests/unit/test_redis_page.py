@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sinks.redis_link import COMMANDS
 from stillwell.layout import redis_keys, stamp, value
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.entity_key import MAX_KEY_BYTES, entity_key
@@ -70,6 +71,11 @@ def table_under(heading: str, columns: int) -> list[list[str]]:
 def test_the_map_is_the_one_in_the_code() -> None:
     drawn = "".join(f"    {line}\n" if line else "\n" for line in block_behind("<!-- map").splitlines())
     assert drawn in (redis_keys.__doc__ or "")
+
+
+def test_the_rights_are_those_that_the_tests_of_the_store_find_enough_and_necessary() -> None:
+    _, *commands = block_behind("### What a user must be allowed").partition("*")[2].split("+")
+    assert [command.strip() for command in commands] == list(COMMANDS)
 
 
 def test_the_header_is_where_the_page_says() -> None:
