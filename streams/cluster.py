@@ -2,7 +2,8 @@
 
 import base64
 import dataclasses
-from collections.abc import Collection, Mapping
+import random
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
 from aiokafka import TopicPartition
@@ -32,6 +33,10 @@ from stillwell.errors import StoreUnavailable
 
 _NO_TOPIC_ID = bytes(16)
 
+_PATIENCE = 5.0
+"""Every link waits for a broker to tell of its topic: by aiokafka's own 40 s, a broker in three that swallows what it
+is sent would hold up a third of all links for that long. Shorter takes a slow broker for one that is gone."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TopicFacts:
@@ -48,9 +53,18 @@ class TopicFacts:
 class Cluster:
     """Asks the cluster. Every method raises StoreUnavailable when it does not answer."""
 
-    def __init__(self, connection: Mapping[str, Any]) -> None:
-        """connection: what every aiokafka client needs (bootstrap_servers, security)."""
-        self._client = AIOKafkaClient(**connection)
+    def __init__(
+        self,
+        connection: Mapping[str, Any],
+        patience: float = _PATIENCE,
+        shuffle: Callable[[list[int]], None] = random.shuffle,
+    ) -> None:
+        """connection: what every aiokafka client needs (bootstrap_servers, security).
+
+        patience: seconds for each step with one broker that tells of topics: to connect, and to answer.
+        """
+        self._shuffle = shuffle
+        self._client = AIOKafkaClient(**connection, request_timeout_ms=round(patience * 1000))
         self._admin = AIOKafkaAdminClient(**connection)
 
     async def start(self) -> None:
@@ -69,10 +83,7 @@ class Cluster:
 
     async def topics(self, names: Collection[str]) -> dict[str, TopicFacts]:
         """The named topics that exist."""
-        try:
-            answer = await self._client.send(self._client.get_random_node(), _MetadataRequest(names))
-        except (KafkaError, OSError) as error:
-            raise StoreUnavailable(f"Kafka does not tell of topics {', '.join(names)}: {error!r}") from error
+        answer = await self._metadata(names)
         found = {}
         for code, name, topic_id, _, partitions, *_ in answer.topics:
             if for_code(code) is UnknownTopicOrPartitionError:
@@ -81,6 +92,19 @@ class Cluster:
                 raise StoreUnavailable(f"Kafka does not tell of topic {name}: {for_code(code).__name__}")
             found[name] = TopicFacts(name, base64.urlsafe_b64encode(topic_id).decode().rstrip("="), len(partitions))
         return found
+
+    async def _metadata(self, names: Collection[str]) -> Any:
+        """What the first broker says that answers: all know the same, and one may be cut off from us alone."""
+        brokers = [broker.nodeId for broker in self._client.cluster.brokers()]
+        self._shuffle(brokers)
+        failures = []
+        for broker in brokers:
+            try:
+                return await self._client.send(broker, _MetadataRequest(names))
+            except (KafkaError, OSError) as error:
+                failures.append(f"broker {broker}: {error!r}")
+        reasons = "; ".join(failures) or "no broker is known"
+        raise StoreUnavailable(f"Kafka does not tell of topics {', '.join(names)}: {reasons}")
 
     async def committed(self, group: str, partition: TopicPartition) -> tuple[int, str] | None:
         """The offset that a group has committed for a partition, and the metadata beside it."""
@@ -122,7 +146,8 @@ class Cluster:
 
 
 # Metadata (key 3 of the Kafka protocol guide) in version 10, the first that tells topic ids; aiokafka stops at 5.
-# aiokafka carries no types, hence the exemptions.
+# AIOKafkaClient and aiokafka.protocol are private API, as they are in aiokafka 0.14.0, which is pinned: look at both
+# before it is raised. aiokafka carries no types, hence the exemptions.
 
 
 class _Uuid(AbstractType[bytes]):  # type: ignore[misc]
