@@ -29,6 +29,7 @@ its callers, and the revocation of their partitions, for longer."""
 _SLOWEST_UPLOAD = 1 << 20  # bytes a second: an upload that is slower than this is given up, and made anew by its caller
 _PIECE = 8 << 20  # bytes of one read: each has the whole patience, so that a large object may take its time
 _PAGE = 1_000  # names of one answer to a list, as many as the service gives
+_ANONYMOUS = "anon"  # gcsfs' word for whoever wants to do without credentials
 _NO_SUCH_RANGE = 416  # the status of a read from behind an object's end
 
 _TEMPORARY = ".creating-"
@@ -67,7 +68,8 @@ class ObjectStore(Protocol):
 def open_store(url: str) -> ObjectStore:
     """The store that a URL names: `gs://bucket/prefix`, `file:///folder`, or a folder's path.
 
-    Raises SettingsError for another scheme.
+    Raises SettingsError for another scheme, and StoreUnavailable where a bucket's credentials cannot be had now. To ask
+    for them may take some twenty seconds.
     """
     if url.startswith("gs://"):
         return GcsStore(url)
@@ -170,6 +172,10 @@ class GcsStore:
 
     gcsfs repeats what fails, up to 34 s long, and without bounds waits for what is silent. So every exchange has a
     deadline: `patience`, in seconds, and for an upload the time that its bytes may take.
+
+    Where it finds no credentials it goes on without any, and is refused for ever after: a pod's metadata server may be
+    silent for its first seconds. So there is no store without credentials, unless that is asked for: to make one
+    raises StoreUnavailable, and may work later.
     """
 
     def __init__(self, url: str, patience: float = PATIENCE_SECONDS) -> None:
@@ -181,7 +187,14 @@ class GcsStore:
         self._bucket, _, prefix = self.url.removeprefix("gs://").partition("/")
         self._prefix = f"{prefix}/" if prefix else ""
         self._patience = patience
-        self._files = GCSFileSystem(use_listings_cache=False)
+        try:
+            # Made anew each time: fsspec would keep the one that had found no credentials.
+            self._files = GCSFileSystem(use_listings_cache=False, skip_instance_cache=True)
+        except Exception as error:
+            raise self._no_credentials(f": {error!r}") from error
+        found = self._files.credentials
+        if found.credentials is None and found.token != _ANONYMOUS:
+            raise self._no_credentials("")
 
     def create(self, path: str, data: bytes) -> None:
         """One upload under `ifGenerationMatch=0`. Whatever is not a clear answer counts as unknown."""
@@ -257,6 +270,12 @@ class GcsStore:
 
     def _address(self, path: str) -> str:
         return f"{self._bucket}/{self._prefix}{path}"
+
+    def _no_credentials(self, why: str) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"{self.url}: Google gives no credentials{why}; name a service account, by workload identity or "
+            f"GOOGLE_APPLICATION_CREDENTIALS; an emulator is asked without any by FSSPEC_GCS_TOKEN={_ANONYMOUS}"
+        )
 
     def _no_bucket(self) -> StoreUnavailable:
         return StoreUnavailable(

@@ -208,7 +208,9 @@ class _Line(faust.Service):
             opened.push_async_callback(_close, online.close)
             uploads = ThreadPool("store", _UPLOADS_AT_A_TIME, _UPLOADS_NICENESS)
             opened.callback(uploads.close)
-            objects = ThreadedStore(open_store(settings.offline_root), uploads)
+            # Not by a thread for uploads: gcsfs begins its own here, which would give way as they do.
+            store = await retries.archive.until_done(lambda: self._threads.call(open_store, settings.offline_root))
+            objects = ThreadedStore(store, uploads)
             await retries.archive.until_done(lambda: _register(objects, self._definitions, settings.redis_grace))
             producer = await retries.dead_letters.until_done(
                 lambda: _started(lambda: dead_letter_producer(self._connection))

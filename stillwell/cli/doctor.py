@@ -191,13 +191,13 @@ def _offline(settings: "Settings") -> "tuple[ObjectStore | None, Finding]":
         return None, Finding(
             "offline store", "not asked: its client is not installed", "pip install 'stillwell[server]'"
         )
-    store = open_store(settings.offline_root)
     try:
+        store = open_store(settings.offline_root)
         proved = _is_create_only(store.create, store.delete, f"_doctor/{secrets.token_hex(8)}")
     except (StoreUnavailable, OutcomeUnknown) as error:
         return None, Finding(
             "offline store",
-            f"{store.url} cannot be written: {error}",
+            f"{settings.offline_root} cannot be written: {error}",
             "Check STILLWELL_OFFLINE_URL and the permission to create, read, list and delete there.",
         )
     if not proved:

@@ -1,11 +1,32 @@
 """How the worker's parts are put together: what no other test would miss."""
 
+import threading
 from typing import Any
 
 import pytest
 
+from sinks.redis import RedisOnlineStore
+from stillwell.definitions.loading import load_definitions
+from stillwell.errors import StoreUnavailable
 from stillwell.settings import Settings
+from stillwell.storage import ObjectStore
+from stillwell.testing.objects import MemoryStore
+from stillwell.threads import ThreadedStore
 from streams import app
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings whose Kafka, Redis and object store are not there."""
+    for name, value in {
+        "PROJECT": "test",
+        "DEFINITIONS": "schemas",
+        "KAFKA_BOOTSTRAP": "127.0.0.1:1",
+        "REDIS_URL": "redis://127.0.0.1:1",
+        "OFFLINE_URL": "/nowhere",
+    }.items():
+        monkeypatch.setenv(f"STILLWELL_{name}", value)
+    return Settings.load()
 
 
 @pytest.mark.parametrize(
@@ -28,3 +49,44 @@ def test_kafka_waits_for_more_as_long_as_it_is_told_and_never_for_what_cannot_co
     assert made["fetch_max_wait_ms"] == 70
     assert made["fetch_min_bytes"] == least
     assert made["max_partition_fetch_bytes"] >= least
+
+
+async def test_an_object_store_that_cannot_be_opened_yet_is_waited_for_and_holds_up_nobody(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bucket's credentials may come some seconds after the worker, and to ask for them takes as long."""
+    store, asked_by = MemoryStore(), list[threading.Thread]()
+
+    def open_store(url: str) -> ObjectStore:
+        asked_by.append(threading.current_thread())
+        if len(asked_by) < 3:
+            raise StoreUnavailable("no credentials yet")
+        return store
+
+    class Opened(Exception):
+        """Far enough."""
+
+    async def register(objects: ThreadedStore, *_: object) -> None:
+        assert await objects.call(lambda opened: opened) is store
+        raise Opened
+
+    async def nothing(*_: object) -> None:
+        pass
+
+    class Connected:
+        close = stop = nothing
+
+    async def connected(*_: object) -> Connected:
+        return Connected()
+
+    monkeypatch.setattr(app, "_started", connected)
+    monkeypatch.setattr(app, "_require_topics", nothing)
+    monkeypatch.setattr(RedisOnlineStore, "open", connected)
+    monkeypatch.setattr(app, "open_store", open_store)
+    monkeypatch.setattr(app, "_register", register)
+    definitions = load_definitions(settings.definitions)
+    line = app._Line(app.make_app(settings, definitions), settings, definitions)
+    with pytest.raises(Opened):
+        await line._connect()
+    assert len(asked_by) == 3
+    assert threading.main_thread() not in asked_by
