@@ -113,6 +113,12 @@ def make_app(settings: Settings, definitions: DefinitionsSpec) -> faust.App:
         agent_supervisor="mode.CrashingSupervisor",
         web_bind=settings.web_host,
         web_port=settings.web_port,
+        # Faust's own pages would stand open beside ours: of partitions and tables, and in an environment with APP_DEBUG
+        # of its agents and topics.
+        web_router_enabled=False,
+        web_tables_enabled=False,
+        web_stats_enabled=False,
+        web_graph_enabled=False,
     )
     line = _Line(app, settings, definitions)
     app.service(line)  # type: ignore[arg-type]  # an instance will do as well as a class, on_init_extra_service says

@@ -90,3 +90,14 @@ async def test_an_object_store_that_cannot_be_opened_yet_is_waited_for_and_holds
         await line._connect()
     assert len(asked_by) == 3
     assert threading.main_thread() not in asked_by
+
+
+def test_the_web_server_answers_our_pages_and_an_index_and_nothing_else(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faust would show its own router and tables on the port of the metrics, and to debug even more."""
+    monkeypatch.setenv("APP_DEBUG", "1")
+    web: Any = app.make_app(settings, load_definitions(settings.definitions)).web
+    web.init_server()
+    served = {route.resource.canonical for route in web.web_app.router.routes()}
+    assert served == {"/", "/metrics", "/healthz", "/readyz"}

@@ -240,5 +240,6 @@ def _sinks() -> list[str]:
 PAGES = (
     "Beside `/metrics` there are `/healthz`, 200 for as long as the process answers, and `/readyz`, 200 while every",
     "partition that the worker holds flows and every sink answers; otherwise 503, with a line for each thing that is",
-    "amiss.",
+    "amiss. `/` says that the web server runs, and nothing else is served. No page asks who is there: let nobody reach",
+    "the port but probes and whoever collects metrics.",
 )
