@@ -6,6 +6,9 @@ uses that every one but a chain's last is vouched for by its successor, which ho
 neighbours disagree, whoever is vouched for by others is innocent; behind a hole the survey goes on, so that one run
 names all that is wrong, and each only once.
 
+Who vouches for whom is known when all is read, and a chain may have a million links: of each a survey keeps a few
+hundred bytes. Who needs more reads the link again (`read_again`).
+
 What nobody vouches for cannot be told from a change of the same: who can write may append a link of gaps alone, or
 change the last link's time.
 """
@@ -21,6 +24,7 @@ from stillwell.errors import ChainError, NotFound
 from stillwell.layout import chain
 from stillwell.layout.chain import Genesis, Link, PartitionId, TopicIncarnation
 from stillwell.storage import ObjectStore
+from stillwell.threads import each_in_order
 
 _PLACE = re.compile(
     chain.ROOT + r"(?P<topic>[^/]+)@(?P<incarnation>\d{1,9})/(?:(?P<partition>\d{1,9})/)?(?P<name>[^/]+)"
@@ -38,6 +42,18 @@ class Finding:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class KnownLink:
+    """What a survey keeps of a link: the fields of that name, and the digest of its bytes."""
+
+    start: int
+    end: int
+    expired: bool
+    nonce: str
+    previous: str
+    digest: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Survey:
     """One chain as it was found.
 
@@ -48,8 +64,8 @@ class Survey:
     id: PartitionId
     genesis: Genesis | None
     vouched: bool
-    links: tuple[Link, ...]
-    behind: tuple[Link, ...]
+    links: tuple[KnownLink, ...]
+    behind: tuple[KnownLink, ...]
     findings: tuple[Finding, ...]
 
 
@@ -61,6 +77,8 @@ class Folders:
     """The highest incarnation of each topic that has anything."""
     partitions: tuple[PartitionId, ...]
     strangers: tuple[str, ...]
+    links: int
+    """How many objects there are beside genesis in the folders of all partitions."""
 
 
 HasItsFiles = Callable[[Link], bool]
@@ -72,6 +90,7 @@ def folders(store: ObjectStore) -> Folders:
     incarnations: dict[str, int] = collections.defaultdict(int)
     partitions: set[PartitionId] = set()
     strangers = []
+    links = 0
     for path in store.list(chain.ROOT):
         place = _PLACE.fullmatch(path)
         if place is None:
@@ -86,7 +105,8 @@ def folders(store: ObjectStore) -> Folders:
         incarnations[topic] = max(incarnations[topic], number)
         if place["partition"] is not None:
             partitions.add(id)
-    return Folders(dict(incarnations), tuple(sorted(partitions)), tuple(strangers))
+            links += path != id.genesis_path
+    return Folders(dict(incarnations), tuple(sorted(partitions)), tuple(strangers), links)
 
 
 def incarnations(store: ObjectStore, found: Folders, surveys: Iterable[Survey]) -> Iterator[Finding]:
@@ -131,13 +151,22 @@ def survey(store: ObjectStore, id: PartitionId, has_its_files: HasItsFiles) -> S
     return _Surveyor(store, id, has_its_files).survey()
 
 
+def read_again(store: ObjectStore, id: PartitionId, known: KnownLink) -> Link:
+    """A link as it was surveyed. Raises NotFound, and ChainError for one whose bytes are others by now."""
+    path = id.link_path(known.start)
+    data = store.read(path)
+    if chain.digest(data) != known.digest:
+        raise ChainError(f"{path}: was another a moment ago; somebody has altered it")
+    return chain.decode_link(data, path)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Object:
     """Genesis or a link, as its bytes were found; value is None for one that cannot be read, and error says why."""
 
     path: str
     digest: str
-    value: Genesis | Link | None
+    value: Genesis | KnownLink | None
     error: str
 
 
@@ -155,15 +184,14 @@ class _Surveyor:
         self._id = id
         self._has_its_files = has_its_files
         self._findings: list[Finding] = []
-        self._links: list[Link] = []
-        self._behind: list[Link] = []
+        self._links: list[KnownLink] = []
+        self._behind: list[KnownLink] = []
         self._visited: set[str] = {id.genesis_path}
         paths = store.list(id.folder)
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
-            read = zip(paths, threads.map(self._read, paths), strict=True)
-            self._found = {path: found for path, found in read if found}
+            self._found = {path: found for path, found in each_in_order(threads, self._read, paths) if found}
         self._starts = [start for path in self._found if (start := self._start_of(path)) is not None]
-        self._vouched = {each.value.previous for each in self._found.values() if isinstance(each.value, Link)}
+        self._vouched = {each.value.previous for each in self._found.values() if isinstance(each.value, KnownLink)}
 
     def survey(self) -> Survey:
         genesis = self._found.get(self._id.genesis_path)
@@ -207,7 +235,7 @@ class _Surveyor:
             return later
         self._visited.add(path)
         link = found.value
-        if not isinstance(link, Link):
+        if not isinstance(link, KnownLink):
             self._blame(path, "altered", found.error)
             return self._next_genuine(place.start + 1)
         before: _Object | None = found
@@ -227,24 +255,31 @@ class _Surveyor:
             self._blame(path, "altered", f"ends at {link.end}, but there is a link that begins at {inside.start}")
         return inside or _Place(link.end, before)
 
-    def _culprit(self, before: _Object, found: _Object, link: Link) -> _Object | None:
+    def _culprit(self, before: _Object, found: _Object, link: KnownLink) -> _Object | None:
         """Which of two neighbours that disagree is to blame; None if the second is not of this chain at all."""
         if found.digest in self._vouched:
             return before
         if self._id.link_path(link.end) in self._found:
             return found  # its successor does not vouch for it either: one altered object explains both
-        return before if self._has_its_files(link) else None
+        return before if self._is_genuine(link) else None
 
     def _next_genuine(self, first: int, end: int | None = None) -> _Place | None:
         """The first place in [first, end) with a link that can be trusted: what is before it is not known."""
         for start in self._starts:
             found = self._found[self._id.link_path(start)]
             link = found.value
-            if start < first or (end is not None and start >= end) or not isinstance(link, Link):
+            if start < first or (end is not None and start >= end) or not isinstance(link, KnownLink):
                 continue
-            if found.digest in self._vouched or self._has_its_files(link):
+            if found.digest in self._vouched or self._is_genuine(link):
                 return _Place(start, None)
         return None
+
+    def _is_genuine(self, known: KnownLink) -> bool:
+        """Whether a link that nobody vouches for has its files."""
+        try:
+            return self._has_its_files(read_again(self._store, self._id, known))
+        except (NotFound, ChainError):
+            return False
 
     def _blame(self, path: str, kind: Literal["missing", "altered", "forged"], error: str) -> None:
         self._findings.append(Finding(path, kind, error))
@@ -254,16 +289,18 @@ class _Surveyor:
             data = self._store.read(path)
         except NotFound:
             return None
+        digest = chain.digest(data)
         try:
-            value = self._decode(data, path)
+            value = self._decode(data, path, digest)
         except ChainError as error:
-            return _Object(path, chain.digest(data), None, _without_path(error, path))
-        return _Object(path, chain.digest(data), value, "")
+            return _Object(path, digest, None, _without_path(error, path))
+        return _Object(path, digest, value, "")
 
-    def _decode(self, data: bytes, path: str) -> Genesis | Link:
+    def _decode(self, data: bytes, path: str, digest: str) -> Genesis | KnownLink:
         if path == self._id.genesis_path:
             return chain.decode_genesis(data, path)
-        return chain.decode_link(data, path)
+        link = chain.decode_link(data, path)
+        return KnownLink(link.start, link.end, link.expired, link.nonce, link.previous, digest)
 
     def _start_of(self, path: str) -> int | None:
         digits = path.removeprefix(self._id.folder).removesuffix(".json")

@@ -23,8 +23,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from stillwell import survey
-from stillwell.layout.chain import Link, PartitionId, SpanName, span_name
+from stillwell.layout.chain import PartitionId, SpanName, span_name
 from stillwell.storage import ObjectStore
+from stillwell.survey import KnownLink
 
 Advance = Callable[[int, int], None]
 """Told after each chain: how many are done, and how many are known."""
@@ -79,13 +80,13 @@ def remove(store: ObjectStore, found: LeftBehind) -> None:
         store.delete(path)
 
 
-def _links(store: ObjectStore, id: PartitionId) -> tuple[Link, ...] | None:
+def _links(store: ObjectStore, id: PartitionId) -> tuple[KnownLink, ...] | None:
     """A chain by one walk; None where something is wrong with it."""
     found = survey.survey(store, id, lambda link: False)
     return None if found.findings else found.links
 
 
-def _unlinked(names: Mapping[str, SpanName], links: Sequence[Link]) -> tuple[list[str], list[str]]:
+def _unlinked(names: Mapping[str, SpanName], links: Sequence[KnownLink]) -> tuple[list[str], list[str]]:
     """Of the files of one chain those that no link names: what may be removed, and what stays."""
     nonces = {link.nonce for link in links}
     unlinked = {path: name for path, name in names.items() if name.nonce not in nonces}
@@ -93,7 +94,7 @@ def _unlinked(names: Mapping[str, SpanName], links: Sequence[Link]) -> tuple[lis
     return passed, [path for path in unlinked if path not in passed]
 
 
-def _is_passed(name: SpanName, links: Sequence[Link]) -> bool:
+def _is_passed(name: SpanName, links: Sequence[KnownLink]) -> bool:
     """Whether every offset of a span lies in these links, which follow one another, and none of them is expired."""
     over = [link for link in links if link.start < name.end and name.start < link.end]
     return (

@@ -3,15 +3,18 @@
 import asyncio
 import concurrent.futures
 import functools
+import itertools
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from stillwell.storage import ObjectStore
 
 _T = TypeVar("_T")
+_Item = TypeVar("_Item")
+_AHEAD = 256
 
 
 class ThreadPool:
@@ -30,6 +33,18 @@ class ThreadPool:
     def close(self) -> None:
         """Forget what has not begun; what has is not waited for."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def each_in_order(
+    threads: concurrent.futures.Executor, work: Callable[[_Item], _T], items: Iterable[_Item]
+) -> Iterator[tuple[_Item, _T]]:
+    """Each item with what `work` returns for it, in order; raises what it raises.
+
+    Of a million items a few hundred are under way at a time: an executor's own `map` would begin and keep them all.
+    """
+    remaining = iter(items)
+    while chunk := list(itertools.islice(remaining, _AHEAD)):
+        yield from zip(chunk, threads.map(work, chunk), strict=True)
 
 
 def _give_way(niceness: int) -> None:

@@ -3,11 +3,15 @@
 Reads every object of every chain (`stillwell.survey`) and every file that a link names. It trusts nothing that it can
 count again: checksums are computed from bytes, accounts from rows, coverage from offsets. It needs the offline store
 and nothing else.
+
+One chain is held at a time, and of each of its links a few hundred bytes, for which every link is read twice; and the
+name of every file until its link has been read.
 """
 
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 
@@ -16,12 +20,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stillwell import survey
-from stillwell.errors import NotFound
+from stillwell.errors import ChainError, NotFound
 from stillwell.layout import chain
 from stillwell.layout.chain import DataFile, Link, PartitionId, ViewAccount
 from stillwell.layout.parquet import EVENT_TIMESTAMP, RAW_SCHEMA, event_time_range, read_table
 from stillwell.storage import ObjectStore
-from stillwell.survey import Finding, Survey
+from stillwell.survey import Finding, KnownLink, Survey
+from stillwell.threads import each_in_order
 from stillwell.types import TIMESTAMP
 
 _THREADS = 8
@@ -99,42 +104,81 @@ Advance = Callable[[int, int], None]
 def verify(store: ObjectStore, advance: Advance = lambda done, known: None) -> Report:
     """Check everything below the store's root. Raises StoreUnavailable."""
     # Listed before the chains: what is linked in the meantime must not look unlinked.
-    files = [*store.list("views/"), *store.list("raw/")]
+    unlinked = {*store.list("views/"), *store.list("raw/")}
     found = survey.folders(store)
-    surveys = [survey.survey(store, id, lambda link: _has_its_files(store, link)) for id in found.partitions]
-    findings = [Finding(path, "forged", "no chain has an object in this place") for path in found.strangers]
-    findings += survey.incarnations(store, found, surveys)
-    known, done = sum(len(each.links) + len(each.behind) for each in surveys), 0
-    totals = []
-    linked: set[str] = set()
+    done = itertools.count(1)
+
+    def linked(link: Link) -> None:
+        unlinked.difference_update(file.path for file in link.files)
+        at = next(done)
+        advance(at, max(at, found.links))
+
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
-        for each in surveys:
-            findings += each.findings
-            links = (*each.links, *each.behind)
-            for link, wrong in zip(links, threads.map(lambda link: list(_check(store, link)), links), strict=True):
-                findings += wrong
-                linked.update(file.path for file in link.files)
-                done += 1
-                advance(done, known)
-            totals.append(_totals(each))
-    unlinked = [path for path in files if path not in linked]
-    findings += _without_chains(unlinked, found.partitions)
-    return Report(tuple(totals), tuple(findings), tuple(unlinked), tuple(_overlaps(surveys)))
+        chains = [_verify_chain(store, id, threads, linked) for id in found.partitions]
+    findings = [Finding(path, "forged", "no chain has an object in this place") for path in found.strangers]
+    findings += survey.incarnations(store, found, [each.found for each in chains])
+    findings += itertools.chain.from_iterable(each.findings for each in chains)
+    left = sorted(unlinked, key=lambda path: (path.startswith("raw/"), path))
+    findings += _without_chains(left, found.partitions)
+    overlaps = _overlaps(each.span for each in chains if each.span)
+    return Report(tuple(each.totals for each in chains), tuple(findings), tuple(left), tuple(overlaps))
 
 
-def _overlaps(surveys: Iterable[Survey]) -> Iterator[Overlap]:
-    """Between chains of one partition whose geneses name the same Kafka topic, by what a walk from genesis reaches."""
-    read: dict[tuple[str, str, int], list[tuple[PartitionId, int, int]]] = collections.defaultdict(list)
-    for each in surveys:
-        spans = [(link.start, link.end) for link in each.links if not link.expired]
-        if each.genesis and spans:
-            of_kafka = each.id.topic, each.genesis.topic_id, each.id.partition
-            read[of_kafka].append((each.id, spans[0][0], spans[-1][1]))
-    for chains in read.values():
-        for (earlier, *one), (later, *other) in itertools.combinations(sorted(chains), 2):
-            start, end = max(one[0], other[0]), min(one[1], other[1])
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Span:
+    """The offsets [start, end) of a Kafka topic's partition that are at rest under a chain."""
+
+    id: PartitionId
+    topic_id: str
+    start: int
+    end: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Chain:
+    """What is kept of a chain once all its links have been read. found: the survey, without its links."""
+
+    found: Survey
+    totals: PartitionTotals
+    findings: list[Finding]
+    span: _Span | None
+
+
+def _verify_chain(
+    store: ObjectStore, id: PartitionId, threads: concurrent.futures.Executor, linked: Callable[[Link], None]
+) -> _Chain:
+    """Survey a chain, and check the files of its links; `linked` is told of each link."""
+    found = survey.survey(store, id, lambda link: _has_its_files(store, link))
+    totals, findings = _begun(found), list(found.findings)
+    links = itertools.chain(found.links, found.behind)
+    read = each_in_order(threads, functools.partial(_read_and_check, store, id), links)
+    for number, (_, (link, wrong)) in enumerate(read):
+        findings += wrong
+        if link is not None:
+            if number < len(found.links):
+                _add(totals, link)
+            linked(link)
+    return _Chain(dataclasses.replace(found, links=(), behind=()), totals, findings, _span(found))
+
+
+def _span(found: Survey) -> _Span | None:
+    """What a walk from genesis reaches of offsets that were read; None if there is nothing."""
+    read = [link for link in found.links if not link.expired]
+    if not found.genesis or not read:
+        return None
+    return _Span(found.id, found.genesis.topic_id, read[0].start, read[-1].end)
+
+
+def _overlaps(spans: Iterable[_Span]) -> Iterator[Overlap]:
+    """Between chains of one partition whose geneses name the same Kafka topic."""
+    of_kafka: dict[tuple[str, str, int], list[_Span]] = collections.defaultdict(list)
+    for span in spans:
+        of_kafka[span.id.topic, span.topic_id, span.id.partition].append(span)
+    for chains in of_kafka.values():
+        for earlier, later in itertools.combinations(sorted(chains, key=lambda span: span.id), 2):
+            start, end = max(earlier.start, later.start), min(earlier.end, later.end)
             if start < end:
-                yield Overlap(earlier, later, start, end)
+                yield Overlap(earlier.id, later.id, start, end)
 
 
 def _without_chains(unlinked: Iterable[str], partitions: Iterable[PartitionId]) -> Iterator[Finding]:
@@ -144,17 +188,14 @@ def _without_chains(unlinked: Iterable[str], partitions: Iterable[PartitionId]) 
         yield Finding(id.genesis_path, "missing", "there are files of this partition, but nothing of its chain")
 
 
-def _totals(found: Survey) -> PartitionTotals:
-    """What a walk from genesis reaches; links behind a hole do not count, since nobody reads them."""
-    total = PartitionTotals(found.id)
-    total.start = total.end = found.genesis.start if found.genesis else 0
-    for link in found.links:
-        total.end = link.end
-        _add(total, link)
-    return total
+def _begun(found: Survey) -> PartitionTotals:
+    """Totals before any link: of what a walk from genesis reaches, since nobody reads what lies behind a hole."""
+    start = found.genesis.start if found.genesis else 0
+    return PartitionTotals(found.id, start, start)
 
 
 def _add(total: PartitionTotals, link: Link) -> None:
+    total.end = link.end
     total.links += 1
     total.files += len(link.files)
     total.size += sum(file.size for file in link.files)
@@ -172,6 +213,18 @@ def _add(total: PartitionTotals, link: Link) -> None:
 
 def _has_its_files(store: ObjectStore, link: Link) -> bool:
     return bool(link.files) and not any(_check(store, link))
+
+
+def _read_and_check(store: ObjectStore, id: PartitionId, known: KnownLink) -> tuple[Link | None, list[Finding]]:
+    """A link and what is wrong with its files; None where it is no longer what it was when it was surveyed."""
+    path = id.link_path(known.start)
+    try:
+        link = survey.read_again(store, id, known)
+    except NotFound:
+        return None, [Finding(path, "missing", "was there a moment ago, now it is gone; somebody has removed it")]
+    except ChainError as error:
+        return None, [Finding(path, "altered", str(error).removeprefix(f"{path}: "))]
+    return link, list(_check(store, link))
 
 
 def _check(store: ObjectStore, link: Link) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import tracemalloc
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from sinks.archive import Archive, PartitionArchive
 from stillwell.cli.main import run
+from stillwell.errors import NotFound
 from stillwell.layout import chain
 from stillwell.layout.chain import ChainObject, Genesis, Link, PartitionId, TopicIncarnation
 from stillwell.layout.parquet import BatchTables, read_table
@@ -23,7 +25,7 @@ from stillwell.types import INT64, STRING
 from stillwell.verify import Report, verify
 from tests import batches
 from tests.batches import column, event, feature, records, topic, view
-from tests.chain_support import NOON, Inline, at_once
+from tests.chain_support import NOON, Inline, a_link, at_once
 
 ID = PartitionId("t", 1, 0)
 OTHER = PartitionId("t", 1, 1)
@@ -534,6 +536,65 @@ async def test_a_link_made_while_the_folder_is_listed_is_no_hole() -> None:
 
     written.store.list = all_but_one  # type: ignore[method-assign]
     assert named(verify(written.store)) == []
+
+
+def gaps(links: int, chains: int) -> MemoryStore:
+    """Chains of that many links each, over no records: of 3 KB, since all have accounts of thirty views."""
+    store = MemoryStore()
+    topic = TopicIncarnation(
+        created_at=NOON, topic="t", incarnation=1, topic_id="an-id", partitions=chains, start="earliest"
+    )
+    store.create(topic.path, chain.encode(topic))
+    accounts = tuple(
+        chain.ViewAccount(
+            view=f"View{number}", version=1, offsets_with_rows=0, filtered=0, rejected=0, rows=0, file=None
+        )
+        for number in range(30)
+    )
+    for partition in range(chains):
+        id = PartitionId("t", 1, partition)
+        before: ChainObject = Genesis(created_at=NOON, id=id, start=0, topic_id="an-id")
+        store.create(id.genesis_path, chain.encode(before))
+        for start in range(links):
+            before = a_link(
+                start, start + 1, nonce=f"n{start}", previous=chain.digest(chain.encode(before)), id=id, views=accounts
+            )
+            store.create(id.link_path(start), chain.encode(before))
+    return store
+
+
+def peak(store: MemoryStore) -> int:
+    """How many bytes it takes at most to verify a store."""
+    tracemalloc.start()
+    assert verify(store).is_good
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return most
+
+
+def test_a_link_more_takes_less_than_it_has_bytes_and_a_chain_more_next_to_nothing() -> None:
+    """A year of windows of 30 s is a million links to a partition: of those of one chain alone anything is kept.
+
+    Bounds with room, since threads are never twice in the same place: who keeps the links takes 7 KB for each.
+    """
+    peak(gaps(1, 1))  # what is imported or made once
+    some = peak(gaps(400, 1))
+    assert (peak(gaps(1_200, 1)) - some) / 800 < 1_500
+    assert (peak(gaps(400, 4)) - some) / 1_200 < 500
+
+
+async def test_a_link_that_is_altered_or_removed_after_it_was_surveyed_is_named() -> None:
+    written = await Written.make()
+    read, times = written.store.read, dict[str, int]()
+
+    def read_once(path: str) -> bytes:
+        times[path] = times.get(path, 0) + 1
+        if times[path] == 2 and path == ID.link_path(5):
+            raise NotFound(path)
+        return read(path) + b" " * (times[path] == 2 and path == ID.link_path(10))
+
+    written.store.read = read_once  # type: ignore[method-assign]
+    assert named(verify(written.store)) == [(ID.link_path(5), "missing"), (ID.link_path(10), "altered")]
 
 
 @pytest.fixture
