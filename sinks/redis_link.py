@@ -39,6 +39,7 @@ _MENDS = {
     "LOADING": "it still loads its data after a start: wait",
     "MASTERDOWN": "it is a replica that has lost its primary: wait, or point STILLWELL_REDIS_URL at the primary",
     "CLUSTERDOWN": "the cluster lacks nodes: bring them back",
+    "NOSCRIPT": "it has forgotten a script that it had just been given, by `SCRIPT FLUSH` or a restart: wait",
     "OOM": "its memory is full: raise maxmemory (the instance's size), or shorten TTLs in a new namespace",
     "BUSY": "a script runs on it without end: see `SLOWLOG GET` there, and end it by `SCRIPT KILL`",
     "MISCONF": "it cannot save its data to disk, and therefore refuses writes: see its log",

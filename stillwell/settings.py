@@ -89,6 +89,15 @@ def _longer_than_nothing(value: datetime.timedelta) -> datetime.timedelta:
     return value
 
 
+def _a_wait_of_kafkas(value: datetime.timedelta) -> datetime.timedelta:
+    if not datetime.timedelta(milliseconds=1) <= value <= datetime.timedelta(seconds=2):
+        raise ValueError(
+            "must be from 1ms to 2s: Kafka counts in milliseconds, and while a fetch waits at a broker, other "
+            "questions to that broker wait behind it"
+        )
+    return value
+
+
 def _redis_address(value: SecretUrl) -> SecretUrl:
     """Refuse what redis-py would take for something else, or raise over later.
 
@@ -274,7 +283,7 @@ class Settings(ProjectSettings):
     """How long a key outlives the TTL of its row, fixed for a namespace. It must exceed the differences between
     clocks and the worker's worst lag, or a late older event may bring an expired row back; more costs memory."""
 
-    fetch_wait: Duration = datetime.timedelta(milliseconds=30)
+    fetch_wait: Annotated[Duration, AfterValidator(_a_wait_of_kafkas)] = datetime.timedelta(milliseconds=30)
     """How long Kafka may let a fetch wait until a megabyte has come together. Shorter makes a lone event's row fresher;
     but batches become smaller and cost more, which under load makes all rows late. Longer saves processor time."""
 

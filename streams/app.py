@@ -215,7 +215,7 @@ class _Line(faust.Service):
             uploads = ThreadPool("store", _UPLOADS_AT_A_TIME, _UPLOADS_NICENESS)
             opened.callback(uploads.close)
             # Not by a thread for uploads: gcsfs begins its own here, which would give way as they do.
-            store = await retries.archive.until_done(lambda: self._threads.call(open_store, settings.offline_root))
+            store = await retries.archive.until_done(lambda: self._filling.call(open_store, settings.offline_root))
             objects = ThreadedStore(store, uploads)
             await retries.archive.until_done(lambda: _register(objects, self._definitions, settings.redis_grace))
             producer = await retries.dead_letters.until_done(

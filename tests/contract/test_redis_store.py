@@ -7,7 +7,7 @@ import re
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from redis import exceptions
 
 from sinks.redis import BYTES_PER_CALL, ROWS_PER_CALL, RedisOnlineStore, _cuts, _require_fit
-from sinks.redis_link import COMMANDS, RedisLink
+from sinks.redis_link import COMMANDS, Command, RedisLink, Reply
 from stillwell.errors import FormatError, OutcomeUnknown, SettingsError, StoreError, StoreNotReady, StoreUnavailable
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.online import EncodedRows, MarkKey, MarkMove, OnlineServer, PutCounts
@@ -328,6 +328,66 @@ async def test_a_server_that_has_forgotten_the_scripts_is_given_them_again(
         assert await store.put(many, EPOCH) == PutCounts(3000, 0, 0, 0)
         client.script_flush()
         assert (await store.apply((), [], EPOCH)).positions == []
+
+
+async def test_scripts_that_are_forgotten_half_way_through_a_stream_are_given_again(
+    store: RedisOnlineStore, shared_url: str
+) -> None:
+    """By then the first calls are answered: what comes behind them is made again, and nothing is told as done."""
+    many = many_rows(12 * ROWS_PER_CALL)
+    forgotten = False
+    await store.put(rows(ROW), EPOCH)  # from here on the server knows the script
+    with redis.Redis.from_url(shared_url) as client:
+        async with store._link.connection() as exchange:
+
+            async def forgetting(batches: Iterable[Sequence[Command]]) -> list[Reply]:
+                return await exchange(forget(batches))
+
+            def forget(batches: Iterable[Sequence[Command]]) -> Iterator[Sequence[Command]]:
+                nonlocal forgotten
+                for number, batch in enumerate(batches):
+                    if number == 2 and not forgotten:  # the replies to the first batch have come
+                        forgotten = client.script_flush()
+                    yield batch
+
+            (counts,) = await store._put_rows(forgetting, [many], EPOCH)
+    assert forgotten
+    assert counts.applied + counts.duplicate == len(many.keys)
+    assert await store.get(VIEW, many.keys) == many.values
+
+
+async def test_a_stream_of_calls_that_cannot_be_made_leaves_no_replies_to_the_next_one(shared_url: str) -> None:
+    """Its first batch is sent by then. The one connection is closed, or its replies would be taken for others'."""
+    link = RedisLink(shared_url, 5.0, 1)
+
+    def batches() -> Iterator[Sequence[Command]]:
+        yield [("BLPOP", "nothing", "0.1")]  # replies after the next one has got the connection
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        async with link.connection() as exchange:
+            await exchange(batches())
+    assert await link.ask(("ECHO", "second")) == [b"second"]
+    await link.close()
+
+
+async def test_a_server_that_forgets_a_script_that_it_was_just_given_is_asked_again_later(
+    store: RedisOnlineStore, shared_url: str
+) -> None:
+    """Twice within two round trips is a restart, or somebody at its console; no reason to end a worker."""
+    with redis.Redis.from_url(shared_url) as client:
+        async with store._link.connection() as exchange:
+
+            async def forgetting(batches: Iterable[Sequence[Command]]) -> list[Reply]:
+                return await exchange(forget(batches))
+
+            def forget(batches: Iterable[Sequence[Command]]) -> Iterator[Sequence[Command]]:
+                for batch in batches:
+                    client.script_flush()
+                    yield batch
+
+            with pytest.raises(StoreUnavailable, match="it had just been given"):
+                await store._put_rows(forgetting, [many_rows(12 * ROWS_PER_CALL)], EPOCH)
 
 
 async def test_a_full_server_is_unavailable_and_says_how_to_mend_it(own: StartServer, store_at: Connect) -> None:

@@ -156,6 +156,8 @@ def test_a_command_without_services_needs_no_services_set(monkeypatch: pytest.Mo
         ("OFFLINE_URL", "gs://", "must be gs://bucket"),
         ("WINDOW_AGE", "30", "STILLWELL_WINDOW_AGE: must be a number and its unit: ms, s, m, h or d, as in '30s'"),
         ("WINDOW_AGE", "0s", "must be longer than nothing"),
+        ("FETCH_WAIT", "0.5ms", "must be from 1ms to 2s"),
+        ("FETCH_WAIT", "45s", "must be from 1ms to 2s"),
         ("WINDOW_BYTES", "many", "STILLWELL_WINDOW_BYTES: "),
         ("WINDOW_ROWS", "0", "STILLWELL_WINDOW_ROWS: "),
         ("REJECT_RATIO", "1.5", "STILLWELL_REJECT_RATIO: "),
