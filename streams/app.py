@@ -343,8 +343,24 @@ def _milliseconds(duration: datetime.timedelta) -> int:
     return duration // datetime.timedelta(milliseconds=1)
 
 
+def _require_port(settings: Settings) -> None:
+    """Raises SettingsError where somebody listens already at the port of the web pages: Faust would end over it, later
+    and in words of its own."""
+    family = socket.AF_INET6 if ":" in settings.web_host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.web_host, settings.web_port))
+        except OSError as error:
+            raise SettingsError(
+                f"STILLWELL_WEB_PORT is {settings.web_port}, where {settings.web_host} cannot be listened at: "
+                f"{error.strerror}. Another worker, perhaps: give each on this host a port of its own"
+            ) from error
+
+
 def run_worker(settings: Settings, definitions: DefinitionsSpec) -> None:
     """Run until SIGTERM or SIGINT; drain, close, and return. Raises what no retry could mend."""
+    _require_port(settings)
     # Not uvloop: to write into a connection that the other end has closed raises a RuntimeError there, which neither
     # aiokafka nor redis-py takes for a lost connection; and the worker is no faster by it.
     loop = asyncio.new_event_loop()

@@ -16,6 +16,7 @@ from stillwell.definitions.entity import Entity
 from stillwell.definitions.golden import golden_events, load_examples
 from stillwell.definitions.mistakes import Mistakes, did_you_mean
 from stillwell.definitions.names import doubles
+from stillwell.definitions.overwritten import overwritten
 from stillwell.definitions.source import location, shown_path
 from stillwell.definitions.topic import Topic
 from stillwell.definitions.view import View
@@ -128,6 +129,8 @@ def _import_all(name: str, folder: pathlib.Path) -> list[ModuleType]:
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
     importlib.invalidate_caches()
+    if replaced := list(overwritten(name)):
+        raise DefinitionError(*replaced)
     package = _import_root(name, folder)
     # Walking imports packages to look into them; what goes wrong there goes wrong again below, and is told there.
     found = pkgutil.walk_packages(getattr(package, "__path__", []), f"{name}.", onerror=lambda name: None)

@@ -114,3 +114,16 @@ def test_a_worker_that_waits_at_its_start_ends_when_it_is_told(
     until_logged(worker, "a sink does not answer")
     assert setting in log(worker)
     assert worker.stop(deadline=10) == 0
+
+
+def test_a_worker_whose_port_another_one_has_says_so_and_ends(deploy: Callable[..., Deployment]) -> None:
+    """As the second of two that somebody starts on one machine."""
+    deployment = deploy()
+    first = deployment.start_worker().until_ready()
+    second = deployment.worker()
+    second.environment["STILLWELL_WEB_PORT"] = str(first.port)
+    assert second.start().running.wait(60) == 2
+    assert f"STILLWELL_WEB_PORT is {first.port}" in log(second)
+    assert "give each on this host a port of its own" in log(second)
+    assert "Traceback" not in log(second)
+    assert first.page("/healthz")[0] == 200

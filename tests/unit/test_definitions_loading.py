@@ -289,3 +289,22 @@ def test_an_example_tries_what_no_made_up_event_would(write: Write) -> None:
     (message,) = mistakes()
     assert "Late.late gives" in message
     assert "Departure.origin='eleven long'" in message
+
+
+def test_a_definition_that_another_one_of_its_name_replaces_is_told_before_anything_else(write: Write) -> None:
+    """A class or a field that was copied and not renamed: Python keeps the second, and says nothing of the first."""
+    twice = VIEWS + VIEWS.splitlines()[-2] + "\n    late: Feature[Bool] = feature(Departure.delay > 30)\n"
+    column = TOPICS + "    delay: Col[Int64]\n"
+    write(GOOD | {"deeper/views.py": twice, "topics.py": column})
+    line = len(VIEWS.splitlines())
+    assert mistakes() == (
+        f"mine/deeper/views.py:{line + 1}: Late stands in line {line - 1} already, and only this one would count; "
+        "rename one, or take it out",
+        "mine/topics.py:8: Departure.delay stands in line 7 already, and only this one would count; rename one, or "
+        "take it out",
+    )
+
+
+def test_a_name_that_is_defined_once_in_each_of_two_branches_is_none_twice(write: Write) -> None:
+    write(GOOD | {"entities.py": ENTITIES + "if True:\n    LIMIT: int = 1\nelse:\n    LIMIT: int = 2\n"})
+    assert names(load_definitions("mine"))[2] == ["Late"]
