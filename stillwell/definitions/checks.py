@@ -8,6 +8,7 @@ comes out must agree to the bit.
 
 import math
 import random
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import polars as pl
@@ -39,6 +40,13 @@ _LAST_BIT = (
     "they differ in the last bits, since Polars divides otherwise where all events of a batch take the same constant: "
     "divide within .then(…), .otherwise(…) and coalesce(…), not their result"
 )
+_SLIP = re.compile(
+    r": (AttributeError|NameError|UnboundLocalError): (?!'NoneType')"
+    r"|missing required field|contains unknown field|, got `"
+)
+"""Errors of a @rows function that no event excuses: a name that is not there, a row with other names or types than the
+view declares. Values out of range may be the event's fault."""
+_NULL_UNTHOUGHT_OF = re.compile(r"'NoneType'|got null")
 _PURE = "a @rows function sees its event alone: no memory of others, no clock, no chance"
 
 
@@ -48,7 +56,7 @@ def check_row_locality(view: ViewSpec, golden: pl.DataFrame, mistakes: Mistakes)
     if view.rows is None:
         _check_expressions(view, events, mistakes)
     else:
-        _check_function(view, events, mistakes)
+        _check_function(view, events, golden, mistakes)
 
 
 def check_nulls(view: ViewSpec, golden: pl.DataFrame, mistakes: Mistakes) -> None:
@@ -164,7 +172,7 @@ def _bits(values: pl.Series) -> pl.Series:
 # Row-locality of @rows functions
 
 
-def _check_function(view: ViewSpec, events: pl.DataFrame, mistakes: Mistakes) -> None:
+def _check_function(view: ViewSpec, events: pl.DataFrame, golden: pl.DataFrame, mistakes: Mistakes) -> None:
     transformation = Transformation(view, empty_events(view.source))
     alone = [transformation.run(events[place : place + 1]) for place in range(events.height)]
     rejects = [reject for result in alone for reject in result.rejects]
@@ -181,6 +189,41 @@ def _check_function(view: ViewSpec, events: pl.DataFrame, mistakes: Mistakes) ->
                 event = _shown(events[origin : origin + 1], events.columns[:-2])
                 mistakes.add(f"gives other rows {way} than alone, for {event}; {_PURE}")
                 return
+    if problem := _failure_without_excuse(view, events, golden):
+        mistakes.add(problem)
+
+
+def _failure_without_excuse(view: ViewSpec, events: pl.DataFrame, golden: pl.DataFrame) -> str | None:
+    """What would be dead letters, one after another, though the events are as they should be."""
+    transformation = Transformation(view, empty_events(view.source))
+    usable, _ = Expectations(view.source, empty_events(view.source)).check(events)
+    return (
+        _failure(transformation, events, _SLIP)
+        or _failure(transformation, usable, _NULL_UNTHOUGHT_OF)
+        or _failure_by_a_column(view, transformation, whole_events(view, golden))
+    )
+
+
+def _failure(transformation: Transformation, events: pl.DataFrame, kind: re.Pattern[str]) -> str | None:
+    """An event for which the function fails in such a way."""
+    reject = next((each for each in transformation.run(events).rejects if kind.search(each.error)), None)
+    if reject is None:
+        return None
+    event = events.filter(pl.col("_offset") == reject.offset)
+    return f"fails for {_shown(event, event.columns[:-2])}: {reject.error}"
+
+
+def _failure_by_a_column(view: ViewSpec, transformation: Transformation, whole: pl.DataFrame) -> str | None:
+    """A column whose being null makes the function fail, where it did not before. Of events that break a rule the rest
+    says nothing."""
+    nullable = nullable_columns(view.source)
+    failed = [reject.offset for reject in transformation.run(whole).rejects]
+    good = numbered(whole.filter(~pl.col("_offset").is_in(failed)))
+    for columns in (*([name] for name in nullable), nullable):
+        for reject in transformation.run(with_nulls(good, columns)).rejects:
+            if _NULL_UNTHOUGHT_OF.search(reject.error):
+                return f"fails where {' and '.join(columns)} is null: {reject.error}"
+    return None
 
 
 def _outcomes(events: pl.DataFrame, results: Iterable[Transformed]) -> list[list[object]]:

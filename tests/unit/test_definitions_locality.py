@@ -225,8 +225,8 @@ def test_golden_events_are_tried_too() -> None:
     assert problems(spec) == ()
 
 
-def view_of(function: Callable[[Any], Rows]) -> ViewSpec:
-    class Made(View, source=Departure, entity=Airport, ttl=timedelta(0)):
+def view_of(function: Callable[[Any], Rows], source: type[Topic] = Departure) -> ViewSpec:
+    class Made(View, source=source, entity=Airport, ttl=timedelta(0)):
         value: Feature[Int64]
         make = rows(function)
 
@@ -296,3 +296,75 @@ def test_an_int32_extreme_reaches_both_ends() -> None:
     assert {2**31 - 1, -(2**31), 0, None} <= set(values)
     assert {"0.0", "-0.0"} <= set(map(repr, events.get_column("Extreme.ratio")))
     assert events.equals(sample_events(Extremes.spec, empty_events(Extreme.spec)))
+
+
+def _misspelt(event: Any) -> Rows:
+    if event.delay is not None:
+        yield {"airport": event.orgin, "value": 1}
+
+
+def _misnamed(event: Any) -> Rows:
+    yield {"airport": event.origin, "value": 1} if event.cancelled else {"airport": event.origin, "valeu": 1}
+
+
+def _mistyped(event: Any) -> Rows:
+    yield {"airport": event.origin, "value": 1 if event.cancelled else "1"}
+
+
+def _of_nothing(event: Any) -> Rows:
+    yield {"airport": event.origin, "value": len(event.tail)}
+
+
+class Coded(Topic, name="flights.codes", event_time="at"):
+    """No made-up code meets its rule."""
+
+    at: Col[Timestamp]
+    code: Col[String] = col(regex="[A-Z]{4}-[0-9]{9}")
+    note: Col[String | None]
+
+
+def _coded_of_nothing(event: Any) -> Rows:
+    yield {"airport": event.code, "value": len(event.note)}
+
+
+def _coded_null_feature(event: Any) -> Rows:
+    yield {"airport": event.code, "value": None if event.note is None else 1}
+
+
+def _coded_null_key(event: Any) -> Rows:
+    yield {"airport": event.note, "value": 1}
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (_misspelt, "'Departure' object has no attribute 'orgin'"),
+        (_misnamed, "valeu"),
+        (_mistyped, "Expected `int | null`, got `str`"),
+        (_of_nothing, "'NoneType' has no len()"),
+        (_coded_of_nothing, "Coded.note is null: view Made: TypeError: object of type 'NoneType' has no len()"),
+        (_coded_null_feature, "Coded.note is null: view Made: value: expected Int64, got null"),
+        (_coded_null_key, "Coded.note is null: view Made: airport: expected String, got null"),
+    ],
+)
+def test_a_rows_function_that_fails_for_some_events_by_itself_is_refused(
+    function: Callable[[Any], Rows], says: str
+) -> None:
+    """All of them would be dead letters, and too few for the gate to stop the worker."""
+    source = Coded if function.__name__.startswith("_coded") else Departure
+    (message,) = problems(view_of(function, source))
+    assert "Template fails " in message
+    assert says in message
+
+
+def test_a_rows_function_may_fail_for_values_of_an_event() -> None:
+    """One out of range is a reject, as it is for expressions."""
+
+    def parsed(event: Any) -> Rows:
+        yield {"airport": event.origin, "value": int(event.origin)}
+
+    def grown(event: Any) -> Rows:
+        yield {"airport": event.origin, "value": event.number * 10**9}
+
+    assert problems(view_of(grown)) == ()
+    assert all("invalid literal" in message for message in problems(view_of(parsed)))
