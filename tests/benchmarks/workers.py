@@ -90,7 +90,6 @@ class Workers:
             WorkerProcess(deployment.folder, deployment.settings, f"worker{number}") for number in range(count)
         ]
         self._kafka = psutil.Process(testbed.stack.kafka.pid)
-        self._store = store_of(deployment.settings)
 
     def __enter__(self) -> Self:
         for process in self._processes:
@@ -234,18 +233,20 @@ class Workers:
         )
 
     def _links(self) -> Iterator[chain.Link]:
-        for id in chain.partitions(self._store):
-            yield from chain.walk(self._store, id)[1]
+        store = store_of(self.deployment.settings)
+        for id in chain.partitions(store):
+            yield from chain.walk(store, id)[1]
 
     def _ends_of_chains(self) -> tuple[int, ...]:
         """Where the last link of each partition ends: a quick look, which `_require_complete` proves afterwards."""
+        store = store_of(self.deployment.settings)
         last: dict[str, str] = {}
-        for path in self._store.list("_chain/"):  # sorted, so that the last link of a folder comes last
+        for path in store.list("_chain/"):  # sorted, so that the last link of a folder comes last
             if not path.endswith(("topic.json", "genesis.json")):
                 last[path.rpartition("/")[0]] = path
         ends = dict.fromkeys(range(self.deployment.partitions), 0)
         for path in last.values():
-            link = chain.decode_link(self._store.read(path), path)
+            link = chain.decode_link(store.read(path), path)
             ends[link.id.partition] = link.end
         return tuple(ends.values())
 
