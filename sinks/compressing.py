@@ -13,13 +13,14 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 _REST = 8
-"""Times what the file before took: an eighth of a core, then, is what files take."""
+"""Times what the file before took: files, then, take a ninth of a core."""
 
 _LONGEST_REST = 0.1
+"""In seconds."""
 
 _MOST_THAT_REST = 32
-"""More files than so many are not spread out: they would not be through before the next ones come."""
-
+"""More files than so many are not spread out: they would not be through before the next ones come. All rests together
+last three seconds at most, which is what a flush may wait for that finds its spans closed already, but not done."""
 
 Rest = Callable[[float, asyncio.Event], Awaitable[None]]
 """Passes so many seconds, or fewer when the event is set."""

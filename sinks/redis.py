@@ -30,9 +30,8 @@ BYTES_PER_CALL = 256 * 1024
 
 _CALLS_PER_BATCH = 4
 """Calls that are sent together. The next batch is made and sent while the server works on this one, so that only the
-first costs time of its own; and what waits in the server's buffers keeps readers waiting. With 1,000 rows
-instead of 400 in a batch, a row takes a tenth more time, and a reader beside a busy writer waits 3.5 ms at p99 instead
-of 2.8."""
+first costs time of its own; and what waits in the server's buffers keeps readers waiting. With 1,000 rows instead of
+400 in a batch, a row takes a tenth more time, and a reader beside a busy writer waits 3.5 ms at p99 instead of 2.8."""
 
 _PROBE_MS = 60_000
 _TIMEOUT = 5.0

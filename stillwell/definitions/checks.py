@@ -2,8 +2,8 @@
 
 A batch is cut by chance: by arrival, by a restart, by another worker. So what a view makes of an event must not depend
 on the events beside it. No property of an expression tells this (Polars calls `x - x.mean()` separable by rows), so
-every view is tried on golden and made-up events: whole, one by one, in another order and many times over, and what
-comes out must agree to the bit.
+every view is tried on golden and made-up events: whole, one by one, in twos, in another order and many times over, and
+what comes out must agree to the bit.
 """
 
 import math
@@ -91,10 +91,9 @@ def _dependence(events: pl.DataFrame, expression: pl.Expr) -> str | None:
     expected = pl.concat(result for result in alone if isinstance(result, pl.DataFrame))
     usable = without(events, raised)
     for way, order in _arrangements(usable.height).items():
-        try:
-            together = select(usable[order], columns)
-        except (Exception, pl.exceptions.PanicException) as error:
-            return f"fails on several events, though on none of them alone ({describe(error)}); {_LOCAL}"
+        together = _tried(usable[order], columns)
+        if isinstance(together, BaseException):
+            return f"fails on several events, though on none of them alone ({describe(together)}); {_LOCAL}"
         if problem := _difference(usable[order], expression, together, expected[order], way):
             return problem
     return _difference_in_other_company(usable, expression, expected)
@@ -189,13 +188,14 @@ def _check_function(view: ViewSpec, events: pl.DataFrame, golden: pl.DataFrame, 
                 event = _shown(events[origin : origin + 1], events.columns[:-2])
                 mistakes.add(f"gives other rows {way} than alone, for {event}; {_PURE}")
                 return
-    if problem := _failure_without_excuse(view, events, golden):
+    if problem := _failure_without_excuse(view, transformation, events, golden):
         mistakes.add(problem)
 
 
-def _failure_without_excuse(view: ViewSpec, events: pl.DataFrame, golden: pl.DataFrame) -> str | None:
+def _failure_without_excuse(
+    view: ViewSpec, transformation: Transformation, events: pl.DataFrame, golden: pl.DataFrame
+) -> str | None:
     """What would be dead letters, one after another, though the events are as they should be."""
-    transformation = Transformation(view, empty_events(view.source))
     usable, _ = Expectations(view.source, empty_events(view.source)).check(events)
     return (
         _failure(transformation, events, _SLIP)

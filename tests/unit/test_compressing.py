@@ -45,7 +45,7 @@ async def compressed(*files: tuple[float, bool]) -> list[float]:
     return clock.began
 
 
-async def test_files_that_nobody_waits_for_take_an_eighth_of_the_time() -> None:
+async def test_files_that_nobody_waits_for_take_a_ninth_of_the_time() -> None:
     began = await compressed((0.01, True), (0.005, True), (0.01, True))
     assert began == pytest.approx([0, 0.01 + 0.08, 0.01 + 0.08 + 0.005 + 0.04])
 

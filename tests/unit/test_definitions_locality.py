@@ -358,7 +358,7 @@ def test_a_rows_function_that_fails_for_some_events_by_itself_is_refused(
 
 
 def test_a_rows_function_may_fail_for_values_of_an_event() -> None:
-    """One out of range is a reject, as it is for expressions."""
+    """One out of range, or that is no number, is a reject, as it is for expressions."""
 
     def parsed(event: Any) -> Rows:
         yield {"airport": event.origin, "value": int(event.origin)}
@@ -367,4 +367,4 @@ def test_a_rows_function_may_fail_for_values_of_an_event() -> None:
         yield {"airport": event.origin, "value": event.number * 10**9}
 
     assert problems(view_of(grown)) == ()
-    assert all("invalid literal" in message for message in problems(view_of(parsed)))
+    assert problems(view_of(parsed)) == ()

@@ -15,7 +15,7 @@ class FailOver:
     def __init__(self, world: World, at: int) -> None:
         self._server = world.server
         self._left = at
-        self._before_put = world.server.dump()
+        self._before_put: dict[bytes, tuple[bytes, int | None]] | None = None  # a batch may have no rows to put
         self.lost = 0
 
     def __call__(self, operation: Operation) -> Fault | None:
@@ -23,10 +23,11 @@ class FailOver:
             self._before_put = self._server.dump()
         if operation == "raise_marks":
             self._left -= 1
-            if self._left == 0:
-                now = self._server.dump()
-                self.lost = sum(1 for key, value in now.items() if self._before_put.get(key) != value)
+            if self._left == 0 and self._before_put is not None:
+                now, before = self._server.dump(), self._before_put
+                self.lost = sum(1 for key, value in now.items() if before.get(key) != value)
                 self._server.fail_over(lost=self.lost)
+            self._before_put = None
         return None
 
 
