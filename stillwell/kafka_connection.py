@@ -2,7 +2,7 @@
 
 import ssl
 
-from stillwell.errors import SettingsError
+from stillwell.errors import SettingsError, StoreUnavailable
 from stillwell.settings import Settings
 
 
@@ -24,6 +24,11 @@ def connection(settings: Settings) -> dict[str, object]:
         arguments["sasl_plain_username"] = settings.kafka_sasl_user
         arguments["sasl_plain_password"] = settings.kafka_sasl_password.get_secret_value()
     return arguments
+
+
+def unreachable(error: Exception) -> StoreUnavailable:
+    """What to raise when a client could not start."""
+    return StoreUnavailable(f"Kafka cannot be reached: {error!r}; check STILLWELL_KAFKA_BOOTSTRAP")
 
 
 def _ssl_context(settings: Settings) -> ssl.SSLContext:

@@ -24,6 +24,7 @@ from stillwell.layout.chain import ChainEnd, DataFile, Link, PartitionId
 from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.online import EncodedRows, MarkKey, MarkMove, OnlineState, PutCounts
 from stillwell.layout.parquet import frame_of, read_table
+from stillwell.progress import Advance, unseen
 from stillwell.retrying import UntilDone
 from stillwell.spec import ViewSpec
 from stillwell.storage import ObjectStore
@@ -35,9 +36,6 @@ FILES_AT_A_TIME = 4
 server, or this machine's cores, are busy."""
 
 _LINKS_AT_A_TIME = 256
-
-Advance = Callable[[int, int], None]
-"""Told after each file: how many are done, and how many are known."""
 
 
 class Threads(Protocol):
@@ -126,14 +124,14 @@ async def rebuild(
     epoch: str,
     threads: Threads,
     until_done: UntilDone,
-    advance: Advance = lambda done, known: None,
+    advance: Advance = unseen,
 ) -> Rebuilt:
     """Make the online store hold every linked row, and ready.
 
     planned: what `plan` says of the same store and views; what was linked since is put as well. grace: how long keys
-    outlive their rows' TTL, as the workers have it. epoch: one that was never used before. Raises StoreNotReady when
-    the store forgets once more, another rebuild begins or another server takes over meanwhile; what `plan` raises, if
-    it has come true since; and what `until_done` raises.
+    outlive their rows' TTL, as the workers have it. epoch: one that was never used before. advance: told of files.
+    Raises StoreNotReady when the store forgets once more, another rebuild begins or another server takes over
+    meanwhile; what `plan` raises, if it has come true since; and what `until_done` raises.
     """
     gate = await until_done(lambda: online.begin_rebuild(epoch))
     loading = _Loading(store, gate, views, grace, epoch, threads, until_done, lambda done: advance(done, planned.files))

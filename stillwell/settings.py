@@ -191,15 +191,23 @@ class ProjectSettings(BaseSettings):
     def load(cls) -> Self:
         """The settings as the environment and the file say.
 
-        Raises SettingsError, naming every setting that is unknown, missing or wrong.
+        Raises SettingsError, naming every setting that is unknown or wrong, and those that are missing here. What is
+        wrong is told whether it is used here or not: `stillwell check` is what runs before a deployment.
         """
         _refuse_unknown()
+        # pydantic-settings fills what is not given; a type checker sees the fields as arguments that are missing.
         try:
-            # pydantic-settings fills what is not given; a type checker sees the fields as arguments that are missing.
-            return cls()  # type: ignore[call-arg,unused-ignore]
+            Settings()  # type: ignore[call-arg,unused-ignore]
         except ValidationError as error:
-            # Without the chain: pydantic's own words would only repeat ours, with less.
-            raise SettingsError("\n".join(_sentence(cls, problem) for problem in error.errors())) from None
+            problems = [
+                _sentence(problem)
+                for problem in error.errors()
+                if problem["type"] != "missing" or problem["loc"][0] in cls.model_fields
+            ]
+            if problems:
+                # Without the chain: pydantic's own words would only repeat ours, with less.
+                raise SettingsError("\n".join(problems)) from None
+        return cls()  # type: ignore[call-arg,unused-ignore]
 
     @classmethod
     def settings_customise_sources(
@@ -453,14 +461,14 @@ def _nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
     )
 
 
-def _sentence(kind: type[ProjectSettings], problem: ErrorDetails) -> str:
+def _sentence(problem: ErrorDetails) -> str:
     """Subject, rule, what came, what to do."""
     rule = problem["msg"].removeprefix("Value error, ")
     if not problem["loc"]:
         return f"Settings disagree: {rule}."
     name = str(problem["loc"][0])
     if problem["type"] == "missing":
-        meaning = (kind.model_fields[name].description or "").split(".")[0].replace("\n", " ")
+        meaning = (Settings.model_fields[name].description or "").split(".")[0].replace("\n", " ")
         return f"{variable(name)} is missing. {meaning}. Set it in the environment, or `{name}` in {DEFAULT_FILE}."
     if problem["type"] == "string_pattern_mismatch":
         rule = f"must match {problem['ctx']['pattern']}"

@@ -66,17 +66,15 @@ class ObjectStore(Protocol):
 
 
 def open_store(url: str) -> ObjectStore:
-    """The store that a URL names: `gs://bucket/prefix`, `file:///folder`, or a folder's path.
+    """The store that a URL names: `gs://bucket/prefix`, or a folder's path.
 
     Raises SettingsError for another scheme, and StoreUnavailable where a bucket's credentials cannot be had now. To ask
     for them may take some twenty seconds.
     """
     if url.startswith("gs://"):
         return GcsStore(url)
-    if "://" in url and not url.startswith("file://"):
-        raise SettingsError(
-            f"offline URL {url!r}: the scheme is not known; use gs://bucket/prefix, file:///folder or a folder's path"
-        )
+    if "://" in url:
+        raise SettingsError(f"offline URL {url!r}: the scheme is not known; use gs://bucket/prefix or a folder's path")
     return LocalStore(url)
 
 
@@ -85,7 +83,7 @@ class LocalStore:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._root = pathlib.Path(url.removeprefix("file://")).expanduser().resolve()
+        self._root = pathlib.Path(url).expanduser().resolve()
 
     def create(self, path: str, data: bytes) -> None:
         """Write beside the path, then link the finished file to its name: the link is what is exclusive."""

@@ -20,15 +20,13 @@ by two walks, loses files that are linked.
 import dataclasses
 import datetime
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from stillwell import survey
 from stillwell.layout.chain import PartitionId, SpanName, span_name
+from stillwell.progress import Advance, unseen
 from stillwell.storage import ObjectStore
 from stillwell.survey import KnownLink
-
-Advance = Callable[[int, int], None]
-"""Told after each chain: how many are done, and how many are known."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,9 +45,12 @@ class LeftBehind:
 
 
 def find_left_behind(
-    store: ObjectStore, half_written_before: datetime.datetime, advance: Advance = lambda done, known: None
+    store: ObjectStore, half_written_before: datetime.datetime, advance: Advance = unseen
 ) -> LeftBehind:
-    """Look for what may be removed, and remove nothing. Raises StoreUnavailable."""
+    """Look for what may be removed, and remove nothing. Raises StoreUnavailable.
+
+    advance: told of chains.
+    """
     by_chain: dict[PartitionId, dict[str, SpanName]] = defaultdict(dict)
     files: list[str] = []
     kept: list[str] = []

@@ -24,6 +24,7 @@ from stillwell.errors import ChainError, NotFound
 from stillwell.layout import chain
 from stillwell.layout.chain import DataFile, Link, PartitionId, ViewAccount
 from stillwell.layout.parquet import EVENT_TIMESTAMP, RAW_SCHEMA, event_time_range, read_table
+from stillwell.progress import Advance, unseen
 from stillwell.storage import ObjectStore
 from stillwell.survey import Finding, KnownLink, Survey
 from stillwell.threads import each_in_order
@@ -97,12 +98,11 @@ class Report:
         return not self.findings
 
 
-Advance = Callable[[int, int], None]
-"""Told after each link: how many are done, and how many are known."""
+def verify(store: ObjectStore, advance: Advance = unseen) -> Report:
+    """Check everything below the store's root. Raises StoreUnavailable.
 
-
-def verify(store: ObjectStore, advance: Advance = lambda done, known: None) -> Report:
-    """Check everything below the store's root. Raises StoreUnavailable."""
+    advance: told of links.
+    """
     # Listed before the chains: what is linked in the meantime must not look unlinked.
     unlinked = {*store.list("views/"), *store.list("raw/")}
     found = survey.folders(store)

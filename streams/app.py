@@ -26,8 +26,8 @@ from faust.app.base import BootStrategy
 
 from sinks.archive import Archive
 from sinks.redis import RedisOnlineStore
-from stillwell.errors import SettingsError, StoreUnavailable
-from stillwell.kafka_connection import connection
+from stillwell.errors import SettingsError
+from stillwell.kafka_connection import connection, unreachable
 from stillwell.pipeline import Pipeline, compile_pipeline
 from stillwell.registry import register
 from stillwell.settings import Settings
@@ -307,7 +307,7 @@ async def _started(make: Callable[[], _Client]) -> _Client:
         try:
             await client.start()
         except (KafkaError, OSError) as error:
-            raise StoreUnavailable(f"Kafka cannot be reached: {error!r}; check STILLWELL_KAFKA_BOOTSTRAP") from error
+            raise unreachable(error) from error
         failed.pop_all()
     return client
 

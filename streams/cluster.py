@@ -30,6 +30,7 @@ from aiokafka.protocol.types import (
 )
 
 from stillwell.errors import StoreUnavailable
+from stillwell.kafka_connection import unreachable
 
 _NO_TOPIC_ID = bytes(16)
 
@@ -74,7 +75,7 @@ class Cluster:
             await self._admin.start()
         except (KafkaError, OSError) as error:
             await self.stop()
-            raise StoreUnavailable(f"Kafka cannot be reached: {error!r}; check STILLWELL_KAFKA_BOOTSTRAP") from error
+            raise unreachable(error) from error
 
     async def stop(self) -> None:
         """Close the connections."""

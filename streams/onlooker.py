@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -10,13 +10,11 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import ConsumerRecord
 
 from stillwell.errors import StoreUnavailable
+from stillwell.progress import Advance, unseen
 
 _WAIT_MS = 500
 _PATIENCE = 30.0
 """Seconds without any progress before Kafka counts as silent."""
-
-Advance = Callable[[int, int], None]
-"""Told after each fetch: how many offsets are behind, and how many there are in all."""
 
 
 class Onlooker:
@@ -51,10 +49,11 @@ class Onlooker:
         ends = await self._kafka.end_offsets(wanted)
         return [(starts[partition], ends[partition]) for partition in wanted]
 
-    async def records(
-        self, topic: str, partitions: int, advance: Advance = lambda done, known: None
-    ) -> AsyncIterator[ConsumerRecord]:
-        """Every record of a topic from its beginning to the end that it has when this is called."""
+    async def records(self, topic: str, partitions: int, advance: Advance = unseen) -> AsyncIterator[ConsumerRecord]:
+        """Every record of a topic from its beginning to the end that it has when this is called.
+
+        advance: told of offsets, after each fetch that brought some.
+        """
         bounds = await self.bounds(topic, partitions)
         left = {TopicPartition(topic, number): end for number, (start, end) in enumerate(bounds) if start < end}
         known = sum(end - start for start, end in bounds)

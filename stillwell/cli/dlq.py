@@ -13,6 +13,7 @@ from stillwell.cli.values import instant, printable, text_of
 
 if TYPE_CHECKING:
     from stillwell.layout.dead_letter import DeadLetter
+    from stillwell.progress import Advance
     from stillwell.records import Headers
     from stillwell.settings import Settings
 
@@ -136,7 +137,7 @@ class _Ranked(NamedTuple):
 
 
 async def _newest(
-    settings: "Settings", matches: Callable[["DeadLetter"], bool], limit: int, advance: Callable[[int, int], None]
+    settings: "Settings", matches: Callable[["DeadLetter"], bool], limit: int, advance: "Advance"
 ) -> _Found:
     """Read the whole topic; keep what matches and is newest. A crash may have repeated letters: each counts once."""
     newest: list[_Ranked] = []
@@ -168,7 +169,7 @@ def _identity(letter: "DeadLetter") -> bytes:
     return hashlib.blake2b(repr(of).encode(), digest_size=16).digest()
 
 
-async def _letters(settings: "Settings", advance: Callable[[int, int], None]) -> AsyncIterator[_Stored | None]:
+async def _letters(settings: "Settings", advance: "Advance") -> AsyncIterator[_Stored | None]:
     """Every record of the dead-letter topic; None for one that is no dead letter."""
     from stillwell.errors import SettingsError
     from stillwell.kafka_connection import connection

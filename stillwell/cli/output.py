@@ -9,6 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from stillwell.local import Progress
+    from stillwell.progress import Advance
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -42,7 +43,7 @@ def download_progress(what: str) -> Iterator["Progress"]:
 
 
 @contextlib.contextmanager
-def counting_progress(what: str) -> Iterator[Callable[[int, int], None]]:
+def counting_progress(what: str) -> Iterator["Advance"]:
     """A bar on standard error for long work; gives a function of how many are done and how many are known."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -32,7 +32,7 @@ def bench() -> None:
 @bench.command()
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result here.")
 @click.option("--runs", type=click.IntRange(min=1), help="Runs of each contender; medians count.  [default: 3]")
-@click.option("--events", type=click.IntRange(min=1_000), help="Events of each topic.  [default: 400000]")
+@click.option("--events", type=click.IntRange(min=1_000), help="Events of each topic.  [default: 1000000]")
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="Measure this part alone; may be repeated.")
 @click.option("--quick", is_flag=True, help="Small counts, to see that it works; limits are shown but not enforced.")
 def ingest(file: Path | None, runs: int | None, events: int | None, only: tuple[str, ...], quick: bool) -> None:
@@ -70,7 +70,7 @@ def _scale(quick: bool, runs: int | None, events: int | None) -> Scale:
     if runs:
         scale = dataclasses.replace(scale, runs=runs)
     if events:
-        scale = dataclasses.replace(scale, events=events, slow_events=max(1_000, events // 8))
+        scale = dataclasses.replace(scale, events=events, slow_events=max(1_000, events // 5))
     return scale
 
 

@@ -27,12 +27,15 @@ _STEADY = Pace(rate=20_000, seconds=25.0, skip=5.0)
 class Scale:
     """How much is measured. runs: of everything that alternates or is repeated.
 
-    events: of each topic of the throughput part; slow_events: of them, what those read that take one at a time.
+    events: of each topic of the throughput part, so many that what a start costs the worker, a second of processor
+    time, is little beside them; slow_events: of them, what those read that take one at a time. shared_events: of each
+    backlog that one worker takes, or two.
     """
 
     runs: int = 5
-    events: int = 400_000
-    slow_events: int = 50_000
+    events: int = 1_000_000
+    slow_events: int = 200_000
+    shared_events: int = 400_000
     rows: int = 100_000
     wide_rows: int = 10_000
     backlog: int = 1_000_000
@@ -45,6 +48,7 @@ class Scale:
             runs=1,
             events=20_000,
             slow_events=5_000,
+            shared_events=20_000,
             rows=5_000,
             wide_rows=500,
             backlog=64_000,
@@ -97,7 +101,7 @@ class Run:
             ("bare", lambda: self._peer(peers.BARE, few, scale.events)),
             ("worker", lambda: self._worker(few)),
             ("stock_faust", lambda: self._peer(peers.FAUST, few, scale.slow_events)),
-            ("quix", lambda: self._peer(peers.QUIX, few, scale.events)),
+            ("quix", lambda: self._peer(peers.QUIX, few, scale.slow_events)),
             ("bare_unique", lambda: self._peer(peers.BARE, many, scale.events)),
             ("worker_unique", lambda: self._worker(many)),
             ("faststream", lambda: self._peer(peers.FASTSTREAM, few, scale.slow_events)),
@@ -216,12 +220,13 @@ class Run:
         self._median("64 partitions: events a second", [each.rate for each in taken])
 
     def _splitting(self) -> None:
+        count = 2 * self._scale.runs  # each takes a few seconds, and the machine's speed changes from one to the next
         splits: list[Split] = []
-        for number in range(self._scale.runs):
-            split = splitting.measure(self._testbed, self._scale.events, two_first=number % 2 == 1)
+        for number in range(count):
+            split = splitting.measure(self._testbed, self._scale.shared_events, two_first=number % 2 == 1)
             splits.append(split)
-            self._say(f"run {number + 1}/{self._scale.runs}  one worker", str(split.one))
-            self._say(f"run {number + 1}/{self._scale.runs}  two workers", str(split.two))
+            self._say(f"run {number + 1}/{count}  one worker", str(split.one))
+            self._say(f"run {number + 1}/{count}  two workers", str(split.two))
         self.result["runs"]["splitting"] = splits
         one, two = [split.one.cpu_us_per_event for split in splits], [split.two.cpu_us_per_event for split in splits]
         self.result["two_workers_cpu_overhead"] = ratio(two, one) - 1

@@ -181,6 +181,15 @@ def test_a_wrong_value_is_refused_with_the_rule(
     assert telling in refused()
 
 
+def test_a_command_without_services_refuses_their_wrong_values_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STILLWELL_REDIS_URL")
+    monkeypatch.setenv("STILLWELL_WINDOW_AGE", "5 parsecs")
+    assert refused(ProjectSettings) == (
+        "STILLWELL_WINDOW_AGE: must be a number and its unit: ms, s, m, h or d, as in '30s'; what came is '5 parsecs'. "
+        "Correct it in the environment."
+    )
+
+
 def test_a_wrong_value_in_the_file_is_corrected_in_the_file(tmp_path: Path) -> None:
     (tmp_path / "stillwell.toml").write_text("window_age = 30")
     assert "what came is 30. Correct it in stillwell.toml" in refused()
