@@ -192,6 +192,7 @@ class _Function:
             kw_only=True,
             forbid_unknown_fields=True,
         )
+        msgspec.json.Decoder(self._row)  # reads its fields now: two threads that first convert at once would crash
         self._texts = [number for number, output in enumerate(outputs) if output.type.name == STRING.name]
         self._coordinates = _coordinates(view)
         key_names = [key.name for key in view.entity.keys]

@@ -184,6 +184,30 @@ def test_the_types_and_imports_of_every_file_are_read() -> None:
     assert [str(file) for file in files if not any(file.is_relative_to(read) for read in tools["mypy"]["files"])] == []
 
 
+def _struct_read_late(source: str) -> list[int]:
+    """The lines that hand msgspec a type when they decode."""
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return [
+        call.lineno
+        for call in calls
+        if ast.unparse(call.func) in ("msgspec.json.decode", "json.decode", "msgspec.msgpack.decode")
+        and any(keyword.arg == "type" for keyword in call.keywords)
+    ]
+
+
+def test_msgspec_reads_the_types_of_a_module_when_it_is_imported() -> None:
+    """Where two threads are the first to decode a struct, msgspec 0.22 crashes the process. A decoder that a module
+    makes has read its struct before anybody can use it."""
+    assert _struct_read_late("import msgspec\nmsgspec.json.decode(b'{}', type=Link)") == [2]
+    late = {
+        path.relative_to(ROOT).as_posix(): lines
+        for room in ROOMS
+        for path in sorted((ROOT / room).rglob("*.py"))
+        if (lines := _struct_read_late(path.read_text()))
+    }
+    assert late == {}
+
+
 def test_the_page_shows_the_arrows(page: Callable[[str, str], None]) -> None:
     begin, end = "<!-- arrows: made by tests/test_house.py -->\n", "<!-- end of arrows -->\n"
     before, _, rest = (ROOT / "docs/explanation/house.md").read_text().partition(begin)

@@ -252,17 +252,17 @@ def encode(value: ChainObject) -> bytes:
 
 def decode_topic(data: bytes, path: str) -> TopicIncarnation:
     """Raises ChainError for anything but a topic's incarnation that belongs at this path."""
-    return _decode(data, path, TopicIncarnation)
+    return _decode(data, path, _TOPIC)
 
 
 def decode_genesis(data: bytes, path: str) -> Genesis:
     """Raises ChainError for anything but a genesis that belongs at this path."""
-    return _decode(data, path, Genesis)
+    return _decode(data, path, _GENESIS)
 
 
 def decode_link(data: bytes, path: str) -> Link:
     """Raises ChainError for anything but a link that belongs at this path, adds up, and names files of its own."""
-    link = _decode(data, path, Link)
+    link = _decode(data, path, _LINK)
     for broken in itertools.chain(_broken_sums(link), _wrong_files(link)):
         raise ChainError(f"{path}: {broken}")
     return link
@@ -373,16 +373,16 @@ def _follow(data: bytes, path: str, at: ChainEnd) -> tuple[Link, ChainEnd]:
     return link, ChainEnd(link.end, digest(data))
 
 
-def _decode(data: bytes, path: str, kind: type[_Placed]) -> _Placed:
+def _decode(data: bytes, path: str, decoder: msgspec.json.Decoder[_Placed]) -> _Placed:
     try:
-        value = msgspec.json.decode(data, type=kind)
+        value = decoder.decode(data)
     except (msgspec.DecodeError, RecursionError) as error:
         newer = _format_of(data)
         if newer > _FORMAT:
             raise ChainError(
                 f"{path}: is of format {newer}, this version of Stillwell reads {_FORMAT}: upgrade"
             ) from None
-        raise ChainError(f"{path}: not a {kind.__name__} of format {_FORMAT}: {error}") from error
+        raise ChainError(f"{path}: not a {decoder.type.__name__} of format {_FORMAT}: {error}") from error
     if value.path != path:
         raise ChainError(f"{path}: holds what belongs at {value.path}")
     if encode(value) != data:
@@ -394,10 +394,18 @@ class _Format(msgspec.Struct):
     format: int = 0
 
 
+# Made here, once: msgspec 0.22 reads a struct's fields when it first needs them, and crashes the process where two
+# threads do so at the same time. `msgspec.json.decode(…, type=…)` is that first need.
+_TOPIC = msgspec.json.Decoder(TopicIncarnation)
+_GENESIS = msgspec.json.Decoder(Genesis)
+_LINK = msgspec.json.Decoder(Link)
+_FORMATS = msgspec.json.Decoder(_Format)
+
+
 def _format_of(data: bytes) -> int:
     """The format that an object claims to be of, or 0."""
     try:
-        return msgspec.json.decode(data, type=_Format).format
+        return _FORMATS.decode(data).format
     except (msgspec.DecodeError, RecursionError):
         return 0
 

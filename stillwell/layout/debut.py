@@ -33,10 +33,14 @@ class Debut(ChainObject, frozen=True, kw_only=True, tag="debut"):
         return f"{ROOT}{id.topic}@{id.incarnation}/{id.partition}/{self.view}/{self.version}.json"
 
 
+_DEBUT = msgspec.json.Decoder(Debut)
+"""Made once, as those of the chain are, and for the same reason."""
+
+
 def decode_debut(data: bytes, path: str) -> Debut:
     """Raises ChainError for anything but a debut that belongs at this path."""
     try:
-        debut = msgspec.json.decode(data, type=Debut)
+        debut = _DEBUT.decode(data)
     except msgspec.DecodeError as error:
         raise ChainError(f"{path}: not a Debut that this version of Stillwell can read: {error}") from error
     if debut.path != path:
