@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import redis
 
+from stillwell.local import LocalStack, free_port
 from tests.acceptance.chaos import plan
-from tests.services import tool
+from tests.acceptance.chaos.arena import Proxies
+from tests.services import Proxy, Toxiproxy, tool
 
 ROOT = Path(__file__).parents[2]
 KILLS = 5
@@ -45,6 +48,33 @@ def test_a_cut_in_pieces_ends_when_it_should() -> None:
     """With as long between two pieces as they are."""
     cut = plan.Cut("redis", "down", at=1.0, seconds=3.5, amount=0, pieces=4)
     assert list(cut.outages()) == [(1.0, 1.5), (2.0, 2.5), (3.0, 3.5), (4.0, 4.5)]
+
+
+def test_a_proxy_that_does_not_answer_any_more_is_replaced(stack: LocalStack, tmp_path: Path) -> None:
+    """At the same address, with the cut that was wanted, and without those that were to end."""
+    toxiproxy = Toxiproxy(tmp_path)
+    toxiproxy.start()
+    refused: list[Proxy] = []
+
+    def once(proxy: Proxy) -> None:
+        if not refused:
+            refused.append(proxy)
+            raise TimeoutError
+        proxy.down()
+
+    try:
+        proxies = Proxies(toxiproxy, {"redis": (f"127.0.0.1:{stack.redis.port}", free_port())})
+        address = proxies["redis"].address
+        with redis.Redis.from_url(f"redis://{address}", retry=None) as client:
+            proxies.cut("redis", once)
+            with pytest.raises(redis.ConnectionError):
+                client.ping()
+            refused.clear()
+            proxies.mend("redis", once)
+            assert client.ping()
+        assert (proxies.restarts, proxies["redis"].address) == (2, address)
+    finally:
+        toxiproxy.stop()
 
 
 def test_a_seed_tells_every_blow_and_cut() -> None:

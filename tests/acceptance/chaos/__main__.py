@@ -67,6 +67,7 @@ def chaos(kills: int, seed: int | None, pace: int, summary: Path | None, logs: P
         "kills": kills,
         "seconds": round(time.monotonic() - started, 1),
         "workers_started": parts.started,
+        "proxies_restarted": parts.proxies.restarts,
         "events": dict(feed.kinds),
         "slowest_transaction_s": round(feed.slowest_transaction_s, 1),
         **dataclasses.asdict(found),

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
@@ -32,13 +32,55 @@ class Fall:
     last_words: str
 
 
+class Proxies:
+    """One proxy for each service, by a toxiproxy of their own."""
+
+    def __init__(self, toxiproxy: Toxiproxy, routes: Mapping[Service, tuple[str, int]]) -> None:
+        """routes: where each proxy leads to, and the port that it is at."""
+        self._toxiproxy = toxiproxy
+        self._routes = routes
+        self._proxies = self._created()
+        self.restarts = 0
+
+    def __getitem__(self, service: Service) -> Proxy:
+        return self._proxies[service]
+
+    def cut(self, service: Service, order: Callable[[Proxy], object]) -> None:
+        """Have a proxy disturb its connections."""
+        try:
+            order(self[service])
+        except TimeoutError:
+            self._restart()
+            order(self[service])
+
+    def mend(self, service: Service, order: Callable[[Proxy], object]) -> None:
+        """Have a proxy disturb them no longer."""
+        try:
+            order(self[service])
+        except TimeoutError:
+            self._restart()
+
+    def _restart(self) -> None:
+        """toxiproxy 2.12 stops answering for good where a toxic goes while data for a client that has died waits in it,
+        about once in a hundred rounds. A new one has no toxics; all connections end, which is one cut more."""
+        self.restarts += 1
+        self._toxiproxy.kill()
+        self._toxiproxy.start()
+        self._proxies = self._created()
+
+    def _created(self) -> dict[Service, Proxy]:
+        return {
+            service: self._toxiproxy.create(upstream, port=port) for service, (upstream, port) in self._routes.items()
+        }
+
+
 @dataclasses.dataclass(slots=True)
 class Arena:
     """Everything, running. environment: how to reach it as the workers do; direct: without the proxies."""
 
     folder: Path
     bootstrap: str
-    proxies: Mapping[Service, Proxy]
+    proxies: Proxies
     environment: Mapping[str, str]
     direct: Mapping[str, str]
     workers: list[WorkerProcess] = dataclasses.field(default_factory=list)
@@ -83,43 +125,49 @@ class Arena:
 
     def cut(self, cut: Cut) -> None:
         """Begin a piece of a cut."""
-        proxy = self.proxies[cut.service]
-        match cut.way:
-            case "down":
-                proxy.down()
-            case "silent":
-                proxy.add_toxic("timeout", timeout=0)
-            case "deaf":
-                proxy.add_toxic("timeout", stream="upstream", timeout=0)
-            case "slow":
-                proxy.add_toxic("latency", latency=cut.amount, jitter=cut.amount // 2)
-            case "torn":
-                proxy.add_toxic("limit_data", bytes=cut.amount)
-            case "half":
-                proxy.add_toxic("limit_data", stream="upstream", bytes=cut.amount)
-            case "reset":
-                proxy.add_toxic("reset_peer", timeout=cut.amount)
+        self.proxies.cut(cut.service, lambda proxy: _cut(proxy, cut))
 
     def mend(self, cut: Cut) -> None:
         """End a piece of a cut."""
-        proxy = self.proxies[cut.service]
-        if cut.way == "down":
-            proxy.up()
-        else:
-            proxy.remove_toxic(
-                {
-                    "silent": "timeout-downstream",
-                    "deaf": "timeout-upstream",
-                    "slow": "latency-downstream",
-                    "torn": "limit_data-downstream",
-                    "half": "limit_data-upstream",
-                    "reset": "reset_peer-downstream",
-                }[cut.way]
-            )
+        self.proxies.mend(cut.service, lambda proxy: _mend(proxy, cut))
 
     def _start(self, number: int) -> WorkerProcess:
         self.started += 1
         return WorkerProcess(self.folder, self.environment, f"worker{number}-{self.started:03d}").start()
+
+
+def _cut(proxy: Proxy, cut: Cut) -> None:
+    match cut.way:
+        case "down":
+            proxy.down()
+        case "silent":
+            proxy.add_toxic("timeout", timeout=0)
+        case "deaf":
+            proxy.add_toxic("timeout", stream="upstream", timeout=0)
+        case "slow":
+            proxy.add_toxic("latency", latency=cut.amount, jitter=cut.amount // 2)
+        case "torn":
+            proxy.add_toxic("limit_data", bytes=cut.amount)
+        case "half":
+            proxy.add_toxic("limit_data", stream="upstream", bytes=cut.amount)
+        case "reset":
+            proxy.add_toxic("reset_peer", timeout=cut.amount)
+
+
+def _mend(proxy: Proxy, cut: Cut) -> None:
+    if cut.way == "down":
+        proxy.up()
+    else:
+        proxy.remove_toxic(
+            {
+                "silent": "timeout-downstream",
+                "deaf": "timeout-upstream",
+                "slow": "latency-downstream",
+                "torn": "limit_data-downstream",
+                "half": "limit_data-upstream",
+                "reset": "reset_peer-downstream",
+            }[cut.way]
+        )
 
 
 @contextlib.contextmanager
@@ -135,11 +183,12 @@ def arena(folder: Path) -> Iterator[Arena]:
         toxiproxy = Toxiproxy(folder / "toxiproxy")
         toxiproxy.start()
         ending.callback(toxiproxy.stop)
-        proxies: dict[Service, Proxy] = {
-            "kafka": toxiproxy.create(stack.kafka.upstream(kafka_port), port=kafka_port),
-            "redis": toxiproxy.create(f"127.0.0.1:{stack.redis.port}"),
-            "store": toxiproxy.create(gcs.address, port=gcs_port),
+        routes: dict[Service, tuple[str, int]] = {
+            "kafka": (stack.kafka.upstream(kafka_port), kafka_port),
+            "redis": (f"127.0.0.1:{stack.redis.port}", free_port()),
+            "store": (gcs.address, gcs_port),
         }
+        proxies = Proxies(toxiproxy, routes)
         _create_topics(stack.bootstrap)
         orders.write_definitions(folder, TOPIC)
         direct = {
