@@ -96,7 +96,7 @@ class RowLayout:
         )
         self.variable = [at for at, feature in enumerate(self.features) if not feature.type.width]
         self.timestamps = [at for at, feature in enumerate(self.features) if feature.type is TIMESTAMP]
-        self.body = struct.Struct("<" + "".join(_CODES[feature.type.name] for feature in self.features))
+        self.body = struct.Struct("<" + "".join(SLOT_CODES[feature.type.name] for feature in self.features))
         if len(self.features) > MAX_FEATURES or self.fixed.itemsize > MAX_VALUE_BYTES:
             raise DefinitionError(f"view {view}: has {len(self.features)} features, at most {MAX_FEATURES} are allowed")
 
@@ -227,7 +227,7 @@ def stamp_of(value: bytes) -> bytes:
     return value[STAMP_AT:LENGTH_AT]
 
 
-_CODES = {
+SLOT_CODES = {
     "Bool": "?",
     "Int32": "i",
     "Int64": "q",

@@ -1,0 +1,115 @@
+"""Some features of stored rows: the same as a whole row gives, whichever are asked for."""
+
+import datetime
+import math
+import random
+import struct
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stillwell.errors import FormatError
+from stillwell.layout.projection import ABSENT, Projection, UnknownLayout
+from stillwell.layout.value import HEADER_BYTES, LENGTH_AT, RowLayout, decode, encode
+from stillwell.spec import EntitySpec, FeatureSpec, KeySpec, TopicSpec, ViewSpec
+from stillwell.types import BOOL, BYTES, FLOAT64, INT32, INT64, STRING, FieldType
+from tests.unit.test_value import ROWS, features, frame_of, stamps_of
+
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+def view_of(*given_features: FeatureSpec) -> ViewSpec:
+    key = KeySpec(name="id", type=INT64)
+    return ViewSpec(
+        name="View",
+        version=1,
+        entity=EntitySpec(name="User", keys=(key,)),
+        source=TopicSpec(name="T", topic="t", columns=(), event_time="at"),
+        ttl=datetime.timedelta(0),
+        features=given_features,
+    )
+
+
+def rows_of(types: Sequence[FieldType], rows: Sequence[Sequence[object]]) -> tuple[ViewSpec, list[bytes]]:
+    view = view_of(*features(types))
+    layout = RowLayout.of(view)
+    return view, encode(layout, frame_of(layout, rows), stamps_of(len(rows)))
+
+
+def plain(value: object) -> object:
+    """A decoded value as a projection gives it, NaN so that it equals itself."""
+    if isinstance(value, datetime.datetime):
+        return (value - EPOCH) // datetime.timedelta(microseconds=1)
+    return "NaN" if isinstance(value, float) and math.isnan(value) else value
+
+
+@settings(deadline=None, max_examples=100)
+@given(ROWS, st.randoms(use_true_random=False))
+def test_any_features_in_any_order_are_what_the_whole_row_says(
+    given_rows: tuple[list[FieldType], list[tuple[object, ...]]], chance: random.Random
+) -> None:
+    view, stored = rows_of(*given_rows)
+    layout = RowLayout.of(view)
+    wanted = [chance.choice(view.features) for _ in range(chance.randrange(2 * len(view.features)))]
+    whole = [decode(layout, value) for value in stored]
+    found = Projection(view, wanted).read([*stored, None])
+    assert found.event_times == [*(row.stamp.event_time for row in whole), None]
+    assert len(found.columns) == len(wanted)
+    for feature, column in zip(wanted, found.columns, strict=True):
+        assert [plain(value) for value in column] == [*(plain(row.values[feature.name]) for row in whole), ABSENT]
+
+
+def test_without_entities_there_is_a_column_of_nothing_for_each_feature() -> None:
+    view, _ = rows_of([INT32, STRING], [])
+    assert Projection(view, view.features).read([]) == ([], [(), ()])
+
+
+def test_rows_of_other_versions_lack_what_they_had_not_or_in_another_type() -> None:
+    old = view_of(
+        FeatureSpec(name="kept", type=INT64, nullable=True, expression=None),
+        FeatureSpec(name="changed", type=INT32, nullable=True, expression=None),
+    )
+    new = view_of(
+        FeatureSpec(name="gained", type=STRING, nullable=True, expression=None),
+        FeatureSpec(name="changed", type=FLOAT64, nullable=True, expression=None),
+        FeatureSpec(name="kept", type=INT64, nullable=True, expression=None),
+    )
+    by_old, by_new = RowLayout.of(old), RowLayout.of(new)
+    stored = [
+        *encode(by_old, frame_of(by_old, [(7, 3)]), stamps_of(1)),
+        *encode(by_new, frame_of(by_new, [("x", 0.5, 8)]), stamps_of(1)),
+    ]
+    found = Projection(new, new.features, [old]).read(stored)
+    assert [list(column) for column in found.columns] == [[ABSENT, "x"], [ABSENT, 0.5], [7, 8]]
+    with pytest.raises(UnknownLayout, match="written by definitions that are newer, or were never registered"):
+        Projection(new, new.features).read(stored)
+
+
+def changed(value: bytes, at: int, to: bytes) -> bytes:
+    return value[:at] + to + value[at + len(to) :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda value: value[:-1],
+        lambda value: value + b"x",
+        lambda value: value[: HEADER_BYTES + 2],
+        lambda value: value[:10],
+        lambda value: changed(value, 0, b"\2"),
+        lambda value: changed(value, LENGTH_AT, b"\0\0\0\1"),
+        lambda value: changed(value, LENGTH_AT + 4, b"\2"),
+        # The end of the first text, behind that of the second.
+        lambda value: changed(value, HEADER_BYTES + 2, struct.pack("<I", 9)),
+        # A byte of the first text that is no UTF-8.
+        lambda value: changed(value, len(value) - 4, b"\xff"),
+    ],
+)
+def test_damage_is_found(damage: "object") -> None:
+    assert callable(damage)
+    view, (value,) = rows_of([BOOL, STRING, BYTES], [(True, "ab", b"cd")])
+    Projection(view, view.features).read([value])
+    with pytest.raises(FormatError):
+        Projection(view, view.features).read([damage(value)])
