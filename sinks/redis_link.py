@@ -127,13 +127,24 @@ class RedisLink:
             return StoreUnavailable(f"Redis at {self.address} refuses ({code}): {_MENDS[code]}")
         return StoreError(f"Redis at {self.address} refuses: {text}")
 
+    async def connect_alone(self) -> Any:
+        """A connection of redis-py's that is in no pool, for who takes it over. Raises StoreUnavailable."""
+        connection = self._pool.make_connection()
+        try:
+            await connection.connect()
+        except (exceptions.RedisError, OSError) as error:
+            raise self._out_of_reach(error) from error
+        return connection
+
     async def _connect(self) -> Any:
         try:
             return await self._pool.get_connection()
         except (exceptions.RedisError, OSError) as error:
-            code = _code(error)
-            mend = _MENDS.get(code, "check that it runs, and STILLWELL_REDIS_URL")
-            raise StoreUnavailable(f"Redis at {self.address} cannot be reached: {error}; {mend}") from error
+            raise self._out_of_reach(error) from error
+
+    def _out_of_reach(self, error: Exception) -> StoreUnavailable:
+        mend = _MENDS.get(_code(error), "check that it runs, and STILLWELL_REDIS_URL")
+        return StoreUnavailable(f"Redis at {self.address} cannot be reached: {error}; {mend}")
 
 
 async def _exchange(connection: Any, batches: Iterable[Sequence[Command]]) -> list[Reply]:

@@ -153,6 +153,10 @@ class MemoryOnlineStore:
         """The stored rows of these entities, None where there is none."""
         return await self._call("get", lambda: self._get(view, keys))
 
+    async def rows(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[bytes | None]:
+        """The stored rows of these entities, view by view, one behind the other; None where there is none."""
+        return await self._call("get", lambda: self._rows(wanted))
+
     async def read_state(self) -> OnlineState:
         """Which epoch is in force (None: not ready), and which server answers."""
         return await self._call("read_state", self._read_state)
@@ -259,6 +263,10 @@ class MemoryOnlineStore:
     def _read_marks(self, marks: Sequence[MarkKey]) -> list[int | None]:
         epoch = self._in_force()
         return [self._position(mark, epoch) for mark in marks]
+
+    def _rows(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[bytes | None]:
+        self._in_force()
+        return [row for view, entities in wanted for row in self._get(view, entities)]
 
     def _get(self, view: str, keys: Sequence[bytes]) -> list[bytes | None]:
         self._in_force()

@@ -1,0 +1,222 @@
+"""Reads rows from Redis for many readers at once, over one connection.
+
+Whoever asks in the same turn of the event loop is asked for by one MGET, with the ready key in front; a few of these
+are on their way at once, and while they are, the next ones gather. So a lone reader waits for nobody, and a thousand
+cost little more than a hundred. redis-py connects, authenticates and speaks TLS; then the connection is ours, and
+hiredis cuts replies as they come, without a task between the socket and who waits.
+"""
+
+import asyncio
+import collections
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hiredis
+
+from sinks.redis_link import RedisLink
+from stillwell.errors import StillwellError, StoreNotReady, StoreUnavailable
+from stillwell.layout.redis_keys import RedisKeys
+
+_AHEAD = 4
+"""Calls on their way at once. With one, the server idles while a reply travels; with many, each carries little."""
+
+_MOST_KEYS = 2_000
+"""Of one call: the server does nothing else meanwhile, a millisecond or two. A request that has more goes alone."""
+
+_REFUSE_FOR = 0.1
+"""Seconds after a connection that could not be opened in which everybody is refused at once: a thousand who wait for
+one attempt each would be a thousand attempts."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Call:
+    """One MGET. askers: who waits for which part of its replies."""
+
+    keys: list[bytes]
+    askers: list[tuple["asyncio.Future[list[bytes | None]]", int, int]]
+    deadline: asyncio.TimerHandle | None = None
+
+    def answer(self, replies: list[bytes | None]) -> None:
+        """Hand everybody their part."""
+        self._end()
+        for asker, begin, end in self.askers:
+            if not asker.done():
+                asker.set_result(replies[begin:end])
+
+    def fail(self, error: StillwellError) -> None:
+        """Tell everybody."""
+        self._end()
+        for asker, _, _ in self.askers:
+            if not asker.done():
+                asker.set_exception(error)
+
+    def _end(self) -> None:
+        if self.deadline:
+            self.deadline.cancel()
+
+
+class RedisReader:
+    """Rows from one Redis server, for one event loop; `close` it."""
+
+    def __init__(self, link: RedisLink, keys: RedisKeys, timeout: float) -> None:
+        """timeout: seconds in which rows must be there from when they are asked for, connecting included."""
+        self._link = link
+        self._keys = keys
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self._waiting: collections.deque[_Call] = collections.deque()
+        self._sent: collections.deque[_Call] = collections.deque()
+        self._wire: _Wire | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._refused: tuple[float, StoreUnavailable] | None = None
+
+    async def rows(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[bytes | None]:
+        """See `serving.online.OnlineRows`."""
+        keys = [key for view, entities in wanted for key in self._keys.rows(view, entities)]
+        if not self._waiting or len(self._waiting[-1].keys) + len(keys) > _MOST_KEYS:
+            self._begin_call()
+        call = self._waiting[-1]
+        asker: asyncio.Future[list[bytes | None]] = self._loop.create_future()
+        call.askers.append((asker, len(call.keys), len(call.keys) + len(keys)))
+        call.keys += keys
+        return await asker
+
+    async def close(self) -> None:
+        """End the connection; who waits is refused."""
+        if self._opening:
+            self._opening.cancel()
+        self._lose(StoreUnavailable(f"Redis at {self._link.address} is asked no more: the reader was closed"))
+        self._refuse(StoreUnavailable(f"Redis at {self._link.address} is asked no more: the reader was closed"))
+        await self._link.close()
+
+    # ---- sending ----
+
+    def _begin_call(self) -> None:
+        call = _Call([], [])
+        call.deadline = self._loop.call_later(self._timeout, self._late, call)
+        self._waiting.append(call)
+        self._loop.call_soon(self._send)
+
+    def _send(self) -> None:
+        """Send what waits, as far as it may."""
+        if self._waiting and self._wire is None:
+            self._open()
+        while self._wire and self._waiting and len(self._sent) < _AHEAD:
+            call = self._waiting.popleft()
+            self._sent.append(call)
+            self._wire.send(hiredis.pack_command((b"MGET", self._keys.ready, *call.keys)))  # type: ignore[arg-type]
+
+    def _open(self) -> None:
+        if self._refused and self._loop.time() < self._refused[0] + _REFUSE_FOR:
+            self._refuse(self._refused[1])
+        elif self._opening is None:
+            self._opening = self._loop.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                connection = await self._link.connect_alone()
+        except (StoreUnavailable, TimeoutError) as error:
+            told = error if isinstance(error, StoreUnavailable) else self._silent()
+            self._refused = self._loop.time(), told
+            self._refuse(told)
+        else:
+            self._refused = None
+            self._wire = _Wire(connection, self._replied, self._lost)
+        finally:
+            self._opening = None
+        self._send()
+
+    # ---- receiving ----
+
+    def _replied(self, reply: Any) -> None:
+        """A reply has come: to the oldest call."""
+        call = self._sent.popleft()
+        if isinstance(reply, hiredis.HiredisError):
+            call.fail(self._link.refusal(reply))
+        elif reply[0] is None:
+            call.fail(
+                StoreNotReady(
+                    f"Redis at {self._link.address} is not ready: it may have lost data. Run `stillwell rebuild`"
+                )
+            )
+        else:
+            reply.pop(0)
+            call.answer(reply)
+        self._send()
+
+    def _late(self, call: _Call) -> None:
+        """A call is not answered in time: replies of its connection can no longer be told from each other's."""
+        if call in self._sent:
+            self._lose(self._silent())
+            self._send()
+        else:
+            self._waiting.remove(call)
+            call.fail(self._silent())
+
+    def _lost(self, error: Exception | None) -> None:
+        """The server, or the network, has ended the connection."""
+        self._lose(StoreUnavailable(f"Redis at {self._link.address} ended the connection: {error or 'closed'}"))
+        self._send()
+
+    def _lose(self, error: StoreUnavailable) -> None:
+        """Give the connection up, with all that is on its way."""
+        wire, self._wire = self._wire, None
+        if wire:
+            wire.abort()
+        sent, self._sent = self._sent, collections.deque()
+        for call in sent:
+            call.fail(error)
+
+    def _refuse(self, error: StoreUnavailable) -> None:
+        """Tell everybody who waits to be asked for."""
+        waiting, self._waiting = self._waiting, collections.deque()
+        for call in waiting:
+            call.fail(error)
+
+    def _silent(self) -> StoreUnavailable:
+        return StoreUnavailable(f"Redis at {self._link.address} gives no answer within {self._timeout:g} s")
+
+
+class _Wire(asyncio.Protocol):
+    """A connection that redis-py has made, taken over: bytes out, replies in."""
+
+    def __init__(
+        self, connection: Any, replied: Callable[[Any], None], lost: Callable[[Exception | None], None]
+    ) -> None:
+        """replied: called with each reply, in order; lost: when the other side has ended the connection."""
+        self._connection = connection  # kept, or its end would be the connection's
+        self._transport: asyncio.Transport = connection._writer.transport
+        self._replies = hiredis.Reader()
+        self._replied = replied
+        self._lost = lost
+        self._ended = False
+        self._transport.set_protocol(self)
+
+    def send(self, packed: bytes) -> None:
+        """Send commands."""
+        # uvloop raises where asyncio keeps silent: when the other side has closed, and `lost` is not called yet.
+        if not self._transport.is_closing():
+            self._transport.write(packed)
+
+    def abort(self) -> None:
+        """End the connection at once; nothing is called any more."""
+        self._ended = True
+        self._transport.abort()
+        self._connection._reader = self._connection._writer = None
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
+        self._replies.feed(data)
+        try:
+            while not self._ended and (reply := self._replies.gets()) is not False:
+                self._replied(reply)
+        except hiredis.ProtocolError as error:
+            self.connection_lost(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop."""
+        if not self._ended:
+            self._ended = True
+            self._lost(exc)

@@ -1,0 +1,189 @@
+"""Reading rows from Redis for many at once: what everybody gets, and what each failure costs whom."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import redis
+
+from sinks.redis_link import RedisLink
+from sinks.redis_reader import RedisReader
+from stillwell.errors import StoreNotReady, StoreUnavailable
+from stillwell.layout.redis_keys import RedisKeys
+from stillwell.local import LocalStack, free_port
+from tests.services import Proxy
+from tests.waiting import eventually_async
+
+TIMEOUT = 0.3
+SLACK = 2.0
+"""Seconds that a busy machine may add to a deadline."""
+
+Open = Callable[..., RedisReader]
+
+
+@pytest.fixture
+def keys() -> RedisKeys:
+    return RedisKeys("test", f"reader-{uuid.uuid4().hex[:8]}")
+
+
+@pytest.fixture
+def server(redis_url: str, keys: RedisKeys) -> redis.Redis:
+    """Redis, ready, with rows `<view> <entity>` of the entities a to e in the views U and V; of e in U alone."""
+    client = redis.Redis.from_url(redis_url)
+    client.set(keys.ready, "epoch")
+    for view, entities in (("U", b"abcde"), ("V", b"abcd")):
+        named = [bytes([each]) for each in entities]
+        for key, name in zip(keys.rows(view, named), named, strict=True):
+            client.set(key, b"%b %b" % (view.encode(), name))
+    return client
+
+
+@pytest.fixture
+async def open_reader(keys: RedisKeys) -> AsyncIterator[Open]:
+    """open_reader(url, timeout=…): a reader, closed at the end."""
+    opened: list[RedisReader] = []
+
+    def make(url: str, timeout: float = 5.0) -> RedisReader:
+        opened.append(RedisReader(RedisLink(url, timeout, 1), keys, timeout))
+        return opened[-1]
+
+    yield make
+    for reader in opened:
+        await reader.close()
+
+
+@pytest.fixture
+async def reader(open_reader: Open, redis_url: str, server: object) -> RedisReader:
+    return open_reader(redis_url)
+
+
+def calls(server: redis.Redis, command: str = "mget") -> int:
+    stats = server.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})
+    return int(stats["calls"])
+
+
+async def test_rows_come_view_by_view_in_the_order_asked_for(reader: RedisReader) -> None:
+    found = await reader.rows([("V", [b"b", b"e", b"a", b"b"]), ("U", [b"e"]), ("W", [b"a"]), ("U", [])])
+    assert found == [b"V b", None, b"V a", b"V b", b"U e", None]
+    assert await reader.rows([]) == await reader.rows([("U", [])]) == []
+
+
+async def test_a_thousand_at_once_get_their_own_in_a_few_calls(reader: RedisReader, server: redis.Redis) -> None:
+    names = [bytes([each]) for each in b"abcdexyz"]
+    await reader.rows([("U", names)])
+    before = calls(server)
+    asked = [[names[number % 8], names[number % 5]] for number in range(1_000)]
+    answers = await asyncio.gather(*(reader.rows([("U", each)]) for each in asked))
+    there = {name: b"U " + name for name in names[:5]}
+    assert answers == [[there.get(name) for name in each] for each in asked]
+    assert calls(server) == before + 1
+
+
+async def test_no_call_has_more_keys_than_it_may(reader: RedisReader, server: redis.Redis) -> None:
+    await reader.rows([("U", [b"a"])])
+    before = calls(server)
+    answers = await asyncio.gather(*(reader.rows([("U", [b"a"] * 700)]) for _ in range(5)))
+    assert answers == [[b"U a"] * 700] * 5
+    assert calls(server) == before + 3
+    assert await reader.rows([("U", [b"a"] * 5_000)]) == [b"U a"] * 5_000
+
+
+async def test_a_store_that_is_not_ready_says_nothing_of_its_rows(
+    reader: RedisReader, server: redis.Redis, keys: RedisKeys
+) -> None:
+    server.delete(keys.ready)
+    for wanted in ([("U", [b"a"])], []):
+        with pytest.raises(StoreNotReady, match="stillwell rebuild"):
+            await reader.rows(wanted)
+    server.set(keys.ready, "epoch")
+    assert await reader.rows([("U", [b"a"])]) == [b"U a"]
+
+
+async def test_who_gives_up_disturbs_nobody(reader: RedisReader) -> None:
+    tasks = [asyncio.create_task(reader.rows([("U", [b"a"])])) for _ in range(10)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert answers[1::2] == [[b"U a"]] * 5
+    assert all(isinstance(answer, asyncio.CancelledError) for answer in answers[::2])
+
+
+async def test_a_key_of_another_type_is_no_row_and_harms_nobody_later(
+    reader: RedisReader, server: redis.Redis, keys: RedisKeys
+) -> None:
+    (odd,) = keys.rows("U", [b"list"])
+    server.rpush(odd, b"1")
+    assert await reader.rows([("U", [b"list", b"a"])]) == [None, b"U a"]
+
+
+async def test_nobody_waits_longer_than_the_deadline_for_a_server_that_is_silent(
+    open_reader: Open, redis_proxy: Proxy, server: object
+) -> None:
+    """A connection that stays open and brings nothing, as after a lost network."""
+    reader = open_reader(f"redis://{redis_proxy.address}/0", timeout=TIMEOUT)
+    assert await reader.rows([("U", [b"a"])]) == [b"U a"]
+    with redis_proxy.toxic("timeout", timeout=0):
+        begun = time.monotonic()
+        waiting = [asyncio.create_task(reader.rows([("U", [b"b"])])) for _ in range(100)]
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+        assert time.monotonic() - begun < TIMEOUT + SLACK
+        assert all(isinstance(answer, StoreUnavailable) for answer in answers)
+    assert await reader.rows([("U", [b"c"])]) == [b"U c"]
+
+
+async def test_a_slow_answer_is_given_up_and_not_taken_for_another(
+    open_reader: Open, redis_proxy: Proxy, server: object
+) -> None:
+    reader = open_reader(f"redis://{redis_proxy.address}/0", timeout=TIMEOUT)
+    assert await reader.rows([("U", [b"a"])]) == [b"U a"]
+    with redis_proxy.toxic("latency", latency=round(TIMEOUT * 2_000)), pytest.raises(StoreUnavailable):
+        await reader.rows([("U", [b"b"])])
+    answers = [await reader.rows([("U", [name])]) for name in (b"c", b"d", b"e")]
+    assert answers == [[b"U c"], [b"U d"], [b"U e"]]
+
+
+async def test_a_connection_that_ends_within_an_answer_is_made_anew(
+    open_reader: Open, redis_proxy: Proxy, server: object
+) -> None:
+    reader = open_reader(f"redis://{redis_proxy.address}/0")
+    assert await reader.rows([("U", [b"a"])]) == [b"U a"]
+    with redis_proxy.toxic("limit_data", bytes=10), pytest.raises(StoreUnavailable, match="ended the connection"):
+        await reader.rows([("U", [b"b"] * 100)])
+    assert await reader.rows([("U", [b"c"])]) == [b"U c"]
+
+
+async def test_a_server_that_is_gone_is_told_at_once_and_found_again(
+    open_reader: Open, redis_proxy: Proxy, server: redis.Redis
+) -> None:
+    reader = open_reader(f"redis://{redis_proxy.address}/0")
+    assert await reader.rows([("U", [b"a"])]) == [b"U a"]
+    redis_proxy.down()
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            await reader.rows([("U", [b"b"])])
+    redis_proxy.up()
+
+    async def found() -> bool:
+        try:
+            return await reader.rows([("U", [b"c"])]) == [b"U c"]
+        except StoreUnavailable:
+            return False
+
+    await eventually_async(found, what="an answer from the server that is back")
+
+
+async def test_a_server_that_never_was_is_named_with_the_setting(open_reader: Open) -> None:
+    reader = open_reader(f"redis://127.0.0.1:{free_port()}/0")
+    with pytest.raises(StoreUnavailable, match=r"cannot be reached: .*check that it runs, and STILLWELL_REDIS_URL"):
+        await reader.rows([("U", [b"a"])])
+
+
+async def test_after_close_nobody_waits(reader: RedisReader, stack: LocalStack) -> None:
+    waiting = asyncio.create_task(reader.rows([("U", [b"a"])]))
+    await asyncio.sleep(0)
+    await reader.close()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await waiting
