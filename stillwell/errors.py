@@ -3,6 +3,8 @@
 StillwellError
 ├── DefinitionError        a definition is wrong: names file, class, field and the fix
 ├── SettingsError          a setting is unknown, missing or wrong
+├── RequestError           a request for features, or with rows, is wrong: names the field and the fix
+│   └── NotDefined         it names what the definitions do not have
 ├── StoreError             Redis, Kafka or the object store
 │   ├── StoreUnavailable   did not answer, or answered that it cannot now: nothing was done; try again
 │   ├── OutcomeUnknown     the call may have been carried out, or may still be: read back before going on
@@ -29,6 +31,18 @@ class DefinitionError(StillwellError):
 
 class SettingsError(StillwellError):
     """A setting is unknown, missing or has a wrong value. The message names it and what is allowed."""
+
+
+class RequestError(StillwellError):
+    """A request cannot be answered as it is. field: the part of it that is wrong; the message says what to do."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+
+
+class NotDefined(RequestError):
+    """A request names a view, feature or service that the definitions do not have."""
 
 
 class StoreError(StillwellError):

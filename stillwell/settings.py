@@ -330,6 +330,27 @@ class Settings(ProjectSettings):
     web_port: Port = 6066
     """The port of metrics and health."""
 
+    serve_host: str = "127.0.0.1"
+    """Where the query service listens. In a container say 0.0.0.0; it asks nobody who they are."""
+
+    serve_port: Port = 6566
+    """The port of the query service: the one at which Feast's clients look for its feature server."""
+
+    serve_timeout: Duration = datetime.timedelta(seconds=1)
+    """How long the query service waits for Redis before it answers 503. Longer than a caller waits helps nobody."""
+
+    serve_body_bytes: Size = ByteSize(1024 * 1024)
+    """The most that the body of a request may have."""
+
+    serve_rows: Annotated[int, Field(gt=0)] = 1_000
+    """The most entities in one request. A large request holds up those behind it for as long as it takes."""
+
+    serve_features: Annotated[int, Field(gt=0)] = 500
+    """The most features in one request."""
+
+    serve_values: Annotated[int, Field(gt=0)] = 100_000
+    """The most values, entities times features, in one request: some 50 ms in which nobody else is answered."""
+
     @property
     def offline_root(self) -> str:
         """What a store is opened with: where everything of this namespace lies. Another one finds nothing of it."""

@@ -14,16 +14,21 @@ from tests.waiting import eventually
 
 
 class WorkerProcess:
-    """`stillwell worker` with settings of its own, logging to a file."""
+    """`stillwell worker` with settings of its own, logging to a file; or another command that runs until it is told to
+    end."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str], name: str = "worker") -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, str], name: str = "worker", command: str = "worker"
+    ) -> None:
         self.port = free_port()
         self.log = folder / f"{name}-{self.port}.log"
         self._folder = folder
+        self._command = command
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("STILLWELL_")},
             **settings,
             "STILLWELL_WEB_PORT": str(self.port),
+            "STILLWELL_SERVE_PORT": str(self.port),
             "STILLWELL_LOG_FORMAT": "console",
             # So that one which does not end when told can be asked where it stands.
             "PYTHONFAULTHANDLER": "1",
@@ -34,7 +39,7 @@ class WorkerProcess:
         """Begin; does not wait until it is ready."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", "from stillwell.cli.main import main; main()", "worker"],
+                [sys.executable, "-c", "from stillwell.cli.main import main; main()", self._command],
                 cwd=self._folder,
                 env=self.environment,
                 stdout=log,

@@ -21,6 +21,7 @@ from stillwell.cli.doctor import doctor
 from stillwell.cli.get import get
 from stillwell.cli.local import local
 from stillwell.cli.rebuild import rebuild
+from stillwell.cli.serve import serve
 from stillwell.cli.sweep import sweep
 from stillwell.cli.topics import topics
 from stillwell.cli.verify import verify
@@ -34,6 +35,7 @@ INTERRUPTED = 130
 
 
 _EXTRAS = {
+    "aiohttp": "server",
     "aiokafka": "server",
     "faust": "server",
     "gcsfs": "server",
@@ -59,7 +61,7 @@ def stillwell(context: click.Context, show_traceback: bool) -> None:
     logging.getLogger().addHandler(logging.NullHandler())
 
 
-for command in (check, dlq, doctor, get, local, rebuild, sweep, topics, verify, version, worker):
+for command in (check, dlq, doctor, get, local, rebuild, serve, sweep, topics, verify, version, worker):
     stillwell.add_command(command)
 
 

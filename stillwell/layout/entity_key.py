@@ -14,6 +14,7 @@ Every field says how long it is, so that two different entities never share a ke
 knowing the entity. Nulls and floats cannot be keys.
 """
 
+import contextlib
 import datetime
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -126,3 +127,43 @@ def _payload(value: object) -> bytes:
             return b"%d" % value
         case _:
             raise TypeError(f"{value!r} is of no type that a key has")
+
+
+def keys_of_columns(keys: Sequence[KeySpec], columns: Sequence[Sequence[object]]) -> list[bytes]:
+    """The key of every entity, from Python values: one column for each key field, in their order and of one length.
+
+    Raises WrongKey for the first value that `entity_key` would refuse.
+    """
+    fields = [_python_fields(key, column) for key, column in zip(keys, columns, strict=True)]
+    packed = fields[0] if len(fields) == 1 else [b"".join(row) for row in zip(*fields, strict=True)]
+    for row, key in enumerate(packed):
+        if len(key) > MAX_KEY_BYTES:
+            raise WrongKey(keys[0].name, row, f"the entity key has {len(key)} bytes; {MAX_KEY_BYTES} are allowed")
+    return packed
+
+
+class WrongKey(ValueError):
+    """A value that cannot be a key. key: the field; row: the entity's number, from 0; problem: what is wrong."""
+
+    def __init__(self, key: str, row: int, problem: str) -> None:
+        super().__init__(f"{key}[{row}]: {problem}")
+        self.key = key
+        self.row = row
+        self.problem = problem
+
+
+def _python_fields(key: KeySpec, column: Sequence[object]) -> list[bytes]:
+    kind = key.type
+    if set(map(type, column)) <= {kind.python}:
+        with contextlib.suppress(UnicodeEncodeError):  # a lone surrogate: told below, with its row
+            if kind.key_tag == "s":
+                return [b"s%d:%b" % (len(text), text) for text in map(str.encode, column)]  # type: ignore[arg-type]
+            if kind.key_tag == "i":
+                return [b"i%d:%b" % (len(text), text) for text in map(b"%d".__mod__, column)]
+    fields = []
+    for row, value in enumerate(column):
+        try:
+            fields.append(_scalar_field(key, value))
+        except ValueError as error:
+            raise WrongKey(key.name, row, str(error).removeprefix(f"key {key.name}: ")) from None
+    return fields

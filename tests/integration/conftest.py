@@ -38,6 +38,13 @@ class Deployment:
         self.workers.append(worker)
         return worker
 
+    def service(self, **settings: str) -> WorkerProcess:
+        """A query service that is still to be started."""
+        changed = {f"STILLWELL_{name.upper()}": value for name, value in settings.items()}
+        service = WorkerProcess(self.folder, {**self.settings, **changed}, "service", command="serve")
+        self.workers.append(service)
+        return service
+
     def run(self, *arguments: str, typed: str | None = None) -> "subprocess.CompletedProcess[str]":
         """Run a command of the command line to its end; typed: what somebody types, where it runs on a terminal."""
         worker = WorkerProcess(self.folder, self.settings)

@@ -1,0 +1,1 @@
+"""Reading back: features and predictions, over HTTP."""

@@ -1,0 +1,91 @@
+"""The interface of Feast's feature server: what its clients send, and what they understand.
+
+    POST /get-online-features   {"features": ["view:feature", …], "entities": {"key": […]}, "full_feature_names": false}
+
+The answer is columnar: the entities' keys first, then the features, each with a value, a status and an event time for
+every entity, in the order of the request. A value is null unless it is PRESENT: what is past its TTL is not handed out
+to clients of which many do not look at the status. Timestamps are whole seconds since the epoch, as Feast's are.
+"""
+
+import json
+from typing import Annotated, Any
+
+import msgspec
+
+from serving.answers import EventTimes, encode, instant, statuses, written
+from serving.entities import Columns
+from serving.features import FeatureColumn, present
+from serving.query import Plan
+from stillwell.answer import Status
+from stillwell.errors import NotDefined, RequestError
+from stillwell.types import TIMESTAMP
+
+_SECOND_US = 1_000_000
+
+
+class OnlineFeaturesRequest(msgspec.Struct):
+    """The body of /get-online-features. Words that Feast's clients add, and that change nothing here, are let pass."""
+
+    entities: dict[str, Annotated[list[Any], msgspec.Meta()]]
+    features: list[str] = []
+    feature_service: str | None = None
+    full_feature_names: bool = False
+
+
+online_features_request = msgspec.json.Decoder(OnlineFeaturesRequest)
+
+
+def names_of(plan: Plan, entities: Columns, full_feature_names: bool) -> list[str]:
+    """What the columns of the answer are called. Raises RequestError where two features would have one name."""
+    if full_feature_names:
+        features = [f"{output.view}__{output.name}" for output in plan.outputs]
+    else:
+        features = [output.name for output in plan.outputs]
+    names = [*entities, *features]
+    if len(set(names)) < len(names):
+        twice = next(name for number, name in enumerate(names) if name in names[:number])
+        raise RequestError(
+            "features", f"two columns of the answer would be called {twice!r}; set full_feature_names to true"
+        )
+    return names
+
+
+def answer(names: list[str], entities: Columns, columns: list[FeatureColumn]) -> bytes:
+    """The body of an answer."""
+    count = len(next(iter(entities.values()), ()))
+    no_times = msgspec.Raw(encode([instant(0)] * count))
+    all_present = statuses_of_keys(count)
+    results: list[dict[str, Any]] = [
+        {"values": column, "statuses": all_present, "event_timestamps": no_times} for column in entities.values()
+    ]
+    times = EventTimes(absent=instant(0))
+    results += [
+        {"values": _values(column), "statuses": statuses(column), "event_timestamps": times.of(column)}
+        for column in columns
+    ]
+    return encode({"metadata": {"feature_names": names}, "results": results})
+
+
+def statuses_of_keys(count: int) -> list[str]:
+    """Keys are always there."""
+    return [Status.PRESENT.value] * count
+
+
+def _values(column: FeatureColumn) -> Any:
+    values = column.values
+    if column.statuses is not present(len(values)):
+        values = [
+            value if status is Status.PRESENT else None for value, status in zip(values, column.statuses, strict=True)
+        ]
+    kind = column.output.feature.type
+    return written(kind, values, _seconds) if kind is TIMESTAMP or kind.name.startswith("Float") else values
+
+
+def _seconds(us: int) -> int:
+    return us // _SECOND_US
+
+
+def error_body(error: Exception) -> bytes:
+    """An error as Feast's clients read it: JSON in a JSON text, with the class that they are to raise."""
+    kind = "FeatureViewNotFoundException" if isinstance(error, NotDefined) else "FeastError"
+    return encode(json.dumps({"module": "feast.errors", "class": kind, "message": str(error)}))

@@ -1,0 +1,106 @@
+"""Features of entities as they stand now: a plan, the rows that it finds, and what each value is worth."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from serving.entities import keys
+from serving.online import OnlineRows
+from serving.query import Lookup, Output, Plan
+from stillwell.answer import Status
+from stillwell.layout.projection import ABSENT, StoredColumns
+
+_MICROSECOND = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FeatureColumn:
+    """One feature of all entities, in their order.
+
+    values: None where there is none; of a row past its TTL, what it was. Timestamps are µs since the epoch. statuses:
+    what each is worth. event_times: of the rows, µs since the epoch, None where there is no row; features of one view
+    share the same list.
+    """
+
+    output: Output
+    values: Sequence[Any]
+    statuses: Sequence[Status]
+    event_times: Sequence[int | None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Found:
+    """All that was asked for. at_us: when the rows were judged, in µs since the epoch."""
+
+    columns: list[FeatureColumn]
+    at_us: int
+
+
+class FeatureReader:
+    """Reads features from the online store."""
+
+    def __init__(self, online: OnlineRows, now_us: Callable[[], int]) -> None:
+        """now_us: the clock that ages are counted by, in µs since the epoch."""
+        self._online = online
+        self._now_us = now_us
+
+    async def check(self) -> None:
+        """Raise what keeps the store from being read: StoreUnavailable, StoreNotReady."""
+        await self._online.rows([])
+
+    async def read(self, plan: Plan, columns: Mapping[str, Sequence[object]]) -> Found:
+        """The plan's outputs for these entities.
+
+        columns: what `serving.entities.typed` gives. Raises RequestError, UnknownLayout, StoreUnavailable and
+        StoreNotReady.
+        """
+        wanted = [(lookup.view.name, keys(lookup, columns)) for lookup in plan.lookups]
+        stored = await self._online.rows(wanted)
+        now = self._now_us()
+        found: list[tuple[StoredColumns, list[Status] | None]] = []
+        begin = 0
+        for lookup, (_, entity_keys) in zip(plan.lookups, wanted, strict=True):
+            end = begin + len(entity_keys)
+            read = lookup.projection.read(stored[begin:end])
+            found.append((read, _states(lookup, read.event_times, now)))
+            begin = end
+        return Found([_column(output, *found[output.lookup]) for output in plan.outputs], now)
+
+
+def _states(lookup: Lookup, event_times: Sequence[int | None], now: int) -> list[Status] | None:
+    """What each row is worth; None where all are there and none is past its TTL."""
+    ttl = lookup.view.ttl
+    earliest = now - (ttl.days * 86_400 + ttl.seconds) * _MICROSECOND - ttl.microseconds if ttl else None
+    if None not in event_times and (earliest is None or min(event_times, default=now) >= earliest):  # type: ignore[type-var,operator]
+        return None
+    return [
+        Status.NOT_FOUND
+        if at is None
+        else Status.OUTSIDE_MAX_AGE
+        if earliest is not None and at < earliest
+        else Status.PRESENT
+        for at in event_times
+    ]
+
+
+def _column(output: Output, stored: StoredColumns, states: Sequence[Status] | None) -> FeatureColumn:
+    values = stored.columns[output.column]
+    if states is None and None not in values and ABSENT not in values:
+        return FeatureColumn(output, values, present(len(values)), stored.event_times)
+    states = states or present(len(values))
+    statuses = [_status(value, state) for value, state in zip(values, states, strict=True)]
+    shown = [None if value is ABSENT else value for value in values]
+    return FeatureColumn(output, shown, statuses, stored.event_times)
+
+
+def _status(value: object, state: Status) -> Status:
+    if value is ABSENT:
+        return Status.NOT_FOUND
+    return Status.NULL_VALUE if value is None and state is Status.PRESENT else state
+
+
+@functools.lru_cache(maxsize=1024)
+def present(count: int) -> tuple[Status, ...]:
+    """So many values that are there: one and the same tuple each time."""
+    return (Status.PRESENT,) * count

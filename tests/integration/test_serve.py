@@ -1,0 +1,91 @@
+"""The query service over what a worker has written: the same values, honest where it cannot read, gone when told."""
+
+import json
+import random
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import redis
+
+from tests.integration import orders
+from tests.integration.conftest import Deployment
+from tests.integration.proof import log, until_linked
+from tests.services import Proxy
+from tests.waiting import eventually
+from tests.worker import WorkerProcess
+
+FEATURES = [f"{orders.VIEW}:amount", f"{orders.VIEW}:number"]
+
+
+def ask(service: WorkerProcess, body: object) -> tuple[int, Any]:
+    """Status and body of /get-online-features."""
+    url = f"http://127.0.0.1:{service.port}/get-online-features"
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def until_healthy(service: WorkerProcess) -> WorkerProcess:
+    eventually(lambda: service.page("/health")[0] == 200, within_s=30, what=f"{service.log}: health")
+    return service
+
+
+def test_what_a_worker_writes_can_be_read(deploy: Callable[..., Deployment], rng: random.Random) -> None:
+    """As `stillwell get` says it, entity by entity."""
+    deployment = deploy()
+    sent = orders.produce(deployment.bootstrap, deployment.topic, orders.orders(500, rng))
+    worker = deployment.start_worker().until_ready()
+    until_linked(deployment, sent)
+    service = until_healthy(deployment.service().start())
+    known = sorted({json.loads(each.record.value or b"{}").get("customer", "") for each in sent})[:5]
+    status, answer = ask(service, {"features": FEATURES, "entities": {"customer": [*known, "nobody"]}})
+    assert status == 200
+    assert answer["metadata"]["feature_names"] == ["customer", "amount", "number"]
+    for place, customer in enumerate([*known, "nobody"]):
+        said = json.loads(deployment.run("get", orders.VIEW, f"customer={customer}", "--json").stdout)["features"]
+        for feature, column in zip(("amount", "number"), answer["results"][1:], strict=True):
+            assert column["statuses"][place] == said[feature]["status"]
+            assert column["values"][place] == said[feature]["value"]
+    assert answer["results"][1]["statuses"][-1] == "NOT_FOUND"
+    assert service.stop() == worker.stop() == 0
+    assert "Traceback" not in log(service)
+
+
+def test_a_redis_that_forgot_or_is_away_is_a_503_and_found_again_without_a_restart(
+    deploy: Callable[..., Deployment], redis_proxy: Proxy
+) -> None:
+    deployment = deploy()
+    worker = deployment.start_worker().until_ready()
+    service = until_healthy(deployment.service(redis_url=f"redis://{redis_proxy.address}/0").start())
+    asked = {"features": FEATURES, "entities": {"customer": ["a"]}}
+    assert ask(service, asked)[0] == 200
+    for toxic in (redis_proxy.toxic("timeout", timeout=0), redis_proxy.toxic("latency", latency=3_000)):
+        with toxic:
+            status, text = ask(service, asked)
+            assert status == 503
+            assert json.loads(text)["class"] == "FeastError"
+        eventually(lambda: ask(service, asked)[0] == 200, what="an answer once Redis is back")
+    worker.kill()
+    with redis.Redis.from_url(deployment.settings["STILLWELL_REDIS_URL"]) as client:
+        client.delete(f"test:{deployment.settings['STILLWELL_NAMESPACE']}:ready")
+    status, text = ask(service, asked)
+    assert status == 503
+    assert "stillwell rebuild" in json.loads(text)["message"]
+    assert service.page("/health")[0] == 503
+    assert service.stop() == 0
+
+
+def test_a_port_that_is_taken_is_told_in_a_sentence(deploy: Callable[..., Deployment]) -> None:
+    deployment = deploy()
+    first = deployment.service().start()
+    eventually(lambda: first.page("/health")[0] == 503, within_s=30, what=f"{first.log}: an answer")
+    second = deployment.service()
+    second.environment["STILLWELL_SERVE_PORT"] = str(first.port)
+    assert second.start().running.wait(60) == 2
+    assert f"STILLWELL_SERVE_PORT is {first.port}" in log(second)
+    assert "Traceback" not in log(second)
