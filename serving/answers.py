@@ -15,23 +15,21 @@ import msgspec
 from serving.features import FeatureColumn, present
 from stillwell.answer import Status
 from stillwell.types import FLOAT32, FLOAT64, TIMESTAMP, FieldType
+from stillwell.wire import EPOCH
 
 encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
-
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_SECOND = 1_000_000
 
 
 def instant(us: int) -> datetime.datetime:
     """A time from µs since the epoch."""
-    return _EPOCH + datetime.timedelta(microseconds=us)
+    return EPOCH + datetime.timedelta(microseconds=us)
 
 
 def written(kind: FieldType, values: Sequence[Any], times: Callable[[int], object]) -> Sequence[Any]:
     """Values of a type as JSON can have them. times: how a Timestamp is written, from µs since the epoch."""
     if kind in (FLOAT32, FLOAT64):
         # A sum is finite if all are; it may overflow without one that is not, which costs no more than a closer look.
-        if None not in values and math.isfinite(math.fsum(values) if len(values) < 2 else sum(values)):
+        if None not in values and math.isfinite(sum(values)):
             return values
         return [value if value is None or math.isfinite(value) else _unwritable(value) for value in values]
     if kind is TIMESTAMP:
@@ -49,12 +47,13 @@ def statuses(column: FeatureColumn) -> msgspec.Raw | list[str]:
     """A column's statuses in JSON."""
     given = column.statuses
     if given is present(len(given)):
-        return _all_present(len(given))
+        return all_present(len(given))
     return [status.value for status in given]
 
 
 @functools.lru_cache(maxsize=1024)
-def _all_present(count: int) -> msgspec.Raw:
+def all_present(count: int) -> msgspec.Raw:
+    """The statuses of so many values that are there, in JSON."""
     return msgspec.Raw(encode([Status.PRESENT.value] * count))
 
 

@@ -8,17 +8,17 @@ to clients of which many do not look at the status. Timestamps are whole seconds
 """
 
 import json
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
-from serving.answers import EventTimes, encode, instant, statuses, written
+from serving.answers import EventTimes, all_present, encode, instant, statuses, written
 from serving.entities import Columns
 from serving.features import FeatureColumn, present
 from serving.query import Plan
 from stillwell.answer import Status
 from stillwell.errors import NotDefined, RequestError
-from stillwell.types import TIMESTAMP
 
 _SECOND_US = 1_000_000
 
@@ -26,7 +26,7 @@ _SECOND_US = 1_000_000
 class OnlineFeaturesRequest(msgspec.Struct):
     """The body of /get-online-features. Words that Feast's clients add, and that change nothing here, are let pass."""
 
-    entities: dict[str, Annotated[list[Any], msgspec.Meta()]]
+    entities: dict[str, list[Any]]
     features: list[str] = []
     feature_service: str | None = None
     full_feature_names: bool = False
@@ -54,9 +54,8 @@ def answer(names: list[str], entities: Columns, columns: list[FeatureColumn]) ->
     """The body of an answer."""
     count = len(next(iter(entities.values()), ()))
     no_times = msgspec.Raw(encode([instant(0)] * count))
-    all_present = statuses_of_keys(count)
     results: list[dict[str, Any]] = [
-        {"values": column, "statuses": all_present, "event_timestamps": no_times} for column in entities.values()
+        {"values": column, "statuses": all_present(count), "event_timestamps": no_times} for column in entities.values()
     ]
     times = EventTimes(absent=instant(0))
     results += [
@@ -66,19 +65,13 @@ def answer(names: list[str], entities: Columns, columns: list[FeatureColumn]) ->
     return encode({"metadata": {"feature_names": names}, "results": results})
 
 
-def statuses_of_keys(count: int) -> list[str]:
-    """Keys are always there."""
-    return [Status.PRESENT.value] * count
-
-
-def _values(column: FeatureColumn) -> Any:
+def _values(column: FeatureColumn) -> Sequence[Any]:
     values = column.values
     if column.statuses is not present(len(values)):
         values = [
             value if status is Status.PRESENT else None for value, status in zip(values, column.statuses, strict=True)
         ]
-    kind = column.output.feature.type
-    return written(kind, values, _seconds) if kind is TIMESTAMP or kind.name.startswith("Float") else values
+    return written(column.output.feature.type, values, _seconds)
 
 
 def _seconds(us: int) -> int:

@@ -1,6 +1,7 @@
 """Features of entities as they stand now: a plan, the rows that it finds, and what each value is worth."""
 
 import dataclasses
+import datetime
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from serving.query import Lookup, Output, Plan
 from stillwell.answer import Status
 from stillwell.layout.projection import ABSENT, StoredColumns
 
-_MICROSECOND = 1_000_000
+_MICROSECOND = datetime.timedelta(microseconds=1)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class FeatureReader:
 def _states(lookup: Lookup, event_times: Sequence[int | None], now: int) -> list[Status] | None:
     """What each row is worth; None where all are there and none is past its TTL."""
     ttl = lookup.view.ttl
-    earliest = now - (ttl.days * 86_400 + ttl.seconds) * _MICROSECOND - ttl.microseconds if ttl else None
+    earliest = now - ttl // _MICROSECOND if ttl else None
     if None not in event_times and (earliest is None or min(event_times, default=now) >= earliest):  # type: ignore[type-var,operator]
         return None
     return [

@@ -11,7 +11,6 @@ from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import NotDefined, RequestError
 from stillwell.layout.projection import Projection
 from stillwell.spec import DefinitionsSpec, FeatureSpec, KeySpec, ViewSpec
-from stillwell.types import FieldType
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -120,8 +119,3 @@ class Catalog:
             columns=tuple(key.name for key in view.entity.keys),
             projection=Projection(view, features, self._older.get(name, ())),
         )
-
-
-def types_of(plan: Plan) -> dict[str, FieldType]:
-    """The type of each column that a request must have."""
-    return {name: key.type for name, key in plan.join_keys.items()}

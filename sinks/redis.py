@@ -15,7 +15,7 @@ from typing import Self
 from redis import exceptions
 
 from sinks.redis_link import Command, Exchange, RedisLink, Reply
-from stillwell.errors import SettingsError, StoreNotReady, StoreUnavailable
+from stillwell.errors import SettingsError, StoreUnavailable
 from stillwell.layout.online import Applied, EncodedRows, MarkKey, MarkMove, OnlineServer, OnlineState, PutCounts
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.layout.stamp import Stamp, topic_digest
@@ -214,9 +214,7 @@ class RedisOnlineStore:
     def _ready(self, replies: list[bytes | None]) -> list[bytes | None]:
         """The replies, unless the first, the ready key's, is missing."""
         if replies[0] is None:
-            raise StoreNotReady(
-                f"Redis at {self._link.address} is not ready: it may have lost data. Run `stillwell rebuild`"
-            )
+            raise self._link.not_ready()
         return replies
 
     async def _run(self, exchange: Exchange, script: Script, calls: Callable[[], Iterable[Command]]) -> list[Reply]:

@@ -127,6 +127,10 @@ class RedisLink:
             return StoreUnavailable(f"Redis at {self.address} refuses ({code}): {_MENDS[code]}")
         return StoreError(f"Redis at {self.address} refuses: {text}")
 
+    def not_ready(self) -> StoreNotReady:
+        """What to raise where the ready key is missing."""
+        return StoreNotReady(f"Redis at {self.address} is not ready: it may have lost data. Run `stillwell rebuild`")
+
     async def connect_alone(self) -> Any:
         """A connection of redis-py's that is in no pool, for who takes it over. Raises StoreUnavailable."""
         connection = self._pool.make_connection()

@@ -15,7 +15,7 @@ from typing import Any
 import hiredis
 
 from sinks.redis_link import RedisLink
-from stillwell.errors import StillwellError, StoreNotReady, StoreUnavailable
+from stillwell.errors import StillwellError, StoreUnavailable
 from stillwell.layout.redis_keys import RedisKeys
 
 _AHEAD = 4
@@ -86,8 +86,9 @@ class RedisReader:
         """End the connection; who waits is refused."""
         if self._opening:
             self._opening.cancel()
-        self._lose(StoreUnavailable(f"Redis at {self._link.address} is asked no more: the reader was closed"))
-        self._refuse(StoreUnavailable(f"Redis at {self._link.address} is asked no more: the reader was closed"))
+        closed = StoreUnavailable(f"Redis at {self._link.address} is asked no more: the reader was closed")
+        self._lose(closed)
+        self._refuse(closed)
         await self._link.close()
 
     # ---- sending ----
@@ -136,11 +137,7 @@ class RedisReader:
         if isinstance(reply, hiredis.HiredisError):
             call.fail(self._link.refusal(reply))
         elif reply[0] is None:
-            call.fail(
-                StoreNotReady(
-                    f"Redis at {self._link.address} is not ready: it may have lost data. Run `stillwell rebuild`"
-                )
-            )
+            call.fail(self._link.not_ready())
         else:
             reply.pop(0)
             call.answer(reply)

