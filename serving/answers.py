@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from serving.features import FeatureColumn, present
-from stillwell.answer import Status
+from stillwell.reading.features import FeatureColumn, present
+from stillwell.reading.status import Status
 from stillwell.types import FLOAT32, FLOAT64, TIMESTAMP, FieldType
 from stillwell.wire import EPOCH
 

@@ -8,14 +8,14 @@ import time
 import structlog
 from aiohttp import web
 
-from serving.features import FeatureReader
 from serving.limits import Limits
 from serving.pages import FeastPages, Features, OwnPages, nowhere
-from serving.query import Catalog
 from sinks.redis_link import RedisLink
 from sinks.redis_reader import RedisReader
 from stillwell.errors import SettingsError
 from stillwell.layout.redis_keys import RedisKeys
+from stillwell.reading.features import FeatureReader
+from stillwell.reading.query import Catalog
 from stillwell.settings import Settings
 from stillwell.spec import DefinitionsSpec
 
@@ -37,10 +37,11 @@ async def _serve(settings: Settings, definitions: DefinitionsSpec) -> None:
     timeout = settings.serve_timeout.total_seconds()
     async with contextlib.AsyncExitStack() as closing:
         link = RedisLink(settings.redis_url.get_secret_value(), timeout, connections=1)
-        rows = RedisReader(link, RedisKeys(settings.project, settings.namespace), timeout)
+        keys = RedisKeys(settings.project, settings.namespace)
+        rows = RedisReader(link, keys.ready, timeout)
         closing.push_async_callback(rows.close)
         runner = web.AppRunner(
-            _application(settings, definitions, FeatureReader(rows, lambda: time.time_ns() // 1_000)),
+            _application(settings, definitions, FeatureReader(rows, keys, lambda: time.time_ns() // 1_000)),
             access_log=None,
             handle_signals=False,
             shutdown_timeout=_LAST_ANSWERS,

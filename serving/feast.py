@@ -14,11 +14,11 @@ from typing import Any
 import msgspec
 
 from serving.answers import EventTimes, all_present, encode, instant, statuses, written
-from serving.entities import Columns
-from serving.features import FeatureColumn, present
-from serving.query import Plan
-from stillwell.answer import Status
 from stillwell.errors import NotDefined, RequestError
+from stillwell.reading.entities import Columns
+from stillwell.reading.features import FeatureColumn, present
+from stillwell.reading.query import Plan
+from stillwell.reading.status import Status
 
 _SECOND_US = 1_000_000
 

@@ -12,12 +12,13 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from serving import entities, feast, v1
-from serving.entities import Columns
-from serving.features import FeatureReader, Found
+from serving import feast, v1
 from serving.limits import Limits
-from serving.query import Catalog, Plan
 from stillwell.errors import NotDefined, RequestError, StillwellError, StoreError
+from stillwell.reading import entities
+from stillwell.reading.entities import Columns
+from stillwell.reading.features import FeatureReader, Found
+from stillwell.reading.query import Catalog, Plan
 
 _log = structlog.get_logger(__name__)
 

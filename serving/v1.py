@@ -19,11 +19,11 @@ import msgspec
 from multidict import MultiMapping
 
 from serving.answers import EventTimes, encode, instant, statuses, written
-from serving.entities import Columns
-from serving.features import FeatureColumn, Found
-from serving.query import Catalog
 from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import RequestError
+from stillwell.reading.entities import Columns
+from stillwell.reading.features import FeatureColumn, Found
+from stillwell.reading.query import Catalog
 from stillwell.wire import FITS
 
 _SECOND_US = 1_000_000

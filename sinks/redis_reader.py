@@ -16,7 +16,7 @@ import hiredis
 
 from sinks.redis_link import RedisLink
 from stillwell.errors import StillwellError, StoreUnavailable
-from stillwell.layout.redis_keys import RedisKeys
+from stillwell.reading.online import Stored
 
 _AHEAD = 4
 """Calls on their way at once. With one, the server idles while a reply travels; with many, each carries little."""
@@ -34,15 +34,15 @@ class _Call:
     """One MGET. askers: who waits for which part of its replies."""
 
     keys: list[bytes]
-    askers: list[tuple["asyncio.Future[list[bytes | None]]", int, int]]
+    askers: list[tuple["asyncio.Future[Stored]", int, int]]
     deadline: asyncio.TimerHandle | None = None
 
-    def answer(self, replies: list[bytes | None]) -> None:
+    def answer(self, epoch: bytes, replies: list[bytes | None]) -> None:
         """Hand everybody their part."""
         self._end()
         for asker, begin, end in self.askers:
             if not asker.done():
-                asker.set_result(replies[begin:end])
+                asker.set_result(Stored(epoch, replies[begin:end]))
 
     def fail(self, error: StillwellError) -> None:
         """Tell everybody."""
@@ -59,10 +59,11 @@ class _Call:
 class RedisReader:
     """Rows from one Redis server, for one event loop; `close` it."""
 
-    def __init__(self, link: RedisLink, keys: RedisKeys, timeout: float) -> None:
-        """timeout: seconds in which rows must be there from when they are asked for, connecting included."""
+    def __init__(self, link: RedisLink, ready: bytes, timeout: float) -> None:
+        """ready: the ready key. timeout: seconds in which values must be there from when they are asked for, connecting
+        included."""
         self._link = link
-        self._keys = keys
+        self._ready = ready
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._waiting: collections.deque[_Call] = collections.deque()
@@ -71,13 +72,12 @@ class RedisReader:
         self._opening: asyncio.Task[None] | None = None
         self._refused: tuple[float, StoreUnavailable] | None = None
 
-    async def rows(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[bytes | None]:
-        """See `serving.online.OnlineRows`."""
-        keys = [key for view, entities in wanted for key in self._keys.rows(view, entities)]
+    async def read(self, keys: Sequence[bytes]) -> Stored:
+        """See `stillwell.reading.online.OnlineReader`."""
         if not self._waiting or len(self._waiting[-1].keys) + len(keys) > _MOST_KEYS:
             self._begin_call()
         call = self._waiting[-1]
-        asker: asyncio.Future[list[bytes | None]] = self._loop.create_future()
+        asker: asyncio.Future[Stored] = self._loop.create_future()
         call.askers.append((asker, len(call.keys), len(call.keys) + len(keys)))
         call.keys += keys
         return await asker
@@ -106,7 +106,7 @@ class RedisReader:
         while self._wire and self._waiting and len(self._sent) < _AHEAD:
             call = self._waiting.popleft()
             self._sent.append(call)
-            self._wire.send(hiredis.pack_command((b"MGET", self._keys.ready, *call.keys)))  # type: ignore[arg-type]
+            self._wire.send(hiredis.pack_command((b"MGET", self._ready, *call.keys)))  # type: ignore[arg-type]
 
     def _open(self) -> None:
         if self._refused and self._loop.time() < self._refused[0] + _REFUSE_FOR:
@@ -139,8 +139,7 @@ class RedisReader:
         elif reply[0] is None:
             call.fail(self._link.not_ready())
         else:
-            reply.pop(0)
-            call.answer(reply)
+            call.answer(reply.pop(0), reply)
         self._send()
 
     def _late(self, call: _Call) -> None:

@@ -1,9 +1,4 @@
-"""What a stored row says of each feature of a view, at an instant.
-
-    PRESENT            there is a value
-    NULL_VALUE         the newest event left it null
-    NOT_FOUND          nobody has ever written it: there is no row, or the row is older than the feature
-    OUTSIDE_MAX_AGE    the row's event lies further back than the view's TTL; the value is what it was
+"""What a stored row says of each feature of a view, at an instant: see `stillwell.reading.status`.
 
 A row is read by the layout that it was written in. What the view has gained since, or has in another type now, is not
 in it.
@@ -11,21 +6,12 @@ in it.
 
 import dataclasses
 import datetime
-import enum
 from collections.abc import Iterable
 
 from stillwell.layout.stamp import Stamp
 from stillwell.layout.value import LayoutSet, RowLayout, decode
+from stillwell.reading.status import Status
 from stillwell.spec import ViewSpec
-
-
-class Status(enum.Enum):
-    """What an answer is worth."""
-
-    PRESENT = "PRESENT"
-    NULL_VALUE = "NULL_VALUE"
-    NOT_FOUND = "NOT_FOUND"
-    OUTSIDE_MAX_AGE = "OUTSIDE_MAX_AGE"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -105,6 +105,8 @@ class ViewSpec(Spec):
     source: TopicSpec
     ttl: datetime.timedelta
     """How long after its event time a row counts as current; zero is for ever."""
+    freshness: datetime.timedelta | None = None
+    """The objective: a row older than this is still served, and told to be late; None where there is none."""
     features: tuple[FeatureSpec, ...]
     keys: tuple[SkipValidation[pl.Expr], ...] = ()
     where: SkipValidation[pl.Expr] | None = None
@@ -114,6 +116,133 @@ class ViewSpec(Spec):
     """Where its class statement stands: `schemas/departures.py:52`; '' for one that was made by hand."""
     source_digest: str = ""
     """SHA-256 of the source that the view was read from, without its descriptions; '' where there is none."""
+
+
+class AliasSpec(Spec):
+    """A view that is read by keys of another entity: `Origin = AirportDepartures.at(airport=Route.origin)`."""
+
+    name: str
+    """What it is called in its module, and by requests: `Origin:late`."""
+    view: ViewSpec
+    entity: EntitySpec
+    """Whose keys lead to it."""
+    keys: Mapping[str, str]
+    """For each key of the view's entity, the key of `entity` that holds its value."""
+
+    @property
+    def qualifier(self) -> str:
+        """How expressions name it, who are written before it has a name: `AirportDepartures[airport=Route.origin]`."""
+        return qualifier_of_alias(self.view, self.entity, self.keys)
+
+
+def qualifier_of_alias(view: ViewSpec, entity: EntitySpec, keys: Mapping[str, str]) -> str:
+    """What stands before the dot of an alias's features in expressions."""
+    pairs = ",".join(f"{key.name}={entity.name}.{keys[key.name]}" for key in view.entity.keys)
+    return f"{view.name}[{pairs}]"
+
+
+class RequestColumnSpec(Spec):
+    """One value that a request brings for each entity."""
+
+    name: str
+    type: FieldType
+    nullable: bool
+
+
+class RequestSpec(Spec):
+    """Values that come with a request instead of from the store."""
+
+    name: str
+    columns: tuple[RequestColumnSpec, ...]
+    description: str = ""
+
+
+AS_OF = "AS_OF"
+"""The column that holds the instant for which an on-demand feature is computed, a Timestamp: the request's online, the
+row's over history, the event's on write."""
+
+
+class OnDemandSpec(Spec):
+    """Features that are computed when they are read, from stored features, request values and AS_OF, row by row."""
+
+    name: str
+    version: int
+    inputs: tuple[ViewSpec | AliasSpec | RequestSpec, ...]
+    features: tuple[FeatureSpec, ...]
+    """Expressions over qualified columns: `AirportDepartures.departed_at`, `Search.departs_at`, `AS_OF`."""
+    description: str = ""
+    file: str = ""
+    source_digest: str = ""
+
+
+class FeatureServiceSpec(Spec):
+    """A list of features under a name, which requests may give in its place."""
+
+    name: str
+    features: tuple[str, ...]
+    """As requests name them: `<view, alias, on-demand view or model>:<feature or output>`."""
+    description: str = ""
+
+
+class InputSpec(Spec):
+    """One input of a model: its name there, and the feature or request column that it is, as requests name it."""
+
+    name: str
+    reference: str
+    """`<view, alias or on-demand view>:<feature>`, or `<request>:<column>`."""
+    type: FieldType
+
+
+class OutputSpec(Spec):
+    """One output of a model."""
+
+    name: str
+    type: FieldType
+    nullable: bool = False
+    description: str = ""
+
+
+class OpenInferenceSpec(Spec):
+    """A server that speaks the Open Inference Protocol, version 2, over HTTP."""
+
+    url: str
+    """Its root, as `http://host:port`; `env:NAME` reads it from the environment when it is first needed."""
+    model: str
+    """The model's name there."""
+    timeout: datetime.timedelta = datetime.timedelta(seconds=1)
+    """For one call, from sending to the whole answer."""
+    retries: int = 2
+    """How often a call is made again that found no server, or one that could not answer now."""
+    max_batch: int = 64
+    """The most entities in one call."""
+
+
+class ModelSpec(Spec):
+    """A model whose predictions are cached for each entity, and what keeps them fresh."""
+
+    name: str
+    version: str
+    """The model's own, a part of the cache's key: another version has other predictions."""
+    entity: EntitySpec
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[OutputSpec, ...]
+    server: OpenInferenceSpec | SkipValidation[Callable[..., Any]]
+    """Or a function in this process: from a mapping of input names to sequences, to the same of output names."""
+    policy: Literal["cached", "refresh", "wait"]
+    """What a read does that finds no fresh prediction. cached: answers with what there is. refresh: does so, and asks
+    for a refresh. wait: waits for the model, and keeps what it says."""
+    max_staleness: datetime.timedelta
+    """How long after its inputs were read a prediction counts as fresh, though they did not change."""
+    refresh_on_write: tuple[str, ...] = ()
+    """Views (of the model's own entity) and aliases whose writes ask for a refresh."""
+    debounce: datetime.timedelta = datetime.timedelta(0)
+    """How long a write waits for others of the same entity before the refresh that it asked for."""
+    max_debounce: datetime.timedelta = datetime.timedelta(0)
+    """… and at most, though others keep coming; zero stands for ten times `debounce`."""
+    max_fan_out: int = 0
+    """How many entities one write to an aliased view may have refreshed; the rest refresh when they are read."""
+    description: str = ""
+    file: str = ""
 
 
 class ExpectedReject(Spec):
@@ -149,6 +278,11 @@ class DefinitionsSpec(Spec):
     topics: tuple[TopicSpec, ...]
     views: tuple[ViewSpec, ...]
     examples: tuple[ExampleSpec, ...] = ()
+    aliases: tuple[AliasSpec, ...] = ()
+    requests: tuple[RequestSpec, ...] = ()
+    on_demand: tuple[OnDemandSpec, ...] = ()
+    services: tuple[FeatureServiceSpec, ...] = ()
+    models: tuple[ModelSpec, ...] = ()
 
     def views_of(self, topic: TopicSpec) -> tuple[ViewSpec, ...]:
         """The views that are computed from a topic."""

@@ -8,13 +8,14 @@ import polars as pl
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from serving.features import FeatureReader
 from serving.limits import Limits
 from serving.pages import FeastPages, Features, OwnPages, nowhere
-from serving.query import Catalog
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.encoder import ViewEncoder
+from stillwell.layout.redis_keys import RedisKeys
 from stillwell.pipeline import compile_pipeline
+from stillwell.reading.features import FeatureReader
+from stillwell.reading.query import Catalog
 from stillwell.spec import DefinitionsSpec, EntitySpec, FeatureSpec, KeySpec, ViewSpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT64, STRING, TIMESTAMP
@@ -62,7 +63,9 @@ class Served:
         self.server = MemoryRedis(clock=lambda: NOW_MS)
         self.store = MemoryOnlineStore(self.server)
         self.now_us = NOW_US
-        features = Features(Catalog(DEFINITIONS), FeatureReader(self.store, lambda: self.now_us), LIMITS)
+        features = Features(
+            Catalog(DEFINITIONS), FeatureReader(self.store, RedisKeys("test", "test"), lambda: self.now_us), LIMITS
+        )
         app = web.Application(client_max_size=100_000)
         for pages in (FeastPages(features), OwnPages(features)):
             app.add_routes(pages.routes())

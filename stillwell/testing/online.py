@@ -25,6 +25,7 @@ from stillwell.layout.online import (
     expires_at,
 )
 from stillwell.layout.redis_keys import RedisKeys
+from stillwell.reading.online import Stored
 
 Operation = Literal[
     "put",
@@ -153,9 +154,9 @@ class MemoryOnlineStore:
         """The stored rows of these entities, None where there is none."""
         return await self._call("get", lambda: self._get(view, keys))
 
-    async def rows(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[bytes | None]:
-        """The stored rows of these entities, view by view, one behind the other; None where there is none."""
-        return await self._call("get", lambda: self._rows(wanted))
+    async def read(self, keys: Sequence[bytes]) -> Stored:
+        """See `stillwell.reading.online.OnlineReader`."""
+        return await self._call("get", lambda: self._read(keys))
 
     async def read_state(self) -> OnlineState:
         """Which epoch is in force (None: not ready), and which server answers."""
@@ -264,9 +265,8 @@ class MemoryOnlineStore:
         epoch = self._in_force()
         return [self._position(mark, epoch) for mark in marks]
 
-    def _rows(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[bytes | None]:
-        self._in_force()
-        return [row for view, entities in wanted for row in self._get(view, entities)]
+    def _read(self, keys: Sequence[bytes]) -> Stored:
+        return Stored(self._in_force().encode(), [self.server.read(key) for key in keys])
 
     def _get(self, view: str, keys: Sequence[bytes]) -> list[bytes | None]:
         self._in_force()

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 import redis
@@ -21,7 +21,22 @@ TIMEOUT = 0.3
 SLACK = 2.0
 """Seconds that a busy machine may add to a deadline."""
 
-Open = Callable[..., RedisReader]
+
+class Rows:
+    """A reader, asked for rows."""
+
+    def __init__(self, reader: RedisReader, keys: RedisKeys) -> None:
+        self.reader = reader
+        self._keys = keys
+
+    async def rows(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[bytes | None]:
+        """The rows of entities, view by view, one behind the other."""
+        found = await self.reader.read([key for view, entities in wanted for key in self._keys.rows(view, entities)])
+        assert found.epoch == b"epoch"
+        return found.values
+
+
+Open = Callable[..., Rows]
 
 
 @pytest.fixture
@@ -44,19 +59,19 @@ def server(redis_url: str, keys: RedisKeys) -> redis.Redis:
 @pytest.fixture
 async def open_reader(keys: RedisKeys) -> AsyncIterator[Open]:
     """open_reader(url, timeout=…, step=…): a reader, closed at the end; step: what redis-py waits for by itself."""
-    opened: list[RedisReader] = []
+    opened: list[Rows] = []
 
-    def make(url: str, timeout: float = 5.0, step: float | None = None) -> RedisReader:
-        opened.append(RedisReader(RedisLink(url, step or timeout, 1), keys, timeout))
+    def make(url: str, timeout: float = 5.0, step: float | None = None) -> Rows:
+        opened.append(Rows(RedisReader(RedisLink(url, step or timeout, 1), keys.ready, timeout), keys))
         return opened[-1]
 
     yield make
-    for reader in opened:
-        await reader.close()
+    for each in opened:
+        await each.reader.close()
 
 
 @pytest.fixture
-async def reader(open_reader: Open, redis_url: str, server: object) -> RedisReader:
+async def reader(open_reader: Open, redis_url: str, server: object) -> Rows:
     return open_reader(redis_url)
 
 
@@ -65,13 +80,13 @@ def calls(server: redis.Redis, command: str = "mget") -> int:
     return int(stats["calls"])
 
 
-async def test_rows_come_view_by_view_in_the_order_asked_for(reader: RedisReader) -> None:
+async def test_rows_come_view_by_view_in_the_order_asked_for(reader: Rows) -> None:
     found = await reader.rows([("V", [b"b", b"e", b"a", b"b"]), ("U", [b"e"]), ("W", [b"a"]), ("U", [])])
     assert found == [b"V b", None, b"V a", b"V b", b"U e", None]
     assert await reader.rows([]) == await reader.rows([("U", [])]) == []
 
 
-async def test_a_thousand_at_once_get_their_own_in_a_few_calls(reader: RedisReader, server: redis.Redis) -> None:
+async def test_a_thousand_at_once_get_their_own_in_a_few_calls(reader: Rows, server: redis.Redis) -> None:
     names = [bytes([each]) for each in b"abcdexyz"]
     await reader.rows([("U", names)])
     before = calls(server)
@@ -82,7 +97,7 @@ async def test_a_thousand_at_once_get_their_own_in_a_few_calls(reader: RedisRead
     assert calls(server) == before + 1
 
 
-async def test_no_call_has_more_keys_than_it_may(reader: RedisReader, server: redis.Redis) -> None:
+async def test_no_call_has_more_keys_than_it_may(reader: Rows, server: redis.Redis) -> None:
     await reader.rows([("U", [b"a"])])
     before = calls(server)
     answers = await asyncio.gather(*(reader.rows([("U", [b"a"] * 700)]) for _ in range(5)))
@@ -92,7 +107,7 @@ async def test_no_call_has_more_keys_than_it_may(reader: RedisReader, server: re
 
 
 async def test_a_store_that_is_not_ready_says_nothing_of_its_rows(
-    reader: RedisReader, server: redis.Redis, keys: RedisKeys
+    reader: Rows, server: redis.Redis, keys: RedisKeys
 ) -> None:
     server.delete(keys.ready)
     for wanted in ([("U", [b"a"])], []):
@@ -102,7 +117,7 @@ async def test_a_store_that_is_not_ready_says_nothing_of_its_rows(
     assert await reader.rows([("U", [b"a"])]) == [b"U a"]
 
 
-async def test_who_gives_up_disturbs_nobody(reader: RedisReader) -> None:
+async def test_who_gives_up_disturbs_nobody(reader: Rows) -> None:
     tasks = [asyncio.create_task(reader.rows([("U", [b"a"])])) for _ in range(10)]
     await asyncio.sleep(0)
     for task in tasks[::2]:
@@ -113,7 +128,7 @@ async def test_who_gives_up_disturbs_nobody(reader: RedisReader) -> None:
 
 
 async def test_a_key_of_another_type_is_no_row_and_harms_nobody_later(
-    reader: RedisReader, server: redis.Redis, keys: RedisKeys
+    reader: Rows, server: redis.Redis, keys: RedisKeys
 ) -> None:
     (odd,) = keys.rows("U", [b"list"])
     server.rpush(odd, b"1")
@@ -203,13 +218,13 @@ async def test_a_server_that_is_away_is_not_called_by_everybody_who_asks(
 ) -> None:
     reader = open_reader(f"redis://{redis_proxy.address}/0")
     attempts: list[float] = []
-    connect = reader._link.connect_alone
+    connect = reader.reader._link.connect_alone
 
     async def counted() -> object:
         attempts.append(time.monotonic())
         return await connect()
 
-    monkeypatch.setattr(reader._link, "connect_alone", counted)
+    monkeypatch.setattr(reader.reader._link, "connect_alone", counted)
     redis_proxy.down()
     begun = time.monotonic()
     for _ in range(200):
@@ -225,9 +240,9 @@ async def test_a_server_that_never_was_is_named_with_the_setting(open_reader: Op
         await reader.rows([("U", [b"a"])])
 
 
-async def test_after_close_nobody_waits(reader: RedisReader) -> None:
+async def test_after_close_nobody_waits(reader: Rows) -> None:
     waiting = asyncio.create_task(reader.rows([("U", [b"a"])]))
     await asyncio.sleep(0)
-    await reader.close()
+    await reader.reader.close()
     with pytest.raises(StoreUnavailable, match="closed"):
         await waiting

@@ -5,12 +5,13 @@ import datetime
 import polars as pl
 import pytest
 
-from stillwell.answer import Answer, Answers, Status
+from stillwell.answer import Answer, Answers
 from stillwell.errors import DefinitionError, FormatError
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.value import RowLayout
 from stillwell.pipeline import compile_pipeline
+from stillwell.reading.status import Status
 from stillwell.spec import ViewSpec
 from stillwell.types import FLOAT64, INT64, STRING
 from tests.batches import NOW_MS, column, event, feature, records, topic, view

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from serving.query import Lookup, Plan
 from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import RequestError
 from stillwell.layout.entity_key import WrongKey, keys_of_columns
+from stillwell.reading.query import Lookup, Plan
 from stillwell.types import BYTES, TIMESTAMP, FieldType
 from stillwell.wire import INSTANT
 

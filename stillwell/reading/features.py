@@ -6,11 +6,12 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from serving.entities import keys
-from serving.online import OnlineRows
-from serving.query import Lookup, Output, Plan
-from stillwell.answer import Status
 from stillwell.layout.projection import ABSENT, StoredColumns
+from stillwell.layout.redis_keys import RedisKeys
+from stillwell.reading.entities import keys
+from stillwell.reading.online import OnlineReader
+from stillwell.reading.query import Lookup, Output, Plan
+from stillwell.reading.status import Status
 
 _MICROSECOND = datetime.timedelta(microseconds=1)
 
@@ -41,28 +42,29 @@ class Found:
 class FeatureReader:
     """Reads features from the online store."""
 
-    def __init__(self, online: OnlineRows, now_us: Callable[[], int]) -> None:
+    def __init__(self, online: OnlineReader, keys: RedisKeys, now_us: Callable[[], int]) -> None:
         """now_us: the clock that ages are counted by, in µs since the epoch."""
         self._online = online
+        self._keys = keys
         self._now_us = now_us
 
     async def check(self) -> None:
         """Raise what keeps the store from being read: StoreUnavailable, StoreNotReady."""
-        await self._online.rows([])
+        await self._online.read([])
 
     async def read(self, plan: Plan, columns: Mapping[str, Sequence[object]]) -> Found:
         """The plan's outputs for these entities.
 
-        columns: what `serving.entities.typed` gives. Raises RequestError, UnknownLayout, StoreUnavailable and
+        columns: what `stillwell.reading.entities.typed` gives. Raises RequestError, UnknownLayout, StoreUnavailable and
         StoreNotReady.
         """
-        wanted = [(lookup.view.name, keys(lookup, columns)) for lookup in plan.lookups]
-        stored = await self._online.rows(wanted)
+        wanted = [self._keys.rows(lookup.view.name, keys(lookup, columns)) for lookup in plan.lookups]
+        stored = (await self._online.read([key for each in wanted for key in each])).values
         now = self._now_us()
         found: list[tuple[StoredColumns, list[Status] | None]] = []
         begin = 0
-        for lookup, (_, entity_keys) in zip(plan.lookups, wanted, strict=True):
-            end = begin + len(entity_keys)
+        for lookup, of_lookup in zip(plan.lookups, wanted, strict=True):
+            end = begin + len(of_lookup)
             read = lookup.projection.read(stored[begin:end])
             found.append((read, _states(lookup, read.event_times, now)))
             begin = end

@@ -1,0 +1,23 @@
+"""What reading needs of the online store, as a narrow protocol. The real one is made in composition roots; its twin is
+in `stillwell.testing`."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+
+class Stored(NamedTuple):
+    """What is stored under some keys, in their order; None where there is nothing. epoch: the one in force."""
+
+    epoch: bytes
+    values: list[bytes | None]
+
+
+class OnlineReader(Protocol):
+    """Reads the online store."""
+
+    async def read(self, keys: Sequence[bytes]) -> Stored:
+        """What is stored under these keys (see `stillwell.layout.redis_keys`).
+
+        One round trip, which those who ask at the same time share. Raises StoreUnavailable where no answer comes in
+        time, and StoreNotReady where the store may have lost rows; also where nothing is asked for.
+        """
