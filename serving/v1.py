@@ -2,14 +2,15 @@
 
     POST /v1/features   {"features": ["view:feature", …], "entities": {"key": […]}}
         {"entities": {"key": […]},
-         "features": {"view:feature": {"values": […], "statuses": […], "event_times": […], "ages_s": […]}}}
+         "features": {"view:feature": {"type": …, "values": […], "statuses": […], "event_times": […], "ages_s": […]}}}
 
     GET /v1/features?features=view:feature,view:other&key=value
         {"entity": {"key": …},
-         "features": {"view:feature": {"value": …, "status": …, "event_time": …, "age_s": …}}}
+         "features": {"view:feature": {"type": …, "value": …, "status": …, "event_time": …, "age_s": …}}}
 
-A value that is past its TTL is what it was, and its status says so. Times are ISO-8601 in UTC, ages seconds since the
-event time of the row, null where there is none.
+The type is the feature's: JSON alone does not say whether a text is a time, or bytes, or how wide a float is. A value
+that is past its TTL is what it was, and its status says so. Times are ISO-8601 in UTC, ages seconds since the event
+time of the row, null where there is none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -74,6 +75,7 @@ def answer(entities: Columns, found: Found) -> bytes:
             "entities": entities,
             "features": {
                 column.output.reference: {
+                    "type": column.output.feature.type.name,
                     "values": _values(column),
                     "statuses": statuses(column),
                     "event_times": times.of(column),
@@ -98,6 +100,7 @@ def answer_for_one(entity: Columns, found: Found) -> bytes:
 def _one(column: FeatureColumn, at_us: int) -> dict[str, object]:
     at = column.event_times[0]
     return {
+        "type": column.output.feature.type.name,
         "value": _values(column)[0],
         "status": column.statuses[0].value,
         "event_time": None if at is None else instant(at),

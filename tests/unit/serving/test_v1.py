@@ -17,12 +17,14 @@ async def test_columns_say_value_status_event_time_and_age(served: Served) -> No
             "entities": {"id": [2, 1]},
             "features": {
                 "Users:amount": {
+                    "type": "Float64",
                     "values": [None, 7.5],
                     "statuses": ["NOT_FOUND", "PRESENT"],
                     "event_times": [None, NOON],
                     "ages_s": [None, 1.5],
                 },
                 "Users:seen": {
+                    "type": "Timestamp",
                     "values": [None, "2026-01-01T00:00:00.000001Z"],
                     "statuses": ["NOT_FOUND", "PRESENT"],
                     "event_times": [None, NOON],
@@ -39,7 +41,15 @@ async def test_one_entity_is_a_url_that_a_person_can_type(served: Served) -> Non
         200,
         {
             "entity": {"id": 1, "name": "a b"},
-            "features": {"Places:amount": {"value": 7.5, "status": "PRESENT", "event_time": NOON, "age_s": 0.0}},
+            "features": {
+                "Places:amount": {
+                    "type": "Float64",
+                    "value": 7.5,
+                    "status": "PRESENT",
+                    "event_time": NOON,
+                    "age_s": 0.0,
+                }
+            },
         },
     )
 
@@ -49,6 +59,7 @@ async def test_what_is_past_its_ttl_is_shown_for_what_it_is(served: Served) -> N
     served.now_us = NOW_US + 7_200_000_000
     _, answer = await served.get("/v1/features?features=Users:amount&id=1")
     assert answer["features"]["Users:amount"] == {
+        "type": "Float64",
         "value": 7.5,
         "status": "OUTSIDE_MAX_AGE",
         "event_time": NOON,
