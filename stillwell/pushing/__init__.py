@@ -1,1 +1,1 @@
-"""Pushing rows: what a push topic's records hold, and the token by which a push can be read back. Pure."""
+"""What is pushed: rows and events that producers write to a view's own topic."""
