@@ -2,9 +2,9 @@
 
     <View>@<incarnation>:<partition>-<offset>[,<partition>-<offset>…][;<epoch>]
 
-    AirportDepartures@1:0-1041,3-977               a reader waits until Redis holds every row up to these offsets
-    AirportDepartures@1:0-1041,3-977;5f1c0a93d2…   the rows were in Redis when the push was answered, under this epoch: a
-                                                   reader who finds the same epoch in force need not wait
+    Departures@1:0-1041,3-977              a reader waits until Redis holds every row up to these offsets
+    Departures@1:0-1041,3-977;5f1c0a93d2…  the rows were in Redis when the push was answered, under this epoch: a reader
+                                           who finds the same epoch in force need not wait
 
 An offset is that of the last record of the push in its partition. Tokens are made by Stillwell and handed back as they
 are; what is read here may come from anybody, and is bounded before it is looked at.
