@@ -48,7 +48,6 @@ NOT_SETTINGS: Mapping[str, str] = {
     "STILLWELL_MAVEN_URL": "a mirror to download Kafka from, in Maven Central's place",
     "STILLWELL_VENV": "the environment that `scripts/test` makes and uses; by default `.venv`",
     "STILLWELL_TOOLS": "where `scripts/test` builds the tools that are written in Go; by default `.tools`",
-    "STILLWELL_PEERS": "the environment of what `scripts/bench` compares with; by default `peers` among the tools",
 }
 """Variables with our prefix that are read elsewhere."""
 

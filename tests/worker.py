@@ -22,7 +22,7 @@ class WorkerProcess:
     ) -> None:
         self.port = free_port()
         self.log = folder / f"{name}-{self.port}.log"
-        self._folder = folder
+        self.folder = folder
         self._command = command
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("STILLWELL_")},
@@ -40,7 +40,7 @@ class WorkerProcess:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", "from stillwell.cli.main import main; main()", self._command],
-                cwd=self._folder,
+                cwd=self.folder,
                 env=self.environment,
                 stdout=log,
                 stderr=log,

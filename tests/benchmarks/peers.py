@@ -1,7 +1,6 @@
 """Other software that reads the same topics: each contender a process of its own, in the environment that it needs."""
 
 import dataclasses
-import os
 import sys
 import time
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from stillwell.local import Process
 from tests.benchmarks import parsing
 from tests.benchmarks.testbed import MeasurementError, Testbed
+from tests.services import TOOLS
 
 _ROOT = Path(__file__).parents[2]
 _SLOWEST_EVENTS_PER_SECOND = 1_000.0
@@ -54,7 +54,7 @@ class Took:
 
 def measure(testbed: Testbed, peer: Peer, topic: str, events: int) -> Took:
     """Let a contender read so many events of a topic. Raises MeasurementError when it does not come to its end."""
-    python = os.environ["STILLWELL_PEERS"] + "/bin/python" if peer.own_environment else sys.executable
+    python = str(TOOLS / "peers" / "bin" / "python") if peer.own_environment else sys.executable
     module = f"tests.benchmarks.contenders.{peer.module}"
     log = testbed.folder / f"{peer.module}-{time.monotonic_ns()}.log"
     arguments = [testbed.stack.bootstrap, topic, str(events), testbed.stack.redis_url]

@@ -1,0 +1,1 @@
+"""Feast's own client and server, each a process in an environment that Stillwell is not in."""
