@@ -2,6 +2,10 @@
 
     <project>:<namespace>:
         f:{<bucket>}:<entity key>:<view>                       string   the newest row of an entity in a view
+        p:{<bucket>}:<entity key>:<model>:<version>[:<digest>] string   the prediction of a model for an entity; digest:
+                                                                        of the request values, where it has any
+        l:{<bucket>}:<entity key>:<model>:<version>[:<digest>]:<fingerprint>
+                                                               string   who asks the model now, for these inputs
         ready                                                  string   the epoch in force; missing: the store may have
                                                                         forgotten something, nobody reads or writes
         rebuild                                                string   the epoch of a rebuild that is under way, which
@@ -15,11 +19,12 @@
     entity key  as `stillwell.layout.entity_key` writes it; it says where it ends, whatever bytes are in it
 
 A row's braces are the hash tag of Redis Cluster: hundreds of entities share a bucket, and with it a slot and a call.
-Only rows and probes may have a time to live; the others live for ever. Project, namespace, view and topic are of
-letters, digits, `_`, `-` and `.` (and `~` and `/` in the topics of loaded batches), so that no colon or brace of theirs
-can be mistaken for one of the scheme's.
+Ready, rebuild and marks live for ever, and so may rows; all others have a time to live. Project, namespace, view,
+model, version and topic are of letters, digits, `_`, `-` and `.` (and `~` and `/` in the topics of loaded batches), so
+that no colon or brace of theirs can be mistaken for one of the scheme's.
 """
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from zlib import crc32
@@ -31,6 +36,15 @@ BUCKETS = 1024
 _NAME = re.compile(r"[a-z0-9_-]+")
 _VIEW = re.compile(r"\w+")
 _TOPIC = re.compile(r"[A-Za-z0-9._~/-]+")
+_VERSION = re.compile(r"[A-Za-z0-9._-]+")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PredictionsOf:
+    """Whose predictions: a model's name and its version."""
+
+    model: str
+    version: str
 
 
 class RedisKeys:
@@ -43,7 +57,12 @@ class RedisKeys:
         self.ready = self.prefix + b"ready"
         self.rebuild = self.prefix + b"rebuild"
         self.probe = self.prefix + b"probe:"
-        self._buckets = [b"%bf:{%d}:" % (self.prefix, bucket) for bucket in range(BUCKETS)]
+        self._buckets = self._buckets_of(b"f")
+        self._predictions = self._buckets_of(b"p")
+        self._leases = self._buckets_of(b"l")
+
+    def _buckets_of(self, kind: bytes) -> list[bytes]:
+        return [b"%b%b:{%d}:" % (self.prefix, kind, bucket) for bucket in range(BUCKETS)]
 
     def rows(self, view: str, entity_keys: Sequence[bytes]) -> list[bytes]:
         """Where the rows of these entities are."""
@@ -51,6 +70,32 @@ class RedisKeys:
         suffix = b":%b" % view.encode()
         buckets = self._buckets
         return [buckets[crc32(entity) % BUCKETS] + entity + suffix for entity in entity_keys]
+
+    def predictions(
+        self, of: PredictionsOf, entity_keys: Sequence[bytes], digests: Sequence[bytes] = ()
+    ) -> list[bytes]:
+        """Where a model's predictions for these entities are. digests: of each one's request values, if it has any."""
+        return self._of_model(self._predictions, of, entity_keys, digests)
+
+    def leases(
+        self,
+        of: PredictionsOf,
+        entity_keys: Sequence[bytes],
+        fingerprints: Sequence[bytes],
+        digests: Sequence[bytes] = (),
+    ) -> list[bytes]:
+        """Where it stands who asks the model for these entities, given the fingerprint of each one's inputs."""
+        keys = self._of_model(self._leases, of, entity_keys, digests)
+        return [b"%b:%b" % (key, print.hex().encode()) for key, print in zip(keys, fingerprints, strict=True)]
+
+    def _of_model(
+        self, buckets: Sequence[bytes], of: PredictionsOf, entity_keys: Sequence[bytes], digests: Sequence[bytes]
+    ) -> list[bytes]:
+        _require("model", of.model, _VIEW)
+        _require("version", of.version, _VERSION)
+        suffix = f":{of.model}:{of.version}".encode()
+        keys = [buckets[crc32(entity) % BUCKETS] + entity + suffix for entity in entity_keys]
+        return [b"%b:%b" % each for each in zip(keys, digests, strict=True)] if digests else keys
 
     def mark(self, mark: MarkKey) -> bytes:
         """Where an applied mark is."""

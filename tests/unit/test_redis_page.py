@@ -1,5 +1,6 @@
 """The page on what is in Redis is true, and enough: its own reader reads what Stillwell writes."""
 
+import dataclasses
 import datetime
 import itertools
 import pathlib
@@ -18,8 +19,10 @@ from stillwell.layout import redis_keys, stamp, value
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.entity_key import MAX_KEY_BYTES, entity_key
 from stillwell.layout.online import LIFETIME_STEPS, MarkKey, MarkMove
+from stillwell.layout.prediction import MAX_REASON_BYTES, Failure, Outputs, Record
 from stillwell.layout.stamp import STAMP_BYTES, Stamp, topic_digest
 from stillwell.layout.value import RowLayout
+from stillwell.predictions.freshness import KEPT_FOR
 from stillwell.spec import FeatureSpec, KeySpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.types import BOOL, FIELD_TYPES, FLOAT32, STRING
@@ -196,3 +199,24 @@ def test_the_stamp_is_laid_out_as_the_page_says() -> None:
     columns = stamp._COLUMNS
     offsets = [columns.fields[name][1] for name in columns.names] if columns.fields and columns.names else []
     assert said == [(offset, end - offset) for offset, end in itertools.pairwise([*offsets, STAMP_BYTES])]
+
+
+def test_predictions_are_laid_out_as_the_page_says() -> None:
+    heads: dict[str, Outputs | Failure] = {
+        "| at | bytes | of the outputs' part |": Outputs(1, b"2" * 16, 3, 4, b"5555", b"6"),
+        "| at | bytes | of the failure's part |": Failure(1, b"2" * 16, 3, 4, 5, "6"),
+    }
+    for head, part in heads.items():
+        rows = PAGE[PAGE.index(head) :].split("\n\n")[0].splitlines()[2:]
+        packed = part.pack()
+        cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+        found = [packed[int(at) :][: int(width) if width.isdigit() else None] for at, width, _ in cells]
+        values = [getattr(part, field.name) for field in dataclasses.fields(part)]
+        assert b"".join(found) == packed
+        assert [
+            int.from_bytes(each) if isinstance(value, int) else each.decode() if isinstance(value, str) else each
+            for each, value in zip(found, values, strict=True)
+        ] == values
+    assert Record(Outputs(1, b"2" * 16, 3, 4, b"5555", b"6"), None).pack()[:5] == bytes([1, 0, 0, 0, 41])
+    assert f"at most {MAX_REASON_BYTES} bytes" in PAGE
+    assert (KEPT_FOR, "ten\ntimes the model's `max_staleness`" in PAGE) == (10, True)

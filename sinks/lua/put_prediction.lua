@@ -1,0 +1,68 @@
+-- Merges predictions with what is stored: the newest outputs, and the newest failure if it is newer than those.
+--
+-- KEYS  1       the ready key
+--       2 …     one key for each record
+-- ARGV  1       the epoch that the caller believes to be in force
+--       2       how many ms a record lives from when the inputs of its outputs were read (or of its failure, without any)
+--       3 …     the records
+--
+-- A record is a format byte, the length of its outputs' part (4 bytes, big-endian), that part, and the failure's. Each
+-- part begins with the instant at which its inputs were read, big-endian: so the greater part, as bytes, is the newer.
+-- `merged` in stillwell/layout/prediction.py is the same rule. Answers one letter for each record: `a` what is stored has
+-- changed, `s` it has not, `e` it would be past its life by the server's own clock, and is not written.
+--
+-- Refuses with NOTREADY where the ready key is missing or holds another epoch, with BADFORMAT over what is no record.
+
+local call, sub, byte, read = redis.call, string.sub, string.byte, struct.unpack
+
+if call('GET', KEYS[1]) ~= ARGV[1] then
+  return redis.error_reply('NOTREADY the ready key is missing, or holds another epoch than ' .. ARGV[1])
+end
+
+local function parts(record)
+  if #record < 5 or byte(record) ~= 1 then
+    return nil
+  end
+  local last = 5 + read('>I4', record, 2)
+  if last > #record then
+    return nil
+  end
+  return sub(record, 6, last), sub(record, last + 1)
+end
+
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local kept = tonumber(ARGV[2])
+local answers = {}
+for i = 2, #KEYS do
+  local given, stored = ARGV[i + 1], call('GET', KEYS[i])
+  local outputs, failure = parts(given)
+  if not outputs then
+    return redis.error_reply('BADFORMAT given for ' .. KEYS[i])
+  end
+  if stored then
+    local old_outputs, old_failure = parts(stored)
+    if not old_outputs then
+      return redis.error_reply('BADFORMAT stored at ' .. KEYS[i])
+    end
+    outputs = old_outputs > outputs and old_outputs or outputs
+    failure = old_failure > failure and old_failure or failure
+  end
+  if sub(failure, 1, 8) <= sub(outputs, 1, 8) then
+    failure = ''
+  end
+  local merged = struct.pack('>BI4', 1, #outputs) .. outputs .. failure
+  if merged == stored then
+    answers[i - 1] = 's'
+  else
+    local high, low = read('>I4I4', outputs ~= '' and outputs or failure)
+    local expires = math.floor((high * 4294967296 + low) / 1000) + kept
+    if expires <= now then
+      answers[i - 1] = 'e'
+    else
+      call('SET', KEYS[i], merged, 'PXAT', string.format('%d', expires))
+      answers[i - 1] = 'a'
+    end
+  end
+end
+return table.concat(answers)

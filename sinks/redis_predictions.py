@@ -1,0 +1,84 @@
+"""Predictions in Redis, and the leases of those who compute them: the slow side, for what is not fresh.
+
+What is read in every request comes with the rows, by `sinks.redis_reader`. Here inputs and time are read at one
+instant, and everything that compares before it writes is a script in `lua/` that looks at the ready key first.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from redis import exceptions
+
+from sinks.redis import Script
+from sinks.redis_link import Command, RedisLink, Reply
+from stillwell.layout.redis_keys import RedisKeys
+from stillwell.predictions.store import Claim, Claimed, StoredAt
+
+_T = TypeVar("_T")
+
+_PER_CALL = 50
+"""Predictions in one call: the server does nothing else meanwhile, some 100 µs."""
+
+
+class RedisPredictions:
+    """See `stillwell.predictions.store.PredictionStore`. Whoever made the link closes it."""
+
+    def __init__(self, link: RedisLink, keys: RedisKeys) -> None:
+        self._link = link
+        self._ready = keys.ready
+        self._put = Script.load("put_prediction")
+        self._claim = Script.load("claim_leases")
+        self._keep = Script.load("keep_leases")
+
+    async def read_at(self, keys: Sequence[bytes]) -> StoredAt:
+        """What is stored under these keys, all at one instant."""
+        *_, replies = await self._link.ask(("MULTI",), ("TIME",), ("MGET", self._ready, *keys), ("EXEC",))
+        (seconds, microseconds), (epoch, *values) = replies
+        if epoch is None:
+            raise self._link.not_ready()
+        return StoredAt(epoch, values, int(seconds) * 1_000_000 + int(microseconds))
+
+    async def claim(self, claims: Sequence[Claim], owner: bytes, lease_ms: int, epoch: bytes) -> list[Claimed]:
+        """Take each lease that nobody else holds, for so long."""
+        claimed: list[Claimed] = []
+        for some in _parts(claims):
+            keys = [key for each in some for key in (each.lease, each.record)]
+            replies = await self._run(self._claim, keys, [epoch, owner, str(lease_ms)])
+            # An array of Lua's ends at its last answer that is not nil.
+            replies += [None] * (len(keys) - len(replies))
+            claimed += [Claimed(held == b"1", record) for held, record in zip(*[iter(replies)] * 2, strict=True)]
+        return claimed
+
+    async def renew(self, leases: Sequence[bytes], owner: bytes, lease_ms: int, epoch: bytes) -> list[bool]:
+        """Hold our leases for so long from now; False for one that is no longer ours."""
+        letters = [await self._run(self._keep, some, [epoch, owner, str(lease_ms)]) for some in _parts(leases)]
+        return [letter == ord("k") for letter in b"".join(letters)]
+
+    async def release(self, leases: Sequence[bytes], owner: bytes, epoch: bytes) -> None:
+        """Give up those that are ours."""
+        for some in _parts(leases):
+            await self._run(self._keep, some, [epoch, owner, "0"])
+
+    async def put(self, records: Sequence[tuple[bytes, bytes]], kept_ms: int, epoch: bytes) -> list[bool]:
+        """Merge each record with the one at its key; whether that changed it."""
+        letters = [
+            await self._run(self._put, [key for key, _ in some], [epoch, str(kept_ms), *(value for _, value in some)])
+            for some in _parts(records)
+        ]
+        return [letter == ord("a") for letter in b"".join(letters)]
+
+    async def _run(self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes | str]) -> Reply:
+        """The reply to a script, which is loaded where the server does not know it (any longer)."""
+        call: Command = ("EVALSHA", script.sha, str(1 + len(keys)), self._ready, *keys, *arguments)
+        async with self._link.connection() as exchange:
+            (reply,) = await exchange([[call]])
+            if isinstance(reply, exceptions.NoScriptError):
+                *_, reply = await exchange([[("SCRIPT", "LOAD", script.text), call]])
+        if isinstance(reply, exceptions.ResponseError):
+            raise self._link.refusal(reply)
+        return reply
+
+
+def _parts(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    for begin in range(0, len(items), _PER_CALL):
+        yield items[begin : begin + _PER_CALL]

@@ -1,0 +1,221 @@
+"""The cached prediction of a model for one entity, as it is kept in Redis: the newest outputs, and the newest failure.
+
+    at  bytes  field
+     0      1  format         1
+     1      4  length         of the outputs' part in bytes, 0 for none; unsigned
+     5      …  outputs        what the model said last
+     …      …  failure        why it said nothing since then; nothing here where it did not fail
+
+    the outputs' part                                        the failure's part
+     0      8  read at        the input instant               0      8  read at      the input instant
+     8     16  fingerprint    of the inputs                   8     16  fingerprint  of the inputs
+    24      8  computed at                                   24      8  failed at
+    32      4  cost           µs that computing took         32      8  retry at     nobody is to try before
+    36      4  layout id      of the outputs                 40      2  attempts     failed in a row, unsigned
+    40      n  null bitmap    one bit for each output        42      …  reason       UTF-8, to the end
+     …      …  fixed body     one slot for each output
+     …      …  tail           of texts and binaries
+
+Integers of the parts' heads are big-endian and unsigned, times µs since the epoch. Bitmap, body and tail are those of
+`stillwell.layout.value`. The model and its version stand in the key.
+
+**read at** is Redis's own time at the instant at which the inputs were read. The greatest wins, for each part by
+itself, and a failure of inputs that were read no later than those of the outputs is dropped. Parts of one instant are
+compared as bytes. So completions that arrive in any order, or twice, end in the same record; `merged` is the rule, and
+the script and the twin follow it.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+from stillwell.errors import DefinitionError, FormatError
+from stillwell.layout.value import MAX_FEATURES, SLOT_CODES
+from stillwell.spec import ModelSpec, OutputSpec
+from stillwell.types import BYTES
+
+FORMAT = 1
+FINGERPRINT_BYTES = 16
+MAX_REASON_BYTES = 500
+MAX_RECORD_BYTES = 1 << 20
+
+_HEAD = struct.Struct(">BI")
+_OUTPUTS = struct.Struct(">Q16sQI4s")
+_FAILURE = struct.Struct(">Q16sQQH")
+_MOST_COST = 2**32 - 1
+_MOST_ATTEMPTS = 2**16 - 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a model said. read_at, computed_at: µs since the epoch; cost_us: what computing took; body: see
+    `OutputLayout`."""
+
+    read_at: int
+    fingerprint: bytes
+    computed_at: int
+    cost_us: int
+    layout: bytes
+    body: bytes
+
+    def pack(self) -> bytes:
+        """As it is stored."""
+        head = _OUTPUTS.pack(
+            self.read_at, self.fingerprint, self.computed_at, min(self.cost_us, _MOST_COST), self.layout
+        )
+        return head + self.body
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Failure:
+    """That a model said nothing of use, and why. attempts: how many in a row; retry_at: nobody is to try before."""
+
+    read_at: int
+    fingerprint: bytes
+    failed_at: int
+    retry_at: int
+    attempts: int
+    reason: str
+
+    def pack(self) -> bytes:
+        """As it is stored; a long reason is cut."""
+        reason = self.reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+        attempts = min(self.attempts, _MOST_ATTEMPTS)
+        head = _FAILURE.pack(self.read_at, self.fingerprint, self.failed_at, self.retry_at, attempts)
+        return head + reason.encode()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Record:
+    """All that is kept of one prediction."""
+
+    outputs: Outputs | None
+    failure: Failure | None
+
+    def pack(self) -> bytes:
+        """As it is stored."""
+        return _joined(self.outputs.pack() if self.outputs else b"", self.failure.pack() if self.failure else b"")
+
+    @classmethod
+    def unpack(cls, stored: bytes) -> Self:
+        """Raises FormatError for what is no record of this format."""
+        outputs, failure = _parts(stored)
+        try:
+            return cls(
+                Outputs(*(*_OUTPUTS.unpack_from(outputs), outputs[_OUTPUTS.size :])) if outputs else None,
+                Failure(*(*_FAILURE.unpack_from(failure), failure[_FAILURE.size :].decode())) if failure else None,
+            )
+        except (struct.error, UnicodeDecodeError) as error:
+            raise FormatError(f"a prediction's {len(stored)} bytes do not end where they should ({error})") from None
+
+
+def merged(stored: bytes | None, given: bytes) -> bytes:
+    """What is to stand in the place of two records of one prediction: the rule, on packed records.
+
+    It is associative, commutative and idempotent. Raises FormatError.
+    """
+    outputs, failure = _parts(given)
+    if stored:
+        stored_outputs, stored_failure = _parts(stored)
+        outputs, failure = max(outputs, stored_outputs), max(failure, stored_failure)
+    return _joined(outputs, b"" if failure[:8] <= outputs[:8] else failure)
+
+
+def lived_from(record: bytes) -> int:
+    """From when on a packed record's life is counted: when the inputs of its outputs were read, or of its failure where
+    it has none. µs since the epoch."""
+    outputs, failure = _parts(record)
+    return int.from_bytes((outputs or failure)[:8])
+
+
+def _parts(record: bytes) -> tuple[bytes, bytes]:
+    if len(record) < _HEAD.size or record[0] != FORMAT:
+        raise FormatError(
+            f"{record[:8]!r}… is no prediction of format {FORMAT}, the only one that this version knows: upgrade, or "
+            "find out who else writes to these keys"
+        )
+    end = _HEAD.size + int.from_bytes(record[1:5])
+    if end > len(record):
+        raise FormatError(f"a prediction's {len(record)} bytes do not end where they should")
+    return record[_HEAD.size : end], record[end:]
+
+
+def _joined(outputs: bytes, failure: bytes) -> bytes:
+    return _HEAD.pack(FORMAT, len(outputs)) + outputs + failure
+
+
+class OutputLayout:
+    """How the outputs of one model are laid out: bitmap, slots and tail, as those of a row are."""
+
+    def __init__(self, model: str, outputs: Sequence[OutputSpec]) -> None:
+        """Raises DefinitionError for more outputs than a row may have features."""
+        if len(outputs) > MAX_FEATURES:
+            raise DefinitionError(f"model {model}: has {len(outputs)} outputs, at most {MAX_FEATURES} are allowed")
+        self.model = model
+        self.outputs = tuple(outputs)
+        lines = [model, *(f"{output.name} {output.type.name}" for output in outputs)]
+        self.id = hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).digest()[:4]
+        self._bitmap_bytes = -(-len(outputs) // 8)
+        self._body = struct.Struct("<" + "".join(SLOT_CODES[output.type.name] for output in outputs))
+        self._variable = [at for at, output in enumerate(outputs) if not output.type.width]
+
+    @classmethod
+    def of(cls, model: ModelSpec) -> Self:
+        """The layout of a model as it is defined."""
+        return cls(model.name, model.outputs)
+
+    def encode(self, values: Mapping[str, object]) -> bytes:
+        """The body of outputs that fit their types; a Timestamp is µs since the epoch. Raises ValueError for a body
+        that is too long, and what `struct` raises for a value that does not fit."""
+        nulls, end = 0, 0
+        slots: list[object] = []
+        tails: list[bytes] = []
+        for at, output in enumerate(self.outputs):
+            value = values[output.name]
+            if value is None:
+                nulls |= 1 << at
+            if output.type.width:
+                slots.append(0 if value is None else value)
+                continue
+            tails.append(b"" if value is None else value.encode() if isinstance(value, str) else bytes(value))  # type: ignore[call-overload]
+            end += len(tails[-1])
+            slots.append(end)
+        body = nulls.to_bytes(self._bitmap_bytes, "little") + self._body.pack(*slots) + b"".join(tails)
+        if len(body) > MAX_RECORD_BYTES - 2 * MAX_REASON_BYTES:
+            raise ValueError(f"the outputs take {len(body)} bytes, more than a record may have")
+        return body
+
+    def decode(self, outputs: Outputs) -> tuple[object, ...]:
+        """The values, in the order of the model's outputs. Raises FormatError for those of another layout."""
+        if outputs.layout != self.id:
+            raise FormatError(
+                f"model {self.model}: a prediction has the layout {outputs.layout.hex()}: it is of other outputs. Give "
+                "a model whose outputs change a new version"
+            )
+        body = outputs.body
+        tail_at = self._bitmap_bytes + self._body.size
+        if len(body) < tail_at:
+            raise self._damaged(body)
+        slots: list[object] = list(self._body.unpack_from(body, self._bitmap_bytes))
+        ends = [0, *(int(slots[at]) for at in self._variable)]  # type: ignore[call-overload]
+        if ends != sorted(ends) or tail_at + ends[-1] != len(body):
+            raise self._damaged(body)
+        for at, (begin, end) in zip(self._variable, itertools.pairwise(ends), strict=True):
+            data = body[tail_at + begin : tail_at + end]
+            slots[at] = data if self.outputs[at].type is BYTES else data.decode(errors="replace")
+        nulls = int.from_bytes(body[: self._bitmap_bytes], "little")
+        if nulls:
+            slots = [None if nulls >> at & 1 else slot for at, slot in enumerate(slots)]
+        return tuple(slots)
+
+    def _damaged(self, body: bytes) -> FormatError:
+        return FormatError(f"model {self.model}: the {len(body)} bytes of outputs do not end where their layout says")
+
+
+def is_finite(value: object) -> bool:
+    """Whether an output is anything but NaN or an infinity: a model that says those has failed."""
+    return not isinstance(value, float) or math.isfinite(value)

@@ -1,0 +1,80 @@
+"""What a cached prediction is worth, and when it is to be computed again. Pure: the time and chance are parameters.
+
+FRESH     it is of the inputs as they are now, and they were read no longer ago than the model's max_staleness
+STALE     it is of other inputs, or older
+MISSING   there is none
+FAILED    the model was asked with the inputs as they are now, and gave no answer of use; an older prediction may be
+          there still
+"""
+
+import datetime
+import enum
+import math
+
+from stillwell.layout.prediction import Record
+
+KEPT_FOR = 10
+"""A prediction is kept, and served as STALE or FAILED, until its inputs were read so many times its model's
+max_staleness ago: with a model server that is down, answers age so far and no further."""
+
+_LEAST_KEPT = datetime.timedelta(minutes=1)
+_MICROSECOND = datetime.timedelta(microseconds=1)
+
+_FIRST_PAUSE_US = 1_000_000
+_LONGEST_PAUSE_US = 60_000_000
+
+
+class State(enum.Enum):
+    """What a cached prediction is worth."""
+
+    FRESH = "FRESH"
+    STALE = "STALE"
+    MISSING = "MISSING"
+    FAILED = "FAILED"
+
+
+def judge(record: Record | None, fingerprint: bytes, max_staleness_us: int, now_us: int) -> State:
+    """What a record is worth, given the fingerprint of the inputs as they are now."""
+    if record is None:
+        return State.MISSING
+    outputs, failure = record.outputs, record.failure
+    if outputs and outputs.fingerprint == fingerprint and now_us <= outputs.read_at + max_staleness_us:
+        return State.FRESH
+    if failure and failure.fingerprint == fingerprint:
+        return State.FAILED
+    return State.STALE if outputs else State.MISSING
+
+
+def may_try(record: Record | None, fingerprint: bytes, now_us: int) -> bool:
+    """Whether the model may be asked: not yet, where it has just failed over the same inputs."""
+    failure = record.failure if record else None
+    return failure is None or failure.fingerprint != fingerprint or now_us >= failure.retry_at
+
+
+def is_due_early(record: Record, max_staleness_us: int, now_us: int, chance: float) -> bool:
+    """Whether this reader of a fresh prediction is to have it computed again before it is stale.
+
+    chance: from 0 (excluded) to 1, drawn for each read. The nearer the end, and the longer the model takes, the more
+    readers say yes, one of them most likely before the end; so readers do not all find it stale at once. The formula is
+    that of A. Vattani, F. Chierichetti, K. Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015,
+    with β = 1.
+    """
+    outputs = record.outputs
+    return outputs is not None and now_us - outputs.cost_us * math.log(chance) >= outputs.read_at + max_staleness_us
+
+
+def pause_us(attempts: int, chance: float) -> int:
+    """How long nobody asks a model again that has failed so many times in a row over the same inputs: twice as long
+    each time, up to a minute, and by chance up to half less, so that not all come back at once."""
+    longest = min(_FIRST_PAUSE_US << min(attempts - 1, 16), _LONGEST_PAUSE_US)
+    return round(longest * (1 - chance / 2))
+
+
+def kept_ms(max_staleness: datetime.timedelta) -> int:
+    """How long a record lives, counted from when its inputs were read."""
+    return max(max_staleness * KEPT_FOR, _LEAST_KEPT) // datetime.timedelta(milliseconds=1)
+
+
+def microseconds(duration: datetime.timedelta) -> int:
+    """A duration as a whole number."""
+    return duration // _MICROSECOND

@@ -1,0 +1,56 @@
+"""What the refresh of predictions needs of the online store, as a narrow protocol. The real one is made in composition
+roots; its twin is in `stillwell.testing`."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+
+class StoredAt(NamedTuple):
+    """What is stored under some keys at one instant. epoch: the one in force; at_us: the store's own time then."""
+
+    epoch: bytes
+    values: list[bytes | None]
+    at_us: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Claim:
+    """What to hold, and the prediction that it is about: keys (see `stillwell.layout.redis_keys`)."""
+
+    lease: bytes
+    record: bytes
+
+
+class Claimed(NamedTuple):
+    """held: whether the lease is ours now. record: what stands at the prediction's key at that instant."""
+
+    held: bool
+    record: bytes | None
+
+
+class PredictionStore(Protocol):
+    """Predictions, and who computes them. Every call is harmless to repeat.
+
+    All raise StoreUnavailable or OutcomeUnknown where there is no clear answer, StoreNotReady where the store may have
+    lost rows, or is of another epoch than the caller's, and FormatError for a record that is none.
+    """
+
+    async def read_at(self, keys: Sequence[bytes]) -> StoredAt:
+        """What is stored under these keys, all at one instant."""
+
+    async def claim(self, claims: Sequence[Claim], owner: bytes, lease_ms: int, epoch: bytes) -> list[Claimed]:
+        """Take each lease that nobody else holds, for so long."""
+
+    async def renew(self, leases: Sequence[bytes], owner: bytes, lease_ms: int, epoch: bytes) -> list[bool]:
+        """Hold our leases for so long from now; False for one that is no longer ours."""
+
+    async def release(self, leases: Sequence[bytes], owner: bytes, epoch: bytes) -> None:
+        """Give up those that are ours."""
+
+    async def put(self, records: Sequence[tuple[bytes, bytes]], kept_ms: int, epoch: bytes) -> list[bool]:
+        """Merge each record with the one at its key (`stillwell.layout.prediction.merged`); whether that changed it.
+
+        kept_ms: how long a record lives from `stillwell.layout.prediction.lived_from` on; one that is past that is not
+        written.
+        """

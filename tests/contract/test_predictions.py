@@ -1,0 +1,257 @@
+"""Predictions and leases, over every Redis there is and over the twin."""
+
+import asyncio
+import itertools
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sinks.redis_link import RedisLink
+from sinks.redis_predictions import RedisPredictions
+from stillwell.errors import FormatError, StoreNotReady
+from stillwell.layout.prediction import Failure, Outputs, Record, merged
+from stillwell.layout.redis_keys import PredictionsOf, RedisKeys
+from stillwell.predictions.store import Claim, PredictionStore
+from stillwell.testing.predictions import MemoryPredictions
+from tests.online_support import (
+    AnyRedisServer,
+    RealServer,
+    Server,
+    TwinServer,
+    assert_nothing_lives_for_ever,
+    executables,
+    now_us,
+)
+from tests.waiting import eventually_async
+
+EPOCH = b"epoch-1"
+OF = PredictionsOf("Delay", "3")
+KEPT_MS = 3_600_000
+LEASE_MS = 30_000
+FRESH = itertools.count(1_000)
+
+
+@pytest.fixture(params=["twin", *executables()])
+def server(request: pytest.FixtureRequest) -> Server:
+    """A namespace of this test's own, ready."""
+    if request.param == "twin":
+        made: Server = TwinServer()
+    else:
+        start: Callable[[str], AnyRedisServer] = request.getfixturevalue("redis_of")
+        made = RealServer(start(request.param).url)
+    made.plant(made.keys.ready, EPOCH)
+    return made
+
+
+@pytest.fixture
+async def store(server: Server) -> AsyncIterator[PredictionStore]:
+    if isinstance(server, RealServer):
+        link = RedisLink(server.url, 5.0, 4)
+        yield RedisPredictions(link, server.keys)
+        await link.close()
+    else:
+        assert isinstance(server, TwinServer)
+        yield MemoryPredictions(server.memory, server.keys)
+
+
+def outputs(read_at: int, said: bytes = b"out", fingerprint: bytes = b"f" * 16) -> bytes:
+    """A record with outputs alone."""
+    return Record(Outputs(read_at, fingerprint, read_at + 5, 1_000, b"lyot", said), None).pack()
+
+
+def failure(read_at: int, reason: str = "down") -> bytes:
+    """A record with a failure alone."""
+    return Record(None, Failure(read_at, b"f" * 16, read_at + 5, read_at + 9, 1, reason)).pack()
+
+
+def key_of(server: Server, entity: bytes = b"i1:7") -> bytes:
+    (key,) = server.keys.predictions(OF, [entity])
+    return key
+
+
+def claim_of(server: Server, entity: bytes = b"i1:7", fingerprint: bytes = b"f" * 16) -> Claim:
+    (lease,) = server.keys.leases(OF, [entity], [fingerprint])
+    return Claim(lease, key_of(server, entity))
+
+
+async def test_the_newest_input_instant_wins_in_whatever_order_completions_arrive(
+    server: Server, store: PredictionStore, rng: random.Random
+) -> None:
+    now = now_us()
+    completions = [
+        *(outputs(now + at, bytes([at])) for at in (1, 2, 3)),
+        outputs(now + 3, b"other of the same instant"),
+        *(failure(now + at, f"failed {at}") for at in (2, 3, 5, 6)),
+    ]
+    expected = merged(outputs(now + 3, b"other of the same instant"), failure(now + 6, "failed 6"))
+    for number in range(20):
+        key = key_of(server, b"i2:%d" % (10 + number))
+        for each in rng.choices(completions, k=5) + rng.sample(completions, k=len(completions)):
+            await store.put([(key, each)], KEPT_MS, EPOCH)
+        assert server.dump()[key][0] == expected
+    assert_nothing_lives_for_ever(server)
+
+
+async def test_a_record_says_whether_it_changed_anything(server: Server, store: PredictionStore) -> None:
+    now, key = now_us(), key_of(server)
+    assert await store.put([(key, outputs(now))], KEPT_MS, EPOCH) == [True]
+    assert await store.put([(key, outputs(now))], KEPT_MS, EPOCH) == [False]
+    assert await store.put([(key, outputs(now - 1)), (key, outputs(now + 1))], KEPT_MS, EPOCH) == [False, True]
+    assert await store.put([(key, failure(now))], KEPT_MS, EPOCH) == [False]
+    assert await store.put([(key, failure(now + 2))], KEPT_MS, EPOCH) == [True]
+    assert Record.unpack(server.dump()[key][0]) == Record(
+        Record.unpack(outputs(now + 1)).outputs, Record.unpack(failure(now + 2)).failure
+    )
+
+
+async def test_a_record_lives_from_the_instant_of_its_outputs_inputs(server: Server, store: PredictionStore) -> None:
+    now = now_us()
+    keys = [key_of(server, b"i1:%d" % number) for number in range(3)]
+    await store.put([(keys[0], outputs(now)), (keys[1], failure(now)), (keys[2], outputs(now))], KEPT_MS, EPOCH)
+    await store.put([(keys[2], failure(now + 60_000_000))], KEPT_MS, EPOCH)
+    expiries = [server.dump()[key][1] for key in keys]
+    assert all(at is not None and abs(at - (now // 1_000 + KEPT_MS)) <= 3 for at in expiries)
+    assert await store.put([(keys[0], outputs(now - KEPT_MS * 1_001))], KEPT_MS, EPOCH) == [False]
+    fresh = key_of(server, b"i1:9")
+    assert await store.put([(fresh, outputs(now - KEPT_MS * 1_001))], KEPT_MS, EPOCH) == [False]
+    assert fresh not in server.dump()
+
+
+PARTS = st.tuples(st.integers(0, 4), st.sampled_from([b"", b"\0", b"a", b"b\0c", b"\xff"]))
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.none() | PARTS, st.none() | PARTS).filter(any), min_size=1, max_size=6))
+async def test_the_script_follows_the_rule(
+    server: Server, store: PredictionStore, given_parts: Sequence[tuple[tuple[int, bytes] | None, ...]]
+) -> None:
+    base, key = now_us(), key_of(server, b"i4:%d" % next(FRESH))
+    expected = None
+    for said, failed in given_parts:
+        record = Record(
+            Outputs(base + said[0], b"f" * 16, 0, 0, b"lyot", said[1]) if said else None,
+            Failure(base + failed[0], b"f" * 16, 0, 0, 1, failed[1].decode("latin-1")) if failed else None,
+        ).pack()
+        expected = merged(expected, record)
+        await store.put([(key, record)], KEPT_MS, EPOCH)
+        assert server.dump()[key][0] == expected
+
+
+async def test_of_many_who_claim_at_once_one_holds(server: Server, store: PredictionStore) -> None:
+    claim = claim_of(server)
+    answers = await asyncio.gather(
+        *(store.claim([claim], b"owner-%d" % number, LEASE_MS, EPOCH) for number in range(20))
+    )
+    assert [each.held for (each,) in answers].count(True) == 1
+    assert_nothing_lives_for_ever(server)
+
+
+async def test_other_inputs_have_a_lease_of_their_own(server: Server, store: PredictionStore) -> None:
+    claims = [claim_of(server), claim_of(server, fingerprint=b"g" * 16), claim_of(server, b"i1:8")]
+    assert [each.held for each in await store.claim(claims, b"one", LEASE_MS, EPOCH)] == [True] * 3
+    assert [each.held for each in await store.claim(claims, b"other", LEASE_MS, EPOCH)] == [False] * 3
+    assert [each.held for each in await store.claim(claims, b"one", LEASE_MS, EPOCH)] == [True] * 3
+
+
+async def test_who_claims_late_sees_what_the_other_one_wrote(server: Server, store: PredictionStore) -> None:
+    claims, now = [claim_of(server, b"i1:%d" % number) for number in range(3)], now_us()
+    assert [each.record for each in await store.claim(claims, b"one", LEASE_MS, EPOCH)] == [None] * 3
+    await store.put([(claims[1].record, outputs(now))], KEPT_MS, EPOCH)
+    await store.release([each.lease for each in claims], b"one", EPOCH)
+    assert await store.claim(claims, b"other", LEASE_MS, EPOCH) == [
+        (True, None), (True, outputs(now)), (True, None)
+    ]  # fmt: skip
+
+
+async def test_a_lease_is_renewed_and_given_up_by_its_owner_alone(server: Server, store: PredictionStore) -> None:
+    claims = [claim_of(server, b"i1:%d" % number) for number in range(3)]
+    leases = [each.lease for each in claims]
+    await store.claim(claims[:2], b"one", 200, EPOCH)
+    await store.claim(claims[2:], b"other", LEASE_MS, EPOCH)
+    assert await store.renew(leases, b"one", LEASE_MS, EPOCH) == [True, True, False]
+    expiries = [server.dump()[lease][1] for lease in leases]
+    assert all(at is not None and at > now_us() // 1_000 + LEASE_MS // 2 for at in expiries)
+    await store.release(leases, b"one", EPOCH)
+    assert {key for key in server.dump() if b":l:" in key} == {leases[2]}
+
+
+async def test_the_lease_of_who_died_is_taken_over(server: Server, store: PredictionStore) -> None:
+    claim = claim_of(server)
+    await store.claim([claim], b"dead", 100, EPOCH)
+
+    async def taken() -> bool:
+        ((held, _),) = await store.claim([claim], b"heir", LEASE_MS, EPOCH)
+        return held
+
+    await eventually_async(taken, what="the lease was free")
+    assert await store.renew([claim.lease], b"dead", LEASE_MS, EPOCH) == [False]
+
+
+async def test_more_than_a_call_takes_go_in_several(server: Server, store: PredictionStore) -> None:
+    now = now_us()
+    claims = [claim_of(server, b"i4:%d" % number) for number in range(1_000, 1_120)]
+    assert all(each.held for each in await store.claim(claims, b"one", LEASE_MS, EPOCH))
+    records = [(each.record, outputs(now, b"%d" % number)) for number, each in enumerate(claims)]
+    assert await store.put(records, KEPT_MS, EPOCH) == [True] * 120
+    assert await store.renew([each.lease for each in claims], b"one", LEASE_MS, EPOCH) == [True] * 120
+    await store.release([each.lease for each in claims], b"one", EPOCH)
+    read = await store.read_at([key for key, _ in records])
+    assert (read.epoch, read.values) == (EPOCH, [record for _, record in records])
+    assert [each.held for each in await store.claim(claims, b"other", LEASE_MS, EPOCH)] == [True] * 120
+
+
+async def test_the_stores_own_time_is_told_with_what_it_holds(server: Server, store: PredictionStore) -> None:
+    before = now_us()
+    read = await store.read_at([])
+    assert before - 3_000 <= read.at_us <= now_us() + 3_000
+    assert read.values == []
+
+
+async def test_a_store_that_is_not_ready_or_of_another_epoch_refuses_everything(
+    server: Server, store: PredictionStore
+) -> None:
+    claim = claim_of(server)
+    for number, epoch in enumerate((b"epoch-2", EPOCH)):
+        if number:
+            server.evict(server.keys.ready)
+            with pytest.raises(StoreNotReady):
+                await store.read_at([claim.record])
+        for call in (
+            store.claim([claim], b"one", LEASE_MS, epoch),
+            store.renew([claim.lease], b"one", LEASE_MS, epoch),
+            store.release([claim.lease], b"one", epoch),
+            store.put([(claim.record, outputs(now_us()))], KEPT_MS, epoch),
+        ):
+            with pytest.raises(StoreNotReady):
+                await call
+    assert claim.record not in server.dump()
+
+
+async def test_what_is_no_record_is_refused_and_left(server: Server, store: PredictionStore) -> None:
+    key = key_of(server)
+    for odd in (b"\2" + outputs(now_us())[1:], b"\1\0\0\0\xff", b""):
+        with pytest.raises(FormatError):
+            await store.put([(key, odd)], KEPT_MS, EPOCH)
+    server.plant(key, b"something else")
+    with pytest.raises(FormatError):
+        await store.put([(key, outputs(now_us()))], KEPT_MS, EPOCH)
+    assert server.dump()[key][0] == b"something else"
+
+
+def test_no_two_predictions_and_leases_share_a_key() -> None:
+    keys = RedisKeys("test", "test")
+    entities, models, digests = [b"i1:1", b"i1:11"], [PredictionsOf("M", "1"), PredictionsOf("M", "1.1")], [b"d", b"e"]
+    made = [
+        *(key for of in models for key in keys.predictions(of, entities)),
+        *(key for of in models for digest in digests for key in keys.predictions(of, entities, [digest] * 2)),
+        *(key for of in models for print in (b"f" * 16, b"g" * 16) for key in keys.leases(of, entities, [print] * 2)),
+        *itertools.chain.from_iterable(keys.leases(of, entities, [b"f" * 16] * 2, digests) for of in models),
+    ]
+    assert len(set(made)) == len(made)
+    with pytest.raises(ValueError, match="version"):
+        keys.predictions(PredictionsOf("M", "1:2"), entities)
+    with pytest.raises(ValueError, match="model"):
+        keys.predictions(PredictionsOf("M:2", "1"), entities)
