@@ -22,7 +22,7 @@ from stillwell.known_views import registered_versions
 from stillwell.layout import chain
 from stillwell.layout.chain import ChainEnd, DataFile, Genesis, Link, PartitionId, TopicIncarnation, ViewAccount
 from stillwell.layout.debut import Debut, decode_debut
-from stillwell.layout.parquet import RAW_SCHEMA, BatchTables, ViewTable, event_time_range, view_schema
+from stillwell.layout.parquet import BatchTables, ViewTable, event_time_range
 from stillwell.retrying import UntilDone
 from stillwell.spec import ViewSpec
 
@@ -34,7 +34,7 @@ class _ViewFile:
 
     def __init__(self, view: ViewSpec) -> None:
         self.view = view
-        self.encoder = ParquetEncoder(view_schema(view))
+        self.encoder = ParquetEncoder()
         self.offsets_with_rows = self.filtered = self.rejected = 0
         self._event_times: tuple[int, int] | None = None
 
@@ -91,7 +91,7 @@ class SpanFiles:
         self.opened_at = opened_at
         self._id = id
         self._nonce = secrets.token_hex(16)
-        self._raw = ParquetEncoder(RAW_SCHEMA)
+        self._raw = ParquetEncoder()
         self._views = [_ViewFile(view) for view in views]
 
     @property

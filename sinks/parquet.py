@@ -25,10 +25,9 @@ _ZSTD_LEVEL = 1  # level 3 saves a tenth of the bytes for half as much processor
 
 
 class ParquetEncoder:
-    """Collects the tables of one file. Not for use from two threads at a time."""
+    """Collects the tables of one file, which all have the same columns. Not for use from two threads at a time."""
 
-    def __init__(self, schema: pa.Schema) -> None:
-        self._schema = schema
+    def __init__(self) -> None:
         self._output = pa.BufferOutputStream()
         self._writer: pq.ParquetWriter | None = None
         self._waiting: list[list[pa.Table]] = [[]]
@@ -75,17 +74,17 @@ class ParquetEncoder:
             self._waiting[level].append(merged)
 
     def _write_group(self) -> None:
+        in_order = [table for level in reversed(self._waiting) for table in level]
+        table = pa.concat_tables(in_order)
         if self._writer is None:
             self._writer = pq.ParquetWriter(
                 self._output,
-                self._schema,
+                table.schema,
                 compression="zstd",
                 compression_level=_ZSTD_LEVEL,
-                use_dictionary=_worth_a_dictionary(self._schema),
+                use_dictionary=_worth_a_dictionary(table.schema),
                 write_statistics=True,
             )
-        in_order = [table for level in reversed(self._waiting) for table in level]
-        table = pa.concat_tables(in_order)
         self._writer.write_table(table, row_group_size=table.num_rows)
         self._waiting = [[]]
         self._waiting_bytes = 0

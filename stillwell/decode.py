@@ -10,7 +10,10 @@ record's fate; only then are the columns built. The rules:
   alphabet.
 - Timestamp is ISO-8601 text with a zone (digits past the sixth of a second are rounded), or a whole number since the
   epoch in the declared unit (nanoseconds are cut towards the past); either way in the years 1 to 9999 in UTC.
-- NaN and Infinity are not JSON, nor is an empty value or one that starts with a byte order mark: all are refused.
+- In a topic that is `closed`, a field that no column reads is refused.
+- NaN and Infinity are not JSON, nor is an empty value or one that starts with a byte order mark: all are refused. A
+  float that may be `spelled` takes the texts `NaN`, `Infinity` and `-Infinity`, and `NaN:` with the 16 hexadecimal
+  digits of another quiet NaN than the usual one.
 - Objects and arrays may nest `MAX_NESTING` deep. The bound is counted rather than left to the interpreter's stack,
   whose room depends on who calls.
 - A column of the Kafka key or of a header (the last one of its name counts) reads the bytes themselves: String as
@@ -22,6 +25,7 @@ record's fate; only then are the columns built. The rules:
 import dataclasses
 import functools
 import re
+import struct
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -47,6 +51,8 @@ _FLOAT32 = Annotated[float, msgspec.Meta(gt=-_FLOAT32_BEYOND, lt=_FLOAT32_BEYOND
 
 _US_PER_UNIT = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
 """Microseconds of one unit, as a factor and a divisor."""
+
+_SPELLED = Annotated[str, msgspec.Meta(pattern=r"^(-?Infinity|NaN(:[7f]ff[89a-f][0-9a-f]{12})?)$")]
 
 _Tree = dict[str, "ColumnSpec | _Tree"]
 _TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
@@ -74,7 +80,7 @@ class Decoder:
         in_value = [column for column in topic.columns if column.origin is Origin.VALUE]
         tree = _tree(topic, in_value)
         self._topic = topic
-        self._event: Callable[[Any], Any] = msgspec.json.Decoder(_structure(tree)).decode
+        self._event: Callable[[Any], Any] = msgspec.json.Decoder(_structure(tree, topic.closed)).decode
         self._attributes = _attributes(tree, in_value)
         self._wording = ValueWording(in_value)
         self._beside_value = tuple(
@@ -171,6 +177,8 @@ _Reader = Callable[[Records, dict[int, str]], pl.Series]
 
 def _to_series(column: ColumnSpec) -> _ToSeries:
     """From decoded values to a column: times come as whole numbers, or as distances from the epoch."""
+    if column.spelled:
+        return functools.partial(_numbers, column.type.polars)
     if column.type.name != TIMESTAMP.name:
         return functools.partial(pl.Series, None, dtype=column.type.polars)
     if column.unit is None:
@@ -179,6 +187,18 @@ def _to_series(column: ColumnSpec) -> _ToSeries:
     if factor == divisor:
         return lambda values: pl.Series(values, dtype=pl.Int64()).cast(TIMESTAMP.polars)
     return lambda values: (pl.Series(values, dtype=pl.Int64()) * factor // divisor).cast(TIMESTAMP.polars)
+
+
+def _numbers(kind: pl.DataType, values: list[Any]) -> pl.Series:
+    """Floats, of which some may be texts."""
+    if str in set(map(type, values)):
+        values = [_number(value) if type(value) is str else value for value in values]
+    return pl.Series(values, dtype=kind)
+
+
+def _number(spelled: str) -> float:
+    name, _, bits = spelled.partition(":")
+    return float(struct.unpack(">d", bytes.fromhex(bits))[0]) if bits else float(name)
 
 
 def _reader(column: ColumnSpec) -> _Reader:
@@ -237,7 +257,8 @@ def _parser(column: ColumnSpec) -> Callable[[bytes], Any]:
 def _wire(column: ColumnSpec) -> Any:
     """The type that msgspec decodes for a column."""
     if column.unit is None:
-        return _FLOAT32 if column.type.name == FLOAT32.name else FITS[column.type.name]
+        kind = _FLOAT32 if column.type.name == FLOAT32.name else FITS[column.type.name]
+        return kind | _SPELLED if column.spelled else kind
     factor, divisor = _US_PER_UNIT[column.unit]
     least = max(INT64_RANGE[0], EARLIEST_US * divisor // factor)
     greatest = min(INT64_RANGE[1], (LATEST_US * divisor + divisor - 1) // factor)
@@ -265,8 +286,8 @@ def _tree(topic: TopicSpec, columns: Sequence[ColumnSpec]) -> _Tree:
     return tree
 
 
-def _wire_of(column: ColumnSpec) -> tuple[str, str | None, bool]:
-    return column.type.name, column.unit, column.nullable
+def _wire_of(column: ColumnSpec) -> tuple[str, str | None, bool, bool]:
+    return column.type.name, column.unit, column.nullable, column.spelled
 
 
 def _clash(topic: TopicSpec, column: ColumnSpec, present: "ColumnSpec | _Tree") -> DefinitionError:
@@ -284,16 +305,16 @@ def _required(node: "ColumnSpec | _Tree") -> bool:
     return any(_required(child) for child in node.values())
 
 
-def _structure(tree: _Tree) -> type[msgspec.Struct]:
+def _structure(tree: _Tree, closed: bool) -> type[msgspec.Struct]:
     """The struct that msgspec fills. Its attributes are numbered, so that any text may be the name of a field."""
     fields: list[Any] = []
     for number, (name, node) in enumerate(tree.items()):
-        kind = _wire(node) if isinstance(node, ColumnSpec) else _structure(node)
+        kind = _wire(node) if isinstance(node, ColumnSpec) else _structure(node, closed)
         if _required(node):
             fields.append((f"f{number}", kind, msgspec.field(name=name)))
         else:
             fields.append((f"f{number}", kind | None, msgspec.field(name=name, default=None)))
-    return msgspec.defstruct("Event", fields, kw_only=True, gc=False)
+    return msgspec.defstruct("Event", fields, kw_only=True, gc=False, forbid_unknown_fields=closed)
 
 
 def _attributes(tree: _Tree, columns: Sequence[ColumnSpec]) -> Callable[[list[Any]], tuple[list[Any], ...]]:

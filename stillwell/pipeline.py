@@ -19,6 +19,9 @@ from stillwell.validate import EventTimes, Expectations
 class Pipeline:
     """Everything that is done to the records of one topic. Made by `compile_pipeline`; safe to use from any thread."""
 
+    pushed = False
+    """Whether its rows say where they go: those of push topics do (`stillwell.pushing.pipeline`)."""
+
     def __init__(self, topic: TopicSpec, views: tuple[ViewSpec, ...], max_future: datetime.timedelta) -> None:
         """Raises DefinitionError where topic and views do not go together."""
         self.topic = topic

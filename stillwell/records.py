@@ -64,8 +64,9 @@ class ViewRows:
     """The rows that one batch gives one view, and the account of its offsets.
 
     frame has, in this order: the entity's key columns, `event_timestamp`, the features, then `_sequence` (Int64 or
-    null), `_offset` (Int64), `_timestamp` (Int64, ms) and `_row` (UInt32, the row's ordinal within its event); rows are
-    in the order of (offset, row). offsets_with_rows + filtered + rejected = the number of records in the batch.
+    null), `_offset` (Int64), `_timestamp` (Int64, ms) and `_row` (UInt32, the row's ordinal within its event), and of
+    pushed rows `_to` (where they go); rows are in the order of (offset, row). offsets_with_rows + filtered + rejected =
+    the number of records in the batch.
     """
 
     view: str

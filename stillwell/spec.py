@@ -65,6 +65,8 @@ class ColumnSpec(Spec):
     unit: Literal["s", "ms", "us", "ns"] | None = None
     """For a Timestamp: None means ISO-8601 text with a zone, otherwise an epoch number in this unit."""
     expectations: tuple[Expectation, ...] = ()
+    spelled: bool = False
+    """For floats: whether what JSON has no number for may come as text: NaN, Infinity, -Infinity."""
 
 
 class TopicSpec(Spec):
@@ -78,6 +80,8 @@ class TopicSpec(Spec):
     sequence: str | None = None
     """The column (Int64) that orders events of equal time, if declared."""
     start: Literal["earliest", "latest"] = "earliest"
+    closed: bool = False
+    """Whether a record is refused whose value has a field that no column reads; otherwise such fields are skipped."""
     description: str = ""
 
 

@@ -4,6 +4,7 @@ The sentences are worded from msgspec's own errors, which carry path and rule; w
 more. A second validator, asked for the wording alone, could contradict the decoder.
 """
 
+import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,8 @@ _ERROR = re.compile(r"(?P<rule>.*?)(?: - at `\$(?P<place>.*)`)?", re.DOTALL)
 _GOT = re.compile(r".*, got `(?P<kind>\w+)`")
 _MISSING = re.compile(r"Object missing required field `(?P<name>.*)`", re.DOTALL)
 
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
+
 
 class _Number(str):
     """A JSON number, kept as it was written."""
@@ -63,6 +66,8 @@ class ValueWording:
             return f"value: expected one JSON object in UTF-8, got {shown(value)} ({error})"
         match = _ERROR.fullmatch(str(error))
         rule, place = (match["rule"], match["place"] or "") if match else (str(error), "")
+        if unknown := _UNKNOWN.fullmatch(rule):
+            return self._say_unknown(f"{place}.{unknown['name']}"[1:])
         missing = _MISSING.fullmatch(rule)
         if missing:
             place += f".{missing['name']}"
@@ -72,6 +77,12 @@ class ValueWording:
         path = self._branches.get(place, ())
         subject = ".".join(path) or "value"
         return f"{subject}: expected an object, got {'nothing' if missing else _came(value, rule, path)} (at ${place})"
+
+    def _say_unknown(self, name: str) -> str:
+        known = [place[1:] for place in self._columns]
+        near = difflib.get_close_matches(name[: 2 * _EXCERPT], known, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        return f"value: expected the fields of its columns alone, got a field {shorten(name)!r} as well{meant}"
 
 
 def say_unfit(column: ColumnSpec, came: str) -> str:
@@ -115,7 +126,7 @@ def _takes(column: ColumnSpec) -> str:
         return f"a whole number of {_UNITS[column.unit]} since 1970, in the years 1 to 9999"
     if column.type.name == BYTES.name and column.origin is not Origin.VALUE:
         return "bytes"
-    return _TAKES[column.type.name]
+    return _TAKES[column.type.name] + (', or "NaN", "Infinity" or "-Infinity"' if column.spelled else "")
 
 
 def _came(value: bytes, rule: str, path: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +15,32 @@ from stillwell.layout.chain import PartitionId
 from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.online import EncodedRows
 from stillwell.layout.parquet import BatchTables, batch_tables, view_schema
-from stillwell.pipeline import Pipeline
 from stillwell.records import Outcome, Records, Reject
-from stillwell.spec import ViewSpec
+from stillwell.spec import TopicSpec, ViewSpec
 
 _OBJECT = 48
 """Bytes that a string of bytes takes beside its content: its head, rounding, and its place in a list."""
 
 _LETTER = 400
 """Bytes that a reject takes beside what it quotes: itself, its record's place in each column, and small objects."""
+
+
+class Pipeline(Protocol):
+    """What is done to the records of one topic: of a source (`stillwell.pipeline`), or of pushes (`stillwell.pushing`).
+
+    pushed: whether its rows say where they go.
+    """
+
+    @property
+    def topic(self) -> TopicSpec: ...
+
+    @property
+    def views(self) -> tuple[ViewSpec, ...]: ...
+
+    @property
+    def pushed(self) -> bool: ...
+
+    def run(self, records: Records) -> Outcome: ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,7 +96,7 @@ class Preparation:
         self._grace = grace
         self._now = now
         self._encoders = {view.name: self.encoder(view) for view in pipeline.views}
-        self._schemas = [view_schema(view) for view in pipeline.views]
+        self._schemas = [view_schema(view, pushed=pipeline.pushed) for view in pipeline.views]
 
     def encoder(self, view: ViewSpec) -> ViewEncoder:
         """What encodes rows of any version as this worker's are, for Redis."""

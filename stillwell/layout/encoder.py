@@ -11,6 +11,7 @@ from stillwell.joined import Cuts
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.entity_key import entity_keys
 from stillwell.layout.online import EncodedRows
+from stillwell.layout.parquet import OFFLINE, TO
 from stillwell.layout.stamp import stamps
 from stillwell.layout.value import RowLayout, encode
 from stillwell.row import newest_of_each
@@ -30,7 +31,10 @@ class ViewEncoder:
         self._lifetime_ms = (view.ttl + grace) // _MILLISECOND if view.ttl else None
 
     def encode(self, frame: pl.DataFrame, id: PartitionId) -> tuple[EncodedRows, pl.DataFrame]:
-        """The newest row of each entity among those of one partition, encoded, and as a frame in the same order."""
+        """The newest row of each entity among those of one partition, encoded, and as a frame in the same order.
+
+        Pushed rows that are meant for the offline store alone are left out.
+        """
         (encoded,) = self.encode_each(frame, np.array([0, frame.height]), [id])
         return encoded
 
@@ -38,6 +42,7 @@ class ViewEncoder:
         self, frame: pl.DataFrame, cuts: Cuts, sources: Sequence[PartitionId]
     ) -> list[tuple[EncodedRows, pl.DataFrame]]:
         """The same for each batch of rows that are joined; sources: which partition each batch is of."""
+        frame, cuts = _for_online(frame, cuts)
         kept, cuts = newest_of_each(frame, cuts, self._names)
         keys = entity_keys(kept, self.view.entity.keys)
         values = encode(self._layout, kept, stamps(kept, cuts, sources, self.view.version))
@@ -48,3 +53,14 @@ class ViewEncoder:
 
     def _rows(self, keys: list[bytes], values: list[bytes]) -> EncodedRows:
         return EncodedRows(self.view.name, self.view.version, keys, values, self._lifetime_ms)
+
+
+def _for_online(frame: pl.DataFrame, cuts: Cuts) -> tuple[pl.DataFrame, Cuts]:
+    """The rows that are meant for Redis, and where each batch's are among them: all, but for some of those pushed."""
+    if TO not in frame.columns:
+        return frame, cuts
+    kept = (frame.get_column(TO) != OFFLINE).to_numpy()
+    if kept.all():
+        return frame, cuts
+    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
+    return frame.filter(pl.Series(kept)), before[cuts]

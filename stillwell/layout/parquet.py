@@ -2,6 +2,7 @@
 
 A view's file:  <key> …  event_timestamp  <feature> …  _sequence  _offset  _timestamp  _row  _op  _version  _topic
                 _partition  _ingested_at
+… of pushed rows: the same, with _to behind _row
 A raw file:     value  key  headers  _offset  _timestamp  _topic  _partition  _ingested_at
 
 Names that begin with an underscore are Stillwell's; a definition cannot use them. With the incarnation, which is in the
@@ -24,12 +25,18 @@ from stillwell.joined import JoinedRows
 from stillwell.records import Records
 from stillwell.spec import ViewSpec
 
+TO = "_to"
+TO_TYPE = pl.Enum(["online", "offline", "online_and_offline"])
+"""In frames; where a pushed row goes."""
+OFFLINE = "offline"
+
 UPSERT = "upsert"
 EVENT_TIMESTAMP = "event_timestamp"
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MICROSECOND = datetime.timedelta(microseconds=1)
 _INSTANT = pa.timestamp("us", "UTC")
+_TO_FIELD = pa.field(TO, pa.dictionary(pa.int8(), pa.string()), nullable=False)
 _TAIL = (
     pa.field("_op", pa.dictionary(pa.int8(), pa.string()), nullable=False),
     pa.field("_version", pa.uint16(), nullable=False),
@@ -52,8 +59,8 @@ RAW_SCHEMA = pa.schema(
 )
 
 
-def view_schema(view: ViewSpec) -> pa.Schema:
-    """The columns of a view's files, in order."""
+def view_schema(view: ViewSpec, *, pushed: bool = False) -> pa.Schema:
+    """The columns of a view's files, in order. pushed: of those of its push topic."""
     return pa.schema(
         [
             *(pa.field(key.name, key.type.arrow, nullable=False) for key in view.entity.keys),
@@ -63,6 +70,7 @@ def view_schema(view: ViewSpec) -> pa.Schema:
             pa.field("_offset", pa.int64(), nullable=False),
             pa.field("_timestamp", pa.int64(), nullable=False),
             pa.field("_row", pa.uint32(), nullable=False),
+            *([_TO_FIELD] if pushed else []),
             *_TAIL,
         ]
     )
@@ -185,7 +193,7 @@ def _batch_tables(records: Records, raw: pa.Table, views: tuple[ViewTable, ...])
 
 
 def _as_field(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
-    # Polars hands strings over in its own view layout.
+    # Polars hands strings over in its own view layout, and numbers categories by a width of its own.
     return column if column.type == field.type else column.cast(field.type)
 
 

@@ -103,7 +103,7 @@ def table_of(frame: pl.DataFrame, version: int = 1, partition: int = 0) -> pa.Ta
 
 def in_a_file(*tables: pa.Table) -> bytes:
     """The bytes of a file of these tables."""
-    encoder = ParquetEncoder(tables[0].schema)
+    encoder = ParquetEncoder()
     for table in tables:
         encoder.add(table)
     return encoder.finish()
@@ -310,7 +310,7 @@ def test_a_file_holds_all_rows_in_order_however_they_came(sizes: list[int], grou
     """Many tables are merged on the way, and groups are written on the way."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parquet, "ROW_GROUP_BYTES", group)
-        encoder = ParquetEncoder(RAW_SCHEMA)
+        encoder = ParquetEncoder()
         tables = []
         for size in sizes:
             tables.append(numbered(encoder.rows, size))
@@ -321,7 +321,7 @@ def test_a_file_holds_all_rows_in_order_however_they_came(sizes: list[int], grou
 
 def test_a_thousand_small_tables_come_out_in_order() -> None:
     """They are merged by sixteens, and those by sixteens again."""
-    encoder = ParquetEncoder(RAW_SCHEMA)
+    encoder = ParquetEncoder()
     for number in range(1_000):
         encoder.add(numbered(number, 1))
     read = read_table(encoder.finish())
@@ -331,7 +331,7 @@ def test_a_thousand_small_tables_come_out_in_order() -> None:
 def test_row_groups_are_written_when_they_are_full(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a long window costs the memory of its compressed bytes, and a reader can skip by statistics."""
     monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 100_000)
-    encoder = ParquetEncoder(RAW_SCHEMA)
+    encoder = ParquetEncoder()
     most = 0
     for number in range(100):
         encoder.add(numbered(number * 100, 100, width=100))
@@ -351,7 +351,7 @@ def test_row_groups_are_written_when_they_are_full(monkeypatch: pytest.MonkeyPat
 
 def test_a_file_without_rows_is_not_written() -> None:
     with pytest.raises(ValueError, match="leave it out of the link"):
-        ParquetEncoder(RAW_SCHEMA).finish()
+        ParquetEncoder().finish()
 
 
 def test_other_bytes_are_no_file() -> None:
