@@ -6,7 +6,7 @@ time; a record by itself 0.4 µs). aiokafka's own `send` gathers too, but costs 
 
 The producer is idempotent, so that aiokafka's own attempts repeat no record and keep the order of a partition. Such a
 producer never gives up a batch, and after one that failed for good Kafka refuses all others of its partition. So who
-has waited long enough is told, and the producer is thrown away with what it had not sent: the next push makes a new one.
+has waited long enough is told, and the producer is thrown away with what it had not sent: the next push makes another.
 A record that was given up may be in Kafka all the same, or not: to push it again is harmless.
 """
 
@@ -165,8 +165,8 @@ class KafkaPushLog:
         nbytes = sum(map(_nbytes, records))
         if self._nbytes + nbytes > self._most_bytes:
             raise StoreUnavailable(
-                f"{self._nbytes} bytes of pushed rows wait for Kafka already, of {self._most_bytes} that may: it is slow "
-                "or away; push again later, or less at a time"
+                f"{self._nbytes} bytes of pushed rows wait for Kafka already, of {self._most_bytes} that may: it is "
+                "slow or away; push again later, or less at a time"
             )
         ask = _Ask(records, timestamp, self._loop.create_future())
         deadline = self._loop.call_later(self._timeout, self._late, ask, topic)
@@ -199,7 +199,7 @@ class KafkaPushLog:
         known = self._partitions.get(topic)
         if known and self._producer is not None and self._loop.time() < known[0]:
             return known[1]
-        looking = self._spawn(self._look(topic))
+        looking: asyncio.Task[list[int]] = self._spawn(self._look(topic))
         try:
             await asyncio.wait((looking, ask.done), return_when=asyncio.FIRST_COMPLETED)
             if ask.done.done():
@@ -294,7 +294,9 @@ class KafkaPushLog:
         if ask.touched:
             ask.fail(OutcomeUnknown(f"{told}: {_GIVEN_UP}"))
             if self._producer is not None:
-                _log.warning("Kafka does not acknowledge pushed rows; the next push makes another producer", topic=topic)
+                _log.warning(
+                    "Kafka does not acknowledge pushed rows; the next push makes another producer", topic=topic
+                )
             self._discard()
         else:
             ask.fail(StoreUnavailable(f"{told}: none of them was sent"))

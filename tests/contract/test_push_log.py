@@ -62,12 +62,12 @@ def consumed(bootstrap: str, topic: str) -> list[Found]:
     """All records of a topic that are committed, by partition and offset."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "unused", "isolation.level": "read_committed"})
     try:
-        found = []
+        found: list[Found] = []
         for partition in range(PARTITIONS):
             end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
             consumer.assign([TopicPartition(topic, partition, 0)])
             while end and (not found or found[-1].place[:2] != (partition, end - 1)):
-                (message,) = consumer.consume(1, 10) or [None]
+                message = consumer.poll(10)
                 assert message is not None, f"{topic}-{partition} ends at {end}, found {found[-1:]}"
                 assert message.error() is None, message.error()
                 place = Place(partition, message.offset() or 0, message.timestamp()[1])
@@ -93,9 +93,7 @@ async def test_every_record_is_where_its_place_says(opened: Opened, rng: random.
     """Of many at once, each with its key, value, headers and timestamp."""
     asks = [
         [
-            record(
-                rng.choice([None, b"s1:%d" % rng.randrange(9)]), b'{"n":%d.%d}' % (ask, number), ("to", b"online")
-            )
+            record(rng.choice([None, b"s1:%d" % rng.randrange(9)]), b'{"n":%d.%d}' % (ask, number), ("to", b"online"))
             for number in range(rng.randrange(30))
         ]
         for ask in range(40)
@@ -139,7 +137,7 @@ async def test_a_topic_that_is_not_there_is_told(opened: Opened) -> None:
 async def test_keys_go_where_other_producers_send_them(bootstrap: str, topic: Callable[..., str]) -> None:
     """librdkafka's `murmur2_random` is what Java's producers do."""
     name, keys = topic(partitions=PARTITIONS), [b"s%d:%s" % (size, b"k" * size) for size in range(1, 30)]
-    others: dict[bytes, int] = {}
+    others: dict[bytes | None, int | None] = {}
     producer = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random"})
     for key in keys:
         producer.produce(
@@ -238,7 +236,9 @@ async def test_who_went_away_holds_nobody_up(bootstrap: str, topic: Callable[...
         assert len(await log.append(name, [record(None, b"x" * 500)], NOW_MS)) == 1
 
 
-async def test_a_topic_that_was_made_anew_is_found(admin: AdminClient, bootstrap: str, topic: Callable[..., str]) -> None:
+async def test_a_topic_that_was_made_anew_is_found(
+    admin: AdminClient, bootstrap: str, topic: Callable[..., str]
+) -> None:
     """Its partitions know nothing of the producer's numbers."""
     name = topic(partitions=1)
     async with closing(kafka_log(bootstrap)) as log:
@@ -268,9 +268,7 @@ async def _told_in_time(error: Any, pushing: Awaitable[object]) -> None:
     assert time.monotonic() - began < 2.5
 
 
-async def _until_appended(
-    log: KafkaPushLog, topic: str, value: bytes = b"again", within_s: float = 15
-) -> list[Place]:
+async def _until_appended(log: KafkaPushLog, topic: str, value: bytes = b"again", within_s: float = 15) -> list[Place]:
     """What one more append gives, once Kafka is found again; each attempt has a value of its own."""
     deadline = time.monotonic() + within_s
     number = 0
