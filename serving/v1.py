@@ -117,6 +117,6 @@ def _values(column: FeatureColumn) -> Sequence[Any]:
 
 
 def error_body(error: Exception) -> bytes:
-    """An error: which field, and what to do."""
+    """An error: what kind, by its name in `stillwell.errors`, which field, and what to do."""
     field = error.field if isinstance(error, RequestError) else None
-    return encode({"error": {"field": field, "message": str(error)}})
+    return encode({"error": {"kind": type(error).__name__, "field": field, "message": str(error)}})

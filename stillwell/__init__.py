@@ -6,6 +6,7 @@ What a definitions package imports, and all that this package promises to keep:
 - `Key`, `Col`, `Feature`: the fields of those; `col` and `feature` say more of a field.
 - `rows` marks a function that makes any number of rows from one event; `Rows` is what it returns.
 - `Bool`, `Int32`, `Int64`, `Float32`, `Float64`, `String`, `Bytes`, `Timestamp`: the types of fields.
+- `Client` reads features back, `SyncClient` for code that cannot await; `stillwell.client` has all that they give.
 - `StillwellError` is the root of every error raised on purpose, `DefinitionError` the one for wrong definitions.
 """
 
@@ -13,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from stillwell.client import Client, SyncClient
     from stillwell.definitions import Col, Entity, Feature, Key, Rows, Topic, View, col, feature, rows
     from stillwell.errors import DefinitionError, StillwellError
     from stillwell.types import Bool, Bytes, Float32, Float64, Int32, Int64, String, Timestamp
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Bool",
     "Bytes",
+    "Client",
     "Col",
     "DefinitionError",
     "Entity",
@@ -32,6 +35,7 @@ __all__ = [
     "Rows",
     "StillwellError",
     "String",
+    "SyncClient",
     "Timestamp",
     "Topic",
     "View",
@@ -41,6 +45,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    **dict.fromkeys(("Client", "SyncClient"), "stillwell.client"),
     **dict.fromkeys(
         ("Col", "Entity", "Feature", "Key", "Rows", "Topic", "View", "col", "feature", "rows"), "stillwell.definitions"
     ),

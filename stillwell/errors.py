@@ -13,6 +13,7 @@ StillwellError
 │   └── StoreNotReady      the store answers, but may have lost data: refuse to read or write until `stillwell rebuild`
 ├── ChainError             the commit chain cannot be read as it should be: names the object and what is wrong with it
 ├── LocalStackError        a part of the embedded stack could not be fetched, started or reached: says what to do
+├── ClientError            the client has no answer that it could use: stillwell/client/errors.py draws its branches
 ├── FormatError            stored bytes are of a format or layout that this version cannot read
 └── PartitionStopped       a partition must not go on until a person has decided: says what to run
 """

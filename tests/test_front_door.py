@@ -1,5 +1,6 @@
 """`stillwell` promises what its docstring names, imports no room, and is light to import."""
 
+import ast
 import json
 import pathlib
 import re
@@ -7,6 +8,7 @@ import subprocess
 import sys
 
 import stillwell
+import stillwell.client
 
 ROOT = pathlib.Path(stillwell.__file__).parent
 ROOMS = {"streams", "sinks", "serving", "schemas", "tests"}
@@ -40,3 +42,21 @@ def test_loading_definitions_needs_neither_faust_nor_a_store() -> None:
     load = "from stillwell.definitions.loading import load_definitions; load_definitions('schemas')"
     loaded = _loaded_by(f"import stillwell.registry; {load}")
     assert {name.partition(".")[0] for name in loaded} & (HEAVY | {"streams", "sinks", "serving"}) == set()
+
+
+def test_the_clients_own_door_is_sorted_whole_and_leads_to_no_private_name() -> None:
+    names = stillwell.client.__all__
+    assert names == sorted(names)
+    imported = {
+        alias.name
+        for node in ast.parse((ROOT / "client/__init__.py").read_text()).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert imported == set(names)
+
+
+def test_the_client_loads_no_http_library_and_no_arrow_before_it_is_used() -> None:
+    loaded = _loaded_by("import stillwell; stillwell.Client('http://127.0.0.1:6566')")
+    heavy = HEAVY | ROOMS | {"polars", "pyarrow", "numpy", "pydantic"}
+    assert {name.partition(".")[0] for name in loaded} & heavy == set()

@@ -35,7 +35,6 @@ INTERRUPTED = 130
 
 
 _EXTRAS = {
-    "aiohttp": "server",
     "aiokafka": "server",
     "faust": "server",
     "gcsfs": "server",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 
 from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, PushSource  # type: ignore[import-not-found]
 from feast.infra.offline_stores.file_source import FileSource  # type: ignore[import-not-found]

@@ -84,6 +84,7 @@ async def test_a_url_that_is_wrong_is_told_where(
     await served.put({"id": 1, "name": "a"})
     got, answer = await served.get(f"/v1/features?{query}")
     assert (got, answer["error"]["field"]) == (status, field)
+    assert answer["error"]["kind"] == ("NotDefined" if status == 404 else "RequestError")
     assert answer["error"]["message"].startswith(message)
 
 

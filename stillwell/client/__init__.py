@@ -1,0 +1,56 @@
+"""The client: features read back, through the query service or straight from the store.
+
+    from stillwell import Client
+
+    async with Client("http://127.0.0.1:6566") as client:
+        found = await client.features(["AirportDepartures:late"], {"airport": ["JFK", "LGA"]})
+
+What is promised is in `__all__`; the modules are private. Importing it loads neither an HTTP library nor Arrow: that is
+done when they are first used.
+"""
+
+from stillwell.client.client import Client
+from stillwell.client.errors import (
+    Behind,
+    ClientError,
+    Failure,
+    NotReady,
+    PushFailed,
+    RowRejected,
+    TimedOut,
+    Unavailable,
+    Unconfirmed,
+    Unsupported,
+    WrongAnswer,
+)
+from stillwell.client.results import Column, Features, Row, Value
+from stillwell.client.retrying import Retries
+from stillwell.client.sync import SyncClient
+from stillwell.errors import NotDefined, RequestError
+from stillwell.pushing.token import Token
+from stillwell.reading.status import Status
+
+__all__ = [
+    "Behind",
+    "Client",
+    "ClientError",
+    "Column",
+    "Failure",
+    "Features",
+    "NotDefined",
+    "NotReady",
+    "PushFailed",
+    "RequestError",
+    "Retries",
+    "Row",
+    "RowRejected",
+    "Status",
+    "SyncClient",
+    "TimedOut",
+    "Token",
+    "Unavailable",
+    "Unconfirmed",
+    "Unsupported",
+    "Value",
+    "WrongAnswer",
+]

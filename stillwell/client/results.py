@@ -1,0 +1,165 @@
+"""What the client gives back for features: frozen values that know what each is worth, and become tables.
+
+An answer is held by column, as it comes; `for row in features` and `features.one()` give it by entity. Values are as
+their types have them in Python: a Timestamp is a time in UTC, Bytes are bytes, a Float32 is a float of that width.
+"""
+
+import dataclasses
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from stillwell.reading.status import Status
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Value:
+    """One feature of one entity. value: None where there is none; past the TTL, what it was. event_time, age: of the
+    row, None where there is no row; age was counted when the row was read."""
+
+    value: Any
+    status: Status
+    event_time: datetime.datetime | None
+    age: datetime.timedelta | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Column:
+    """One feature of all entities, in the order of the request: see Value. type: as definitions write it."""
+
+    reference: str
+    type: str
+    values: tuple[Any, ...]
+    statuses: tuple[Status, ...]
+    event_times: tuple[datetime.datetime | None, ...]
+    ages: tuple[datetime.timedelta | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, row: int) -> Value:
+        return Value(self.values[row], self.statuses[row], self.event_times[row], self.ages[row])
+
+    def shown(self, expired: bool) -> tuple[Any, ...]:
+        """The values, and None for those past their TTL unless `expired` says so."""
+        if expired or Status.OUTSIDE_MAX_AGE not in self.statuses:
+            return self.values
+        return tuple(
+            None if status is Status.OUTSIDE_MAX_AGE else value
+            for value, status in zip(self.values, self.statuses, strict=True)
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """All features of one entity, by reference."""
+
+    entity: Mapping[str, Any]
+    features: Mapping[str, Value]
+
+    def __getitem__(self, reference: str) -> Value:
+        return self.features[reference]
+
+    def to_dict(self, *, expired: bool = False) -> dict[str, Any]:
+        """Keys and values. expired: values past their TTL too, which are None otherwise."""
+        return {**self.entity} | {
+            reference: None if each.status is Status.OUTSIDE_MAX_AGE and not expired else each.value
+            for reference, each in self.features.items()
+        }
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Features:
+    """The answer to a request for features. entities: the keys as they were given, by column."""
+
+    entities: Mapping[str, tuple[Any, ...]]
+    columns: Mapping[str, Column]
+    """By reference, in the order of the request."""
+    count: int
+    """Of entities."""
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Row]:
+        return (self[row] for row in range(self.count))
+
+    def __getitem__(self, row: int) -> Row:
+        """The features of one entity, by its place in the request."""
+        return Row(
+            {name: values[row] for name, values in self.entities.items()},
+            {reference: column[row] for reference, column in self.columns.items()},
+        )
+
+    def column(self, reference: str) -> Column:
+        """One feature of all entities."""
+        return self.columns[reference]
+
+    def one(self) -> Row:
+        """The features of the only entity that was asked for. Raises ValueError if it was not one."""
+        if self.count != 1:
+            raise ValueError(f"the answer has {self.count} entities, not one: take one of its rows")
+        return self[0]
+
+    def to_dict(self, *, details: bool = False, expired: bool = False) -> dict[str, list[Any]]:
+        """Columns: the keys, then each feature under its reference.
+
+        details: with each feature `<reference>:status`, `…:event_time` and `…:age_s`. expired: values past their TTL
+        too, which are None otherwise: whoever does not look at statuses must not take them for current.
+        """
+        columns = {name: list(values) for name, values in self.entities.items()}
+        for reference, column in self.columns.items():
+            columns[reference] = list(column.shown(expired))
+            if details:
+                columns[f"{reference}:status"] = [status.value for status in column.statuses]
+                columns[f"{reference}:event_time"] = list(column.event_times)
+                columns[f"{reference}:age_s"] = [None if age is None else age.total_seconds() for age in column.ages]
+        return columns
+
+    def to_arrow(self, *, details: bool = False, expired: bool = False) -> "pyarrow.Table":
+        """A table of Arrow, with the features in their own types; see `to_dict`."""
+        import pyarrow as pa
+
+        columns = self.to_dict(details=details, expired=expired)
+        types = _arrow_types(self.columns.values(), details)
+        return pa.table({name: pa.array(values, types.get(name)) for name, values in columns.items()})
+
+    def to_polars(self, *, details: bool = False, expired: bool = False) -> "polars.DataFrame":
+        """A frame of Polars; see `to_dict`."""
+        import polars as pl
+
+        frame = pl.from_arrow(self.to_arrow(details=details, expired=expired))
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+    def to_pandas(self, *, details: bool = False, expired: bool = False) -> "pandas.DataFrame":
+        """A frame of pandas, which must be installed; see `to_dict`. Columns keep their Arrow types, so that a null
+        stays a null and a whole number whole."""
+        try:
+            import pandas as pd
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError(
+                "to_pandas needs pandas, which Stillwell does not install: pip install pandas, or use to_polars",
+                name="pandas",
+            ) from None
+        return self.to_arrow(details=details, expired=expired).to_pandas(types_mapper=pd.ArrowDtype)
+
+
+def _arrow_types(columns: "Sequence[Column] | Any", details: bool) -> dict[str, "pyarrow.DataType"]:
+    import pyarrow as pa
+
+    from stillwell.types import FIELD_TYPES
+
+    types = {}
+    for column in columns:
+        types[column.reference] = FIELD_TYPES[column.type].arrow
+        if details:
+            types[f"{column.reference}:status"] = pa.string()
+            types[f"{column.reference}:event_time"] = pa.timestamp("us", "UTC")
+            types[f"{column.reference}:age_s"] = pa.float64()
+    return types

@@ -1,0 +1,212 @@
+"""The query service as a source: requests written, answers read, failures told apart, calls repeated where it is safe.
+
+A read may always be asked again. A push is sent again only where nothing of it was sent, or where it has an idempotency
+key, by which the service knows it again.
+"""
+
+import asyncio
+import base64
+import binascii
+import datetime
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from stillwell.client.errors import Behind, NotReady, TimedOut, Unavailable, WrongAnswer
+from stillwell.client.results import Column, Features
+from stillwell.client.retrying import Retries
+from stillwell.client.source import Asked
+from stillwell.client.transport import NoReply, NotSent, Reply, Transport
+from stillwell.errors import NotDefined, RequestError, StillwellError
+from stillwell.reading.status import Status
+
+_encode = msgspec.json.Encoder().encode
+
+_ANSWERS_SOONER = 0.9
+"""Of its time a caller leaves so much to the service to wait for a token: the answer must still come back."""
+
+
+class _Column(msgspec.Struct):
+    type: str
+    values: list[Any]
+    statuses: list[Status]
+    event_times: list[datetime.datetime | None]
+    ages_s: list[float | None]
+
+
+class _Features(msgspec.Struct):
+    features: dict[str, _Column]
+
+
+class _Problem(msgspec.Struct):
+    message: str
+    field: str | None = None
+    kind: str | None = None
+    lag: int | None = None
+
+
+class _Error(msgspec.Struct):
+    error: _Problem
+
+
+_features = msgspec.json.Decoder(_Features)
+_error = msgspec.json.Decoder(_Error)
+
+
+class Service:
+    """One query service."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        url: str,
+        retries: Retries,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        """url: for messages. draw: random numbers from 0 to 1."""
+        self._transport = transport
+        self._url = url
+        self._retries = retries
+        self._draw = draw
+
+    async def features(self, asked: Asked, timeout: float) -> Features:
+        """See Source."""
+        body: dict[str, object] = {"features": asked.references, "entities": asked.entities}
+        if asked.service is not None:
+            del body["features"]
+            body["feature_service"] = asked.service
+        if asked.after is not None:
+            body["after"] = str(asked.after)
+            body["timeout_ms"] = int(timeout * 1_000 * _ANSWERS_SOONER)
+        reply = await self._read("POST", "/v1/features", encoded(body, "entities"), timeout)
+        answer = self._decoded(_features, reply)
+        try:
+            columns = {reference: _column(reference, each, asked.count) for reference, each in answer.features.items()}
+        except (ValueError, TypeError, binascii.Error) as error:
+            raise self._wrong(reply, str(error)) from error
+        return Features(asked.entities, columns, asked.count)
+
+    async def close(self) -> None:
+        """See Source."""
+        await self._transport.close()
+
+    # ---- calls ----
+
+    async def _read(self, method: str, path: str, body: bytes | None, timeout: float) -> Reply:
+        """The answer to a request that changes nothing, asked again as often as the policy allows."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        failed = 0
+        last: StillwellError | None = None
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    reply = await self._transport.send(method, path, body)
+                if reply.status == 200:
+                    return reply
+                last = self._error_of(reply)
+            except TimeoutError:
+                said = f"; before that: {last}" if last else ""
+                raise TimedOut(f"{self._url} gave no answer within {timeout:g} s{said}") from None
+            except NotSent as error:
+                last = Unavailable(f"{self._url} cannot be reached: {error}; check that the service runs, and the URL")
+            except NoReply as error:
+                last = Unavailable(f"{self._url} ended the connection before it answered: {error}")
+            if not isinstance(last, Unavailable) or isinstance(last, NotReady):
+                raise last  # of what only a person mends, asking again is no part
+            failed += 1
+            pause = self._retries.pause(failed, last.retry_after, deadline - loop.time(), self._draw)
+            if pause is None:
+                raise last
+            await asyncio.sleep(pause)
+
+    # ---- answers ----
+
+    def _decoded(self, decoder: "msgspec.json.Decoder[Any]", reply: Reply) -> Any:
+        try:
+            return decoder.decode(reply.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise self._wrong(reply, str(error)) from error
+
+    def _error_of(self, reply: Reply) -> StillwellError:
+        """What an answer that is none of 200 means."""
+        try:
+            problem = _error.decode(reply.body).error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            if reply.status in (502, 503, 504, 429):
+                # Words of a proxy's, which stands in for a service that is away.
+                return Unavailable(f"{self._url} answers {reply.status}: try again later", reply.retry_after)
+            return self._wrong(reply, "it is no error of a query service")
+        return self._meant(reply, problem)
+
+    def _meant(self, reply: Reply, problem: _Problem) -> StillwellError:
+        field, message = problem.field, problem.message
+        if problem.kind == "Behind":
+            return Behind(message, problem.lag, reply.retry_after)
+        if problem.kind == "StoreNotReady":
+            return NotReady(message, reply.retry_after)
+        if reply.status == 503 or reply.status == 429:
+            return Unavailable(message, reply.retry_after)
+        if reply.status == 404:
+            return NotDefined(field or "path", _without(field or "path", message))
+        if reply.status in (400, 405, 409, 413, 422):
+            return RequestError(field or "body", _without(field or "body", message))
+        return self._wrong(reply, message)
+
+    def _wrong(self, reply: Reply, said: str) -> WrongAnswer:
+        return WrongAnswer(
+            f"{self._url} answers {reply.status} with {reply.content_type} that is not understood ({said}): is it the "
+            "root of a query service, of a version that this client knows?"
+        )
+
+
+def encoded(body: object, field: str) -> bytes:
+    """A body in JSON. Raises RequestError where a value has no form there. field: what holds the caller's values."""
+    try:
+        return _encode(body)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise RequestError(field, f"holds a value that JSON has no form for: {error}") from None
+
+
+def _without(field: str, message: str) -> str:
+    """A message without the field before it, which RequestError puts there again."""
+    return message.removeprefix(f"{field}: ")
+
+
+def _column(reference: str, column: _Column, count: int) -> Column:
+    lengths = {len(column.values), len(column.statuses), len(column.event_times), len(column.ages_s)}
+    if lengths != {count}:
+        raise ValueError(f"{reference} does not have {count} values, statuses, event times and ages")
+    return Column(
+        reference=reference,
+        type=column.type,
+        values=tuple(values_of(column.type, column.values)),
+        statuses=tuple(column.statuses),
+        event_times=tuple(column.event_times),
+        ages=tuple([None if age is None else datetime.timedelta(seconds=age) for age in column.ages_s]),
+    )
+
+
+_NAMED: Mapping[str, float] = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def values_of(kind: str, values: Sequence[Any]) -> Sequence[Any]:
+    """Values of a type from JSON, as Python has them. Raises ValueError for what the type cannot be."""
+    if kind in ("Float32", "Float64"):
+        return [value if value is None or not isinstance(value, str) else _named(value) for value in values]
+    if kind == "Timestamp":
+        return msgspec.convert(values, list[datetime.datetime | None])
+    if kind == "Bytes":
+        return [None if value is None else base64.b64decode(value, validate=True) for value in values]
+    if kind not in ("Bool", "Int32", "Int64", "String"):
+        raise ValueError(f"the type {kind} is unknown here: upgrade the client")
+    return values
+
+
+def _named(text: str) -> float:
+    if text not in _NAMED:
+        raise ValueError(f"{text!r} is no number")
+    return _NAMED[text]

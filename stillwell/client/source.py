@@ -1,0 +1,69 @@
+"""What answers a client: the query service, or the store itself. Narrow, so that both are the same to who asks."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from stillwell.client.results import Features
+from stillwell.pushing.token import Token
+
+Columns = Mapping[str, tuple[Any, ...]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Asked:
+    """A request for features: by reference, or the feature service that lists them. entities: the keys, by column."""
+
+    references: tuple[str, ...]
+    service: str | None
+    entities: Columns
+    count: int
+    after: Token | None = None
+
+    @classmethod
+    def of(
+        cls,
+        features: str | Sequence[str],
+        entities: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        after: Token | str | None = None,
+    ) -> "Asked":
+        """From what a caller may give. Raises RequestError."""
+        columns = columns_of(entities)
+        given = Token.parse(after) if isinstance(after, str) else after
+        count = len(next(iter(columns.values()), ()))
+        if isinstance(features, str) and ":" not in features:
+            return cls((), features, columns, count, given)
+        return cls((features,) if isinstance(features, str) else tuple(features), None, columns, count, given)
+
+
+class Source(Protocol):
+    """Answers what a client asks, within the time that it has; raises what `stillwell.client.errors` draws."""
+
+    async def features(self, asked: Asked, timeout: float) -> Features:
+        """The features of each entity. timeout: seconds, until an answer is there or TimedOut is raised."""
+
+    async def close(self) -> None:
+        """Let go of what is held."""
+
+
+def columns_of(entities: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Columns:
+    """Entities as columns: from one entity, from lists of keys, or from a list of entities. Raises RequestError."""
+    from stillwell.errors import RequestError
+
+    if isinstance(entities, Mapping):
+        listed = {name: isinstance(values, list | tuple) for name, values in entities.items()}
+        if all(listed.values()):
+            return {name: tuple(values) for name, values in entities.items()}
+        if any(listed.values()):
+            single = next(name for name, is_list in listed.items() if not is_list)
+            raise RequestError(
+                f"entities.{single}", "must be a list, as other keys are: give all keys as lists, or none of them"
+            )
+        return {name: (value,) for name, value in entities.items()}
+    names = list(entities[0]) if entities else []
+    for row, entity in enumerate(entities):
+        if entity.keys() != set(names):
+            raise RequestError(
+                f"entities[{row}]", f"has the keys {', '.join(entity)}, but the first has {', '.join(names)}"
+            )
+    return {name: tuple(entity[name] for entity in entities) for name in names}

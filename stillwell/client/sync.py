@@ -1,0 +1,127 @@
+"""The client for code that is not asynchronous: one thread with one event loop, in which a `Client` lives.
+
+It works where a loop runs already, as in a notebook: the call waits for the other thread. Any number of threads may
+share one.
+"""
+
+import asyncio
+import concurrent.futures
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from stillwell.client.client import TIMEOUT, Client, Entities
+from stillwell.client.results import Features
+from stillwell.client.retrying import Retries
+from stillwell.errors import StillwellError
+from stillwell.pushing.token import Token
+
+_T = TypeVar("_T")
+
+
+class LoopThread:
+    """An event loop in a thread of its own, which ends with the process or when it is closed."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._process = os.getpid()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def call(self, make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """What a coroutine returns, which is made and run in the loop. Ctrl-C ends it."""
+        if os.getpid() != self._process:
+            raise StillwellError("a client does not live on in a forked process: make one in each process")
+        if self._loop.is_closed():
+            raise StillwellError("the client is closed: make another one")
+        if threading.current_thread() is self._thread:
+            raise StillwellError("a call from within the client's own loop would wait for itself: use stillwell.Client")
+        future = asyncio.run_coroutine_threadsafe(_made(make), self._loop)
+        try:
+            return future.result()
+        except (KeyboardInterrupt, concurrent.futures.CancelledError):
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """End the loop; whatever still runs in it is cancelled."""
+        if self._loop.is_closed() or os.getpid() != self._process:
+            return
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+
+async def _made(make: Callable[[], Awaitable[_T]]) -> _T:
+    return await make()
+
+
+class SyncClient:
+    """A `Client` without `await`; `with`, or `close` it.
+
+    with SyncClient("http://127.0.0.1:6566") as client:
+        found = client.features(["AirportDepartures:late"], {"airport": "JFK"})
+    """
+
+    _client: Client
+    _closed: bool
+    _thread: LoopThread
+
+    def __init__(
+        self, url: str, *, timeout: float = TIMEOUT, connections: int = 32, retries: Retries | None = None
+    ) -> None:
+        """See Client."""
+        self._begin(Client(url, timeout=timeout, connections=connections, retries=retries))
+
+    @classmethod
+    def of(cls, client: Client) -> Self:
+        """Around a client that nobody else uses, and that was not used yet."""
+        made = cls.__new__(cls)
+        made._begin(client)
+        return made
+
+    def features(
+        self,
+        features: str | Sequence[str],
+        entities: Entities,
+        *,
+        after: Token | str | None = None,
+        timeout: float | None = None,
+    ) -> Features:
+        """See Client.features."""
+        return self._thread.call(lambda: self._client.features(features, entities, after=after, timeout=timeout))
+
+    def close(self) -> None:
+        """Close every connection, and end the thread."""
+        if not self._closed:
+            self._closed = True
+            try:
+                self._thread.call(self._client.close)
+            finally:
+                self._thread.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _begin(self, client: Client) -> None:
+        self._client = client
+        self._closed = False
+        self._thread = LoopThread("stillwell client")

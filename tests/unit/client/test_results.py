@@ -1,0 +1,143 @@
+"""What comes back: values in Python's types, by entity and by column, and as tables that do not pass old for new."""
+
+import dataclasses
+import datetime
+import math
+import subprocess
+import sys
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from stillwell.client import Client, Features, Status
+from stillwell.client.retrying import Retries
+from stillwell.client.service import Service
+from tests.fake_service import FakeTransport, feature, reply
+
+NOON = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.UTC)
+EVENT = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+OLD = ["PRESENT", "OUTSIDE_MAX_AGE", "NOT_FOUND"]
+
+
+async def answered(entities: object, **features: object) -> Features:
+    """What a client makes of an answer that holds these features, of a view `V`."""
+    body = {"features": {f"V:{name}": each for name, each in features.items()}}
+    client = Client.of(Service(FakeTransport(reply(body)), "http://fake", Retries()))
+    return await client.features([*body["features"]], entities)  # type: ignore[arg-type]
+
+
+async def three() -> Features:
+    """Three entities: one that is present, one past its TTL, and one that is not there."""
+    times = [EVENT.isoformat(), EVENT.isoformat(), None]
+    return await answered(
+        {"k": ["a", "b", "c"]},
+        small=feature("Float32", 1.5, 2.5, None, statuses=OLD, event_times=times, ages_s=[1, 7200, None]),
+        seen=feature(
+            "Timestamp",
+            "2026-01-31T12:00:00.000001Z",
+            "2026-01-31T13:00:00+01:00",
+            None,
+            statuses=OLD,
+            event_times=times,
+            ages_s=[1, 7200, None],
+        ),
+    )
+
+
+async def test_every_type_is_what_python_has_for_it() -> None:
+    found = await answered(
+        {"k": "a"},
+        bool=feature("Bool", True),
+        int=feature("Int64", -(2**63)),
+        text=feature("String", "NaN"),
+        bytes=feature("Bytes", "aGk="),
+        time=feature("Timestamp", "2026-01-31T12:00:00Z"),
+        nan=feature("Float64", "NaN"),
+        least=feature("Float32", "-Infinity"),
+        whole=feature("Float64", 120.0),
+        null=feature("Bytes", None, statuses=["NULL_VALUE"]),
+    )
+    row = found.one()
+    values = {reference.removeprefix("V:"): each.value for reference, each in row.features.items()}
+    assert math.isnan(values.pop("nan"))
+    assert values == {
+        "bool": True,
+        "int": -(2**63),
+        "text": "NaN",
+        "bytes": b"hi",
+        "time": NOON,
+        "least": -math.inf,
+        "whole": 120.0,
+        "null": None,
+    }
+    assert isinstance(values["whole"], float)
+    assert row["V:null"].status is Status.NULL_VALUE
+    assert (row["V:bool"].event_time, row["V:bool"].age) == (EVENT, datetime.timedelta(seconds=1.5))
+
+
+async def test_an_answer_is_read_by_entity_and_by_column() -> None:
+    found = await three()
+    assert len(found) == 3
+    assert [row.entity["k"] for row in found] == ["a", "b", "c"]
+    assert [row["V:small"].value for row in found] == list(found.column("V:small").values) == [1.5, 2.5, None]
+    assert found[1]["V:small"].status is Status.OUTSIDE_MAX_AGE
+    assert found[2]["V:small"].age is None
+    with pytest.raises(ValueError, match="3 entities, not one"):
+        found.one()
+
+
+async def test_what_is_given_back_cannot_be_changed() -> None:
+    found = await three()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.count = 1  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found[0]["V:small"].value = 1  # type: ignore[misc]
+
+
+async def test_a_table_shows_what_is_past_its_ttl_only_to_who_asks_for_it() -> None:
+    found = await three()
+    assert found.to_dict() == {
+        "k": ["a", "b", "c"],
+        "V:small": [1.5, None, None],
+        "V:seen": [NOON.replace(microsecond=1), None, None],
+    }
+    assert found.to_dict(expired=True)["V:small"] == [1.5, 2.5, None]
+    assert found[1].to_dict() == {"k": "b", "V:small": None, "V:seen": None}
+    assert found[1].to_dict(expired=True) == {"k": "b", "V:small": 2.5, "V:seen": NOON}
+
+
+async def test_tables_of_arrow_polars_and_pandas_agree_and_have_the_features_own_types() -> None:
+    found = await three()
+    table = found.to_arrow(details=True, expired=True)
+    assert table.schema.field("V:small").type == pa.float32()
+    assert table.schema.field("V:seen:event_time").type == pa.timestamp("us", "UTC")
+    assert table.column("V:small:status").to_pylist() == OLD
+    assert table.column("V:small:age_s").to_pylist() == [1.0, 7200.0, None]
+    frame = found.to_polars(details=True, expired=True)
+    assert frame.schema["V:seen"] == pl.Datetime("us", "UTC")
+    assert frame.to_dicts() == table.to_pylist()
+    pandas = found.to_pandas(expired=True)
+    assert pandas["V:small"].isna().tolist() == [False, False, True]
+    assert str(pandas.dtypes["V:small"]).startswith("float")
+
+
+async def test_without_any_entity_the_columns_still_have_their_types() -> None:
+    found = await answered({"k": []}, small=feature("Float32"))
+    assert len(found) == 0
+    assert found.to_arrow().schema.field("V:small").type == pa.float32()
+    assert found.to_polars().height == 0
+
+
+def test_without_pandas_it_is_said_what_to_install() -> None:
+    program = """
+import sys
+sys.modules["pandas"] = None
+from stillwell.client import Features
+try:
+    Features({}, {}, 0).to_pandas()
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "pip install pandas" in said.stdout

@@ -1,0 +1,66 @@
+"""The client without `await`: it blocks who calls, in notebooks too, and leaves nothing behind."""
+
+import asyncio
+import os
+import threading
+import warnings
+
+import pytest
+
+from stillwell.client import Client, Retries, SyncClient
+from stillwell.client.service import Service
+from stillwell.errors import StillwellError
+from tests.fake_service import FakeTransport, feature, reply
+
+
+def made() -> tuple[SyncClient, FakeTransport]:
+    """A client whose every answer is 7."""
+    transport = FakeTransport(reply({"features": {"V:f": feature("Int64", 7)}}))
+    return SyncClient.of(Client.of(Service(transport, "http://fake", Retries()))), transport
+
+
+def read(client: SyncClient) -> object:
+    return client.features(["V:f"], {"k": "a"}).one()["V:f"].value
+
+
+def test_it_answers_without_a_loop_and_ends_its_thread() -> None:
+    before = threading.active_count()
+    client, transport = made()
+    with client:
+        assert read(client) == 7
+        assert threading.active_count() == before + 1
+    assert transport.closed
+    assert threading.active_count() == before
+    client.close()
+    with pytest.raises(StillwellError, match="closed"):
+        read(client)
+
+
+async def test_it_answers_within_a_running_loop() -> None:
+    """As in a notebook, whose cells run inside of one."""
+    assert asyncio.get_running_loop().is_running()
+    client, _ = made()
+    with client:
+        assert read(client) == 7
+
+
+def test_a_forked_process_is_told_to_make_its_own() -> None:
+    client, _ = made()
+    with client:
+        reads, writes = os.pipe()
+        with warnings.catch_warnings():
+            # Python 3.12 warns of forks beside threads, which is what is tried here.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            try:
+                read(client)
+            except StillwellError as error:
+                os.write(writes, str(error).encode())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        os.close(writes)
+        with os.fdopen(reads) as said:
+            assert "make one in each process" in said.read()
+        assert read(client) == 7
