@@ -3,7 +3,10 @@
 What a definitions package imports, and all that this package promises to keep:
 
 - `Entity`, `Topic`, `View`: what features are about, what flows, and what is computed from it.
-- `Key`, `Col`, `Feature`: the fields of those; `col` and `feature` say more of a field.
+- `Request`, `OnDemandView`, `AS_OF`: what a request brings, what is computed when it is read, and for which instant.
+- `FeatureService`: a list of features under a name.
+- `Model`, `OpenInference`: what predicts from features, and the server that it is asked at.
+- `Key`, `Col`, `Feature`, `Output`: the fields of those; `col`, `feature` and `output` say more of a field.
 - `rows` marks a function that makes any number of rows from one event; `Rows` is what it returns.
 - `Bool`, `Int32`, `Int64`, `Float32`, `Float64`, `String`, `Bytes`, `Timestamp`: the types of fields.
 - `Client` reads features back, `SyncClient` for code that cannot await; `stillwell.client` has all that they give.
@@ -15,11 +18,31 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stillwell.client import Client, SyncClient
-    from stillwell.definitions import Col, Entity, Feature, Key, Rows, Topic, View, col, feature, rows
+    from stillwell.definitions import (
+        AS_OF,
+        Col,
+        Entity,
+        Feature,
+        FeatureService,
+        Key,
+        Model,
+        OnDemandView,
+        OpenInference,
+        Output,
+        Request,
+        Rows,
+        Topic,
+        View,
+        col,
+        feature,
+        output,
+        rows,
+    )
     from stillwell.errors import DefinitionError, StillwellError
     from stillwell.types import Bool, Bytes, Float32, Float64, Int32, Int64, String, Timestamp
 
 __all__ = [
+    "AS_OF",
     "Bool",
     "Bytes",
     "Client",
@@ -27,11 +50,17 @@ __all__ = [
     "DefinitionError",
     "Entity",
     "Feature",
+    "FeatureService",
     "Float32",
     "Float64",
     "Int32",
     "Int64",
     "Key",
+    "Model",
+    "OnDemandView",
+    "OpenInference",
+    "Output",
+    "Request",
     "Rows",
     "StillwellError",
     "String",
@@ -41,13 +70,34 @@ __all__ = [
     "View",
     "col",
     "feature",
+    "output",
     "rows",
 ]
 
 _HOMES = {
     **dict.fromkeys(("Client", "SyncClient"), "stillwell.client"),
     **dict.fromkeys(
-        ("Col", "Entity", "Feature", "Key", "Rows", "Topic", "View", "col", "feature", "rows"), "stillwell.definitions"
+        (
+            "AS_OF",
+            "Col",
+            "Entity",
+            "Feature",
+            "FeatureService",
+            "Key",
+            "Model",
+            "OnDemandView",
+            "OpenInference",
+            "Output",
+            "Request",
+            "Rows",
+            "Topic",
+            "View",
+            "col",
+            "feature",
+            "output",
+            "rows",
+        ),
+        "stillwell.definitions",
     ),
     **dict.fromkeys(("DefinitionError", "StillwellError"), "stillwell.errors"),
     **dict.fromkeys(

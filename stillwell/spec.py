@@ -161,6 +161,24 @@ class RequestSpec(Spec):
     description: str = ""
 
 
+OnDemandInput = ViewSpec | AliasSpec | RequestSpec
+"""What an on-demand view reads."""
+
+
+def input_qualifier(given: OnDemandInput) -> str:
+    """What stands before the dot where expressions name the fields of an input."""
+    return given.qualifier if isinstance(given, AliasSpec) else given.name
+
+
+def input_fields(given: OnDemandInput) -> Mapping[str, FieldType]:
+    """What an input has to read: its fields as expressions name them, and their types."""
+    prefix = input_qualifier(given)
+    if isinstance(given, RequestSpec):
+        return {f"{prefix}.{column.name}": column.type for column in given.columns}
+    view = given.view if isinstance(given, AliasSpec) else given
+    return {f"{prefix}.{feature.name}": feature.type for feature in view.features}
+
+
 AS_OF = "AS_OF"
 """The column that holds the instant for which an on-demand feature is computed, a Timestamp: the request's online, the
 row's over history, the event's on write."""
@@ -171,7 +189,7 @@ class OnDemandSpec(Spec):
 
     name: str
     version: int
-    inputs: tuple[ViewSpec | AliasSpec | RequestSpec, ...]
+    inputs: tuple[OnDemandInput, ...]
     features: tuple[FeatureSpec, ...]
     """Expressions over qualified columns: `AirportDepartures.departed_at`, `Search.departs_at`, `AS_OF`."""
     description: str = ""

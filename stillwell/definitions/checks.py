@@ -16,14 +16,17 @@ import polars as pl
 from stillwell.definitions.mistakes import Mistakes
 from stillwell.definitions.samples import (
     empty_events,
+    input_columns,
     nullable_columns,
     numbered,
     sample_events,
+    sample_inputs,
     whole_events,
+    whole_inputs,
     with_nulls,
 )
 from stillwell.evaluate import describe, evaluate, select, without
-from stillwell.spec import ViewSpec
+from stillwell.spec import ColumnSpec, FeatureSpec, OnDemandSpec, RequestSpec, ViewSpec, input_fields
 from stillwell.transform import Transformation, Transformed
 from stillwell.types import FLOAT32, FLOAT64
 from stillwell.validate import Expectations
@@ -47,6 +50,7 @@ _SLIP = re.compile(
 """Errors of a @rows function that no event excuses: a name that is not there, a row with other names or types than the
 view declares. Values out of range may be the event's fault."""
 _NULL_UNTHOUGHT_OF = re.compile(r"'NoneType'|got null")
+_GOLDEN_FIX = "add a golden example that it can use, or mend it"
 _PURE = "a @rows function sees its event alone: no memory of others, no clock, no chance"
 
 
@@ -87,7 +91,7 @@ def _dependence(events: pl.DataFrame, expression: pl.Expr) -> str | None:
             return f"gives none or several values for {event} ({describe(error)}); {_LOCAL}"
     if len(raised) == events.height:
         said = describe(raised[0])
-        return f"fails for every event that was tried, {said}; add a golden example that it can use, or mend it"
+        return f"fails for every event that was tried, {said}; {_GOLDEN_FIX}"
     expected = pl.concat(result for result in alone if isinstance(result, pl.DataFrame))
     usable = without(events, raised)
     for way, order in _arrangements(usable.height).items():
@@ -176,8 +180,7 @@ def _check_function(view: ViewSpec, events: pl.DataFrame, golden: pl.DataFrame, 
     alone = [transformation.run(events[place : place + 1]) for place in range(events.height)]
     rejects = [reject for result in alone for reject in result.rejects]
     if len(rejects) == events.height:
-        fix = "add a golden example that it can use, or mend it"
-        mistakes.add(f"fails for every event that was tried, {rejects[0].error}; {fix}")
+        mistakes.add(f"fails for every event that was tried, {rejects[0].error}; {_GOLDEN_FIX}")
         return
     expected = _outcomes(events, alone)
     for way, order in _arrangements(events.height).items():
@@ -299,6 +302,55 @@ def _check_nulls_of_function(view: ViewSpec, golden: pl.DataFrame, mistakes: Mis
             event = usable.filter(pl.col("_offset") == reject.offset)
             mistakes.add(f"gives a null for {_shown(event, event.columns[:-2])}: {reject.error}")
             return
+
+
+# On-demand views
+
+
+def check_on_demand_locality(view: OnDemandSpec, mistakes: Mistakes) -> None:
+    """Note what an on-demand view computes from more than its row."""
+    rows = sample_inputs(view)
+    for name, expression in _on_demand_expressions(view).items():
+        if problem := _dependence(rows, expression):
+            mistakes.add(problem.replace(_GOLDEN_FIX, "mend it"), field=name)
+
+
+def check_on_demand_nulls(view: OnDemandSpec, mistakes: Mistakes) -> None:
+    """Note features that can be null, though declared that they cannot: where an input is, or for a value."""
+    whole = whole_inputs(view)
+    columns = input_columns(view)
+    for feature in view.features:
+        if not feature.nullable and (problem := _on_demand_null(feature, view, whole, columns)):
+            fix = f"add .fill_null(…), or declare Feature[{feature.type.name} | None]"
+            mistakes.add(f"{problem}; {fix}", field=feature.name)
+
+
+def _on_demand_null(
+    feature: FeatureSpec, view: OnDemandSpec, whole: pl.DataFrame, columns: Mapping[str, ColumnSpec]
+) -> str | None:
+    expression = _on_demand_expressions(view)[feature.name]
+    read = [name for name in dict.fromkeys(expression.meta.root_names()) if columns[name].nullable]
+    had_value = _values_of(whole, expression)
+    for value, offset in had_value.iter_rows():
+        if value is None:
+            return f"is null for {_shown(whole.filter(pl.col('_offset') == offset), expression.meta.root_names())}"
+    stored = {name for each in view.inputs if not isinstance(each, RequestSpec) for name in input_fields(each)}
+    of_inputs = ([name for name in read if name in input_fields(each)] for each in view.inputs)
+    for nulls in (*([name] for name in read), *of_inputs, read):
+        computed = _values_of(with_nulls(whole, nulls), expression)
+        if computed.join(had_value, on="_offset").get_column("computed").null_count():
+            why = ", as it is where there is no row or an old one" if stored & set(nulls) else ""
+            return f"is null where {' and '.join(nulls)} is null{why}"
+    return None
+
+
+def _values_of(rows: pl.DataFrame, expression: pl.Expr) -> pl.DataFrame:
+    """What the rows give that do not raise, with their offsets."""
+    return evaluate(rows, [expression.alias("computed"), "_offset"])[0]
+
+
+def _on_demand_expressions(view: OnDemandSpec) -> dict[str, pl.Expr]:
+    return {feature.name: feature.expression for feature in view.features if feature.expression is not None}
 
 
 # A view's expressions by label: a feature's is its name; no name begins with _, so that the others cannot be taken

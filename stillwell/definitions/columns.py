@@ -1,4 +1,4 @@
-"""Fields of definitions: `Key`, `Col` and `Feature`, and what may be said of them.
+"""Fields of definitions: `Key`, `Col`, `Feature` and `Output`, and what may be said of them.
 
 Each is a descriptor with two faces. On the class it is a Polars expression, qualified by the class's name
 (`Departure.delay` is `pl.col("Departure.delay")`), so that a column of another topic is seen for what it is. On an
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from typing import Any, Generic, Literal, TypeVar, overload
 
 import polars as pl
+
+from stillwell.definitions.references import referring
 
 T_co = TypeVar("T_co", covariant=True)
 Bound = int | float | datetime.datetime
@@ -33,7 +35,7 @@ class Field(Generic[T_co]):
     def __get__(self, instance: object, owner: type) -> T_co: ...
     def __get__(self, instance: object | None, owner: type) -> Any:
         if instance is None:
-            return pl.col(self._qualified)
+            return referring(self._qualified, owner, self._name)
         return instance.__dict__[self._name]
 
 
@@ -59,7 +61,7 @@ class ColumnOptions:
 
 
 class Col(Field[T_co]):
-    """A column of a topic: `delay: Col[Float32 | None] = col(path="times.delay", ge=-1440)`."""
+    """A column of a topic or a request: `delay: Col[Float32 | None] = col(path="times.delay", ge=-1440)`."""
 
     def __init__(self, options: ColumnOptions | None = None) -> None:
         super().__init__()
@@ -67,11 +69,19 @@ class Col(Field[T_co]):
 
 
 class Feature(Field[T_co]):
-    """A feature of a view: `late: Feature[Bool] = feature(…)`."""
+    """A feature of a view or an on-demand view: `late: Feature[Bool] = feature(…)`."""
 
     def __init__(self, expression: pl.Expr | None = None, description: str = "") -> None:
         super().__init__()
         self.expression = expression
+        self.description = description
+
+
+class Output(Field[T_co]):
+    """An output of a model: `minutes: Output[Float32]`."""
+
+    def __init__(self, description: str = "") -> None:
+        super().__init__()
         self.description = description
 
 
@@ -118,5 +128,11 @@ def col(
 
 
 def feature(expression: pl.Expr | None = None, *, description: str = "") -> Feature[Any]:
-    """Say how a feature is computed from its topic's columns; without an expression in a view with `@rows`."""
+    """Say how a feature is computed from its topic's columns, or from the inputs of its on-demand view; without an
+    expression in a view with `@rows`."""
     return Feature(expression, description)
+
+
+def output(*, description: str = "") -> Output[Any]:
+    """Say what an output of a model is."""
+    return Output(description)

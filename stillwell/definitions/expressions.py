@@ -1,12 +1,13 @@
-"""Expressions over a topic's columns: which columns they read, and of what type they are."""
+"""Expressions over the columns of a topic, or the inputs of an on-demand view: which they read, and of what type they
+are."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
 
 from stillwell.definitions.mistakes import did_you_mean
-from stillwell.spec import TopicSpec
-from stillwell.types import FIELD_TYPES, FieldType
+from stillwell.spec import AS_OF, OnDemandInput, TopicSpec, input_fields, input_qualifier
+from stillwell.types import FIELD_TYPES, TIMESTAMP, FieldType
 
 
 def qualified(source: TopicSpec, column: str) -> str:
@@ -21,14 +22,34 @@ def qualified_schema(source: TopicSpec) -> Mapping[str, pl.DataType]:
 
 def expression_problem(expression: object, source: TopicSpec, declared: FieldType) -> str | None:
     """Why an expression does not give one value of the declared type from one event of the source; None if it does."""
-    if not isinstance(expression, pl.Expr):
-        return f"is {expression!r}, no expression; write pl.lit(…) for a constant, or use {source.name}'s columns"
     schema = qualified_schema(source)
+    return _problem(expression, schema, source.name, lambda name: _column_problem(name, source, schema), declared)
+
+
+def on_demand_problem(expression: object, inputs: Sequence[OnDemandInput], declared: FieldType) -> str | None:
+    """Why an expression does not give one value of the declared type from one row of the inputs; None if it does."""
+    schema = {name: kind.polars for each in inputs for name, kind in input_fields(each).items()}
+    schema[AS_OF] = TIMESTAMP.polars
+    known = [input_qualifier(each) for each in inputs]
+    return _problem(expression, schema, "an input", lambda name: _field_problem(name, known, schema), declared)
+
+
+def _problem(
+    expression: object,
+    schema: Mapping[str, pl.DataType],
+    source: str,
+    stranger: Callable[[str], str],
+    declared: FieldType,
+) -> str | None:
+    """source: whose columns they are. stranger: what is wrong with reading a column that is not in the schema."""
+    if not isinstance(expression, pl.Expr):
+        whose = f"{source}'s" if source != "an input" else "its inputs'"
+        return f"is {expression!r}, no expression; write pl.lit(…) for a constant, or use {whose} columns"
     if expression.meta.has_multiple_outputs():
-        return f"reads columns by a pattern, which gives another result when {source.name} grows; name each column"
+        return f"reads columns by a pattern, which gives another result when {source} grows; name each column"
     for name in expression.meta.root_names():
-        if problem := _column_problem(name, source, schema):
-            return problem
+        if name not in schema:
+            return stranger(name)
     try:
         (dtype,) = pl.LazyFrame(schema=schema).select(expression).collect_schema().values()
     except pl.exceptions.PolarsError as error:
@@ -36,9 +57,21 @@ def expression_problem(expression: object, source: TopicSpec, declared: FieldTyp
     return None if dtype == declared.polars else _type_problem(dtype, declared)
 
 
-def _column_problem(name: str, source: TopicSpec, schema: Mapping[str, pl.DataType]) -> str | None:
-    if name in schema:
-        return None
+def _field_problem(name: str, known: Sequence[str], schema: Mapping[str, pl.DataType]) -> str:
+    owner, dot, _ = name.rpartition(".")
+    if not dot:
+        better = next((each for each in schema if each.rpartition(".")[2] == name), None)
+        hint = f"; write {better}" if better else did_you_mean(name, schema)
+        return f'reads pl.col("{name}"), which is of none of its inputs{hint}'
+    if owner not in known:
+        return f"reads {name}, but its inputs are {', '.join(known)}; add to inputs=(…) what it is read from"
+    return f"reads {name}, which {owner} does not have{did_you_mean(name, schema)}"
+
+
+def _column_problem(name: str, source: TopicSpec, schema: Mapping[str, pl.DataType]) -> str:
+    if name == AS_OF:
+        event_time = qualified(source, source.event_time)
+        return f"reads AS_OF, which on-demand views alone have; an event has its own time, {event_time}"
     topic, dot, column = name.partition(".")
     if not dot:
         better = qualified(source, name)

@@ -9,22 +9,30 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from stillwell.definitions.checks import check_nulls, check_row_locality
+from stillwell.definitions.alias import Alias
+from stillwell.definitions.aliases import AliasNames
+from stillwell.definitions.checks import check_nulls, check_on_demand_locality, check_row_locality
 from stillwell.definitions.entity import Entity
 from stillwell.definitions.golden import golden_events, load_examples
 from stillwell.definitions.mistakes import Mistakes, did_you_mean
-from stillwell.definitions.names import doubles
+from stillwell.definitions.model import Model
+from stillwell.definitions.names import doubles, name_problem
+from stillwell.definitions.on_demand import OnDemandView
 from stillwell.definitions.overwritten import overwritten
+from stillwell.definitions.request import Request
+from stillwell.definitions.service import FeatureService
 from stillwell.definitions.source import location, shown_path
 from stillwell.definitions.topic import Topic
 from stillwell.definitions.view import View
 from stillwell.errors import DefinitionError
 from stillwell.spec import DefinitionsSpec, ExampleSpec
 
-Definition = type[Entity] | type[Topic] | type[View]
-D = TypeVar("D", Entity, Topic, View)
+Definition = (
+    type[Entity] | type[Topic] | type[View] | type[Request] | type[OnDemandView] | type[FeatureService] | type[Model]
+)
+D = TypeVar("D", Entity, Topic, View, Request, OnDemandView, FeatureService, Model)
 
 GOLDEN = "golden"
 """The folder of examples beside the definitions."""
@@ -44,12 +52,18 @@ def load_definitions(name: str, folder: pathlib.Path | None = None) -> Definitio
     found.check(name)
     topics = tuple(topic.spec for topic in found.topics)
     examples = load_examples(_folder_of(modules[0]) / GOLDEN, topics)
-    _try_views(found.views, examples)
+    _try_views(found.views, found.on_demand, examples)
+    names = AliasNames({each.alias: each.name for each in found.aliases})
     return DefinitionsSpec(
         entities=tuple(entity.spec for entity in found.entities),
         topics=topics,
         views=tuple(view.spec for view in found.views),
         examples=examples,
+        aliases=tuple(names.spec(each.alias) for each in found.aliases),
+        requests=tuple(request.spec for request in found.requests),
+        on_demand=tuple(view._named(names) for view in found.on_demand),
+        services=tuple(service._named(names) for service in found.services),
+        models=tuple(model._named(names) for model in found.models),
     )
 
 
@@ -59,7 +73,9 @@ def _folder_of(module: ModuleType) -> pathlib.Path:
     return pathlib.Path(inside) if inside else pathlib.Path(module.__file__ or "").parent
 
 
-def _try_views(views: Sequence[type[View]], examples: Sequence[ExampleSpec]) -> None:
+def _try_views(
+    views: Sequence[type[View]], on_demand: Sequence[type[OnDemandView]], examples: Sequence[ExampleSpec]
+) -> None:
     """Raise DefinitionError with everything that trying the views brings to light."""
     golden = {view.spec.source.name: golden_events(view.spec.source, examples) for view in views}
     messages: list[str] = []
@@ -68,31 +84,69 @@ def _try_views(views: Sequence[type[View]], examples: Sequence[ExampleSpec]) -> 
         check_row_locality(view.spec, golden[view.spec.source.name], mistakes)
         check_nulls(view.spec, golden[view.spec.source.name], mistakes)
         messages += mistakes.messages
+    for computed in on_demand:
+        mistakes = Mistakes(computed)
+        check_on_demand_locality(computed.spec, mistakes)
+        messages += mistakes.messages
     if messages:
         raise DefinitionError(*messages)
 
 
+class _BoundAlias(NamedTuple):
+    """An alias, and the name that a module gives it."""
+
+    name: str
+    alias: Alias
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Found:
-    """The classes of a definitions package, in the order of its modules and of the statements in each."""
+    """What a definitions package defines, in the order of its modules and of the statements in each.
+
+    aliases: under every name that a module gives them.
+    """
 
     entities: tuple[type[Entity], ...]
     topics: tuple[type[Topic], ...]
     views: tuple[type[View], ...]
+    aliases: tuple[_BoundAlias, ...]
+    requests: tuple[type[Request], ...]
+    on_demand: tuple[type[OnDemandView], ...]
+    services: tuple[type[FeatureService], ...]
+    models: tuple[type[Model], ...]
 
     @classmethod
     def in_modules(cls, modules: Sequence[ModuleType]) -> "_Found":
-        """What the modules define, and what their views refer to elsewhere."""
+        """What the modules define, and entities, topics and requests elsewhere that it refers to."""
         views = tuple(_defined(modules, View))
-        entities = [*_defined(modules, Entity), *(view._entity for view in views)]
+        aliases = tuple(_aliases(modules))
+        on_demand, models = tuple(_defined(modules, OnDemandView)), tuple(_defined(modules, Model))
+        entities = [
+            *_defined(modules, Entity),
+            *(view._entity for view in views),
+            *(each.alias._entity for each in aliases),
+            *(model._entity for model in models),
+        ]
         topics = [*_defined(modules, Topic), *(view._source for view in views)]
-        return cls(tuple(dict.fromkeys(entities)), tuple(dict.fromkeys(topics)), views)
+        users: list[Any] = [*on_demand, *models]
+        used = [each for user in users for each in user._uses()]
+        requests = [*_defined(modules, Request), *(each for each in used if _is(each, Request))]
+        return cls(
+            entities=tuple(dict.fromkeys(entities)),
+            topics=tuple(dict.fromkeys(topics)),
+            views=views,
+            aliases=aliases,
+            requests=tuple(dict.fromkeys(requests)),
+            on_demand=on_demand,
+            services=tuple(_defined(modules, FeatureService)),
+            models=models,
+        )
 
     def check(self, name: str) -> None:
         """Raise DefinitionError where two definitions cannot stand beside each other, or where there is none."""
         if not self.topics:
             raise DefinitionError(f"{name} defines no topic; write a class that derives from stillwell.Topic")
-        mistakes = list(_same_names([*self.entities, *self.topics, *self.views]))
+        mistakes = [*_alias_mistakes(self.aliases), *self._same_names(), *self._strangers()]
         by_kafka_name: dict[str, type[Topic]] = {}
         for topic in self.topics:
             first = by_kafka_name.setdefault(topic.spec.topic, topic)
@@ -106,6 +160,47 @@ class _Found:
         if mistakes:
             raise DefinitionError(*mistakes)
 
+    def _same_names(self) -> Iterator[str]:
+        """A mistake for each definition whose name another has: `Departure.delay` must mean one thing."""
+        classes: list[Definition] = [
+            *self.entities,
+            *self.topics,
+            *self.views,
+            *self.requests,
+            *self.on_demand,
+            *self.services,
+            *self.models,
+        ]
+        named = [(cls.__name__, location(cls)) for cls in classes]
+        named += [(each.name, each.alias._place) for each in self.aliases]
+        for first, second in doubles([name for name, _ in named]):
+            (other, where), (name, here) = named[first], named[second]
+            yield f"{here}: {name} has the name of {other} in {where}; rename one (case does not count)"
+
+    def _strangers(self) -> Iterator[str]:
+        """A mistake for each definition that refers to one which these definitions do not have."""
+        known = {*self.views, *self.requests, *self.on_demand, *self.models, *(each.alias for each in self.aliases)}
+        users: list[Any] = [*self.on_demand, *self.services, *self.models]
+        for user in users:
+            found = Mistakes(user)
+            for used in user._uses():
+                if isinstance(used, Alias) and used not in known:
+                    found.add(f"reads an alias without a name; bind it in a module, as Origin = {used!r}")
+                elif used not in known:
+                    found.add(f"reads {used.__name__} of {used.__module__}, which is no module of these definitions")
+            yield from found.messages
+        for each in self.aliases:
+            if each.alias._view not in known:
+                view = each.alias._view
+                yield (
+                    f"{each.alias._place}: {each.name} reads {view.__name__} of {view.__module__}, which is no module "
+                    "of these definitions"
+                )
+
+
+def _is(used: object, base: type) -> bool:
+    return isinstance(used, type) and issubclass(used, base)
+
 
 def _defined(modules: Iterable[ModuleType], base: type[D]) -> Iterator[type[D]]:
     """The definitions of one kind that stand in the modules themselves, not those that they import."""
@@ -115,13 +210,33 @@ def _defined(modules: Iterable[ModuleType], base: type[D]) -> Iterator[type[D]]:
                 yield value
 
 
-def _same_names(classes: Sequence[Definition]) -> Iterator[str]:
-    """A mistake for each class whose name another has: `Departure.delay` must mean one thing."""
-    for first, second in doubles([cls.__name__ for cls in classes]):
-        other = classes[first]
-        found = Mistakes(classes[second])
-        found.add(f"has the name of {other.__name__} in {location(other)}; rename one (case does not count)")
-        yield from found.messages
+def _aliases(modules: Iterable[ModuleType]) -> Iterator[_BoundAlias]:
+    """The aliases that modules hold, each once under each of its names. A name with _ before it is a helper's."""
+    bound = (
+        _BoundAlias(name, value)
+        for module in modules
+        for name, value in vars(module).items()
+        if isinstance(value, Alias) and not name.startswith("_")
+    )
+    return iter(dict.fromkeys(bound))
+
+
+def _alias_mistakes(aliases: Sequence[_BoundAlias]) -> Iterator[str]:
+    """A mistake for each alias that has several names, or one that nobody can use."""
+    first: dict[str, _BoundAlias] = {}
+    for each in aliases:
+        if problem := name_problem(each.name):
+            yield f"{each.alias._place}: {each.name} {problem}"
+        known = first.setdefault(each.alias._qualifier, each)
+        if known is each:
+            continue
+        if known.alias is each.alias:
+            yield f"{each.alias._place}: an alias is called {known.name} and {each.name}; keep one of the names"
+        else:
+            yield (
+                f"{each.alias._place}: {each.name} is what {known.name} in {known.alias._place} is, {each.alias!r}; "
+                f"import that one"
+            )
 
 
 def _import_all(name: str, folder: pathlib.Path) -> list[ModuleType]:

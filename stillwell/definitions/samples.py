@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from stillwell.definitions.expressions import qualified
-from stillwell.spec import ColumnSpec, TopicSpec, ViewSpec
+from stillwell.spec import AS_OF, ColumnSpec, OnDemandSpec, RequestSpec, TopicSpec, ViewSpec, input_fields
 from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP
 
 FEWEST, MOST = 48, 128
@@ -70,22 +70,56 @@ def sample_events(view: ViewSpec, golden: pl.DataFrame) -> pl.DataFrame:
 
     Wherever a value that meets the column's expectations is known, only such are drawn.
     """
-    whole = whole_events(view, golden)
     nullable = nullable_columns(view.source)
-    randomness = random.Random(f"{_SEED} nulls {view.name}")
-    holes = {name: pl.Series([randomness.random() < _NULLS for _ in range(whole.height)]) for name in nullable}
-    mixed = whole.with_columns(pl.when(~holes[name]).then(name).alias(name) for name in nullable)
-    each_null = [with_nulls(whole[place : place + 1], [name]) for place, name in enumerate(nullable)]
-    all_null = with_nulls(whole[:1], nullable)
-    return numbered(pl.concat([golden, mixed, *each_null, all_null]))
+    return numbered(pl.concat([golden, *_with_holes(whole_events(view, golden), nullable, view.name)]))
+
+
+def sample_inputs(view: OnDemandSpec) -> pl.DataFrame:
+    """Rows of inputs to try an on-demand view on, by their qualified names; the same at every call."""
+    columns = input_columns(view)
+    nullable = [name for name, column in columns.items() if column.nullable]
+    return numbered(pl.concat(_with_holes(whole_inputs(view), nullable, view.name)))
 
 
 def whole_events(view: ViewSpec, golden: pl.DataFrame) -> pl.DataFrame:
     """Events without a null, whose columns are drawn freely from what is worth trying, golden values too."""
-    constants = list(_constants(view))
+    columns = {qualified(view.source, column.name): column for column in view.source.columns}
+    return _whole(columns, list(_constants(view)), golden)
+
+
+def whole_inputs(view: OnDemandSpec) -> pl.DataFrame:
+    """Rows of an on-demand view's inputs without a null, whose columns are drawn freely from what is worth trying."""
+    columns = input_columns(view)
+    expressions = (feature.expression for feature in view.features)
+    constants = [each for expression in expressions for each in _constants_of_text(str(expression))]
+    return _whole(columns, constants, pl.DataFrame(schema={name: each.type.polars for name, each in columns.items()}))
+
+
+def input_columns(view: OnDemandSpec) -> Mapping[str, ColumnSpec]:
+    """What an on-demand view's expressions can read, by its qualified name. What is stored may be missing, and then is
+    null, whatever its view declares; AS_OF never is."""
+    columns = {AS_OF: ColumnSpec(name=AS_OF, type=TIMESTAMP, nullable=False, path=())}
+    for given in view.inputs:
+        declared = {column.name: column.nullable for column in given.columns} if isinstance(given, RequestSpec) else {}
+        for name, kind in input_fields(given).items():
+            nullable = declared.get(name.rpartition(".")[2], True)
+            columns[name] = ColumnSpec(name=name, type=kind, nullable=nullable, path=())
+    return columns
+
+
+def _with_holes(whole: pl.DataFrame, nullable: Sequence[str], name: str) -> list[pl.DataFrame]:
+    """The rows with nulls here and there, some with one null, and one with all. name: what they are made for."""
+    randomness = random.Random(f"{_SEED} nulls {name}")
+    holes = {name: pl.Series([randomness.random() < _NULLS for _ in range(whole.height)]) for name in nullable}
+    mixed = whole.with_columns(pl.when(~holes[name]).then(name).alias(name) for name in nullable)
+    each_null = [with_nulls(whole[place : place + 1], [name]) for place, name in enumerate(nullable)]
+    return [mixed, *each_null, with_nulls(whole[:1], nullable)]
+
+
+def _whole(columns: Mapping[str, ColumnSpec], constants: Sequence[Constant], golden: pl.DataFrame) -> pl.DataFrame:
+    """columns: by their qualified names."""
     domains = {}
-    for column in view.source.columns:
-        name = qualified(view.source, column.name)
+    for name, column in columns.items():
         bounds = [bound for rule in column.expectations for bound in _constants_of_text(str(rule.holds))]
         worth = _worth_trying([*constants, *bounds])[column.type.name]
         domains[name] = _domain(column, [*worth, *golden.get_column(name).drop_nulls(), *_COMMON[column.type.name]])

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Required, TypedDict, Unpack
 
 import polars as pl
 
+from stillwell.definitions.alias import Alias, make_alias
 from stillwell.definitions.checks import check_nulls
 from stillwell.definitions.columns import Feature
 from stillwell.definitions.entity import Entity
@@ -33,6 +34,7 @@ class ViewWords(TypedDict, total=False):
     keys: Mapping[str, pl.Expr]
     where: pl.Expr
     version: int
+    freshness: datetime.timedelta
 
 
 class View:
@@ -44,7 +46,8 @@ class View:
 
     keys gives an expression for each key of the entity; where tells which events count (null is no); ttl how long
     after its event time a row counts as current (zero: for ever); version is raised when what the view computes is
-    meant to change. A view with a `@rows` function has neither keys nor expressions: the function gives both.
+    meant to change; freshness is the objective: an older row is served, and told to be late. A view with a `@rows`
+    function has neither keys nor expressions: the function gives both.
     """
 
     spec: ClassVar[ViewSpec]
@@ -76,6 +79,16 @@ class View:
         check_nulls(cls.spec, empty_events(cls.spec.source), mistakes)
         mistakes.check()
 
+    @classmethod
+    def at(cls, **keys: pl.Expr) -> Alias:
+        """The view read by keys of another entity, one for each key of its own:
+
+            Origin = AirportDepartures.at(airport=Route.origin)
+
+        The name of the variable, which is one of a module, is the alias's name in requests: `Origin:late`.
+        """
+        return make_alias(cls, keys, depth=2)
+
 
 def _spec(
     cls: type, words: ViewWords, features: list[Declared[Feature[Any]]], maker: RowsMethod | None, mistakes: Mistakes
@@ -85,6 +98,8 @@ def _spec(
     for declared in features:
         if key := keys.get(declared.name.casefold()):
             mistakes.add(f"has the name of {entity.name}'s key {key}; rename the feature", field=declared.name)
+        if declared.name == "at":
+            mistakes.add("has the name of View.at(…), which makes aliases; choose another", field=declared.name)
     for declared in features:
         _check_feature(declared, source, maker, mistakes)
     where = words.get("where")
@@ -96,6 +111,7 @@ def _spec(
         entity=entity,
         source=source,
         ttl=words["ttl"],
+        freshness=words.get("freshness"),
         features=tuple(
             FeatureSpec(
                 name=declared.name,
@@ -125,9 +141,26 @@ def _check_statement(words: ViewWords, mistakes: Mistakes) -> None:
         mistakes.add(f"has ttl={ttl!r}; write timedelta(hours=…)")
     elif ttl < datetime.timedelta(0):
         mistakes.add(f"has ttl={ttl!r}, which is negative; use timedelta(0) for rows that count for ever")
-    version = words.get("version", 1)
+    if "freshness" in words:
+        _check_freshness(words["freshness"], ttl, mistakes)
+    check_version(words.get("version", 1), mistakes)
+
+
+def check_version(version: object, mistakes: Mistakes) -> None:
+    """Note a version that is none."""
     if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= MAX_VERSION:
         mistakes.add(f"has version={version!r}; use an integer from 1 to {MAX_VERSION}")
+
+
+def _check_freshness(freshness: object, ttl: object, mistakes: Mistakes) -> None:
+    if not isinstance(freshness, datetime.timedelta):
+        mistakes.add(f"has freshness={freshness!r}; write timedelta(minutes=…)")
+    elif freshness <= datetime.timedelta(0):
+        mistakes.add(f"has freshness={freshness!r}; an objective is longer than nothing")
+    elif isinstance(ttl, datetime.timedelta) and datetime.timedelta(0) < ttl < freshness:
+        mistakes.add(
+            f"has freshness={freshness!r}, which is longer than its ttl; a row is outside its age before it is late"
+        )
 
 
 def _check_feature(

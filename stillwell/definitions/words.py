@@ -12,6 +12,12 @@ _EXAMPLES = {
     "source": "source=Departure (a Topic)",
     "entity": "entity=Airport",
     "ttl": "ttl=timedelta(days=7) (how long a row counts as current; timedelta(0) is for ever)",
+    "inputs": "inputs=… (what it is computed from)",
+    "features": "features=(AirportDepartures.late, …)",
+    "server": 'server=OpenInference(url="env:DELAY_URL", model="delay"), or a function',
+    "version": 'version="1" (the model\'s own)',
+    "policy": 'policy="refresh" (or "cached", or "wait")',
+    "max_staleness": "max_staleness=timedelta(minutes=10) (how long a prediction counts as fresh)",
 }
 
 

@@ -314,6 +314,389 @@ CASES = {
 }
 
 
+READ_PRELUDE = """
+class Route(Entity):
+    origin: Key[String]
+    dest: Key[String]
+
+class Airborne(Entity):
+    plane: Key[Int64]
+
+class AirportDepartures(View, source=Departure, entity=Airport, keys={"airport": Departure.origin}, ttl=timedelta(1)):
+    left: Feature[Timestamp] = feature(Departure.at)
+    late: Feature[Bool] = feature((Departure.delay > 15).fill_null(False))
+
+class RouteDepartures(View, source=Departure, entity=Route, ttl=timedelta(1), keys={
+    "origin": Departure.origin, "dest": Departure.origin}):
+    delay: Feature[Float32 | None] = feature(Departure.delay)
+
+class Search(Request):
+    departs_at: Col[Timestamp]
+    seats: Col[Int32 | None]
+
+Origin = AirportDepartures.at(airport=Route.origin)
+
+class Waiting(OnDemandView, inputs=(AirportDepartures, Search)):
+    quiet_s: Feature[Int64 | None] = feature((AS_OF - AirportDepartures.left).dt.total_seconds())
+    ahead_s: Feature[Int64] = feature((Search.departs_at - AS_OF).dt.total_seconds())
+
+"""
+
+
+def on_demand(body: str, words: str = "OnDemandView, inputs=(AirportDepartures,)") -> str:
+    return f"class Wrong({words}):\n    {body}\n"
+
+
+def service(features: str) -> str:
+    return f"class Wrong(FeatureService, features={features}): ...\n"
+
+
+MODEL: dict[str, str] = {
+    "entity": "Route",
+    "version": '"1"',
+    "policy": '"refresh"',
+    "max_staleness": "timedelta(1)",
+    "inputs": '{"late": Origin.late, "delay": RouteDepartures.delay}',
+    "server": 'OpenInference(url="http://127.0.0.1:8080", model="delay")',
+}
+
+
+def model(body: str = "minutes: Output[Float32]", **words: str) -> str:
+    said = ", ".join(f"{word}={text}" for word, text in {**MODEL, **words}.items() if text)
+    return f"class Wrong(Model, {said}):\n    {body}\n"
+
+
+QUIET = "s: Feature[Int64 | None] = feature((AS_OF - AirportDepartures.left).dt.total_seconds())"
+READ_CASES = {
+    # Freshness
+    "an objective in seconds": (view(GOOD, VIEW + ", freshness=60"), "Wrong has freshness=60; write timedelta(minutes"),
+    "an objective of nothing": (
+        view(GOOD, VIEW + ", freshness=timedelta(0)"),
+        "an objective is longer than nothing",
+    ),
+    "an objective beyond the ttl": (
+        view(GOOD, VIEW + ", freshness=timedelta(8)"),
+        "which is longer than its ttl; a row is outside its age before it is late",
+    ),
+    "a feature that hides View.at": (
+        view("at: Feature[Timestamp] = feature(Departure.at)"),
+        "Wrong.at has the name of View.at(…), which makes aliases; choose another",
+    ),
+    # Aliases
+    "an alias of a key that is none": (
+        "Wrong = AirportDepartures.at(airprt=Route.origin)",
+        "AirportDepartures.at(…) maps the key 'airprt', which Airport does not have; did you mean 'airport'?",
+    ),
+    "an alias that maps too little": (
+        "Wrong = AirportDepartures.at()",
+        "AirportDepartures.at(…) does not map the key airport of Airport; add airport=<Entity>.<key>",
+    ),
+    "an alias by a column": (
+        "Wrong = AirportDepartures.at(airport=Departure.origin)",
+        "AirportDepartures.at(…) has airport=Departure.origin, which is no key of an entity; write airport=<Entity>",
+    ),
+    "an alias by a text": (
+        "Wrong = AirportDepartures.at(airport='origin')",
+        "AirportDepartures.at(…) has airport=origin, which is no key of an entity",
+    ),
+    "an alias by a computed key": (
+        "Wrong = AirportDepartures.at(airport=Route.origin.str.to_uppercase())",
+        "which is no key of an entity",
+    ),
+    "an alias by keys of two entities": (
+        "Wrong = RouteDepartures.at(origin=Route.origin, dest=Airport.airport)",
+        "is led to by keys of Airport and Route; use those of one entity",
+    ),
+    "an alias by a key of another type": (
+        "Wrong = AirportDepartures.at(airport=Flown.number)",
+        "has airport=Flown.number, a Int64, but Airport.airport is String; keys of different types never meet",
+    ),
+    "an alias with two names": ("Start = Origin", "an alias is called Origin and Start; keep one of the names"),
+    "two aliases that are one": (
+        "Start = AirportDepartures.at(airport=Route.origin)",
+        "AirportDepartures.at(airport=Route.origin); import that one",
+    ),
+    "an alias called like a view": (
+        "Waiting_ = 1\nrouteDepartures = AirportDepartures.at(airport=Route.dest)",
+        "routeDepartures has the name of RouteDepartures in",
+    ),
+    "an alias without a name": (
+        service("(AirportDepartures.at(airport=Route.dest).late,)"),
+        "Wrong reads an alias without a name; bind it in a module, as "
+        "Origin = AirportDepartures.at(airport=Route.dest)",
+    ),
+    "a feature that an alias lacks": (
+        service("(Origin.lat,)"),
+        "AttributeError: AirportDepartures has no feature 'lat'; did you mean 'late'?",
+    ),
+    # Requests
+    "a request without columns": ("class Wrong(Request): ...", "Wrong has no column; write `<name>: Col[Float64]`"),
+    "a request with a word": ("class Wrong(Request, ttl=1):\n    a: Col[Bool]", "Wrong has ttl=…, which means nothing"),
+    "a request's column with a path": (
+        'class Wrong(Request):\n    a: Col[Bool] = col(path="b")',
+        "Wrong.a has col(…), but a request's values come by name alone",
+    ),
+    # On-demand views
+    "an on-demand view without inputs": (on_demand(QUIET, "OnDemandView"), "Wrong lacks inputs; write inputs="),
+    "inputs of nothing": (on_demand(QUIET, "OnDemandView, inputs=()"), "Wrong has inputs=(); write a tuple"),
+    "an input without a tuple": (
+        on_demand(QUIET, "OnDemandView, inputs=AirportDepartures"),
+        "write a tuple of views, aliases and requests",
+    ),
+    "an input that is a topic": (
+        on_demand(QUIET, "OnDemandView, inputs=(Departure,)"),
+        "Wrong has the input Departure; give views, aliases (View.at(…)) and requests",
+    ),
+    "an input that is an on-demand view": (
+        on_demand(QUIET, "OnDemandView, inputs=(Waiting,)"),
+        "Wrong has the input Waiting, an on-demand view; give what that is computed from",
+    ),
+    "an input twice": (
+        on_demand(QUIET, "OnDemandView, inputs=(AirportDepartures, AirportDepartures)"),
+        "Wrong has the input AirportDepartures twice",
+    ),
+    "an input that nobody reads": (
+        on_demand(QUIET, "OnDemandView, inputs=(AirportDepartures, Search)"),
+        "Wrong has the input Search, which no feature reads; take it out",
+    ),
+    "an on-demand version of nought": (
+        on_demand(QUIET, "OnDemandView, inputs=(AirportDepartures,), version=0"),
+        "Wrong has version=0; use an integer from 1",
+    ),
+    "an on-demand view without features": (
+        "class Wrong(OnDemandView, inputs=(AirportDepartures,)): ...",
+        "Wrong has no feature; write",
+    ),
+    "an on-demand feature without an expression": (
+        on_demand("s: Feature[Int64]"),
+        "Wrong.s has no expression; write `= feature(…)`",
+    ),
+    "an on-demand feature of a constant": (
+        on_demand("s: Feature[Int64] = feature(1)"),
+        "Wrong.s is 1, no expression; write pl.lit(…) for a constant, or use its inputs' columns",
+    ),
+    "an on-demand feature of another type": (
+        on_demand("s: Feature[Int64 | None] = feature(AirportDepartures.left)"),
+        "Wrong.s is declared Int64 but computes Timestamp",
+    ),
+    "an on-demand feature of what is no input": (
+        on_demand("s: Feature[Float32 | None] = feature(RouteDepartures.delay)"),
+        "Wrong.s reads RouteDepartures.delay, but its inputs are AirportDepartures; add to inputs=(…)",
+    ),
+    "an on-demand feature of an alias that is no input": (
+        on_demand("s: Feature[Bool | None] = feature(Origin.late)"),
+        "Wrong.s reads AirportDepartures[airport=Route.origin].late, but its inputs are AirportDepartures",
+    ),
+    "an on-demand feature of an unqualified column": (
+        on_demand('s: Feature[Bool | None] = feature(pl.col("late"))'),
+        'Wrong.s reads pl.col("late"), which is of none of its inputs; write AirportDepartures.late',
+    ),
+    "an on-demand feature of a feature that is not there": (
+        on_demand('s: Feature[Bool | None] = feature(pl.col("AirportDepartures.lat"))'),
+        "Wrong.s reads AirportDepartures.lat, which AirportDepartures does not have; did you mean",
+    ),
+    "an on-demand feature by a pattern": (
+        on_demand("s: Feature[Bool | None] = feature(pl.any_horizontal(pl.all()))"),
+        "Wrong.s reads columns by a pattern",
+    ),
+    "an on-demand feature called like a key": (
+        on_demand("airport: Feature[Bool | None] = feature(AirportDepartures.late)"),
+        "Wrong.airport has the name of Airport's key airport; rename the feature",
+    ),
+    "an on-demand feature called like a request's column": (
+        on_demand("seats: Feature[Int32 | None] = feature(Search.seats)", "OnDemandView, inputs=(Search,)"),
+        "Wrong.seats has the name of Search.seats; rename the feature",
+    ),
+    "an on-demand feature that is null where there is no row": (
+        on_demand("s: Feature[Bool] = feature(AirportDepartures.late)"),
+        "Wrong.s is null where AirportDepartures.late is null, as it is where there is no row or an old one; "
+        "add .fill_null(…), or declare Feature[Bool | None]",
+    ),
+    "an on-demand feature that is null where the request is": (
+        on_demand("n: Feature[Int32] = feature(Search.seats)", "OnDemandView, inputs=(Search,)"),
+        "Wrong.n is null where Search.seats is null; add .fill_null(…)",
+    ),
+    "an on-demand feature that is null where two inputs are": (
+        on_demand(
+            "s: Feature[Bool] = feature(pl.coalesce(AirportDepartures.late, Origin.late))",
+            "OnDemandView, inputs=(AirportDepartures, Origin)",
+        ),
+        "Wrong.s is null where AirportDepartures.late and AirportDepartures[airport=Route.origin].late is null",
+    ),
+    "an on-demand feature that is null for a value": (
+        on_demand(
+            "n: Feature[Int32] = feature(pl.when(Search.departs_at > AS_OF).then(pl.lit(1, pl.Int32)))",
+            "OnDemandView, inputs=(Search,)",
+        ),
+        "Wrong.n is null for Search.departs_at=",
+    ),
+    "an on-demand feature of several rows": (
+        on_demand("s: Feature[Timestamp | None] = feature(AirportDepartures.left.max())"),
+        "a view sees one event at a time",
+    ),
+    "AS_OF in a view": (
+        view("s: Feature[Int64] = feature((AS_OF - Departure.at).dt.total_seconds())"),
+        "Wrong.s reads AS_OF, which on-demand views alone have; an event has its own time, Departure.at",
+    ),
+    # Feature services
+    "a service without features": ("class Wrong(FeatureService): ...", "Wrong lacks features; write features=("),
+    "a service of nothing": (service("()"), "Wrong has features=(); write a tuple of features"),
+    "a service with a computed feature": (
+        service("(~Origin.late,)"),
+        "name features as they stand (View.feature), and compute in an OnDemandView",
+    ),
+    "a service with a topic's column": (
+        service("(Departure.delay,)"),
+        "Wrong has Departure.delay, which is a column of a topic; name features and outputs alone",
+    ),
+    "a service with a request's column": (
+        service("(Search.seats,)"),
+        "Wrong has Search.seats, which is a value that a request brings",
+    ),
+    "a service with a key": (service("(Route.origin,)"), "Wrong has Route.origin, which is a key"),
+    "a service with a feature twice": (
+        service("(RouteDepartures, RouteDepartures.delay)"),
+        "Wrong has RouteDepartures.delay twice; name each feature once",
+    ),
+    "a service with a field": (
+        "class Wrong(FeatureService, features=(Origin,)):\n    late: Feature[Bool]",
+        "Wrong.late is a field, and a feature service has none",
+    ),
+    # Models
+    "a model without a server": (model(server=""), "Wrong lacks server; write server=OpenInference("),
+    "a model with an unknown word": (model(polcy="1"), "Wrong has polcy=…, which means nothing here; did you mean"),
+    "a model without outputs": (model("..."), "Wrong has no output; write `<name>: Output[Float32]`"),
+    "a model of no entity": (model(entity="Departure"), "give a class that derives from Entity"),
+    "a model's version that is a number": (model(version="1"), "Wrong has version=1; write version="),
+    "a model's version with a colon": (model(version='"a:b"'), "Wrong has version='a:b'; write version="),
+    "a policy that does not exist": (model(policy='"refrsh"'), "Wrong has policy='refrsh'; did you mean 'refresh'?"),
+    "a staleness in seconds": (model(max_staleness="60"), "Wrong has max_staleness=60; write timedelta("),
+    "no staleness": (model(max_staleness="timedelta(0)"), "it must be longer than nothing"),
+    "a server that is a text": (model(server='"http://a"'), "Wrong has server='http://a'; give OpenInference("),
+    "a server's url that is none": (
+        model(server='OpenInference(url="delay:8080", model="delay")'),
+        "Wrong has a server with url='delay:8080'; write http://host:port, or env:NAME",
+    ),
+    "a server without a model": (model(server='OpenInference(url="env:URL", model="")'), "a server with model=''"),
+    "a server without patience": (
+        model(server='OpenInference(url="env:URL", model="a", timeout=timedelta(0))'),
+        "Wrong has a server with timeout=datetime.timedelta(0); it must be longer than nothing",
+    ),
+    "a server that is asked for ever": (
+        model(server='OpenInference(url="env:URL", model="a", retries=99)'),
+        "Wrong has a server with retries=99; use an integer from 0 to 10",
+    ),
+    "a server that is asked for nobody": (
+        model(server='OpenInference(url="env:URL", model="a", max_batch=0)'),
+        "Wrong has a server with max_batch=0; use an integer from 1",
+    ),
+    "a model without inputs": (model(inputs="{}"), "Wrong has inputs={}; write inputs="),
+    "an input with a bad name": (model(inputs='{"a b": Origin.late}'), "Wrong has an input called 'a b'; use 1 to 64"),
+    "a computed input": (
+        model(inputs='{"a": ~Origin.late}'),
+        "name a feature as it stands (View.feature), and compute in an OnDemandView",
+    ),
+    "an input of a topic": (
+        model(inputs='{"a": Departure.delay}'),
+        "Wrong has an input a that is Departure.delay, which is no feature; name a feature, or a request's column",
+    ),
+    "an input of another entity": (
+        model(inputs='{"a": AirportDepartures.late}'),
+        "Wrong has an input a that is of AirportDepartures, a view of Airport; the model is of Route: use an alias, "
+        "as AirportDepartures.at(airport=Route.…)",
+    ),
+    "an input of an alias of another entity": (
+        model(entity="Airport", inputs='{"a": Origin.late}'),
+        "is of AirportDepartures.at(airport=Route.origin), which keys of Route lead to; the model is of Airport",
+    ),
+    "an on-demand input of another entity": (
+        model(inputs='{"a": Waiting.quiet_s}'),
+        "Wrong has an input a that is Waiting.quiet_s, which reads of AirportDepartures, a view of Airport",
+    ),
+    "an output called like a key": (
+        model("origin: Output[Float32]"),
+        "Wrong.origin has the name of Route's key origin; rename the output",
+    ),
+    "an output called like a column of the log": (
+        model("computed_at: Output[Float32]"),
+        "Wrong.computed_at has the name of the column computed_at of the log of predictions",
+    ),
+    "an output that is a feature": (model("minutes: Feature[Float32]"), "write `minutes: Output[String]`"),
+    "a refresh by what is no view": (
+        model(refresh_on_write="(Departure,)"),
+        "Wrong has Departure in refresh_on_write; give views and aliases",
+    ),
+    "a refresh without a tuple": (
+        model(refresh_on_write="RouteDepartures"),
+        "write a tuple of views and aliases, as (RouteDepartures,)",
+    ),
+    "a refresh by what is no input": (
+        model(inputs='{"late": Origin.late}', refresh_on_write="(RouteDepartures,)"),
+        "Wrong has RouteDepartures in refresh_on_write, which none of its inputs reads; take it out",
+    ),
+    "a refresh twice": (
+        model(refresh_on_write="(RouteDepartures, RouteDepartures)"),
+        "Wrong has RouteDepartures twice in refresh_on_write",
+    ),
+    "a refresh by an alias without a bound": (
+        model(refresh_on_write="(Origin,)"),
+        "one write may concern many of Route; add max_fan_out=…",
+    ),
+    "a bound without an alias": (
+        model(refresh_on_write="(RouteDepartures,)", max_fan_out="5"),
+        "Wrong has max_fan_out=…, but no alias in refresh_on_write",
+    ),
+    "a bound that is none": (
+        model(refresh_on_write="(Origin,)", max_fan_out="0"),
+        "Wrong has max_fan_out=0; use an integer from 1",
+    ),
+    "a debounce without a refresh": (
+        model(debounce="timedelta(1)"),
+        "Wrong has debounce=…, but no write refreshes it",
+    ),
+    "a debounce past its most": (
+        model(refresh_on_write="(RouteDepartures,)", debounce="timedelta(2)", max_debounce="timedelta(1)"),
+        "which is less than its debounce",
+    ),
+    "the most of no debounce": (
+        model(refresh_on_write="(RouteDepartures,)", max_debounce="timedelta(1)"),
+        "Wrong has max_debounce=…, but no debounce=…; give both",
+    ),
+    "a refresh where a request is needed": (
+        model(
+            inputs='{"delay": RouteDepartures.delay, "ahead": Waiting.ahead_s}', refresh_on_write="(RouteDepartures,)"
+        ),
+        "Wrong has refresh_on_write=…, but its inputs need Search's values, which no write knows",
+    ),
+    "a model called like a service": (
+        model() + "class wrong(FeatureService, features=(Origin,)): ...",
+        "has the name of",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "says"), READ_CASES.values(), ids=READ_CASES)
+def test_a_mistake_in_what_is_read_is_refused_too(mistakes: Load, body: str, says: str) -> None:
+    found = mistakes(READ_PRELUDE + body)
+    assert [message for message in found if says in message], found
+    before = (PRELUDE + READ_PRELUDE).splitlines()
+    lines = [*range(len(before) + 1, len(before) + body.count("\n") + 2), before.index(ORIGIN) + 1]
+    assert found[0].startswith(tuple(f"definitions_of_a_test.py:{line}: " for line in lines)), found
+
+
+ORIGIN = "Origin = AirportDepartures.at(airport=Route.origin)"
+
+
+def test_the_prelude_of_what_is_read_is_right_and_so_is_the_model(mistakes: Load) -> None:
+    whole = model(
+        refresh_on_write="(RouteDepartures, Origin)",
+        max_fan_out="9",
+        debounce="timedelta(1)",
+        max_debounce="timedelta(2)",
+    )
+    assert mistakes(READ_PRELUDE + whole + service("(Waiting, Origin)").replace("Wrong", "Right")) == []
+
+
 @pytest.mark.parametrize(("body", "says"), CASES.values(), ids=CASES)
 def test_a_mistake_is_refused_in_its_place_and_says_what_to_do(mistakes: Load, body: str, says: str) -> None:
     found = mistakes(body)
