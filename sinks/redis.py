@@ -16,7 +16,17 @@ from redis import exceptions
 
 from sinks.redis_link import Command, Exchange, RedisLink, Reply
 from stillwell.errors import SettingsError, StoreUnavailable
-from stillwell.layout.online import Applied, EncodedRows, MarkKey, MarkMove, OnlineServer, OnlineState, PutCounts
+from stillwell.layout.online import (
+    ANSWERS,
+    Answer,
+    Applied,
+    EncodedRows,
+    MarkKey,
+    MarkMove,
+    OnlineServer,
+    OnlineState,
+    PutCounts,
+)
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.layout.stamp import Stamp, topic_digest
 from stillwell.layout.value import FORMAT
@@ -103,6 +113,12 @@ class RedisOnlineStore:
             (counts,) = await self._put_rows(exchange, [rows], epoch)
         return counts
 
+    async def put_each(self, rows: Sequence[EncodedRows], epoch: str) -> list[list[Answer]]:
+        """Write each row that is newer than the one in its place; what became of each."""
+        async with self._link.connection() as exchange:
+            letters = await self._put_letters(exchange, rows, epoch)
+        return [[ANSWERS[letter] for letter in of_view] for of_view in letters]
+
     async def set_marks(self, moves: Sequence[MarkMove], epoch: str) -> None:
         """Create the marks that are absent, or of another epoch, at the start of their moves."""
         keys = [self._keys.mark(move.mark) for move in moves]
@@ -182,6 +198,10 @@ class RedisOnlineStore:
 
     async def _put_rows(self, exchange: Exchange, rows: Sequence[EncodedRows], epoch: str) -> list[PutCounts]:
         """Write the rows of several views in one stream; what became of each view's."""
+        return [PutCounts.of_letters(letters) for letters in await self._put_letters(exchange, rows, epoch)]
+
+    async def _put_letters(self, exchange: Exchange, rows: Sequence[EncodedRows], epoch: str) -> list[bytes]:
+        """The same, a letter for each row."""
         cuts = [list(_cuts(each.values)) for each in rows]
 
         def calls() -> Iterator[Command]:
@@ -189,7 +209,7 @@ class RedisOnlineStore:
                 yield from self._put_calls(each, own, epoch)
 
         letters = iter(await self._run(exchange, self._put, calls))
-        return [PutCounts.of_letters(b"".join(itertools.islice(letters, len(own)))) for own in cuts]
+        return [b"".join(itertools.islice(letters, len(own))) for own in cuts]
 
     def _put_calls(self, rows: EncodedRows, cuts: Sequence[tuple[int, int]], epoch: str) -> Iterator[Command]:
         lifetime = str(-1 if rows.lifetime_ms is None else rows.lifetime_ms)

@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from stillwell.errors import PartitionStopped, StoreNotReady
+from stillwell.incarnations import in_force, require_bound
 from stillwell.layout.chain import Link, PartitionId, TopicIncarnation
 from stillwell.layout.online import MarkKey
 from streams.catch_up import CatchUp
@@ -109,11 +110,7 @@ class Opening:
 
         Raises PartitionStopped when it is bound to another topic than the one that Kafka has now.
         """
-        found = await self._archive.incarnation(self._topic)
-        if found is None:
-            found = await self._archive.open_incarnation(self._topic, 1, facts.topic_id, facts.partitions, self._start)
-        _require_bound(found, facts)
-        return found
+        return await in_force(self._archive, self._topic, self._start, facts.topic_id, facts.partitions)
 
     async def _chain(
         self,
@@ -128,7 +125,7 @@ class Opening:
         looks = 0
         while True:
             facts = await look()
-            _require_bound(incarnation, facts)
+            require_bound(incarnation, facts.topic_id)
             found = await archive.find_end(_hint(facts.committed))
             if found is None:
                 await archive.begin(_first_offset(archive.id, incarnation, facts), incarnation.topic_id)
@@ -176,16 +173,6 @@ def _hint(metadata: str | None) -> tuple[int, str] | None:
     """Start and nonce of the link that a commit was made for."""
     start, _, nonce = (metadata or "").partition(":")
     return (int(start), nonce) if start.isdecimal() and nonce else None
-
-
-def _require_bound(incarnation: TopicIncarnation, facts: LogFacts) -> None:
-    if incarnation.topic_id != facts.topic_id:
-        topic = incarnation.topic
-        raise PartitionStopped(
-            f"topic {topic} was deleted and made anew: its id in Kafka is {facts.topic_id}, the offline store knows "
-            f"{incarnation.topic_id}. If that was meant, run `stillwell topics adopt {topic}`; the worker goes on by "
-            "itself"
-        )
 
 
 def _first_offset(id: PartitionId, incarnation: TopicIncarnation, facts: LogFacts) -> int:

@@ -17,7 +17,16 @@ import redis
 
 from sinks.redis import RedisOnlineStore
 from sinks.redis_link import RedisLink
-from stillwell.layout.online import Applied, EncodedRows, MarkKey, MarkMove, OnlineServer, OnlineState, PutCounts
+from stillwell.layout.online import (
+    Answer,
+    Applied,
+    EncodedRows,
+    MarkKey,
+    MarkMove,
+    OnlineServer,
+    OnlineState,
+    PutCounts,
+)
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.layout.stamp import STAMP_BYTES, Stamp, topic_digest
 from stillwell.layout.value import RowLayout, encode
@@ -81,6 +90,8 @@ class OnlineStore(Protocol):
     """What both the real store and its twin do."""
 
     async def put(self, rows: EncodedRows, epoch: str) -> PutCounts: ...
+
+    async def put_each(self, rows: Sequence[EncodedRows], epoch: str) -> list[list[Answer]]: ...
     async def apply(self, rows: Sequence[EncodedRows], moves: Sequence[MarkMove], epoch: str) -> Applied: ...
     async def set_marks(self, moves: Sequence[MarkMove], epoch: str) -> None: ...
     async def read_marks(self, marks: Sequence[MarkKey]) -> list[int | None]: ...

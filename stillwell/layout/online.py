@@ -41,6 +41,10 @@ class Answer(enum.Enum):
     EXPIRED = "e"
 
 
+ANSWERS = {ord(each.value): each for each in Answer}
+"""Answers by what a letter is in bytes."""
+
+
 def expires_at(value: bytes, lifetime_ms: int | None) -> int | None:
     """When a row expires, in ms since the epoch; None for never.
 

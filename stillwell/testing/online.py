@@ -7,6 +7,7 @@ server.fail_over(lost=3)                   a replica takes over that had not yet
 """
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal, Self, TypeVar
@@ -141,6 +142,14 @@ class MemoryOnlineStore:
         return PutCounts.of(
             await self._call("put", lambda: self._put(rows, epoch), lambda: self._put_half(rows, epoch))
         )
+
+    async def put_each(self, rows: Sequence[EncodedRows], epoch: str) -> list[list[Answer]]:
+        """Write each row that is newer than the one in its place; what became of each."""
+        answers = []
+        for each in rows:
+            put, half = functools.partial(self._put, each, epoch), functools.partial(self._put_half, each, epoch)
+            answers.append(await self._call("put", put, half))
+        return answers
 
     async def set_marks(self, moves: Sequence[MarkMove], epoch: str) -> None:
         """Create the marks that are absent, or of another epoch, at the start of their moves."""

@@ -7,7 +7,7 @@ import pytest
 
 from stillwell.errors import FormatError, StoreNotReady
 from stillwell.layout.chain import PartitionId
-from stillwell.layout.online import MarkKey, MarkMove, PutCounts
+from stillwell.layout.online import Answer, MarkKey, MarkMove, PutCounts
 from stillwell.layout.value import decode
 from tests.online_support import (
     CLOCK_SLACK_MS,
@@ -192,6 +192,22 @@ async def test_a_call_may_hold_keys_that_are_there_behind_ones_that_are_new(stor
     await store.put(rows((b"i1:2", new)), EPOCH)
     assert await store.put(rows((b"i1:1", old), (b"i1:2", old)), EPOCH) == PutCounts(1, 1, 0, 0)
     assert await store.get(VIEW, [b"i1:1", b"i1:2"]) == [old, new]
+
+
+async def test_what_became_of_each_row_is_told_in_their_order(store: OnlineStore) -> None:
+    """Of several views in one stream, over more rows than go into one call."""
+    now = now_us()
+    old, new, dead = value(stamp(now)), value(stamp(now + 1)), value(stamp(0))
+    await store.put(rows((b"i1:1", new), (b"i1:2", old)), EPOCH)
+    many = [(b"i%d:%d" % (len(str(at)), at), old) for at in range(1, 251)]
+    judged, others, none = await store.put_each(
+        [rows(*many, (b"i1:2", new), (b"i3:251", dead)), rows((b"i1:1", old), view="Arrivals"), rows()], EPOCH
+    )
+    assert judged == [Answer.STALE, Answer.DUPLICATE, *[Answer.APPLIED] * 249, Answer.EXPIRED]
+    assert others == [Answer.APPLIED]
+    assert none == []
+    with pytest.raises(StoreNotReady):
+        await store.put_each([rows((b"i1:1", old))], "an older epoch")
 
 
 async def test_views_do_not_share_rows(store: OnlineStore) -> None:

@@ -5,7 +5,8 @@ from collections.abc import Collection, Mapping
 import pytest
 
 from stillwell.errors import StoreUnavailable
-from streams.cluster import Cluster, TopicFacts
+from stillwell.kafka_topics import TopicFacts
+from streams.cluster import Cluster
 from streams.topics import create_missing
 
 

@@ -12,9 +12,9 @@ from aiokafka.errors import CommitFailedError
 from aiokafka.structs import OffsetAndMetadata
 
 from sinks.archive import Archive
+from stillwell.kafka_topics import TopicFacts
 from stillwell.testing.online import MemoryOnlineStore
 from streams import worker as streams_worker
-from streams.cluster import TopicFacts
 from streams.consumer import Limits
 from streams.gate import RejectGate, RejectLimit
 from streams.ingest import Ingest
