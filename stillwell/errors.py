@@ -11,6 +11,8 @@ StillwellError
 │   ├── AlreadyExists      a create-only write found an object in its place
 │   ├── NotFound           there is no such object
 │   └── StoreNotReady      the store answers, but may have lost data: refuse to read or write until `stillwell rebuild`
+├── ModelError             a model, or the server that has it, gave no answer of use: says why
+│   └── ModelUnavailable   the server is not reached, or cannot answer now: try again
 ├── ChainError             the commit chain cannot be read as it should be: names the object and what is wrong with it
 ├── LocalStackError        a part of the embedded stack could not be fetched, started or reached: says what to do
 ├── ClientError            the client has no answer that it could use: stillwell/client/errors.py draws its branches
@@ -68,6 +70,14 @@ class NotFound(StoreError):
 
 class StoreNotReady(StoreError):
     """The online store answers but may have lost data; nothing may be read or written until `stillwell rebuild`."""
+
+
+class ModelError(StillwellError):
+    """A model, or the server that has it, gave no answer that can be used. The message says why."""
+
+
+class ModelUnavailable(ModelError):
+    """The model's server is not reached, or cannot answer now; asking again later may work."""
 
 
 class ChainError(StillwellError):

@@ -1,0 +1,233 @@
+"""Asking a model: over HTTP by the Open Inference Protocol, or a function in this process.
+
+A call has a deadline; one that found no server, or one that cannot answer now, is made again a few times, after pauses
+that differ by chance. A server that fails again and again is left alone for a while, by every caller of this process.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import aiohttp
+
+from stillwell.errors import ModelError, ModelUnavailable, SettingsError
+from stillwell.predictions.breaker import Breaker, BreakerPolicy
+from stillwell.predictions.tensors import Metadata, Said, answers, left_out, metadata_of, mismatches, request, spoken
+from stillwell.spec import ModelSpec, OpenInferenceSpec
+
+_LARGEST_ANSWER = 16 << 20
+_QUOTED = 300
+_CALLS_AT_A_TIME = 8
+_FIRST_PAUSE = 0.05
+_NOT_NOW = (429, 502, 503, 504)
+_FUNCTION_PATIENCE = 30.0
+"""Seconds that a function in this process has. Its thread cannot be ended: the function should have a deadline too."""
+
+Columns = Mapping[str, Sequence[Any]]
+
+
+class Inference(Protocol):
+    """A model that can be asked."""
+
+    async def check(self) -> None:
+        """See that the model is what its definition says. Raises ModelError; ModelUnavailable where nobody answers."""
+
+    async def infer(self, columns: Columns, count: int) -> list[Said]:
+        """What the model says of so many entities. columns: values for each input, in Python's types, a Timestamp as µs
+        since the epoch. Raises ModelError."""
+
+    async def close(self) -> None:
+        """End all connections."""
+
+
+def open_inference(
+    model: ModelSpec, environment: Mapping[str, str], chance: Callable[[], float] = random.random
+) -> Inference:
+    """The model of a definition. Raises SettingsError where its URL is to be in the environment, and is not."""
+    if isinstance(model.server, OpenInferenceSpec):
+        return ServedModel(model, model.server, url_of(model, model.server, environment), chance)
+    return FunctionModel(model, model.server)
+
+
+def url_of(model: ModelSpec, server: OpenInferenceSpec, environment: Mapping[str, str]) -> str:
+    """The root of a model's server. Raises SettingsError."""
+    if not server.url.startswith("env:"):
+        return server.url.rstrip("/")
+    name = server.url.removeprefix("env:")
+    if not environment.get(name):
+        raise SettingsError(
+            f"{name} is missing: model {model.name} reads from it where its server is, as http://host:port. Set it in "
+            "the environment"
+        )
+    return environment[name].rstrip("/")
+
+
+class FunctionModel:
+    """A function of the definitions: from a mapping of input names to sequences, to the same of output names."""
+
+    def __init__(self, model: ModelSpec, function: Callable[..., Any]) -> None:
+        self._model = model
+        self._function = function
+
+    async def check(self) -> None:
+        """There is nothing to see before it is called."""
+
+    async def infer(self, columns: Columns, count: int) -> list[Said]:
+        """What the function says; called in a thread."""
+        given = {name: list(values) for name, values in columns.items()}
+        try:
+            async with asyncio.timeout(_FUNCTION_PATIENCE):
+                returned = await asyncio.to_thread(self._function, given)
+            return spoken(self._model, returned, count)
+        except TimeoutError:
+            raise ModelUnavailable(
+                f"model {self._model.name}: its function has not returned within {_FUNCTION_PATIENCE:g} s"
+            ) from None
+        except ModelError as error:
+            raise ModelError(f"model {self._model.name}: {error}") from None
+        except Exception as error:
+            raise ModelError(f"model {self._model.name}: its function raised {error!r}"[:_QUOTED]) from error
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+class ServedModel:
+    """A model at a server, for one event loop; `close` it."""
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        server: OpenInferenceSpec,
+        url: str,
+        chance: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
+        policy: BreakerPolicy | None = None,
+    ) -> None:
+        self._model = model
+        self._server = server
+        self._root = f"{url}/v2/models/{server.model}"
+        self._chance = chance
+        self._clock = clock
+        self.breaker = Breaker(policy or BreakerPolicy())
+        self._path: str | None = None
+        """Where to ask; known once the metadata was seen to be right."""
+        self._checking = asyncio.Lock()
+        self._calls = asyncio.Semaphore(_CALLS_AT_A_TIME)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def check(self) -> None:
+        """See that the server has the model with the names, datatypes and shapes of its definition."""
+        async with self._checking:
+            if self._path is None:
+                metadata = metadata_of(await self._ask("GET", self._root, None))
+                self._require(metadata)
+                versions = metadata.versions or []
+                self._path = f"/versions/{self._model.version}" if self._model.version in versions else ""
+
+    async def infer(self, columns: Columns, count: int) -> list[Said]:
+        """What the server says of each entity; those that no tensor can hold are not asked about."""
+        unusable = left_out(self._model, columns, count)
+        asked = [number for number in range(count) if number not in unusable]
+        said: list[Said | None] = [unusable.get(number) for number in range(count)]
+        for begin in range(0, len(asked), self._server.max_batch):
+            batch = asked[begin : begin + self._server.max_batch]
+            some = {each.name: [columns[each.name][number] for number in batch] for each in self._model.inputs}
+            for number, answer in zip(batch, await self._infer(some, len(batch)), strict=True):
+                said[number] = answer
+        return [each for each in said if each is not None]
+
+    async def close(self) -> None:
+        """End all connections."""
+        if self._session:
+            await self._session.close()
+
+    async def _infer(self, columns: Columns, count: int) -> list[Said]:
+        if self._path is None:
+            await self.check()
+        body = await self._ask("POST", f"{self._root}{self._path}/infer", request(self._model, columns))
+        try:
+            return answers(self._model, body, count)
+        except ModelError as error:
+            raise ModelError(f"{self._named}: {error}") from None
+
+    def _require(self, metadata: Metadata) -> None:
+        if found := mismatches(self._model, metadata):
+            raise ModelError(f"{self._named} is not what its definition says: {'; '.join(found)}")
+
+    @property
+    def _named(self) -> str:
+        return f"model {self._model.name} at {self._root}"
+
+    async def _ask(self, method: str, url: str, body: bytes | None) -> bytes:
+        """The body of an answer, of one call or several."""
+        for attempt in range(self._server.retries + 1):
+            if attempt:
+                await asyncio.sleep(_FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + self._chance()))
+            if not self.breaker.may_call(self._clock()):
+                raise ModelUnavailable(
+                    f"{self._named} has failed again and again, and is left alone for another "
+                    f"{self.breaker.wait(self._clock()):.1f} s"
+                )
+            try:
+                answer = await self._ask_once(method, url, body)
+            except _Again as error:
+                self.breaker.failed(self._clock(), self._chance())
+                refused = error
+            except ModelUnavailable:
+                self.breaker.failed(self._clock(), self._chance())
+                raise
+            except ModelError:
+                self.breaker.succeeded()  # it answers, though not as it should
+                raise
+            else:
+                self.breaker.succeeded()
+                return answer
+        raise ModelUnavailable(f"{self._named}: {refused}") from refused
+
+    async def _ask_once(self, method: str, url: str, body: bytes | None) -> bytes:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=_CALLS_AT_A_TIME),
+                headers={"Content-Type": "application/json"},
+                auto_decompress=False,
+                timeout=aiohttp.ClientTimeout(total=None),  # ours holds
+            )
+        patience = self._server.timeout.total_seconds()
+        try:
+            async with (
+                self._calls,
+                asyncio.timeout(patience),
+                self._session.request(method, url, data=body, allow_redirects=False) as response,
+            ):
+                answer = await self._read(response)
+        except TimeoutError:
+            raise ModelUnavailable(f"{self._named} gave no answer within {patience:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise _Again(f"it cannot be reached, or broke off: {error!r}") from error
+        if response.status in _NOT_NOW:
+            raise _Again(f"it answered {response.status}: {_quoted(answer)}")
+        if response.status >= 500:
+            raise ModelUnavailable(f"{self._named} failed with {response.status}: {_quoted(answer)}")
+        if response.status != 200:
+            raise ModelError(f"{self._named} refused with {response.status}: {_quoted(answer)}")
+        return answer
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        parts, size = [], 0
+        async for part in response.content.iter_chunked(1 << 16):
+            size += len(part)
+            if size > _LARGEST_ANSWER:
+                raise ModelError(f"{self._named}: the answer has more than {_LARGEST_ANSWER} bytes")
+            parts.append(part)
+        return b"".join(parts)
+
+
+class _Again(Exception):
+    """A call found no server, or one that cannot answer now."""
+
+
+def _quoted(body: bytes) -> str:
+    return body[:_QUOTED].decode(errors="replace")

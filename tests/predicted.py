@@ -1,0 +1,104 @@
+"""Models made by hand, and model servers that misbehave on cue, for tests of those who ask them."""
+
+import asyncio
+import contextlib
+import datetime
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from stillwell.spec import EntitySpec, InputSpec, KeySpec, ModelSpec, OpenInferenceSpec, OutputSpec
+from stillwell.types import FLOAT32, INT64, FieldType
+
+MINUTES = OutputSpec(name="minutes", type=FLOAT32)
+
+
+def model(
+    inputs: Mapping[str, FieldType] | None = None, outputs: tuple[OutputSpec, ...] = (MINUTES,), version: str = "3"
+) -> ModelSpec:
+    """A model of one output, its inputs named as the features of a view V."""
+    return ModelSpec(
+        name="Delay",
+        version=version,
+        entity=EntitySpec(name="E", keys=(KeySpec(name="id", type=INT64),)),
+        inputs=tuple(
+            InputSpec(name=name, reference=f"V:{name}", type=kind)
+            for name, kind in (inputs or {"delay": FLOAT32}).items()
+        ),
+        outputs=outputs,
+        server=OpenInferenceSpec(url="http://127.0.0.1:1", model="delay"),
+        policy="wait",
+        max_staleness=datetime.timedelta(minutes=1),
+    )
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class OddServer:
+    """Speaks the Open Inference Protocol for a model that adds one to its only input, unless it is told otherwise.
+
+    answer: in place of its own; calls: how many it was asked; batches: the inputs of each; hold: cleared, it keeps who
+    asks waiting.
+    """
+
+    def __init__(self, model: str = "delay", input: str = "delay", datatype: str = "FP32") -> None:
+        self.model = model
+        self.metadata: dict[str, Any] | None = {
+            "name": model,
+            "versions": [],
+            "inputs": [{"name": input, "datatype": datatype, "shape": [-1, 1]}],
+            "outputs": [{"name": "predict", "datatype": "FP64", "shape": [-1, 1]}],
+        }
+        self.answer: Handler | None = None
+        self.calls = 0
+        self.batches: list[list[Any]] = []
+        self.paths: list[str] = []
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.url = ""
+
+    @contextlib.asynccontextmanager
+    async def running(self, port: int | None = None) -> AsyncIterator["OddServer"]:
+        """Running for the length of a `with`."""
+        app = web.Application()
+        app.router.add_get("/v2/models/{model}", self._tell)
+        app.router.add_post("/v2/models/{model}/infer", self._infer)
+        app.router.add_post("/v2/models/{model}/versions/{version}/infer", self._infer)
+        async with TestServer(app, port=port) as server:
+            self.url = str(server.make_url("")).rstrip("/")
+            yield self
+
+    async def _tell(self, request: web.Request) -> web.Response:
+        return web.json_response(self.metadata) if self.metadata else web.Response(status=404, text="no such model")
+
+    async def _infer(self, request: web.Request) -> web.StreamResponse:
+        self.calls += 1
+        self.paths.append(request.path)
+        body = await request.read()
+        await self.hold.wait()
+        if self.answer:
+            return await self.answer(request)
+        data = json.loads(body)["inputs"][0]["data"]
+        self.batches.append(data)
+        return web.json_response(outputs([None if each is None else each + 1 for each in data]))
+
+
+def outputs(data: list[Any], datatype: str = "FP64", name: str = "predict") -> dict[str, Any]:
+    """The body of an answer."""
+    return {
+        "model_name": "delay",
+        "outputs": [{"name": name, "datatype": datatype, "shape": [len(data), 1], "data": data}],
+    }
+
+
+def text(status: int, said: str) -> Handler:
+    """Answers so."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=status, text=said)
+
+    return answer
