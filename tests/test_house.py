@@ -33,6 +33,9 @@ class Arrow:
 ARROWS = (
     Arrow("stillwell", "streams", "stillwell/cli/", True, "a command imports what it runs when it runs"),
     Arrow("stillwell", "sinks", "stillwell/cli/", True, "a command imports what it runs when it runs"),
+    Arrow(
+        "stillwell", "sinks", "stillwell/client/direct.py", True, "the client that reads the store builds its reader"
+    ),
     Arrow("stillwell", "serving", "stillwell/cli/", True, "a command imports what it runs when it runs"),
     Arrow("streams", "stillwell", "streams/", False, "the words of the product"),
     Arrow("streams", "sinks", "streams/app.py", False, "the composition root builds the real sinks"),
@@ -138,6 +141,8 @@ def test_every_import_follows_an_arrow() -> None:
         ("stillwell/pipeline.py", "def f():\n    from streams.worker import run"),
         ("stillwell/cli/worker.py", "from streams import app"),
         ("stillwell/cli/worker.py", "def f():\n    import schemas"),
+        ("stillwell/client/direct.py", "from sinks.redis_reader import RedisReader"),
+        ("stillwell/client/client.py", "def f():\n    from sinks.redis_reader import RedisReader"),
         ("stillwell/registry.py", "import importlib\nimportlib.import_module('sinks.redis')"),
         ("streams/flow.py", "from sinks.archive import Archive"),
         ("streams/flow.py", "import schemas.departures"),
@@ -158,6 +163,7 @@ def test_a_new_arrow_is_found(file: str, source: str) -> None:
     ("file", "source"),
     [
         ("stillwell/cli/worker.py", "def f():\n    from streams.app import run"),
+        ("stillwell/client/direct.py", "def f():\n    from sinks.redis_reader import RedisReader"),
         ("streams/app.py", "from sinks.archive import Archive"),
         ("streams/app.py", "import faust"),
         ("streams/consumer.py", "from aiokafka import AIOKafkaConsumer"),

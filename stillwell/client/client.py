@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from stillwell.client.results import Features
@@ -14,6 +14,9 @@ from stillwell.client.transport import HttpTransport
 from stillwell.errors import RequestError
 from stillwell.pushing.token import Token
 from stillwell.redaction import hide_password
+
+if TYPE_CHECKING:
+    from stillwell.settings import Settings
 
 _Number = TypeVar("_Number", int, float)
 
@@ -43,6 +46,23 @@ class Client:
         transport = HttpTransport(root, _positive("connections", connections))
         self._source: Source = Service(transport, hide_password(root), retries or Retries())
         self._timeout = _positive("timeout", timeout)
+
+    @classmethod
+    def direct(
+        cls, settings: "Settings | None" = None, *, timeout: float = TIMEOUT, retries: Retries | None = None
+    ) -> Self:
+        """A client that reads straight from Redis, without a service: features alone.
+
+        settings: where the store is and which definitions it was filled by; those of the environment, if none are
+        given. Raises SettingsError and DefinitionError.
+        """
+        from stillwell.client.direct import direct
+        from stillwell.definitions.loading import load_definitions
+        from stillwell.settings import Settings
+
+        settings = settings or Settings.load()
+        definitions = load_definitions(settings.definitions)
+        return cls.of(direct(settings, definitions, retries or Retries()), timeout=timeout)
 
     @classmethod
     def of(cls, source: Source, *, timeout: float = TIMEOUT) -> Self:

@@ -14,7 +14,8 @@ StillwellError
     ├── Unsupported          this way of reading cannot do it
     └── WrongAnswer          what answered is no query service of this version: a wrong URL, or a proxy between
 
-`RequestError` and `NotDefined` are those of `stillwell.errors`.
+`RequestError` and `NotDefined` are those of `stillwell.errors`, as is `FormatError`: a stored row is of a version that
+whoever read it does not know.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,14 @@
-"""When a call is made again, and after which pause: a policy, and what it says of one failure."""
+"""When a call is made again, and after which pause: a policy, and the calls that follow it within one deadline."""
 
+import asyncio
 import dataclasses
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from stillwell.client.errors import NotReady, TimedOut, Unavailable
+
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -13,6 +19,39 @@ class Retries:
     attempts: int = 4
     first: float = 0.02
     longest: float = 0.5
+
+    async def until_answered(
+        self,
+        who: str,
+        timeout: float,
+        attempt: Callable[[], Awaitable[_T]],
+        draw: Callable[[], float] = random.random,
+    ) -> _T:
+        """What the first attempt returns that is not Unavailable; it must be harmless to repeat.
+
+        who: does not answer, in the words of TimedOut, which is raised after so many seconds. The last Unavailable is
+        raised where no further attempt is worth it, and NotReady, which only a person mends, at once.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        failed = 0
+        last: Unavailable | None = None
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    return await attempt()
+            except TimeoutError:
+                said = f"; before that: {last}" if last else ""
+                raise TimedOut(f"{who} gave no answer within {timeout:g} s{said}") from None
+            except NotReady:
+                raise
+            except Unavailable as error:
+                last = error
+                failed += 1
+                pause = self.pause(failed, error.retry_after, deadline - loop.time(), draw)
+                if pause is None:
+                    raise
+            await asyncio.sleep(pause)
 
     def pause(
         self, failed: int, retry_after: float | None, remaining: float, draw: Callable[[], float] = random.random

@@ -4,7 +4,6 @@ A read may always be asked again. A push is sent again only where nothing of it 
 key, by which the service knows it again.
 """
 
-import asyncio
 import base64
 import binascii
 import datetime
@@ -15,12 +14,12 @@ from typing import Any
 
 import msgspec
 
-from stillwell.client.errors import Behind, NotReady, TimedOut, Unavailable, WrongAnswer
+from stillwell.client.errors import Behind, NotReady, Unavailable, WrongAnswer
 from stillwell.client.results import Column, Features
 from stillwell.client.retrying import Retries
 from stillwell.client.source import Asked
 from stillwell.client.transport import NoReply, NotSent, Reply, Transport
-from stillwell.errors import NotDefined, RequestError, StillwellError
+from stillwell.errors import FormatError, NotDefined, RequestError, StillwellError
 from stillwell.reading.status import Status
 
 _encode = msgspec.json.Encoder().encode
@@ -97,31 +96,21 @@ class Service:
 
     async def _read(self, method: str, path: str, body: bytes | None, timeout: float) -> Reply:
         """The answer to a request that changes nothing, asked again as often as the policy allows."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        failed = 0
-        last: StillwellError | None = None
-        while True:
+
+        async def attempt() -> Reply:
             try:
-                async with asyncio.timeout_at(deadline):
-                    reply = await self._transport.send(method, path, body)
-                if reply.status == 200:
-                    return reply
-                last = self._error_of(reply)
-            except TimeoutError:
-                said = f"; before that: {last}" if last else ""
-                raise TimedOut(f"{self._url} gave no answer within {timeout:g} s{said}") from None
+                reply = await self._transport.send(method, path, body)
             except NotSent as error:
-                last = Unavailable(f"{self._url} cannot be reached: {error}; check that the service runs, and the URL")
+                raise Unavailable(
+                    f"{self._url} cannot be reached: {error}; check that the service runs, and the URL"
+                ) from error
             except NoReply as error:
-                last = Unavailable(f"{self._url} ended the connection before it answered: {error}")
-            if not isinstance(last, Unavailable) or isinstance(last, NotReady):
-                raise last  # of what only a person mends, asking again is no part
-            failed += 1
-            pause = self._retries.pause(failed, last.retry_after, deadline - loop.time(), self._draw)
-            if pause is None:
-                raise last
-            await asyncio.sleep(pause)
+                raise Unavailable(f"{self._url} ended the connection before it answered: {error}") from error
+            if reply.status != 200:
+                raise self._error_of(reply)
+            return reply
+
+        return await self._retries.until_answered(self._url, timeout, attempt, self._draw)
 
     # ---- answers ----
 
@@ -154,6 +143,8 @@ class Service:
             return NotDefined(field or "path", _without(field or "path", message))
         if reply.status in (400, 405, 409, 413, 422):
             return RequestError(field or "body", _without(field or "body", message))
+        if problem.kind in ("FormatError", "UnknownLayout"):
+            return FormatError(message)
         return self._wrong(reply, message)
 
     def _wrong(self, reply: Reply, said: str) -> WrongAnswer:

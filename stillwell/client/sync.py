@@ -10,13 +10,16 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from stillwell.client.client import TIMEOUT, Client, Entities
 from stillwell.client.results import Features
 from stillwell.client.retrying import Retries
 from stillwell.errors import StillwellError
 from stillwell.pushing.token import Token
+
+if TYPE_CHECKING:
+    from stillwell.settings import Settings
 
 _T = TypeVar("_T")
 
@@ -85,6 +88,13 @@ class SyncClient:
     ) -> None:
         """See Client."""
         self._begin(Client(url, timeout=timeout, connections=connections, retries=retries))
+
+    @classmethod
+    def direct(
+        cls, settings: "Settings | None" = None, *, timeout: float = TIMEOUT, retries: Retries | None = None
+    ) -> Self:
+        """See Client.direct."""
+        return cls.of(Client.direct(settings, timeout=timeout, retries=retries))
 
     @classmethod
     def of(cls, client: Client) -> Self:

@@ -21,6 +21,7 @@ from stillwell.client import (
 )
 from stillwell.client.service import Service
 from stillwell.client.transport import NoReply, NotSent, Reply
+from stillwell.errors import FormatError
 from tests.fake_service import FakeTransport, feature, refusal, reply
 
 GOOD = reply({"features": {"V:f": feature("Int64", 7)}})
@@ -109,7 +110,8 @@ async def test_it_is_not_asked_for_ever(failure: Reply | NotSent | NoReply, says
         (Reply(200, b"<html>", "text/html"), WrongAnswer, "root of a query service"),
         (Reply(404, b"nothing here", "text/plain"), WrongAnswer, "root of a query service"),
         (Reply(302, b"", "text/html"), WrongAnswer, "302"),
-        (refusal(500, "FormatError", "a row has the unknown layout"), WrongAnswer, "unknown layout"),
+        (refusal(500, "UnknownLayout", "a row has the unknown layout"), FormatError, "unknown layout"),
+        (refusal(500, "ChainError", "what no client has heard of"), WrongAnswer, "no client has heard"),
         (reply({"features": {"V:f": feature("Int64", 7, 8)}}), WrongAnswer, "does not have 1 values"),
         (reply({"features": {"V:f": feature("Decimal", 7)}}), WrongAnswer, "upgrade the client"),
         (reply({"features": {"V:f": feature("Bytes", "?")}}), WrongAnswer, "root of a query service"),

@@ -1,0 +1,173 @@
+"""The store itself as a source: read by the plan of the query service, in this process, straight from Redis.
+
+One hop less than through the service, and nobody between; but Redis must be reachable, and the definitions there, in
+the version that writes.
+"""
+
+import asyncio
+import datetime
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from stillwell.client.errors import NotReady, Unavailable, Unsupported
+from stillwell.client.results import Column, Features
+from stillwell.client.retrying import Retries
+from stillwell.client.source import Asked
+from stillwell.errors import NotDefined, RequestError, StoreError, StoreNotReady
+from stillwell.known_views import known_views
+from stillwell.layout.projection import UnknownLayout
+from stillwell.layout.redis_keys import RedisKeys
+from stillwell.reading import entities
+from stillwell.reading.features import FeatureColumn, FeatureReader
+from stillwell.reading.query import Catalog
+from stillwell.spec import DefinitionsSpec, ViewSpec
+from stillwell.storage import open_store
+from stillwell.wire import EPOCH
+
+if TYPE_CHECKING:
+    from stillwell.settings import Settings
+
+_REGISTRY_AGAIN = 30.0
+"""Seconds between two looks into the registry: a row that nobody there knows must not cost every read one."""
+
+
+class Reading(Protocol):
+    """What is open while a store is read."""
+
+    reader: FeatureReader
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+class Direct:
+    """One store. open: connects, in the loop of the first call. older: the views as they once were, for rows that
+    other versions have written: it asks the registry, and blocks. rows, values: the most of one request, as the query
+    service has them."""
+
+    def __init__(
+        self,
+        definitions: DefinitionsSpec,
+        open: Callable[[], Reading],
+        older: Callable[[], Sequence[ViewSpec]],
+        *,
+        rows: int,
+        values: int,
+        retries: Retries,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._definitions = definitions
+        self._catalog = Catalog(definitions)
+        self._open = open
+        self._older = older
+        self._rows = rows
+        self._values = values
+        self._retries = retries
+        self._draw = draw
+        self._reading: Reading | None = None
+        self._looked = -_REGISTRY_AGAIN
+
+    async def features(self, asked: Asked, timeout: float) -> Features:
+        """See `stillwell.client.source.Source`."""
+        if asked.after is not None:
+            raise Unsupported("after: a client that reads straight from the store cannot wait for a push")
+        if asked.service is not None:
+            raise NotDefined("feature_service", f"there is no feature service {asked.service!r}")
+        return await self._retries.until_answered("Redis", timeout, lambda: self._found(asked), self._draw)
+
+    async def close(self) -> None:
+        """See `stillwell.client.source.Source`."""
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            await reading.close()
+
+    async def _found(self, asked: Asked) -> Features:
+        try:
+            columns: dict[str, Sequence[object]] = msgspec.to_builtins(asked.entities)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise RequestError("entities", f"holds a value that JSON has no form for: {error}") from None
+        return await _told(lambda: self._of_any_version(asked, columns))
+
+    async def _of_any_version(self, asked: Asked, columns: Mapping[str, Sequence[object]]) -> Features:
+        try:
+            return await self._read(asked, columns)
+        except UnknownLayout:
+            now = asyncio.get_running_loop().time()
+            if now < self._looked + _REGISTRY_AGAIN:
+                raise
+            self._looked = now
+            self._catalog = Catalog(self._definitions, await asyncio.to_thread(self._older))
+            return await self._read(asked, columns)
+
+    async def _read(self, asked: Asked, columns: Mapping[str, Sequence[object]]) -> Features:
+        plan = self._catalog.plan(asked.references)
+        count, wanted = entities.row_count(columns, self._rows), len(plan.outputs)
+        if count * wanted > self._values:
+            raise RequestError(
+                "entities",
+                f"{count} entities with {wanted} features are {count * wanted} values; at most {self._values} are "
+                "allowed in one request: ask in parts",
+            )
+        if self._reading is None:
+            self._reading = self._open()
+        found = await self._reading.reader.read(plan, entities.typed(plan, columns, self._catalog.keys))
+        made = {each.output.reference: _column(each, found.at_us) for each in found.columns}
+        return Features(asked.entities, made, count)
+
+
+async def _told(read: Callable[[], Awaitable[Features]]) -> Features:
+    """What is read; the store's errors as the client's."""
+    try:
+        return await read()
+    except StoreNotReady as error:
+        raise NotReady(str(error)) from error
+    except StoreError as error:
+        raise Unavailable(str(error)) from error
+
+
+def _column(column: FeatureColumn, at_us: int) -> Column:
+    kind = column.output.feature.type.name
+    times = [None if us is None else EPOCH + datetime.timedelta(microseconds=us) for us in column.event_times]
+    ages = [None if us is None else datetime.timedelta(microseconds=at_us - us) for us in column.event_times]
+    return Column(
+        reference=column.output.reference,
+        type=kind,
+        values=tuple(_values(kind, column.values)),
+        statuses=tuple(column.statuses),
+        event_times=tuple(times),
+        ages=tuple(ages),
+    )
+
+
+def _values(kind: str, values: Sequence[Any]) -> Sequence[Any]:
+    if kind != "Timestamp":
+        return values
+    return [None if us is None else EPOCH + datetime.timedelta(microseconds=us) for us in values]
+
+
+def direct(settings: "Settings", definitions: DefinitionsSpec, retries: Retries) -> Direct:
+    """The store that the settings name, as a source."""
+    from sinks.redis_link import RedisLink
+    from sinks.redis_reader import RedisReader
+
+    class Open:
+        def __init__(self) -> None:
+            timeout = settings.serve_timeout.total_seconds()
+            link = RedisLink(settings.redis_url.get_secret_value(), timeout, connections=1)
+            keys = RedisKeys(settings.project, settings.namespace)
+            self._rows = RedisReader(link, keys.ready, timeout)
+            self.reader = FeatureReader(self._rows, keys, lambda: time.time_ns() // 1_000)
+
+        async def close(self) -> None:
+            await self._rows.close()
+
+    def older() -> Sequence[ViewSpec]:
+        defined = {(view.name, view.version) for view in definitions.views}
+        known = known_views(open_store(settings.offline_root), definitions)
+        return [view for view in known.values() if (view.name, view.version) not in defined]
+
+    return Direct(definitions, Open, older, rows=settings.serve_rows, values=settings.serve_values, retries=retries)

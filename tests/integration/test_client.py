@@ -1,0 +1,118 @@
+"""The client against a real service, and straight from a real Redis that a real worker has filled."""
+
+import dataclasses
+import datetime
+import json
+import random
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from stillwell import Client, SyncClient
+from stillwell.client import NotReady, Retries, Unavailable
+from stillwell.settings import Settings
+from tests.integration import orders
+from tests.integration.conftest import Deployment
+from tests.integration.proof import until_linked
+from tests.integration.test_serve import until_healthy
+from tests.services import Proxy
+from tests.waiting import eventually_async
+from tests.worker import WorkerProcess
+
+FEATURES = [f"{orders.VIEW}:amount", f"{orders.VIEW}:number"]
+
+
+def url(service: WorkerProcess) -> str:
+    """A service's root."""
+    return f"http://127.0.0.1:{service.port}"
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Settings]]:
+    """settings(deployment, **changed): its settings, in this process, and its definitions where they are found."""
+
+    def load(deployment: Deployment, **changed: str) -> Settings:
+        monkeypatch.chdir(deployment.folder)
+        monkeypatch.syspath_prepend(deployment.folder)
+        own = {f"STILLWELL_{name.upper()}": value for name, value in changed.items()}
+        for name, value in {**deployment.settings, **own}.items():
+            monkeypatch.setenv(name, value)
+        return Settings.load()
+
+    yield load
+    sys.modules.pop("orders", None)
+
+
+async def test_through_the_service_and_straight_from_redis_every_bit_is_the_same(
+    deploy: Callable[..., Deployment], settings: Callable[..., Settings], rng: random.Random
+) -> None:
+    deployment = deploy()
+    sent = orders.produce(deployment.bootstrap, deployment.topic, orders.orders(2_000, rng))
+    deployment.start_worker().until_ready()
+    until_linked(deployment, sent)
+    service = until_healthy(deployment.service().start())
+    customers = sorted({json.loads(each.record.value or b"{}")["customer"] for each in sent})
+    assert len(customers) > 40
+    entities = {"customer": [*customers, "nobody", customers[0]]}
+    async with Client(url(service)) as through, Client.direct(settings(deployment)) as direct:
+        found = [await client.features(FEATURES, entities) for client in (through, direct)]
+    # Ages were counted at two instants; all else is the same.
+    timeless = [
+        dataclasses.replace(
+            each, columns={name: dataclasses.replace(column, ages=()) for name, column in each.columns.items()}
+        )
+        for each in found
+    ]
+    assert timeless[0] == timeless[1]
+    amounts = [
+        [value.hex() if value is not None else None for value in each.column(FEATURES[0]).values] for each in found
+    ]
+    assert amounts[0] == amounts[1]
+    assert any(amounts[0])
+    assert [each.columns[FEATURES[0]].ages.count(None) for each in found] == [1, 1]
+    now = datetime.datetime.now(datetime.UTC)
+    column = found[0].column(FEATURES[0])
+    first, age = column.event_times[0], column.ages[0]
+    assert first is not None
+    assert age is not None
+    assert abs(now - first - age) < datetime.timedelta(minutes=1)
+
+
+async def test_a_redis_that_goes_and_comes_back_is_told_and_found_again_by_both(
+    deploy: Callable[..., Deployment], settings: Callable[..., Settings], redis_proxy: Proxy
+) -> None:
+    deployment = deploy()
+    worker = deployment.start_worker().until_ready()
+    address = f"redis://{redis_proxy.address}/0"
+    service = until_healthy(deployment.service(redis_url=address, serve_timeout="300ms").start())
+    retries = Retries(attempts=2)
+    made = (
+        Client(url(service), retries=retries),
+        Client.direct(settings(deployment, redis_url=address, serve_timeout="300ms"), retries=retries),
+    )
+    for client in made:
+        async with client:
+            found = await client.features(FEATURES, {"customer": "nobody"})
+            assert found.one()[FEATURES[0]].status.value == "NOT_FOUND"
+            with redis_proxy.toxic("timeout", timeout=0), pytest.raises(Unavailable) as refused:
+                await client.features(FEATURES, {"customer": "nobody"})
+            assert not isinstance(refused.value, NotReady)
+
+            async def answered(client: Client = client) -> bool:
+                try:
+                    return len(await client.features(FEATURES, {"customer": "nobody"})) == 1
+                except Unavailable:
+                    return False
+
+            await eventually_async(answered, what="an answer once Redis is back")
+    worker.kill()
+
+
+def test_a_script_reads_without_await(deploy: Callable[..., Deployment]) -> None:
+    deployment = deploy()
+    deployment.start_worker().until_ready()
+    service = until_healthy(deployment.service().start())
+    with SyncClient(url(service)) as client:
+        found = client.features(FEATURES, {"customer": ["nobody"]})
+        assert found.to_polars().rows() == [("nobody", None, None)]

@@ -1,0 +1,182 @@
+"""Straight from the store and through the service: the same answers, and the same errors."""
+
+import dataclasses
+import datetime
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from stillwell.client import Client, Features, NotReady, Retries, Unavailable, Unsupported
+from stillwell.client.direct import Direct
+from stillwell.errors import FormatError, StillwellError, StoreUnavailable
+from stillwell.layout.redis_keys import RedisKeys
+from stillwell.reading.features import FeatureReader
+from stillwell.reading.online import Stored
+from stillwell.spec import ViewSpec
+from tests.served import DEFINITIONS, LIMITS, NOW_US, USERS, Served
+
+ALL = [f"Users:{feature.name}" for feature in USERS.features]
+SEEN = "2026-01-01T00:00:00.000001Z"
+
+
+@dataclasses.dataclass
+class Opened:
+    """What a `Direct` reads through."""
+
+    reader: FeatureReader
+    closed: bool = False
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def straight(served: Served, older: Callable[[], Sequence[ViewSpec]] = lambda: ()) -> Client:
+    """A client of the store behind a service."""
+
+    def open() -> Opened:
+        return Opened(FeatureReader(served.store, RedisKeys("test", "test"), lambda: served.now_us))
+
+    retries = Retries(attempts=2, first=0.001)
+    return Client.of(Direct(DEFINITIONS, open, older, rows=LIMITS.rows, values=LIMITS.values, retries=retries))
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    """A service over an empty store."""
+    made = Served()
+    await made.client.start_server()
+    yield made
+    await made.client.close()
+
+
+@pytest.fixture
+async def both(served: Served) -> AsyncIterator[tuple[Client, Client]]:
+    """Through the service, and straight."""
+    async with Client(str(served.client.make_url("/"))) as through, straight(served) as direct:
+        yield through, direct
+
+
+def comparable(found: Features) -> object:
+    """With NaN, which equals nothing, as a text."""
+    columns = {
+        reference: dataclasses.replace(
+            column,
+            values=tuple("NaN" if isinstance(value, float) and math.isnan(value) else value for value in column.values),
+        )
+        for reference, column in found.columns.items()
+    }
+    return dataclasses.replace(found, columns=columns)
+
+
+async def test_both_give_the_same_to_the_bit(served: Served, both: tuple[Client, Client]) -> None:
+    await served.put(
+        {"id": 1, "name": "ä", "amount": 0.1, "seen": SEEN, "raw": "aGk="},
+        {"id": 2, "name": "b"},
+        {"id": 3, "name": "NaN", "amount": -1e308},
+        {"id": 4, "name": "", "amount": 5e-324, "raw": ""},
+        {"id": 5, "name": "old", "at": "2025-12-31T22:30:00Z"},
+    )
+    served.now_us = NOW_US + 1_500_001
+    entities = {"id": [5, 4, 3, 2, 1, 99, 1]}
+    through, direct = [await client.features(ALL, entities) for client in both]
+    assert comparable(through) == comparable(direct)
+    assert through.to_arrow(details=True, expired=True).equals(direct.to_arrow(details=True, expired=True))
+    assert {status.value for status in through.column("Users:amount").statuses} == {
+        "PRESENT",
+        "NULL_VALUE",
+        "NOT_FOUND",
+        "OUTSIDE_MAX_AGE",
+    }
+
+
+@pytest.mark.parametrize(
+    ("features", "entities"),
+    [
+        (["Users:amonut"], {"id": 1}),
+        (["User:amount"], {"id": 1}),
+        (["Users:amount", "Users:amount"], {"id": 1}),
+        ([], {"id": 1}),
+        (["Users:amount"], {}),
+        (["Users:amount"], {"id": [1, "2"]}),
+        (["Users:amount"], {"id": [1, 2], "name": ["a"]}),
+        (["Users:amount"], {"id": 1, "idd": 2}),
+        (["Users:amount"], {"id": [1] * 51}),
+        (ALL, {"id": [1] * 50}),
+        (["Users:amount"], {"id": object()}),
+        (["Users:amount"], {"id": datetime.datetime(2026, 1, 1)}),
+    ],
+)
+async def test_both_refuse_the_same_in_the_same_words(
+    features: list[str], entities: Any, served: Served, both: tuple[Client, Client]
+) -> None:
+    await served.put({"id": 1, "name": "a"})
+    said = []
+    for client in both:
+        with pytest.raises(StillwellError) as refused:
+            await client.features(features, entities)
+        said.append((type(refused.value), str(refused.value), getattr(refused.value, "field", None)))
+    assert said[0] == said[1]
+
+
+async def test_a_store_that_forgot_is_not_ready_for_both(both: tuple[Client, Client]) -> None:
+    for client in both:
+        with pytest.raises(NotReady, match="not ready"):
+            await client.features(["Users:amount"], {"id": 1})
+
+
+async def test_a_store_that_is_away_is_asked_again_and_then_unavailable() -> None:
+    class Away:
+        asked = 0
+
+        async def read(self, keys: Sequence[bytes]) -> Stored:
+            self.asked += 1
+            raise StoreUnavailable("Redis is away")
+
+    away = Away()
+    opened = Opened(FeatureReader(away, RedisKeys("test", "test"), lambda: NOW_US))
+    source = Direct(DEFINITIONS, lambda: opened, lambda: (), rows=1, values=1, retries=Retries(attempts=3, first=0.001))
+    async with Client.of(source) as client:
+        with pytest.raises(Unavailable, match="away"):
+            await client.features(["Users:amount"], {"id": 1})
+    assert away.asked == 3
+    assert opened.closed
+
+
+async def test_a_row_of_an_older_version_is_read_by_what_the_registry_knows(served: Served) -> None:
+    was = USERS.model_copy(update={"features": USERS.features[:1]})
+    await served.put({"id": 1, "name": "a", "amount": 7.5}, views=[was])
+    looked = 0
+
+    def registered() -> list[ViewSpec]:
+        nonlocal looked
+        looked += 1
+        return [was]
+
+    async with straight(served, registered) as client:
+        found = (await client.features(["Users:amount", "Users:name"], {"id": 1})).one()
+    assert (found["Users:amount"].value, found["Users:name"].status.value) == (7.5, "NOT_FOUND")
+    assert looked == 1
+
+
+async def test_a_row_that_nobody_knows_is_told_and_does_not_send_every_reader_to_the_registry(served: Served) -> None:
+    await served.put({"id": 1, "name": "a"}, views=[USERS.model_copy(update={"features": USERS.features[:1]})])
+    looked = 0
+
+    def registered() -> list[ViewSpec]:
+        nonlocal looked
+        looked += 1
+        return []
+
+    async with straight(served, registered) as client:
+        for _ in range(3):
+            with pytest.raises(FormatError, match="unknown layout"):
+                await client.features(["Users:amount"], {"id": 1})
+    assert looked == 1
+
+
+async def test_what_it_cannot_do_is_said(served: Served) -> None:
+    async with straight(served) as client:
+        with pytest.raises(Unsupported, match="cannot wait for a push"):
+            await client.features(["Users:amount"], {"id": 1}, after="Users@1:0-7")
