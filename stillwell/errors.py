@@ -10,6 +10,8 @@ StillwellError
 │   ├── OutcomeUnknown     the call may have been carried out, or may still be: read back before going on
 │   ├── AlreadyExists      a create-only write found an object in its place
 │   ├── NotFound           there is no such object
+│   ├── NotWritten         Kafka holds what was pushed, the online store does not yet: names the token to wait for
+│   ├── Behind             what a read waits for is not in the online store yet: says how far it is behind
 │   └── StoreNotReady      the store answers, but may have lost data: refuse to read or write until `stillwell rebuild`
 ├── ModelError             a model, or the server that has it, gave no answer of use: says why
 │   └── ModelUnavailable   the server is not reached, or cannot answer now: try again
@@ -19,6 +21,8 @@ StillwellError
 ├── FormatError            stored bytes are of a format or layout that this version cannot read
 └── PartitionStopped       a partition must not go on until a person has decided: says what to run
 """
+
+from collections.abc import Mapping
 
 
 class StillwellError(Exception):
@@ -78,6 +82,29 @@ class ModelError(StillwellError):
 
 class ModelUnavailable(ModelError):
     """The model's server is not reached, or cannot answer now; asking again later may work."""
+
+
+class NotWritten(StoreError):
+    """Kafka holds rows that were pushed, so that the worker will write them; the online store did not take them now.
+
+    token: the push's, by which a reader can wait for them.
+    """
+
+    def __init__(self, message: str, token: str) -> None:
+        super().__init__(message)
+        self.token = token
+
+
+class Behind(StoreError):
+    """What a read was to wait for is not in the online store yet.
+
+    lag: how many records are still to be taken in; offsets: the same for each view and partition.
+    """
+
+    def __init__(self, message: str, lag: int, offsets: Mapping[str, Mapping[int, int]]) -> None:
+        super().__init__(message)
+        self.lag = lag
+        self.offsets = offsets
 
 
 class ChainError(StillwellError):

@@ -1,0 +1,277 @@
+"""Pushes of one view, taken together: what each row becomes, what goes to Kafka for it, and then what goes to Redis.
+
+Pure: the same pipeline as the worker's over the same records, so that Redis gets from here the bytes that the worker
+would write. Blocks while it computes: call it in a thread.
+"""
+
+import dataclasses
+import datetime
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from stillwell.layout.chain import PartitionId
+from stillwell.layout.encoder import ViewEncoder
+from stillwell.layout.online import Answer, EncodedRows
+from stillwell.pushing.log import Place
+from stillwell.pushing.pipeline import PushPipeline
+from stillwell.pushing.record import PushEncoder, PushRecord, To, headers_of
+from stillwell.records import Records, Reject
+from stillwell.spec import ViewSpec
+
+LARGEST_RECORD = 900_000
+"""Bytes that a row takes in Kafka. A topic takes batches of 1 MiB where nobody says otherwise."""
+
+_PLACE = "_place"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Push:
+    """Rows that somebody pushes to one view.
+
+    values: each one's JSON object: a raw event where `transform`, else a final row. whole: whether all are refused
+    where one is.
+    """
+
+    view: str
+    values: Sequence[bytes]
+    transform: bool
+    to: To
+    idempotency_key: str | None = None
+    whole: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refusal:
+    """A row that cannot be used. row: its number in its push; reason: the word that dead letters have for it."""
+
+    row: int
+    reason: str
+    error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Judged:
+    """What a push is found to be.
+
+    refusals: the rows that cannot be used. records: the span of its records in the batch's. refused: whether nothing of
+    it is published.
+    """
+
+    push: Push
+    begin: int
+    refusals: tuple[Refusal, ...]
+    records: range
+    refused: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Batch:
+    """Pushes that were transformed together. records: what goes to Kafka, of all of them; frame: the rows that go to
+    Redis, with the record that each comes from as `_offset`, and its place among all that was pushed as `_place`."""
+
+    view: ViewSpec
+    judged: tuple[Judged, ...]
+    records: tuple[PushRecord, ...]
+    frame: pl.DataFrame
+    filtered: frozenset[int]
+
+    def of(self, wanted: Sequence[bool]) -> "Batch":
+        """With the rows of some of the pushes alone. wanted: which."""
+        if all(wanted):
+            return self
+        of_place = np.repeat(wanted, [len(judged.push.values) for judged in self.judged])
+        return dataclasses.replace(
+            self, frame=self.frame.filter(pl.Series(of_place[self.frame.get_column(_PLACE).to_numpy()]))
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Encoded:
+    """Rows for Redis, and for each in their order its place among all that was pushed."""
+
+    rows: tuple[EncodedRows, ...]
+    places: tuple[npt.NDArray[np.int64], ...]
+
+
+class ViewBatches:
+    """Makes batches for one view. Safe from any thread."""
+
+    def __init__(self, project: str, view: ViewSpec, grace: datetime.timedelta, max_future: datetime.timedelta) -> None:
+        """grace: how long keys in Redis outlive their rows' TTL. max_future: how far an event time may lie ahead."""
+        self.view = view
+        self._pipeline = PushPipeline(project, view, max_future=max_future)
+        self.topic = self._pipeline.topic.topic
+        self._records = PushEncoder(view)
+        self._rows = ViewEncoder(view, grace)
+        self.judge([Push(view.name, [], transform=False, to=To.BOTH)], 0)  # imports what it needs, half a second of it
+
+    def judge(self, pushes: Sequence[Push], now_ms: int) -> Batch:
+        """Transform what was pushed, as records of this timestamp."""
+        values = [value for push in pushes for value in push.values]
+        outcome = self._pipeline.run(_records(self.topic, pushes, values, now_ms))
+        frame = outcome.rows[0].frame
+        rejects = {reject.offset: reject for reject in outcome.rejects}
+        made = self._made(pushes, values, frame, rejects)
+        judged: list[Judged] = []
+        records: list[PushRecord] = []
+        record_of = np.full(len(values), -1, np.int64)
+        begin = 0
+        for push in pushes:
+            end = begin + len(push.values)
+            refusals = tuple(
+                Refusal(at - begin, rejects[at].reason, rejects[at].error) for at in range(begin, end) if at in rejects
+            )
+            first = len(records)
+            refused = push.whole and bool(refusals)
+            if not refused:
+                for at in range(begin, end):
+                    if at not in rejects:
+                        record_of[at] = len(records)
+                        records.append(made[at])
+            judged.append(Judged(push, begin, refusals, range(first, len(records)), refused))
+            begin = end
+        places = frame.get_column("_offset").to_numpy()
+        frame = frame.with_columns(pl.Series(_PLACE, places), pl.Series("_offset", record_of[places]))
+        with_rows = set(places.tolist())
+        filtered = frozenset(at for at in range(len(values)) if at not in rejects and at not in with_rows)
+        return Batch(
+            self.view, tuple(judged), tuple(records), frame.filter(pl.Series(record_of[places] >= 0)), filtered
+        )
+
+    def encode(self, batch: Batch, places: Sequence[Place], incarnation: int) -> Encoded:
+        """The batch's rows for Redis, given where Kafka has its records. Those for the offline store alone are left
+        out, and those that are older than another of their entity in the same partition."""
+        frame = batch.frame
+        if not frame.height:
+            return Encoded((), ())
+        of_row = frame.get_column("_offset").to_numpy()
+        partitions, offsets, timestamps = np.array(places, np.int64).T[:, of_row]
+        order = np.lexsort((frame.get_column("_row").to_numpy(), offsets, partitions))
+        frame = frame.with_columns(pl.Series("_offset", offsets), pl.Series("_timestamp", timestamps))[order]
+        present, starts = np.unique(partitions[order], return_index=True)
+        cuts = np.append(starts, frame.height).astype(np.int64)
+        sources = [PartitionId(self.topic, incarnation, int(partition)) for partition in present]
+        encoded = self._rows.encode_each(frame, cuts, sources)
+        return Encoded(
+            tuple(rows for rows, _ in encoded), tuple(kept.get_column(_PLACE).to_numpy() for _, kept in encoded)
+        )
+
+    def _made(
+        self, pushes: Sequence[Push], values: Sequence[bytes], frame: pl.DataFrame, rejects: dict[int, Reject]
+    ) -> dict[int, PushRecord]:
+        """The record of each row that can be used, by its place. Rejects those that are too large for Kafka."""
+        made: dict[int, PushRecord] = {}
+        final = self._final(pushes, frame)
+        at = 0
+        for push in pushes:
+            raw_headers = headers_of(transform=push.transform, to=push.to, idempotency_key=push.idempotency_key)
+            for value in push.values:
+                if at not in rejects:
+                    if at in final:
+                        key, row = final[at]
+                        headers = headers_of(
+                            to=push.to,
+                            version=self.view.version,
+                            raw=value if push.transform else None,
+                            idempotency_key=push.idempotency_key,
+                        )
+                        record = PushRecord(key, row, headers)
+                    else:
+                        record = PushRecord(None, value, raw_headers)
+                    if _nbytes(record) > LARGEST_RECORD:
+                        error = f"view {self.view.name}: the row takes more than {LARGEST_RECORD} bytes in Kafka"
+                        rejects[at] = Reject(at, self.view.name, "too_long", error)
+                    made[at] = record
+                at += 1
+        return made
+
+    def _final(self, pushes: Sequence[Push], frame: pl.DataFrame) -> dict[int, tuple[bytes, bytes]]:
+        """Kafka's key and value of each row that goes there as a final one, by its place."""
+        if self.view.rows is not None:
+            # A function may make several rows of one event: the worker does it again, from the event itself.
+            computed = np.repeat([push.transform for push in pushes], [len(push.values) for push in pushes])
+            frame = frame.filter(pl.Series(~computed[frame.get_column("_offset").to_numpy()]))
+        return dict(zip(frame.get_column("_offset").to_list(), self._records.keys_and_values(frame), strict=True))
+
+
+def _records(topic: str, pushes: Sequence[Push], values: Sequence[bytes], now_ms: int) -> Records:
+    count = len(values)
+    headers = [
+        each for push in pushes for each in [headers_of(transform=push.transform, to=push.to)] * len(push.values)
+    ]
+    return Records(
+        topic=topic,
+        partition=0,
+        start=0,
+        end=count,
+        offsets=np.arange(count, dtype=np.int64),
+        timestamps=np.full(count, now_ms, np.int64),
+        keys=[None] * count,
+        values=values,
+        headers=headers,
+    )
+
+
+def raw_records(push: Push) -> list[PushRecord]:
+    """Raw events as they are, for the worker to transform: which entity each is of, only the view can tell."""
+    headers = headers_of(transform=True, to=push.to, idempotency_key=push.idempotency_key)
+    return [PushRecord(None, value, headers) for value in push.values]
+
+
+def _nbytes(record: PushRecord) -> int:
+    headers = sum(len(name) + len(content or b"") for name, content in record.headers)
+    return len(record.key or b"") + len(record.value) + headers
+
+
+def too_large(record: PushRecord) -> bool:
+    """Whether Kafka would refuse the record."""
+    return _nbytes(record) > LARGEST_RECORD
+
+
+class Status:
+    """What became of a row, in an answer's words."""
+
+    APPLIED = "applied"
+    STALE = "stale"
+    DUPLICATE = "duplicate"
+    EXPIRED = "expired"
+    FILTERED = "filtered"
+    OFFLINE = "offline"
+    REJECTED = "rejected"
+
+
+_WORDS = {
+    Answer.APPLIED: Status.APPLIED,
+    Answer.EXPIRED: Status.EXPIRED,
+    Answer.DUPLICATE: Status.DUPLICATE,
+    Answer.STALE: Status.STALE,
+}
+_STRONGER = {word: number for number, word in enumerate(_WORDS.values())}
+"""Of an event that gives several rows, the first of these that any of them was."""
+
+
+def statuses(batch: Batch, encoded: Encoded, answers: Sequence[Sequence[Answer]]) -> list[list[str]]:
+    """What became of every row of every push. answers: Redis's, as the rows were encoded."""
+    found: dict[int, str] = {}
+    for places, of_rows in zip(encoded.places, answers, strict=True):
+        for place, answer in zip(places.tolist(), of_rows, strict=True):
+            word = _WORDS[answer]
+            known = found.get(place)
+            if known is None or _STRONGER[word] < _STRONGER[known]:
+                found[place] = word
+    told = []
+    for judged in batch.judged:
+        push, begin = judged.push, judged.begin
+        # What was not sent to Redis was older than another row that was.
+        unsent = Status.OFFLINE if push.to is To.OFFLINE else Status.STALE
+        words = [
+            Status.FILTERED if at in batch.filtered else found.get(at, unsent)
+            for at in range(begin, begin + len(push.values))
+        ]
+        for refusal in judged.refusals:
+            words[refusal.row] = Status.REJECTED
+        told.append(words)
+    return told

@@ -1,0 +1,291 @@
+"""What becomes of a push: transformed with those that came at the same moment, appended to Kafka, written to Redis.
+
+Nothing is acknowledged that Kafka does not hold. From then on nothing can be lost: a process that dies before it has
+written to Redis leaves it to the worker, who does it from the same records to the same bytes.
+"""
+
+import asyncio
+import collections
+import dataclasses
+import functools
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from serving.pushing.batch import Batch, Judged, Push, Refusal, ViewBatches, raw_records, statuses, too_large
+from stillwell.definitions.mistakes import did_you_mean
+from stillwell.errors import NotDefined, NotWritten, RequestError, StillwellError, StoreNotReady, StoreUnavailable
+from stillwell.layout.online import Answer, EncodedRows, OnlineState
+from stillwell.pushing.log import Place, PushLog
+from stillwell.pushing.record import PushRecord
+from stillwell.pushing.token import Token
+
+_T = TypeVar("_T")
+
+_ROWS_TOGETHER = 1_000
+"""Rows that are transformed together: while it lasts, nothing else of their view is. A push of more goes alone."""
+
+
+class OnlineRows(Protocol):
+    """What is needed of the online store."""
+
+    async def put_each(self, rows: Sequence[EncodedRows], epoch: str) -> list[list[Answer]]:
+        """Write each row that is newer than the one in its place; what became of each."""
+
+    async def read_state(self) -> OnlineState:
+        """Which epoch is in force (None: not ready), and which server answers."""
+
+
+class Topics(Protocol):
+    """What is asked about push topics."""
+
+    async def incarnation(self, topic: str) -> int:
+        """The number of the incarnation in force. Raises StoreUnavailable."""
+
+
+class Threads(Protocol):
+    """Runs blocking calls off the event loop."""
+
+    async def call(self, work: Callable[..., _T], *arguments: Any) -> _T:
+        """What `work` returns or raises."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Written:
+    """What a push has come to. token: None where nothing was published. statuses: a word for each row; empty where
+    nothing was written to Redis, because that was not asked for."""
+
+    token: Token | None
+    statuses: Sequence[str]
+    refusals: tuple[Refusal, ...]
+
+
+@dataclasses.dataclass(slots=True)
+class _Waiting:
+    """A push that is on its way. write: whether it is to be in Redis before it is answered."""
+
+    push: Push
+    write: bool
+    done: "asyncio.Future[Written]"
+
+
+class Pusher:
+    """For one event loop; `close` it."""
+
+    def __init__(
+        self,
+        views: Mapping[str, ViewBatches],
+        log: PushLog,
+        topics: Topics,
+        online: OnlineRows,
+        threads: Threads,
+        now_ms: Callable[[], int],
+        most_rows: int,
+    ) -> None:
+        """threads: one is enough. now_ms: the clock that records are stamped by. most_rows: that may be on their way;
+        beyond, pushes are refused."""
+        self._views = views
+        self._log = log
+        self._topics = topics
+        self._online = online
+        self._threads = threads
+        self._now_ms = now_ms
+        self._most_rows = most_rows
+        self._rows = 0
+        self._gathering: dict[str, collections.deque[_Waiting]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._epoch: str | None = None
+
+    def view(self, name: str, field: str = "view") -> ViewBatches:
+        """The view of a name. field: what a request calls it. Raises NotDefined."""
+        found = self._views.get(name)
+        if found is None:
+            raise NotDefined(field, f"there is no view {name!r}{did_you_mean(name, self._views)}")
+        return found
+
+    async def append(self, push: Push) -> Written:
+        """Have rows in Kafka, for the worker to write. Final rows are judged before; raw events by the worker.
+
+        Raises RequestError, StoreUnavailable and OutcomeUnknown.
+        """
+        if push.transform:
+            records = raw_records(push)
+            for number, record in enumerate(records):
+                if too_large(record):
+                    raise RequestError(f"rows[{number}]", "is too large for Kafka: push less in one row")
+            return await self._counted(push, self._append(push, records))
+        return await self._counted(push, self._join(push, write=False))
+
+    async def write(self, push: Push) -> Written:
+        """Have rows in Kafka, and then in Redis.
+
+        Raises as `append`, StoreNotReady where Redis may have lost rows, and NotWritten, with the token, where Kafka
+        has the rows and Redis does not answer.
+        """
+        await self._in_force()
+        return await self._counted(push, self._join(push, write=True))
+
+    async def close(self) -> None:
+        """Wait for what is on its way."""
+        while self._background:
+            await asyncio.wait(self._background)
+
+    # ---- one push ----
+
+    async def _counted(self, push: Push, work: Coroutine[Any, Any, Written]) -> Written:
+        count = len(push.values)
+        if self._rows + count > self._most_rows and self._rows:
+            work.close()
+            raise StoreUnavailable(
+                f"{self._rows} pushed rows are on their way already, of {self._most_rows} that may be; push again later"
+            )
+        self._rows += count
+        try:
+            return await work
+        finally:
+            self._rows -= count
+
+    async def _append(self, push: Push, records: Sequence[PushRecord]) -> Written:
+        topic = self.view(push.view).topic
+        incarnation = await self._topics.incarnation(topic)
+        places = await self._log.append(topic, records, self._now_ms())
+        return Written(_token(push.view, incarnation, places), (), ())
+
+    async def _join(self, push: Push, write: bool) -> Written:
+        """Be in the next batch of the view."""
+        self.view(push.view)
+        waiting = _Waiting(push, write, asyncio.get_running_loop().create_future())
+        gathering = self._gathering.get(push.view)
+        if gathering is None:
+            gathering = self._gathering[push.view] = collections.deque()
+            self._spawn(self._gather(push.view, gathering))
+        gathering.append(waiting)
+        return await waiting.done
+
+    # ---- batches ----
+
+    async def _gather(self, name: str, gathering: collections.deque[_Waiting]) -> None:
+        """Transform what waits, one batch after another: while one is under way, the next gathers."""
+        view = self._views[name]
+        while gathering:
+            together = _next(gathering)
+            now = self._now_ms()
+            try:
+                batch = await self._threads.call(view.judge, [each.push for each in together], now)
+            except Exception as error:
+                _fail(together, error)
+                continue
+            self._spawn(self._carry(view, batch, together, now))
+        del self._gathering[name]
+
+    async def _carry(self, view: ViewBatches, batch: Batch, together: Sequence[_Waiting], now: int) -> None:
+        """A batch to Kafka, then to Redis."""
+        try:
+            incarnation = await self._topics.incarnation(view.topic)
+            places = await self._log.append(view.topic, batch.records, now) if batch.records else []
+        except Exception as error:
+            _fail(together, error)
+            return
+        tokens = [_token(view.view.name, incarnation, [places[at] for at in judged.records]) for judged in batch.judged]
+        try:
+            words, epoch = await self._put(view, batch, places, incarnation, together)
+        except Exception as error:
+            for each, judged, token in zip(together, batch.judged, tokens, strict=True):
+                _resolve(each, _not_written(error, token) if each.write else None, token, judged, ())
+            return
+        for each, judged, token, of_push in zip(together, batch.judged, tokens, words, strict=True):
+            if each.write and token and epoch:
+                token = token.applied(epoch)
+            _resolve(each, None, token, judged, of_push if each.write else ())
+
+    async def _put(
+        self,
+        view: ViewBatches,
+        batch: Batch,
+        places: Sequence[Place],
+        incarnation: int,
+        together: Sequence[_Waiting],
+    ) -> tuple[list[list[str]], str | None]:
+        """Write the rows of those pushes that want it. What became of each row, and the epoch under which it was."""
+        if not any(each.write for each in together):
+            return [[] for _ in together], None
+        writing = batch.of([each.write for each in together])
+        encoded = await self._threads.call(view.encode, writing, places, incarnation)
+        if not encoded.rows:
+            return statuses(batch, encoded, []), self._epoch
+        answers, epoch = await self._under_epoch(functools.partial(self._online.put_each, encoded.rows))
+        return statuses(batch, encoded, answers), epoch
+
+    async def _under_epoch(self, put: Callable[[str], Coroutine[Any, Any, _T]]) -> tuple[_T, str]:
+        """Write under the epoch in force: that which is known, or the one that has taken its place."""
+        known = self._epoch
+        if known is not None:
+            try:
+                return await put(known), known
+            except StoreNotReady:
+                self._epoch = None
+        epoch = await self._in_force()
+        return await put(epoch), epoch
+
+    async def _in_force(self) -> str:
+        """The epoch in force. Raises StoreNotReady where there is none, and StoreUnavailable."""
+        if self._epoch is None:
+            self._epoch = (await self._online.read_state()).epoch
+        if self._epoch is None:
+            raise StoreNotReady(
+                "Redis is not ready: nothing was ever written to it, or it has lost what was. A worker makes a new one "
+                "ready; otherwise run `stillwell rebuild`"
+            )
+        return self._epoch
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+def _next(gathering: collections.deque[_Waiting]) -> list[_Waiting]:
+    together = [gathering.popleft()]
+    rows = len(together[0].push.values)
+    while gathering and rows + len(gathering[0].push.values) <= _ROWS_TOGETHER:
+        together.append(gathering.popleft())
+        rows += len(together[-1].push.values)
+    return together
+
+
+def _token(view: str, incarnation: int, places: Sequence[Place]) -> Token | None:
+    if not places:
+        return None
+    return Token.of_places(view, incarnation, ((place.partition, place.offset) for place in places))
+
+
+def _not_written(error: Exception, token: Token | None) -> Exception:
+    if token is None or not isinstance(error, StillwellError):
+        return error
+    return NotWritten(
+        f"Kafka holds the rows, and the worker will apply them; but the query service could not: {error}. A read with "
+        f"after={token} waits for them",
+        str(token),
+    )
+
+
+def _resolve(
+    waiting: _Waiting, error: Exception | None, token: Token | None, judged: Judged, words: Sequence[str]
+) -> None:
+    if waiting.done.done():
+        return
+    if judged.refused:
+        first = judged.refusals[0]
+        more = f"; {len(judged.refusals) - 1} others are refused too" if len(judged.refusals) > 1 else ""
+        waiting.done.set_exception(
+            RequestError(f"rows[{first.row}]", f"{first.error}{more}. Nothing of the request was taken")
+        )
+    elif error is not None:
+        waiting.done.set_exception(error)
+    else:
+        waiting.done.set_result(Written(token, words, judged.refusals))
+
+
+def _fail(together: Sequence[_Waiting], error: Exception) -> None:
+    for each in together:
+        if not each.done.done():
+            each.done.set_exception(error)

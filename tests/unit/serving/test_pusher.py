@@ -1,0 +1,277 @@
+"""Pushes: what becomes of each row, on twins; and that a worker who follows finds nothing left to do."""
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable
+from typing import Any
+
+import pytest
+
+from serving.pushing.batch import LARGEST_RECORD, Push
+from serving.pushing.pusher import Pusher, Written
+from stillwell.errors import NotDefined, NotWritten, OutcomeUnknown, RequestError, StoreNotReady, StoreUnavailable
+from stillwell.layout.online import Answer
+from stillwell.pushing.record import To
+from tests.batches import event
+from tests.pushed import INCARNATION, World, raw, together
+
+
+def final(customer: str, **fields: object) -> bytes:
+    return json.dumps({"customer": customer, "event_timestamp": "2026-01-01T00:00:00Z", "step": 1, **fields}).encode()
+
+
+async def test_each_row_is_told_what_became_of_it() -> None:
+    world = await World().ready()
+    pusher = world.pusher()
+    written = await pusher.write(
+        together(
+            raw("a", amount=1.5),
+            raw("b", step=-1),
+            raw("c", amount="much"),
+            raw("d", at="2025-12-31T20:00:00Z"),
+            raw("a", at="2025-12-31T23:00:00Z"),
+            raw("e", at="2026-01-01T02:00:00Z"),
+        )
+    )
+    assert written.statuses == ["applied", "filtered", "rejected", "expired", "stale", "rejected"]
+    assert [(refusal.row, refusal.reason) for refusal in written.refusals] == [(2, "decode"), (5, "future")]
+    assert "amount: expected Float64" in written.refusals[0].error
+    assert (await pusher.write(raw("a", at="2025-12-31T23:59:00Z"))).statuses == ["stale"]
+    assert (await pusher.write(raw("a", step=2))).statuses == ["applied"]
+
+
+async def test_the_worker_finds_the_very_bytes_that_were_written(rng: random.Random) -> None:
+    """In Redis stands what a worker alone would have written: of raw events and final rows, by several processes."""
+    world = await World().ready()
+    pushers = [world.pusher() for _ in range(3)]
+    pushes = [
+        Push(
+            "Last",
+            [_some_event(rng) if transform else final(f"c{rng.randrange(5)}", step=rng.randrange(3)) for _ in range(9)],
+            transform=transform,
+            to=rng.choice(list(To)),
+        )
+        for transform in rng.choices([True, False], k=40)
+    ]
+    await asyncio.gather(*(rng.choice(pushers).write(push) for push in pushes))
+    before = world.rows()
+    assert before
+    assert set(await world.work()) <= {Answer.DUPLICATE, Answer.STALE, Answer.EXPIRED}
+    assert world.rows() == before
+    world.server.flush()
+    await world.ready()
+    await world.work()
+    assert world.rows() == before
+
+
+def _some_event(rng: random.Random) -> bytes:
+    at = f"2025-12-31T2{rng.randrange(2, 4)}:{rng.randrange(60):02}:00Z"
+    return event(customer=f"c{rng.randrange(5)}", at=at, amount=rng.random(), step=rng.randrange(-1, 4))
+
+
+async def test_an_event_that_gives_several_rows_is_written_as_the_worker_does_it() -> None:
+    world = await World().ready()
+    pusher = world.pusher()
+    written = await pusher.write(
+        Push("Split", [event(customer="a+b", step=1), event(customer="", step=1)], True, To.BOTH)
+    )
+    assert written.statuses == ["applied", "filtered"]
+    rows = world.rows()
+    assert len(rows) == 2
+    assert await world.work("Split") == [Answer.DUPLICATE, Answer.DUPLICATE]
+    as_row = await pusher.write(Push("Split", [final("z")], False, To.BOTH))
+    assert as_row.statuses == ["applied"]
+    assert set(await world.work("Split")) == {Answer.DUPLICATE}
+
+
+async def test_the_token_names_the_last_record_of_each_partition_and_the_epoch() -> None:
+    world = await World().ready()
+    token = (await world.pusher().write(together(*(raw(f"c{number}") for number in range(20))))).token
+    assert token
+    assert (token.view, token.incarnation, token.epoch) == ("Last", INCARNATION, "epoch")
+    ends = {kept.place.partition: kept.place.offset for kept in world.log.records("test.push.Last")}
+    assert token.offsets == ends
+
+
+async def test_what_is_appended_is_in_kafka_and_not_in_redis_until_a_worker_comes() -> None:
+    world = await World().ready()
+    written = await world.pusher().append(raw("a"))
+    assert written.token
+    assert written.token.epoch is None
+    assert world.rows() == {}
+    assert await world.work() == [Answer.APPLIED]
+
+
+async def test_final_rows_that_are_appended_are_judged_before() -> None:
+    """Nobody would be told later."""
+    world = await World().ready()
+    push = Push("Last", [final("a"), b'{"customer":"b"}', final("c", other=1)], False, To.BOTH, whole=True)
+    with pytest.raises(RequestError, match=r"rows\[1\]: event_timestamp.*1 others are refused") as caught:
+        await world.pusher().append(push)
+    assert caught.value.field == "rows[1]"
+    assert world.log.records("test.push.Last") == []
+
+
+async def test_a_push_that_is_whole_is_refused_whole_and_its_neighbours_are_not() -> None:
+    world = await World().ready()
+    pusher = world.pusher()
+    bad = Push("Last", [event(customer="x", step=1), b"{"], True, To.BOTH, whole=True)
+    good, refused, also_good = await asyncio.gather(
+        pusher.write(raw("a")), pusher.write(bad), pusher.write(raw("b")), return_exceptions=True
+    )
+    assert isinstance(refused, RequestError)
+    assert "Nothing of the request was taken" in str(refused)
+    assert [good.statuses, also_good.statuses] == [["applied"], ["applied"]]  # type: ignore[union-attr]
+    assert {kept.record.key for kept in world.log.records("test.push.Last")} == {b"s1:a", b"s1:b"}
+
+
+async def test_rejected_rows_are_nowhere_and_filtered_ones_in_kafka_alone() -> None:
+    world = await World().ready()
+    none = await world.pusher().write(together(raw("a", amount="much"), raw("b", at="late")))
+    assert none.token is None
+    assert world.log.records("test.push.Last") == []
+    filtered = await world.pusher().write(raw("a", step=-1))
+    assert filtered.token
+    assert filtered.statuses == ["filtered"]
+    (kept,) = world.log.records("test.push.Last")
+    assert json.loads(kept.record.value)["step"] == -1
+    assert world.rows() == {}
+
+
+async def test_rows_for_the_offline_store_alone_never_come_into_redis() -> None:
+    world = await World().ready()
+    written = await world.pusher().write(raw("a", to=To.OFFLINE))
+    assert written.statuses == ["offline"]
+    await world.work()
+    assert world.rows() == {}
+
+
+async def test_pushes_of_one_moment_share_a_transformation_and_each_round_trip() -> None:
+    world = await World().ready()
+    pusher = world.pusher()
+    calls = {"kafka": 0, "redis": 0}
+    world.log.faults = lambda topic: _count(calls, "kafka")
+    world.store.faults = lambda operation: _count(calls, "redis") if operation == "put" else None
+    written = await asyncio.gather(*(pusher.write(raw("a", step=step)) for step in range(50)))
+    assert [each.statuses for each in written].count(["applied"]) == 1
+    assert [each.statuses for each in written].count(["stale"]) == 49
+    assert calls == {"kafka": 1, "redis": 1}
+
+
+def _count(calls: dict[str, int], name: str) -> None:
+    calls[name] += 1
+
+
+async def test_a_push_larger_than_what_is_taken_together_goes_alone() -> None:
+    world = await World().ready()
+    pusher = world.pusher()
+    large = together(*(raw(f"c{number}") for number in range(1_500)))
+    written = await asyncio.gather(pusher.write(large), pusher.write(raw("z")), pusher.write(large))
+    assert [len(each.statuses) for each in written] == [1_500, 1, 1_500]
+    assert len(world.rows()) == 1_501
+
+
+async def test_a_redis_that_is_away_behind_kafka_is_told_with_the_token() -> None:
+    world = await World().ready()
+    world.store.faults = lambda operation: "lost call" if operation == "put" else None
+    with pytest.raises(NotWritten, match="Kafka holds the rows") as caught:
+        await world.pusher().write(raw("a"))
+    assert caught.value.token.startswith(f"Last@{INCARNATION}:")
+    world.store.faults = lambda operation: None
+    assert await world.work() == [Answer.APPLIED]
+
+
+async def test_nothing_is_published_where_redis_is_not_ready() -> None:
+    world = World()
+    with pytest.raises(StoreNotReady, match="stillwell rebuild"):
+        await world.pusher().write(raw("a"))
+    assert world.log.records("test.push.Last") == []
+
+
+async def test_a_rebuild_between_two_pushes_is_noticed() -> None:
+    world = await World().ready()
+    pusher = world.pusher()
+    await pusher.write(raw("a"))
+    world.server.flush()
+    world.epoch = await world.store.initialise("another")
+    written = await pusher.write(raw("b"))
+    assert written.statuses == ["applied"]
+    assert written.token
+    assert written.token.epoch == "another"
+
+
+@pytest.mark.parametrize(("fault", "error"), [("refused", StoreUnavailable), ("lost call", OutcomeUnknown)])
+async def test_what_kafka_does_not_acknowledge_is_in_no_redis(fault: Any, error: type[Exception]) -> None:
+    world = await World().ready()
+    world.log.faults = lambda topic: fault
+    pusher = world.pusher()
+    for pushing in (pusher.write(raw("a")), pusher.append(raw("a"))):
+        with pytest.raises(error):
+            await pushing
+    assert world.rows() == {}
+
+
+async def test_the_process_may_die_between_kafka_and_redis() -> None:
+    """What was acknowledged by Kafka is written by the worker, though nobody was answered."""
+    world = await World().ready()
+    world.store.faults = lambda operation: "lost call" if operation == "put" else None
+    with pytest.raises(NotWritten):
+        await world.pusher().write(raw("a", amount=2.5))
+    world.store.faults = lambda operation: None
+    await world.work()
+    once = world.rows()
+    assert len(once) == 1
+    assert set(await world.work()) == {Answer.DUPLICATE}
+    assert world.rows() == once
+
+
+async def test_more_rows_than_may_be_on_their_way_are_refused_and_later_taken() -> None:
+    world = await World().ready()
+    pusher = world.pusher(most_rows=10)
+    first = asyncio.ensure_future(pusher.write(together(*(raw(f"c{number}") for number in range(8)))))
+    await asyncio.sleep(0)
+    with pytest.raises(StoreUnavailable, match="8 pushed rows are on their way already, of 10"):
+        await pusher.write(together(*(raw(f"c{number}") for number in range(3))))
+    await first
+    assert (await pusher.write(raw("z"))).statuses == ["applied"]
+
+
+async def test_a_row_too_large_for_kafka_is_rejected_and_the_others_are_not() -> None:
+    world = await World().ready()
+    pusher = world.pusher()
+    padded = Push("Last", [event(customer="b", step=1) + b" " * LARGEST_RECORD], True, To.BOTH)
+    written = await pusher.write(together(raw("a"), padded))
+    assert written.statuses == ["applied", "rejected"]
+    assert written.refusals[0].reason == "too_long"
+    with pytest.raises(RequestError, match=r"rows\[0\]: is too large for Kafka"):
+        await pusher.append(padded)
+
+
+async def test_a_view_that_is_not_there_is_told_with_the_nearest() -> None:
+    with pytest.raises(NotDefined, match=r"no view 'Lost'.*Last"):
+        World().pusher().view("Lost")
+
+
+async def test_a_topic_without_incarnation_refuses_and_a_mistake_of_ours_ends_in_an_error() -> None:
+    world = await World().ready()
+    pusher = world.pusher()
+    for error in (StoreUnavailable("no topic"), RuntimeError("a mistake")):
+        world.topics.error = error
+        for pushing in (pusher.write(raw("a")), pusher.append(raw("a"))):
+            await _raises(type(error), pushing)
+    world.topics.error = None
+    assert (await pusher.write(raw("a"))).statuses == ["applied"]
+
+
+async def _raises(error: type[Exception], pushing: Awaitable[Written]) -> None:
+    with pytest.raises(error):
+        await asyncio.wait_for(pushing, 5)
+
+
+async def test_an_empty_push_is_nothing() -> None:
+    world = await World().ready()
+    pusher: Pusher = world.pusher()
+    nothing = Push("Last", [], True, To.BOTH)
+    for written in (await pusher.write(nothing), await pusher.append(nothing)):
+        assert written == Written(None, written.statuses, ())
