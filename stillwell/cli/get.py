@@ -2,52 +2,109 @@
 
 import dataclasses
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from stillwell.cli.output import json_option, print_json
+from stillwell.cli.service import url_option
 from stillwell.cli.values import instant, jsonable, parse, shown
 
 if TYPE_CHECKING:
-    from stillwell.answer import Answer, Answers
+    from stillwell.client import Row, Value
     from stillwell.layout.stamp import Stamp
+    from stillwell.reading.online import Stored
     from stillwell.settings import Settings
     from stillwell.spec import DefinitionsSpec, ViewSpec
+    from stillwell.types import FieldType
 
 
 @click.command()
-@click.argument("view")
-@click.argument("keys", nargs=-1, metavar="KEY=VALUE…")
+@click.argument("words", nargs=-1, required=True, metavar="NAME… KEY=VALUE…")
+@url_option
 @json_option
-def get(view: str, keys: tuple[str, ...], as_json: bool) -> None:
-    """Show the newest row of an entity, as it is in Redis.
+def get(words: tuple[str, ...], url: str | None, as_json: bool) -> None:
+    """Show what is known of an entity, as it is in Redis or as a query service answers.
 
-    A key is given as text: a whole number, true or false, base64 for bytes, ISO-8601 with a zone for a time. Each
-    feature is PRESENT, NULL_VALUE, NOT_FOUND, or OUTSIDE_MAX_AGE: then the row is older than the view's TTL.
+    A NAME is a view, for all of its newest row, or a feature as VIEW:FEATURE, or a feature service; there may be
+    several. A key is given as text: a whole number, true or false, base64 for bytes, ISO-8601 with a zone for a time.
+    Each feature is PRESENT, NULL_VALUE, NOT_FOUND, or OUTSIDE_MAX_AGE: then the row is older than the view's TTL.
     """
+    names = [word for word in words if "=" not in word]
+    pairs = _pairs(word for word in words if "=" in word)
+    if not names:
+        raise click.UsageError("name a view, a feature or a feature service before the keys")
+    if url is not None:
+        _through_the_service(url, names, pairs, as_json)
+    else:
+        _from_the_store(names, pairs, as_json)
+
+
+def _through_the_service(url: str, names: Sequence[str], pairs: Mapping[str, str], as_json: bool) -> None:
     import asyncio
 
-    from stillwell.answer import Answers
+    from stillwell.client.service import at
+
+    async def ask() -> "Row":
+        service = at(url)
+        try:
+            return await service.features_of_text(names, pairs, _PATIENCE)
+        finally:
+            await service.close()
+
+    _show(asyncio.run(ask()), as_json)
+
+
+def _from_the_store(names: Sequence[str], pairs: Mapping[str, str], as_json: bool) -> None:
     from stillwell.definitions.loading import load_definitions
+    from stillwell.reading.query import Catalog
     from stillwell.settings import Settings
 
     settings = Settings.load()
     definitions = load_definitions(settings.definitions)
-    spec = _view(definitions, view)
-    entity = _entity(spec, keys)
-    stored = asyncio.run(_fetch(settings, spec, entity))
-    answers = Answers(spec)
-    if not answers.can_read(stored):
-        answers = _with_older_layouts(settings, spec)
-    now = datetime.datetime.now(datetime.UTC)
-    answer = answers.of(stored, now)
-    place = _place(settings, definitions, answer.stamp) if answer.stamp else None
-    if as_json:
-        print_json(_as_json(spec, entity, answer, place, now))
-    else:
-        _print(spec, entity, answer, place, now)
+    views = {view.name: view for view in definitions.views}
+    references = list(dict.fromkeys(each for name in names for each in _references(definitions, name)))
+    columns = {name: key.type for name, key in Catalog(definitions).plan(references).join_keys.items()}
+    whole = views.get(names[0]) if len(names) == 1 else None
+    entity = _entity(pairs, columns, whole.entity.name if whole else ", ".join(names))
+    stored: list[bytes | None] = []
+    row = _read(settings, definitions, references, entity, lambda seen: stored.extend(seen.values))
+    if whole is None:
+        _show(row, as_json)
+        return
+    place = _place(settings, definitions, _stamp(stored[-1])) if stored and stored[-1] is not None else None
+    (_print_as_json if as_json else _print)(whole, row, place)
+
+
+def _read(
+    settings: "Settings",
+    definitions: "DefinitionsSpec",
+    references: Sequence[str],
+    entity: Mapping[str, object],
+    seen: "Callable[[Stored], None]",
+) -> "Row":
+    import asyncio
+
+    from stillwell.client import Client, Retries
+    from stillwell.client.direct import direct
+
+    async def read() -> "Row":
+        async with Client.of(direct(settings, definitions, Retries(), seen), timeout=_PATIENCE) as client:
+            return (await client.features(references, entity)).one()
+
+    return asyncio.run(read())
+
+
+_PATIENCE = 10.0
+"""Seconds for an answer: of a person, not of a program."""
+
+
+def _stamp(value: bytes) -> "Stamp":
+    from stillwell.layout.stamp import Stamp
+    from stillwell.layout.value import stamp_of
+
+    return Stamp.unpack(stamp_of(value))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,61 +115,51 @@ class _Place:
     stamp: "Stamp"
 
 
-def _view(definitions: "DefinitionsSpec", name: str) -> "ViewSpec":
+def _references(definitions: "DefinitionsSpec", name: str) -> Sequence[str]:
+    """The features that a name stands for. Raises UsageError for one that is not there."""
     from stillwell.definitions.mistakes import did_you_mean
 
-    views = {view.name: view for view in definitions.views}
-    if name not in views:
-        raise click.UsageError(f"there is no view {name!r}{did_you_mean(name, views)}")
-    return views[name]
+    if ":" in name:
+        return [name]
+    services = {service.name: service.features for service in definitions.services}
+    if name in services:
+        return services[name]
+    listed = {view.name: view.features for view in definitions.views}
+    listed |= {each.name: each.features for each in definitions.on_demand}
+    listed |= {alias.name: alias.view.features for alias in definitions.aliases}
+    if name in listed:
+        return [f"{name}:{feature.name}" for feature in listed[name]]
+    if any(name == key.name for entity in definitions.entities for key in entity.keys):
+        raise click.UsageError(f"{name!r} is no KEY=VALUE")
+    raise click.UsageError(f"there is no view {name!r}{did_you_mean(name, [*listed, *services])}")
 
 
-def _entity(view: "ViewSpec", pairs: Sequence[str]) -> dict[str, object]:
-    """The value of each key of the view's entity. Raises UsageError for what is missing, unknown or of another type."""
-    from stillwell.definitions.mistakes import did_you_mean
-
-    types = {key.name: key.type for key in view.entity.keys}
-    values: dict[str, object] = {}
-    for pair in pairs:
-        name, separator, text = pair.partition("=")
-        if not separator:
-            raise click.UsageError(f"{pair!r} is no KEY=VALUE")
-        if name not in types:
-            raise click.UsageError(f"{view.entity.name} has no key {name!r}{did_you_mean(name, types)}")
-        if name in values:
+def _pairs(words: Iterable[str]) -> dict[str, str]:
+    """The text of each key. Raises UsageError for one that is given twice."""
+    pairs: dict[str, str] = {}
+    for word in words:
+        name, _, text = word.partition("=")
+        if name in pairs:
             raise click.UsageError(f"the key {name} is given twice")
+        pairs[name] = text
+    return pairs
+
+
+def _entity(pairs: Mapping[str, str], types: "Mapping[str, FieldType]", whose: str) -> dict[str, object]:
+    """The value of each key. Raises UsageError for what is missing, unknown or of another type."""
+    from stillwell.definitions.mistakes import did_you_mean
+
+    values: dict[str, object] = {}
+    for name, text in pairs.items():
+        if name not in types:
+            raise click.UsageError(f"{whose} has no key {name!r}{did_you_mean(name, types)}")
         try:
             values[name] = parse(types[name], text)
         except ValueError as error:
             raise click.UsageError(f"the key {name} {error}") from None
     if missing := [name for name in types if name not in values]:
-        raise click.UsageError(f"{view.entity.name} needs {' and '.join(f'{name}=…' for name in missing)} too")
-    return values
-
-
-async def _fetch(settings: "Settings", view: "ViewSpec", entity: dict[str, object]) -> bytes | None:
-    """The stored row. Raises StoreNotReady where Redis may have lost it."""
-    from sinks.redis import RedisOnlineStore
-    from stillwell.layout.entity_key import entity_key
-
-    try:
-        key = entity_key(view.entity.keys, entity)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    online = await RedisOnlineStore.open(settings)
-    try:
-        return (await online.get(view.name, [key]))[0]
-    finally:
-        await online.close()
-
-
-def _with_older_layouts(settings: "Settings", view: "ViewSpec") -> "Answers":
-    """The layouts of all versions that were ever registered: definitions have but the newest."""
-    from stillwell.answer import Answers
-    from stillwell.known_views import registered_versions
-    from stillwell.storage import open_store
-
-    return Answers(view, registered_versions(open_store(settings.offline_root), view.name))
+        raise click.UsageError(f"{whose} needs {' and '.join(f'{name}=…' for name in missing)} too")
+    return {name: values[name] for name in types}
 
 
 def _place(settings: "Settings", definitions: "DefinitionsSpec", stamp: "Stamp") -> _Place:
@@ -128,15 +175,14 @@ def _place(settings: "Settings", definitions: "DefinitionsSpec", stamp: "Stamp")
     return _Place(defined or among(registered_topics(open_store(settings.offline_root))), stamp)
 
 
-def _as_json(
-    view: "ViewSpec", entity: dict[str, object], answer: "Answer", place: _Place | None, now: datetime.datetime
-) -> dict[str, object]:
+def _print_as_json(view: "ViewSpec", found: "Row", place: _Place | None) -> None:
     row = None
-    if place and answer.event_time:
+    at = _of_the_row(found)
+    if place and at.event_time and at.age is not None:
         stamp = place.stamp
         row = {
-            "event_time": jsonable(answer.event_time),
-            "age_s": (now - answer.event_time).total_seconds(),
+            "event_time": jsonable(at.event_time),
+            "age_s": at.age.total_seconds(),
             "version": stamp.version,
             "topic": place.topic,
             "topic_digest": stamp.topic.hex(),
@@ -147,34 +193,74 @@ def _as_json(
             "sequence": stamp.sequence,
             "record_timestamp": instant(stamp.timestamp),
         }
-    return {
-        "view": view.name,
-        "entity": {name: jsonable(value) for name, value in entity.items()},
-        "ttl_s": view.ttl.total_seconds() or None,
-        "features": {
-            feature.name: {"value": jsonable(feature.value), "status": feature.status.value}
-            for feature in answer.features
-        },
-        "row": row,
-    }
+    print_json(
+        {
+            "view": view.name,
+            "entity": {name: jsonable(value) for name, value in found.entity.items()},
+            "ttl_s": view.ttl.total_seconds() or None,
+            "features": {
+                reference.partition(":")[2]: {"value": jsonable(each.value), "status": each.status.value}
+                for reference, each in found.features.items()
+            },
+            "row": row,
+        }
+    )
 
 
-def _print(
-    view: "ViewSpec", entity: dict[str, object], answer: "Answer", place: _Place | None, now: datetime.datetime
-) -> None:
-    click.echo(f"{view.name} of {', '.join(f'{name}={shown(value)}' for name, value in entity.items())}")
-    width = max(len(feature.name) for feature in answer.features)
-    for feature in answer.features:
-        click.echo(f"  {feature.name:<{width}}  {feature.status.value:<15}  {shown(feature.value)}")
-    if place is None or answer.event_time is None:
+def _print(view: "ViewSpec", found: "Row", place: _Place | None) -> None:
+    click.echo(f"{view.name} of {_named(found.entity)}")
+    _print_features({reference.partition(":")[2]: each for reference, each in found.features.items()})
+    at = _of_the_row(found)
+    if place is None or at.event_time is None or at.age is None:
         click.echo("there is no row")
         return
     stamp = place.stamp
     topic = place.topic or f"an unknown topic ({stamp.topic.hex()})"
     ttl = f"TTL {view.ttl}" if view.ttl else "no TTL"
-    age = datetime.timedelta(seconds=round((now - answer.event_time).total_seconds()))
-    click.echo(f"event time {jsonable(answer.event_time)}, {age} ago; {ttl}")
+    click.echo(f"event time {jsonable(at.event_time)}, {_whole_seconds(at.age)} ago; {ttl}")
     click.echo(
         f"from {topic}, partition {stamp.partition}, offset {stamp.offset} of incarnation {stamp.incarnation}, row "
         f"{stamp.row}; record of {instant(stamp.timestamp)}; written by version {stamp.version} of the view"
     )
+
+
+def _show(found: "Row", as_json: bool) -> None:
+    """Features of one or several views."""
+    if as_json:
+        print_json(
+            {
+                "entity": {name: jsonable(value) for name, value in found.entity.items()},
+                "features": {
+                    reference: {
+                        "value": jsonable(each.value),
+                        "status": each.status.value,
+                        "event_time": jsonable(each.event_time),
+                        "age_s": None if each.age is None else each.age.total_seconds(),
+                    }
+                    for reference, each in found.features.items()
+                },
+            }
+        )
+        return
+    click.echo(f"Features of {_named(found.entity)}")
+    _print_features(found.features, ages=True)
+
+
+def _print_features(features: "Mapping[str, Value]", ages: bool = False) -> None:
+    width = max(map(len, features))
+    for name, each in features.items():
+        age = f"  ({_whole_seconds(each.age)} old)" if ages and each.age is not None else ""
+        click.echo(f"  {name:<{width}}  {each.status.value:<15}  {shown(each.value)}{age}")
+
+
+def _named(entity: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={shown(value)}" for name, value in entity.items())
+
+
+def _of_the_row(found: "Row") -> "Value":
+    """Any feature of a view: all have the row's event time and age."""
+    return next(iter(found.features.values()))
+
+
+def _whole_seconds(age: datetime.timedelta) -> datetime.timedelta:
+    return datetime.timedelta(seconds=round(age.total_seconds()))

@@ -27,7 +27,7 @@ from stillwell.cli.topics import topics
 from stillwell.cli.verify import verify
 from stillwell.cli.version import version
 from stillwell.cli.worker import worker
-from stillwell.errors import SettingsError, StillwellError
+from stillwell.errors import RequestError, SettingsError, StillwellError
 
 FOUND_WRONG = 1
 CALLED_WRONGLY = 2
@@ -84,7 +84,7 @@ def _invoke(context: click.Context) -> int:
             traceback.print_exception(error)
         for message in error.args:
             click.echo(f"stillwell: {message}", err=True)
-        return CALLED_WRONGLY if isinstance(error, SettingsError) else FOUND_WRONG
+        return CALLED_WRONGLY if isinstance(error, SettingsError | RequestError) else FOUND_WRONG
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get((error.name or "").split(".")[0])
         if extra is None:

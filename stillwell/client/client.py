@@ -4,16 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-from urllib.parse import urlsplit
 
 from stillwell.client.results import Features
 from stillwell.client.retrying import Retries
-from stillwell.client.service import Service
+from stillwell.client.service import at as service_at
 from stillwell.client.source import Asked, Source
-from stillwell.client.transport import HttpTransport
 from stillwell.errors import RequestError
 from stillwell.pushing.token import Token
-from stillwell.redaction import hide_password
 
 if TYPE_CHECKING:
     from stillwell.settings import Settings
@@ -42,9 +39,7 @@ class Client:
 
         Nothing is connected before the first call. Raises RequestError for what is no URL.
         """
-        root = _root(url)
-        transport = HttpTransport(root, _positive("connections", connections))
-        self._source: Source = Service(transport, hide_password(root), retries or Retries())
+        self._source: Source = service_at(url, _positive("connections", connections), retries or Retries())
         self._timeout = _positive("timeout", timeout)
 
     @classmethod
@@ -103,17 +98,6 @@ class Client:
 
     def _within(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else _positive("timeout", timeout)
-
-
-def _root(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid or parts.query or parts.fragment:
-        raise RequestError("url", f"must be http://host:port or https://…, not {hide_password(url)!r}")
-    return url.rstrip("/")
 
 
 def _positive(name: str, value: _Number) -> _Number:

@@ -23,6 +23,7 @@ from stillwell.layout.projection import UnknownLayout
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.reading import entities
 from stillwell.reading.features import FeatureColumn, FeatureReader
+from stillwell.reading.online import OnlineReader, Stored
 from stillwell.reading.query import Catalog
 from stillwell.spec import DefinitionsSpec, ViewSpec
 from stillwell.storage import open_store
@@ -149,8 +150,27 @@ def _values(kind: str, values: Sequence[Any]) -> Sequence[Any]:
     return [None if us is None else EPOCH + datetime.timedelta(microseconds=us) for us in values]
 
 
-def direct(settings: "Settings", definitions: DefinitionsSpec, retries: Retries) -> Direct:
-    """The store that the settings name, as a source."""
+class _Seen:
+    """A store whose every answer somebody else is told of too."""
+
+    def __init__(self, online: OnlineReader, seen: Callable[[Stored], None]) -> None:
+        self._online = online
+        self._seen = seen
+
+    async def read(self, keys: Sequence[bytes]) -> Stored:
+        """See `stillwell.reading.online.OnlineReader`."""
+        stored = await self._online.read(keys)
+        self._seen(stored)
+        return stored
+
+
+def direct(
+    settings: "Settings",
+    definitions: DefinitionsSpec,
+    retries: Retries,
+    seen: Callable[[Stored], None] | None = None,
+) -> Direct:
+    """The store that the settings name, as a source. seen: told of the rows behind each answer."""
     from sinks.redis_link import RedisLink
     from sinks.redis_reader import RedisReader
 
@@ -160,7 +180,8 @@ def direct(settings: "Settings", definitions: DefinitionsSpec, retries: Retries)
             link = RedisLink(settings.redis_url.get_secret_value(), timeout, connections=1)
             keys = RedisKeys(settings.project, settings.namespace)
             self._rows = RedisReader(link, keys.ready, timeout)
-            self.reader = FeatureReader(self._rows, keys, lambda: time.time_ns() // 1_000)
+            online = self._rows if seen is None else _Seen(self._rows, seen)
+            self.reader = FeatureReader(online, keys, lambda: time.time_ns() // 1_000)
 
         async def close(self) -> None:
             await self._rows.close()

@@ -5,22 +5,23 @@ key, by which the service knows it again.
 """
 
 import base64
-import binascii
 import datetime
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
 from stillwell.client.errors import Behind, NotReady, Unavailable, WrongAnswer
-from stillwell.client.results import Column, Features
+from stillwell.client.results import Column, Features, Row, Value
 from stillwell.client.retrying import Retries
 from stillwell.client.source import Asked
-from stillwell.client.transport import NoReply, NotSent, Reply, Transport
+from stillwell.client.transport import HttpTransport, NoReply, NotSent, Reply, Transport
 from stillwell.errors import FormatError, NotDefined, RequestError, StillwellError
 from stillwell.reading.status import Status
+from stillwell.redaction import hide_password
 
 _encode = msgspec.json.Encoder().encode
 
@@ -40,6 +41,19 @@ class _Features(msgspec.Struct):
     features: dict[str, _Column]
 
 
+class _Value(msgspec.Struct):
+    type: str
+    value: Any
+    status: Status
+    event_time: datetime.datetime | None
+    age_s: float | None
+
+
+class _One(msgspec.Struct):
+    entity: dict[str, Any]
+    features: dict[str, _Value]
+
+
 class _Problem(msgspec.Struct):
     message: str
     field: str | None = None
@@ -52,6 +66,7 @@ class _Error(msgspec.Struct):
 
 
 _features = msgspec.json.Decoder(_Features)
+_one = msgspec.json.Decoder(_One)
 _error = msgspec.json.Decoder(_Error)
 
 
@@ -84,9 +99,19 @@ class Service:
         answer = self._decoded(_features, reply)
         try:
             columns = {reference: _column(reference, each, asked.count) for reference, each in answer.features.items()}
-        except (ValueError, TypeError, binascii.Error) as error:
+        except (ValueError, TypeError) as error:
             raise self._wrong(reply, str(error)) from error
         return Features(asked.entities, columns, asked.count)
+
+    async def features_of_text(self, names: Sequence[str], entity: Mapping[str, str], timeout: float) -> Row:
+        """The features of one entity, whose keys are read by their types at the service, as from a URL."""
+        words = {"features": ",".join(names), **entity}
+        reply = await self._read("GET", f"/v1/features?{urlencode(words)}", None, timeout)
+        answer = self._decoded(_one, reply)
+        try:
+            return Row(answer.entity, {reference: _value(each) for reference, each in answer.features.items()})
+        except (ValueError, TypeError) as error:
+            raise self._wrong(reply, str(error)) from error
 
     async def close(self) -> None:
         """See Source."""
@@ -154,6 +179,23 @@ class Service:
         )
 
 
+def at(url: str, connections: int = 1, retries: Retries | None = None) -> Service:
+    """The service with this root. Raises RequestError for what is no URL."""
+    root = _root(url)
+    return Service(HttpTransport(root, connections), hide_password(root), retries or Retries())
+
+
+def _root(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or parts.query or parts.fragment:
+        raise RequestError("url", f"must be http://host:port or https://…, not {hide_password(url)!r}")
+    return url.rstrip("/")
+
+
 def encoded(body: object, field: str) -> bytes:
     """A body in JSON. Raises RequestError where a value has no form there. field: what holds the caller's values."""
     try:
@@ -179,6 +221,12 @@ def _column(reference: str, column: _Column, count: int) -> Column:
         event_times=tuple(column.event_times),
         ages=tuple([None if age is None else datetime.timedelta(seconds=age) for age in column.ages_s]),
     )
+
+
+def _value(each: _Value) -> Value:
+    (value,) = values_of(each.type, [each.value])
+    age = None if each.age_s is None else datetime.timedelta(seconds=each.age_s)
+    return Value(value, each.status, each.event_time, age)
 
 
 _NAMED: Mapping[str, float] = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}

@@ -156,6 +156,20 @@ def test_nulls_old_rows_and_missing_rows_are_told_apart(bookings: Bookings, caps
     assert "there is no row" in capsys.readouterr().out
 
 
+def test_some_features_are_shown_without_the_rest(bookings: Bookings, capsys: pytest.CaptureFixture[str]) -> None:
+    bookings.put(at=ago(minutes=90), price=0.1)
+    asked = ["get", "LastBooking:note", "LastBooking:price", "flight=12", "seat=7A"]
+    assert run([*asked, "--json"]) == 0
+    answer = said(capsys)
+    assert answer["entity"] == {"flight": 12, "seat": "7A"}
+    assert list(answer["features"]) == ["LastBooking:note", "LastBooking:price"]
+    price = answer["features"]["LastBooking:price"]
+    assert (price["value"], price["status"]) == (0.1, "PRESENT")
+    assert 90 * 60 <= price["age_s"] < 95 * 60
+    assert run(asked) == 0
+    assert "LastBooking:price  PRESENT          0.1  (1:30:0" in capsys.readouterr().out
+
+
 def test_a_topic_that_nobody_knows_is_said_by_its_digest(
     bookings: Bookings, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,8 +202,10 @@ def test_a_redis_that_may_have_forgotten_gives_no_answer(
         (["LastBooking", "flight=1"], "Seat needs seat=… too"),
         (["LastBooking", "flight=1", "flight=2", "seat=x"], "the key flight is given twice"),
         (["LastBooking", "flight", "seat=x"], "'flight' is no KEY=VALUE"),
+        (["flight=1", "seat=x"], "name a view, a feature or a feature service"),
+        (["LastBooking:prise", "flight=1", "seat=x"], "LastBooking has no feature 'prise'; did you mean 'price'?"),
         (["LastBooking", "flight=one", "seat=x"], "the key flight must be a whole number"),
-        (["LastBooking", "flight=1", f"seat={'x' * 600}"], "at most 512 are allowed"),
+        (["LastBooking", "flight=1", f"seat={'x' * 600}"], "512 are allowed"),
     ],
 )
 def test_a_wrong_call_is_told_what_is_right(

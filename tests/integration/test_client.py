@@ -116,3 +116,29 @@ def test_a_script_reads_without_await(deploy: Callable[..., Deployment]) -> None
     with SyncClient(url(service)) as client:
         found = client.features(FEATURES, {"customer": ["nobody"]})
         assert found.to_polars().rows() == [("nobody", None, None)]
+
+
+def test_the_command_line_shows_the_same_through_the_service_and_from_the_store(
+    deploy: Callable[..., Deployment], rng: random.Random
+) -> None:
+    deployment = deploy()
+    sent = orders.produce(deployment.bootstrap, deployment.topic, orders.orders(50, rng, customers=1))
+    deployment.start_worker().until_ready()
+    until_linked(deployment, sent)
+    service = until_healthy(deployment.service().start())
+
+    def said(*options: str) -> object:
+        done = deployment.run("get", *FEATURES, "customer=c0", "--json", *options)
+        assert done.returncode == 0, done.stderr
+        answer = json.loads(done.stdout)
+        for feature in answer["features"].values():
+            assert feature.pop("age_s") > 0
+        return answer
+
+    assert said() == said("--url", url(service))
+    wrong = deployment.run("get", f"{orders.VIEW}:amuont", "customer=c0", "--url", url(service))
+    assert wrong.returncode == 2
+    assert "did you mean 'amount'" in wrong.stderr
+    away = deployment.run("get", *FEATURES, "customer=c0", "--url", "http://127.0.0.1:1")
+    assert away.returncode == 1
+    assert "cannot be reached" in away.stderr
