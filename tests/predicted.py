@@ -4,14 +4,31 @@ import asyncio
 import contextlib
 import datetime
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+import polars as pl
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from stillwell.spec import EntitySpec, InputSpec, KeySpec, ModelSpec, OpenInferenceSpec, OutputSpec
+from stillwell.errors import ModelError
+from stillwell.layout.chain import PartitionId
+from stillwell.layout.encoder import ViewEncoder
+from stillwell.layout.online import EncodedRows
+from stillwell.pipeline import compile_pipeline
+from stillwell.predictions.tensors import Said, Unusable
+from stillwell.spec import (
+    DefinitionsSpec,
+    EntitySpec,
+    InputSpec,
+    KeySpec,
+    ModelSpec,
+    OpenInferenceSpec,
+    OutputSpec,
+    ViewSpec,
+)
 from stillwell.types import FLOAT32, INT64, FieldType
+from tests.batches import column, feature, records, topic, view
 
 MINUTES = OutputSpec(name="minutes", type=FLOAT32)
 
@@ -33,6 +50,52 @@ def model(
         policy="wait",
         max_staleness=datetime.timedelta(minutes=1),
     )
+
+
+TOPIC = topic(column("id", INT64), column("delay", FLOAT32, nullable=True))
+V = view(TOPIC, {"id": (INT64, pl.col("T.id"))}, feature("delay", FLOAT32, pl.col("T.delay"), nullable=True))
+DEFINITIONS = DefinitionsSpec(entities=(V.entity,), topics=(TOPIC,), views=(V,))
+
+
+def encoded_row(id: int, delay: float | None, at_us: int, of: ViewSpec = V) -> EncodedRows:
+    """The row of an entity, whose event happened then."""
+    at = datetime.datetime.fromtimestamp(0, datetime.UTC) + datetime.timedelta(microseconds=at_us)
+    made = compile_pipeline(TOPIC, [of], max_future=datetime.timedelta(days=36_500)).run(
+        records([json.dumps({"at": at.isoformat(), "id": id, "delay": delay}).encode()])
+    )
+    assert made.rejects == ()
+    rows, _ = ViewEncoder(of, datetime.timedelta(hours=1)).encode(made.rows[0].frame, PartitionId("t", 1, 0))
+    return rows
+
+
+class Adding:
+    """A model that adds one, told what else to do: an `Inference` of the tests.
+
+    calls: how often it was asked; asked: about how many entities; before: awaited with the inputs before it answers.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.asked: list[list[Any]] = []
+        self.before: Callable[[list[Any]], Awaitable[None]] | None = None
+        self.error: ModelError | None = None
+
+    async def check(self) -> None:
+        """It is right."""
+
+    async def infer(self, columns: Mapping[str, Sequence[Any]], count: int) -> list[Said]:
+        """One more than the delay, and nothing for an unknown one."""
+        self.calls += 1
+        delays = list(columns["delay"])
+        self.asked.append(delays)
+        if self.before:
+            await self.before(delays)
+        if self.error:
+            raise self.error
+        return [Unusable("delay is unknown") if each is None else {"minutes": each + 1} for each in delays]
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from stillwell.errors import ModelError, ModelUnavailable, SettingsError
+from stillwell.errors import ModelError, ModelLeftAlone, ModelUnavailable, SettingsError
 from stillwell.predictions.breaker import Breaker, BreakerPolicy
 from stillwell.predictions.tensors import Metadata, Said, answers, left_out, metadata_of, mismatches, request, spoken
 from stillwell.spec import ModelSpec, OpenInferenceSpec
@@ -167,7 +167,7 @@ class ServedModel:
             if attempt:
                 await asyncio.sleep(_FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + self._chance()))
             if not self.breaker.may_call(self._clock()):
-                raise ModelUnavailable(
+                raise ModelLeftAlone(
                     f"{self._named} has failed again and again, and is left alone for another "
                     f"{self.breaker.wait(self._clock()):.1f} s"
                 )

@@ -1,0 +1,102 @@
+"""Hints: that a prediction should be computed again. Records of the topic `<project>.<namespace>.refresh`.
+
+The key is the model's name, `:`, and the entity key (and `:` with the digest of request values, where there are any):
+so that hints of one prediction meet in one partition. The value is one JSON object:
+
+    {"model": "RouteDelay", "entity": {"dest": "LAX", "origin": "JFK"}, "cause": "write"}
+
+    model     its name; of which version, the worker decides that computes it
+    entity    a value for each key of the model's entity, and for each request column that it reads: times in ISO-8601,
+              bytes in base64
+    cause     `read`, `write` or `command`
+
+Whoever may write to the topic may hint: what is unknown, or cannot be read, is counted and left out. A hint is nothing
+but a reason to look: the agent reads the inputs anew, and leaves what is fresh.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from stillwell.predictions.engine import Engine, Entity
+from stillwell.spec import ModelSpec
+from stillwell.types import FieldType
+from stillwell.wire import FITS
+
+
+class Cause(enum.StrEnum):
+    """Why a prediction should be computed again."""
+
+    READ = "read"
+    WRITE = "write"
+    COMMAND = "command"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Hint:
+    """One hint. values: of the entity's keys and the request columns, in Python's types."""
+
+    model: str
+    key: bytes
+    digest: bytes
+    values: Mapping[str, Any]
+    cause: Cause
+
+    @classmethod
+    def of(cls, model: str, entity: Entity, cause: Cause) -> "Hint":
+        """To compute the prediction of an entity."""
+        return cls(model, entity.key, entity.digest, entity.values, cause)
+
+
+class _Value(msgspec.Struct):
+    model: str
+    entity: dict[str, Any]
+    cause: Literal["read", "write", "command"] = "read"
+
+
+_value_of_json = msgspec.json.Decoder(_Value).decode
+
+
+def refresh_topic(project: str, namespace: str) -> str:
+    """Kafka's name of the topic of hints."""
+    return f"{project}.{namespace}.refresh"
+
+
+def encode(hint: Hint) -> tuple[bytes, bytes]:
+    """Key and value of a record."""
+    key = b"%b:%b" % (hint.model.encode(), hint.key)
+    if hint.digest:
+        key += b":" + hint.digest
+    value = {"model": hint.model, "entity": hint.values, "cause": hint.cause.value}
+    return key, msgspec.json.encode(value)
+
+
+def decode(value: bytes | None, models: Mapping[str, Engine]) -> tuple[str, Entity, Cause]:
+    """Which entity of which model a record is about. Raises ValueError for what cannot be read, or is not known."""
+    try:
+        said = _value_of_json(value or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"the hint cannot be read: {error}") from None
+    engine = models.get(said.model)
+    if engine is None:
+        raise ValueError(f"there is no model {said.model!r}")
+    types = types_of(engine.model) | {name: column.type for name, column in engine.inputs.request.items()}
+    if said.entity.keys() != types.keys():
+        raise ValueError(f"a hint for {said.model} names {sorted(said.entity)}, not {sorted(types)}")
+    try:
+        columns = {
+            name: [None if said.entity[name] is None else msgspec.convert(said.entity[name], FITS[kind.name])]
+            for name, kind in types.items()
+        }
+    except msgspec.ValidationError as error:
+        raise ValueError(f"a hint for {said.model} has a value that does not fit: {error}") from None
+    (entity,) = engine.entities(columns)
+    return said.model, entity, Cause(said.cause)
+
+
+def types_of(model: ModelSpec) -> dict[str, FieldType]:
+    """The types of the keys of a model's entity, by name."""
+    return {key.name: key.type for key in model.entity.keys}

@@ -1,0 +1,306 @@
+"""Reading predictions: one round trip, a judgement, and by the model's policy a refresh.
+
+A read of what is fresh costs what a read of the inputs costs: rows and prediction come by one MGET, at one instant, so
+that FRESH is always the model's word on the very rows that stand beside it.
+"""
+
+import asyncio
+import dataclasses
+import enum
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import structlog
+
+from stillwell.errors import StillwellError
+from stillwell.layout.prediction import Record
+from stillwell.layout.redis_keys import RedisKeys
+from stillwell.predictions.engine import Engine, Entity, Outcome
+from stillwell.predictions.freshness import State, is_due_early, judge, may_try
+from stillwell.predictions.hint import Cause, Hint
+from stillwell.predictions.inputs import Columns
+from stillwell.reading.online import OnlineReader
+
+_log = structlog.get_logger(__name__)
+
+_MOST_AT_ONCE = 10_000
+"""Predictions of one model that a process computes at once. Who comes on top is told what there is."""
+
+_ATTEMPTS = 3
+"""How often a reader joins a computation whose inputs turn out to be older than those that it saw itself."""
+
+
+class Refresh(enum.StrEnum):
+    """What a read has set in motion."""
+
+    NONE = "none"
+    QUEUED = "queued"
+    SHARED = "shared"
+    INLINE = "inline"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prediction:
+    """What is told of one entity.
+
+    values: of the outputs, in their order, a Timestamp as µs since the epoch; None where the model never answered, or
+    too long ago. read_at: when its inputs were read; computed_at; event_times: of the inputs that `state` is about, by
+    view or alias: all in µs since the epoch. refresh: what this read has set in motion. reason: why it failed, or "".
+    """
+
+    state: State
+    values: tuple[object, ...] | None
+    read_at: int | None
+    computed_at: int | None
+    event_times: Mapping[str, int | None]
+    refresh: Refresh
+    reason: str
+
+
+class Hints(Protocol):
+    """Where hints go."""
+
+    def put(self, hints: Sequence[Hint]) -> list[bool]:
+        """Have predictions computed again, soon; False for one that somebody has just asked for. Never waits."""
+
+
+class NoHints:
+    """Forgets them: for a process that computes by itself, or not at all."""
+
+    def put(self, hints: Sequence[Hint]) -> list[bool]:
+        """Nothing is queued."""
+        return [False] * len(hints)
+
+
+class Counts(Protocol):
+    """Who counts reads."""
+
+    def read(self, model: str, state: State, refresh: Refresh) -> None:
+        """A prediction was read."""
+
+
+class ModelReader:
+    """Reads the predictions of one model, for one event loop."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        online: OnlineReader,
+        keys: RedisKeys,
+        hints: Hints,
+        now_us: Callable[[], int],
+        counts: Counts | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        """now_us: the clock that ages are counted by, in µs since the epoch. chance: from 0 to 1, not 1 itself."""
+        self.engine = engine
+        self._online = online
+        self._keys = keys
+        self._hints = hints
+        self._now_us = now_us
+        self._counts = counts
+        self._chance = chance
+        self._shared = _Shared(engine)
+
+    async def read(self, columns: Columns) -> list[Prediction]:
+        """The predictions for some entities, in their order. columns: of the entity's keys, and of requests.
+
+        Raises WrongKey, StoreUnavailable, StoreNotReady and FormatError.
+        """
+        engine = self.engine
+        entities = engine.entities(columns)
+        if not entities:
+            return []
+        rows_at = engine.inputs.row_keys(self._keys, columns)
+        records_at = engine.record_keys(entities)
+        stored = (await self._online.read([*records_at, *(key for each in rows_at for key in each)])).values
+        seen_at = asyncio.get_running_loop().time()
+        now, count = self._now_us(), len(entities)
+        rows = [stored[begin : begin + count] for begin in range(count, count * (len(rows_at) + 1), count)]
+        prints = engine.inputs.fingerprints(rows, now) if rows else [bytes(16)] * count
+        by_entity = list(zip(*rows, strict=True)) if rows else [()] * count
+        seen = [
+            self._seen(entity, packed, print, of_entity, now)
+            for entity, packed, print, of_entity in zip(entities, stored[:count], prints, by_entity, strict=True)
+        ]
+        predictions = [self._told(each) for each in await self._refreshed(seen, seen_at)]
+        if self._counts:
+            for each in predictions:
+                self._counts.read(engine.model.name, each.state, each.refresh)
+        return predictions
+
+    async def close(self) -> None:
+        """End what is computed; who waits for it is told what there was."""
+        await self._shared.close()
+
+    def _seen(
+        self, entity: Entity, packed: bytes | None, print: bytes, rows: tuple[bytes | None, ...], now: int
+    ) -> "_Seen":
+        record = Record.unpack(packed) if packed else None
+        longest = self.engine.max_staleness_us
+        state = judge(record, print, longest, now)
+        early = state is State.FRESH and record is not None and is_due_early(record, longest, now, 1 - self._chance())
+        wanted = early or (state is not State.FRESH and may_try(record, print, now))
+        return _Seen(entity, record, print, rows, state, early, wanted)
+
+    async def _refreshed(self, seen: "list[_Seen]", seen_at: float) -> "list[_Seen]":
+        """What is known after all that the policy does about it."""
+        policy = self.engine.model.policy
+        wanted = [number for number, each in enumerate(seen) if each.wanted]
+        if not wanted or policy == "cached":
+            return seen
+        if policy == "refresh":
+            queued = self._hints.put(
+                [Hint.of(self.engine.model.name, seen[number].entity, Cause.READ) for number in wanted]
+            )
+            for number, new in zip(wanted, queued, strict=True):
+                seen[number].refresh = Refresh.QUEUED if new else Refresh.SHARED
+            return seen
+        waiting = []
+        for number in wanted:
+            each = seen[number]
+            flight = self._shared.want(each.entity, each.early)
+            if each.early:
+                each.refresh = Refresh.QUEUED if flight else Refresh.NONE
+            else:
+                waiting.append(self._computed(each, flight, seen_at))
+        await asyncio.gather(*waiting)
+        return seen
+
+    async def _computed(self, each: "_Seen", flight: "_Flight | None", seen_at: float) -> None:
+        """Wait until a prediction is computed, by us or by somebody else."""
+        for _ in range(_ATTEMPTS):
+            if flight is None:
+                each.reason = "too many predictions are being computed at once"
+                return
+            outcome = await flight.outcome()
+            if outcome is None:
+                each.refresh = Refresh.SHARED
+                return
+            each.refresh = Refresh.INLINE if outcome.asked else Refresh.SHARED
+            if flight.began >= seen_at or outcome.fingerprint == each.print:
+                each.record, each.state, each.reason = outcome.record, outcome.state, outcome.reason
+                each.rows = outcome.rows
+                return
+            flight = self._shared.want(each.entity, early=False)
+
+    def _told(self, each: "_Seen") -> Prediction:
+        outputs = each.record.outputs if each.record else None
+        failure = each.record.failure if each.record and each.state is State.FAILED else None
+        return Prediction(
+            state=each.state,
+            values=self.engine.layout.decode(outputs) if outputs else None,
+            read_at=outputs.read_at if outputs else None,
+            computed_at=outputs.computed_at if outputs else None,
+            event_times=self.engine.inputs.event_times(each.rows),
+            refresh=each.refresh,
+            reason=each.reason or (failure.reason if failure else ""),
+        )
+
+
+@dataclasses.dataclass(slots=True)
+class _Seen:
+    """One entity, as it was read, and then as it turned out."""
+
+    entity: Entity
+    record: Record | None
+    print: bytes
+    rows: tuple[bytes | None, ...]
+    state: State
+    early: bool
+    wanted: bool
+    refresh: Refresh = Refresh.NONE
+    reason: str = ""
+
+
+class _Flight:
+    """One prediction that is being computed, for all of this process who want it."""
+
+    def __init__(self, entity: Entity, patience: float) -> None:
+        self.entity = entity
+        self.began = 0.0
+        """When its inputs were read, or later, by the event loop's clock."""
+        self._patience = patience
+        self._done: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+
+    async def outcome(self) -> Outcome | None:
+        """What came of it; None where that takes too long. Raises what computing raised."""
+        done, _ = await asyncio.wait([self._done], timeout=self._patience)
+        return self._done.result() if done else None
+
+    def land(self, outcome: Outcome | None) -> None:
+        """It came to this."""
+        if not self._done.done():
+            self._done.set_result(outcome)
+
+    def fail(self, error: StillwellError) -> None:
+        """It was not computed."""
+        if not self._done.done():
+            self._done.set_exception(error)
+            self._done.exception()  # told to nobody, where nobody waits
+
+
+class _Shared:
+    """Computes what several readers of this process want, once; what is wanted in one turn of the event loop goes
+    together."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._flying: dict[tuple[bytes, bytes], _Flight] = {}
+        self._waiting: dict[bool, list[_Flight]] = {False: [], True: []}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def want(self, entity: Entity, early: bool) -> _Flight | None:
+        """The computation of an entity's prediction, which may be under way; None where there are too many."""
+        place = (entity.key, entity.digest)
+        flight = self._flying.get(place)
+        if flight is not None:
+            return flight
+        if len(self._flying) >= _MOST_AT_ONCE:
+            return None
+        flight = self._flying[place] = _Flight(entity, self._engine.patience)
+        if not any(self._waiting.values()):
+            asyncio.get_running_loop().call_soon(self._send)
+        self._waiting[early].append(flight)
+        return flight
+
+    async def close(self) -> None:
+        """End all of it."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _send(self) -> None:
+        for early, flights in self._waiting.items():
+            for begin in range(0, len(flights), _TOGETHER):
+                task = asyncio.create_task(self._fly(flights[begin : begin + _TOGETHER], early))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        self._waiting = {False: [], True: []}
+
+    async def _fly(self, flights: Sequence[_Flight], early: bool) -> None:
+        began = asyncio.get_running_loop().time()
+        for each in flights:
+            each.began = began
+
+        def land(number: int, outcome: Outcome) -> None:
+            self._flying.pop((flights[number].entity.key, flights[number].entity.digest), None)
+            flights[number].land(outcome)
+
+        try:
+            await self._engine.compute([each.entity for each in flights], self._engine.patience, early, land)
+        except StillwellError as error:
+            _log.warning("predictions cannot be computed", model=self._engine.model.name, error=str(error))
+            for each in flights:
+                each.fail(error)
+        finally:
+            for each in flights:
+                if self._flying.get((each.entity.key, each.entity.digest)) is each:
+                    del self._flying[each.entity.key, each.entity.digest]
+                each.land(None)
+
+
+_TOGETHER = 256
+"""Entities that are computed together: their leases are claimed and their inputs read in one go."""

@@ -1,0 +1,410 @@
+"""Reading predictions over a store in memory: by policy, once however many want one, and never one that is not so."""
+
+import asyncio
+import datetime
+import itertools
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from stillwell.errors import ModelError, ModelUnavailable, StoreNotReady
+from stillwell.layout.prediction import Record
+from stillwell.layout.redis_keys import RedisKeys
+from stillwell.predictions.engine import Engine
+from stillwell.predictions.freshness import State
+from stillwell.predictions.hint import Hint
+from stillwell.predictions.inputs import ModelInputs
+from stillwell.predictions.reading import ModelReader, Prediction, Refresh
+from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
+from stillwell.testing.predictions import MemoryPredictions
+from tests.predicted import DEFINITIONS, Adding, encoded_row, model
+from tests.waiting import eventually_async
+
+EPOCH = "epoch"
+BEGIN_MS = 1_767_225_600_000
+
+
+class Hinted:
+    """Takes hints; those that it was given before are shared."""
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+
+    def put(self, hints: Sequence[Hint]) -> list[bool]:
+        new = [each.key not in self.keys for each in hints]
+        self.keys += [each.key for each in hints]
+        return new
+
+
+class Site:
+    """A store, a model, and readers over both; the time is what the test says."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.ms = BEGIN_MS
+        self.server = MemoryRedis(clock=lambda: self.ms)
+        self.store = MemoryOnlineStore(self.server)
+        self.model = Adding()
+        self.hinted = Hinted()
+        self.spec = model().model_copy(update=changes)
+        self.readers: list[ModelReader] = []
+        self.offsets = itertools.count(1)
+
+    def reader(self, lease_ms: int = 5_000) -> ModelReader:
+        """One of another process, as it were."""
+        keys = RedisKeys("test", "test")
+        inputs = ModelInputs(self.spec, DEFINITIONS)
+        engine = Engine(
+            self.spec,
+            inputs,
+            self.model,
+            MemoryPredictions(self.server),
+            keys,
+            chance=lambda: 0.0,
+            lease_ms=lease_ms,
+        )
+        self.readers.append(
+            ModelReader(engine, self.store, keys, self.hinted, lambda: self.ms * 1_000, chance=lambda: 0.0)
+        )
+        return self.readers[-1]
+
+    async def put(self, id: int, delay: float | None, at_ms: int = 0) -> None:
+        """A row of an entity, of now or of so many ms later."""
+        await self.store.put(encoded_row(id, delay, (self.ms + at_ms) * 1_000), EPOCH)
+
+    def record(self, id: int = 7) -> Record | None:
+        """What is stored of an entity's prediction."""
+        engine = self.readers[0].engine
+        (key,) = engine.record_keys(engine.entities({"id": [id]}))
+        stored = self.server.read(key)
+        return Record.unpack(stored) if stored else None
+
+    def leases(self) -> list[bytes]:
+        return [key for key in self.server.dump() if b":l:" in key]
+
+
+@pytest.fixture
+async def made() -> AsyncIterator[Callable[..., Site]]:
+    sites: list[Site] = []
+
+    def make(**changes: Any) -> Site:
+        sites.append(Site(**changes))
+        sites[-1].server.write(RedisKeys("test", "test").ready, EPOCH.encode())
+        return sites[-1]
+
+    yield make
+    for site in sites:
+        for reader in site.readers:
+            await reader.close()
+
+
+async def read(reader: ModelReader, *ids: int) -> list[Prediction]:
+    return await reader.read({"id": list(ids or (7,))})
+
+
+async def test_who_waits_gets_what_the_model_says_and_the_next_one_finds_it(made: Callable[..., Site]) -> None:
+    site = made(policy="wait")
+    await site.put(7, 30.0)
+    reader = site.reader()
+    (first,) = await read(reader)
+    assert (first.state, first.values, first.refresh) == (State.FRESH, (31.0,), Refresh.INLINE)
+    assert first.event_times == {"V": BEGIN_MS * 1_000}
+    site.ms += 10
+    (second,) = await read(site.reader())
+    assert (second.state, second.values, second.refresh) == (State.FRESH, (31.0,), Refresh.NONE)
+    assert second.read_at == BEGIN_MS * 1_000
+    assert site.model.calls == 1
+    assert site.leases() == []
+
+
+async def test_a_changed_input_makes_it_stale_and_who_waits_gets_the_new_one(made: Callable[..., Site]) -> None:
+    site = made(policy="wait")
+    await site.put(7, 30.0)
+    reader = site.reader()
+    await read(reader)
+    site.ms += 10
+    await site.put(7, 40.0)
+    (found,) = await read(reader)
+    assert (found.state, found.values) == (State.FRESH, (41.0,))
+
+
+async def test_a_row_that_says_the_same_anew_is_another_input(made: Callable[..., Site]) -> None:
+    site = made(policy="cached")
+    await site.put(7, 30.0)
+    await site.reader().engine.compute(site.readers[0].engine.entities({"id": [7]}), 1.0)
+    assert (await read(site.readers[0]))[0].state is State.FRESH
+    site.ms += 10
+    await site.put(7, 30.0)
+    assert (await read(site.readers[0]))[0].state is State.STALE
+
+
+async def test_by_the_policy_refresh_a_read_tells_what_there_is_and_hints_once(made: Callable[..., Site]) -> None:
+    site = made(policy="refresh")
+    await site.put(7, 30.0)
+    reader = site.reader()
+    first, twice = await read(reader, 7, 7)
+    assert (first.state, first.values, first.refresh) == (State.MISSING, None, Refresh.QUEUED)
+    assert twice.refresh is Refresh.SHARED or twice.refresh is Refresh.QUEUED
+    assert (await read(reader))[0].refresh is Refresh.SHARED
+    assert site.model.calls == 0
+    await reader.engine.compute(reader.engine.entities({"id": [7]}), 1.0)
+    assert (await read(reader))[0].state is State.FRESH
+    site.ms += 60_001
+    stale = (await read(reader))[0]
+    assert (stale.state, stale.values) == (State.STALE, (31.0,))
+
+
+async def test_by_the_policy_cached_a_read_sets_nothing_in_motion(made: Callable[..., Site]) -> None:
+    site = made(policy="cached")
+    await site.put(7, 30.0)
+    (found,) = await read(site.reader())
+    assert (found.state, found.refresh) == (State.MISSING, Refresh.NONE)
+    assert (site.model.calls, site.hinted.keys) == (0, [])
+
+
+async def test_a_thousand_who_wait_in_four_processes_cost_one_call(made: Callable[..., Site]) -> None:
+    site = made(policy="wait")
+    await site.put(7, 30.0)
+    released = asyncio.Event()
+
+    async def hold(delays: list[Any]) -> None:
+        await released.wait()
+
+    site.model.before = hold
+    readers = [site.reader() for _ in range(4)]
+    waiting = [asyncio.create_task(read(readers[number % 4])) for number in range(1_000)]
+    await eventually_async(lambda: _true(site.model.calls == 1), what="the model was asked")
+    released.set()
+    answers = [found for (found,) in await asyncio.gather(*waiting)]
+    assert {(each.state, each.values) for each in answers} == {(State.FRESH, (31.0,))}
+    assert {each.refresh for each in answers} <= {Refresh.INLINE, Refresh.SHARED}
+    assert site.model.calls == 1
+
+
+async def _true(condition: bool) -> bool:
+    return condition
+
+
+async def test_many_entities_of_one_turn_go_in_one_call(made: Callable[..., Site]) -> None:
+    site = made(policy="wait")
+    for id in range(30):
+        await site.put(id, float(id))
+    reader = site.reader()
+    answers = await asyncio.gather(*(read(reader, id, 29 - id) for id in range(30)))
+    assert [[each.values for each in of_reader] for of_reader in answers] == [
+        [(id + 1.0,), (30.0 - id,)] for id in range(30)
+    ]
+    assert (site.model.calls, len(site.model.asked[0])) == (1, 30)
+
+
+async def test_an_entity_of_which_nothing_is_known_is_asked_about_with_nulls(made: Callable[..., Site]) -> None:
+    site = made(policy="wait")
+    (found,) = await read(site.reader())
+    assert site.model.asked == [[None]]
+    assert (found.state, found.values, found.reason) == (State.FAILED, None, "delay is unknown")
+
+
+async def test_what_failed_is_flagged_with_the_older_value_and_not_tried_before_its_pause(
+    made: Callable[..., Site],
+) -> None:
+    site = made(policy="wait")
+    await site.put(7, 30.0)
+    reader = site.reader()
+    await read(reader)
+    site.ms += 10
+    await site.put(7, 40.0)
+    site.model.error = ModelError("the shape is wrong")
+    (found,) = await read(reader)
+    assert (found.state, found.values, found.reason) == (State.FAILED, (31.0,), "the shape is wrong")
+    for _ in range(50):
+        (found,) = await read(reader)
+        assert (found.state, found.refresh) == (State.FAILED, Refresh.NONE)
+    assert site.model.calls == 2
+    site.ms += 1_001
+    await read(reader)
+    assert site.model.calls == 3
+    record = site.record()
+    assert record is not None
+    assert record.failure is not None
+    assert record.failure.attempts == 2
+    site.model.error = None
+    site.ms += 2_001
+    (found,) = await read(reader)
+    assert (found.state, found.values) == (State.FRESH, (41.0,))
+
+
+async def test_other_inputs_are_tried_at_once_though_the_last_ones_failed(made: Callable[..., Site]) -> None:
+    site = made(policy="wait")
+    reader = site.reader()
+    assert (await read(reader))[0].state is State.FAILED
+    await site.put(7, 30.0)
+    assert (await read(reader))[0].values == (31.0,)
+
+
+async def test_staleness_ends_at_ten_times_what_counts_as_fresh(made: Callable[..., Site]) -> None:
+    site = made(policy="cached", max_staleness=datetime.timedelta(minutes=1))
+    await site.put(7, 30.0)
+    reader = site.reader()
+    await reader.engine.compute(reader.engine.entities({"id": [7]}), 1.0)
+    states = []
+    for minutes in (1, 2, 10, 11):
+        site.ms = BEGIN_MS + minutes * 60_000
+        (found,) = await read(reader)
+        states.append((found.state, found.values))
+    assert states == [
+        (State.FRESH, (31.0,)),
+        (State.STALE, (31.0,)),
+        (State.STALE, (31.0,)),
+        (State.MISSING, None),
+    ]
+
+
+async def test_just_before_the_end_a_reader_refreshes_early_and_waits_for_nothing(made: Callable[..., Site]) -> None:
+    site = made(policy="wait")
+    await site.put(7, 30.0)
+    reader = site.reader()
+    await read(reader)
+    site.ms += 60_000
+    (found,) = await read(reader)  # the last instant at which it is fresh
+    assert (found.state, found.refresh) == (State.FRESH, Refresh.QUEUED)
+    await eventually_async(lambda: _true(site.model.calls == 2), what="it was computed anew")
+    await eventually_async(lambda: _true(site.leases() == []), what="the lease was given up")
+    record = site.record()
+    assert record is not None
+    assert record.outputs is not None
+    assert record.outputs.read_at == site.ms * 1_000
+
+
+async def test_who_dies_in_the_middle_is_succeeded(made: Callable[..., Site]) -> None:
+    site = made(policy="wait")
+    await site.put(7, 30.0)
+    forever = asyncio.Event()
+
+    async def die(delays: list[Any]) -> None:
+        await forever.wait()
+
+    site.model.before = die
+    dead = site.reader()
+    task = asyncio.create_task(read(dead))
+    await eventually_async(lambda: _true(site.model.calls == 1), what="the model was asked")
+    dead.engine._store.release = _nothing  # type: ignore[method-assign,assignment]  # a killed process gives nothing up
+    await dead.close()
+    await task
+    assert len(site.leases()) == 1
+    site.model.before = None
+    heir = asyncio.create_task(read(site.reader()))
+    await asyncio.sleep(0.02)
+    assert site.model.calls == 1
+    site.ms += 5_001
+    ((found,),) = await asyncio.gather(heir)
+    assert (found.state, found.values, site.model.calls) == (State.FRESH, (31.0,), 2)
+
+
+async def _nothing(*arguments: object) -> None:
+    pass
+
+
+async def test_a_store_that_may_have_lost_rows_answers_nobody(made: Callable[..., Site]) -> None:
+    site = made(policy="wait")
+    reader = site.reader()
+    site.server.evict(RedisKeys("test", "test").ready)
+    with pytest.raises(StoreNotReady):
+        await read(reader)
+
+
+async def test_a_store_that_loses_its_epoch_in_the_middle_gets_nothing_written(made: Callable[..., Site]) -> None:
+    site = made(policy="wait")
+    await site.put(7, 30.0)
+
+    async def lose(delays: list[Any]) -> None:
+        site.server.write(RedisKeys("test", "test").ready, b"another")
+
+    site.model.before = lose
+    with pytest.raises(StoreNotReady):
+        await read(site.reader())
+    assert site.record() is None
+
+
+async def test_a_server_that_is_down_is_flagged_and_its_return_is_no_storm(made: Callable[..., Site]) -> None:
+    site = made(policy="wait")
+    for id in range(20):
+        await site.put(id, float(id))
+    site.model.error = ModelUnavailable("gone")
+    reader = site.reader()
+    for _ in range(10):
+        found = await read(reader, *range(20))
+        assert {(each.state, each.reason) for each in found} == {(State.FAILED, "gone")}
+    assert site.model.calls == 1
+    site.model.error = None
+    site.ms += 1_001
+    found = await read(reader, *range(20))
+    assert [each.values for each in found] == [(id + 1.0,) for id in range(20)]
+    assert site.model.calls == 2
+
+
+@pytest.mark.parametrize("policy", ["wait", "cached"])
+async def test_whatever_order_completions_have_fresh_is_the_model_over_the_inputs_that_stand_beside_it(
+    made: Callable[..., Site], policy: str, rng: random.Random
+) -> None:
+    """Rows change while the model, which is slow now and then, is asked by several processes at once."""
+    site = made(policy=policy)
+    for id in (1, 2, 3):
+        await site.put(id, 0.0)
+
+    async def dawdle(delays: list[Any]) -> None:
+        for _ in range(rng.choice((0, 1, 5, 40))):
+            await asyncio.sleep(0)
+
+    site.model.before = dawdle
+    written = {(id, BEGIN_MS * 1_000): 0.0 for id in (1, 2, 3)}
+    underway: set[int] = set()
+    ended = False
+    fresh = 0
+
+    async def change() -> None:
+        for number in range(300):
+            site.ms += 1
+            id = rng.choice((1, 2, 3))
+            written[id, site.ms * 1_000] = float(number)
+            underway.add(site.ms * 1_000)
+            await site.put(id, float(number))
+            underway.clear()
+            for _ in range(rng.randrange(12)):
+                await asyncio.sleep(0)
+
+    async def look(reader: ModelReader) -> None:
+        nonlocal fresh
+        while not ended:
+            ids = rng.sample((1, 2, 3), rng.randrange(1, 4))
+            newest = {id: max(at for of, at in written if of == id and at not in underway) for id in ids}
+            for id, found in zip(ids, await read(reader, *ids), strict=True):
+                if found.state is State.FRESH:
+                    fresh += 1
+                    at = found.event_times["V"]
+                    assert at is not None
+                    assert found.values == (written[id, at] + 1,)
+                    assert at >= newest[id]
+            await asyncio.sleep(0)
+
+    async def compute(reader: ModelReader) -> None:
+        while not ended:
+            await reader.engine.compute(reader.engine.entities({"id": [rng.choice((1, 2, 3))]}), 1.0)
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as tasks:
+        for reader in (site.reader(), site.reader()):
+            for _ in range(3):
+                tasks.create_task(look(reader))
+        for _ in range(3):
+            tasks.create_task(compute(site.reader(lease_ms=1)))
+        await change()
+        ended = True
+    assert fresh > 20
+    site.model.before = None
+    reader = site.reader()
+    for id in (1, 2, 3):
+        await reader.engine.compute(reader.engine.entities({"id": [id]}), 1.0)
+        (found,) = await read(reader, id)
+        newest = max(at for of, at in written if of == id)
+        assert (found.state, found.values) == (State.FRESH, (written[id, newest] + 1,))
