@@ -1,23 +1,38 @@
-"""The query service, put together: settings in, an aiohttp application out. The only place that knows real stores."""
+"""The query service, put together: settings in, a site that answers out. The only place that knows real stores."""
 
 import asyncio
 import contextlib
+import logging
+import os
 import signal
+import socket
 import time
+from importlib.metadata import version
 
 import structlog
+import uvloop
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
 
+from serving import metrics as shown
+from serving import v1
 from serving.limits import Limits
-from serving.pages import FeastPages, Features, OwnPages, nowhere
+from serving.listening import BACKLOG, bind
+from serving.metrics import Metrics
+from serving.pages import FeastPages, Features, OwnPages
+from serving.place import Place
+from serving.siblings import Siblings
+from serving.status_pages import StatusPages
+from serving.versions import Versions
+from serving.web import NOWHERE, Bounds, Server, Site
 from sinks.redis_link import RedisLink
 from sinks.redis_reader import RedisReader
-from stillwell.errors import SettingsError
+from stillwell.known_views import known_views
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.reading.features import FeatureReader
-from stillwell.reading.query import Catalog
 from stillwell.settings import Settings
 from stillwell.spec import DefinitionsSpec
+from stillwell.storage import open_store
 
 _log = structlog.get_logger(__name__)
 
@@ -25,46 +40,88 @@ _LAST_ANSWERS = 10.0
 """Seconds that requests under way have when the service is told to end."""
 
 
-def serve(settings: Settings, definitions: DefinitionsSpec) -> None:
-    """Answer requests until SIGTERM or SIGINT. Raises SettingsError where it cannot listen."""
-    asyncio.run(_serve(settings, definitions))
+def serve(settings: Settings, definitions: DefinitionsSpec, place: Place | None = None) -> None:
+    """Answer requests until SIGTERM or SIGINT. place: of this process among those of a service of several.
+
+    Raises SettingsError where it cannot listen.
+    """
+    # aiohttp writes a traceback for every client that speaks something else than HTTP.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+    uvloop.run(_serve(settings, definitions, place))
 
 
-async def _serve(settings: Settings, definitions: DefinitionsSpec) -> None:
+async def _serve(settings: Settings, definitions: DefinitionsSpec, place: Place | None) -> None:
     ended = asyncio.Event()
-    for each in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(each, ended.set)
+    loop = asyncio.get_running_loop()
+    for told in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(told, ended.set)
+    if place:
+        # Its other end is held by the process that started us, and closes with it.
+        loop.add_reader(place.leash, ended.set)
     timeout = settings.serve_timeout.total_seconds()
+    metrics = Metrics()
     async with contextlib.AsyncExitStack() as closing:
         link = RedisLink(settings.redis_url.get_secret_value(), timeout, connections=1)
         keys = RedisKeys(settings.project, settings.namespace)
-        rows = RedisReader(link, keys.ready, timeout)
+        rows = RedisReader(link, keys.ready, timeout, metrics.redis_call)
         closing.push_async_callback(rows.close)
-        runner = web.AppRunner(
-            _application(settings, definitions, FeatureReader(rows, keys, lambda: time.time_ns() // 1_000)),
-            access_log=None,
-            handle_signals=False,
-            shutdown_timeout=_LAST_ANSWERS,
+        metrics.read(shown.READERS, lambda: rows.waiting)
+        reader = FeatureReader(rows, keys, lambda: time.time_ns() // 1_000)
+        features = Features(definitions, reader, _limits(settings), metrics)
+        features.versions = Versions(
+            lambda: list(known_views(open_store(settings.offline_root), definitions).values()),
+            features.know,
+            metrics.version_load,
         )
+        closing.push_async_callback(features.versions.close)
+        siblings = Siblings(
+            place.number if place else 0,
+            place.of if place else 1,
+            place.folder if place else None,
+            lambda: shown.snapshot([metrics]),
+        )
+        status = StatusPages(features, siblings, CONTENT_TYPE_LATEST)
+        pages = [page for each in (FeastPages(features), OwnPages(features), status) for page in each.pages()]
+        site = Site(pages, v1.error_body, _bounds(settings), metrics.request)
+        status.ending = lambda: site.ending
+        metrics.begin_pages([*(page.path for page in pages), NOWHERE])
+        metrics.read(shown.IN_FLIGHT, lambda: site.in_flight)
+        metrics.read(shown.CONNECTIONS, lambda: site.open)
+        metrics.read(shown.TURNED_AWAY, lambda: site.turned_away)
+        metrics.set(shown.STARTED_ANEW, place.restarts if place else 0)
+        metrics.set(shown.BUILD_INFO, 1, version("stillwell"))
+
+        features.versions.begin()
+        runner = web.ServerRunner(Server(site), shutdown_timeout=_LAST_ANSWERS)
         await runner.setup()
         closing.push_async_callback(runner.cleanup)
-        try:
-            await web.TCPSite(runner, settings.serve_host, settings.serve_port).start()
-        except OSError as error:
-            raise SettingsError(
-                f"STILLWELL_SERVE_PORT is {settings.serve_port}, where {settings.serve_host} cannot be listened at: "
-                f"{error.strerror}. Give the service a port of its own"
-            ) from error
-        _log.info("query service answers", url=f"http://{settings.serve_host}:{settings.serve_port}")
+        for each in _sockets(settings, place):
+            await web.SockSite(runner, each, backlog=BACKLOG).start()
+        await siblings.start()
+        closing.push_async_callback(siblings.close)
+        url = f"http://{settings.serve_host}:{settings.serve_port}"
+        _log.info("query service answers", url=url, process=os.getpid())
         await ended.wait()
-        _log.info("query service ends")
+        site.ending = True
+        _log.info("query service ends", in_flight=site.in_flight)
 
 
-def _application(settings: Settings, definitions: DefinitionsSpec, reader: FeatureReader) -> web.Application:
-    limits = Limits(settings.serve_rows, settings.serve_features, settings.serve_values)
-    features = Features(Catalog(definitions), reader, limits)
-    app = web.Application(client_max_size=settings.serve_body_bytes)
-    for pages in (FeastPages(features), OwnPages(features)):
-        app.add_routes(pages.routes())
-    app.router.add_route("*", "/{path:.*}", nowhere)
-    return app
+def _sockets(settings: Settings, place: Place | None) -> tuple[socket.socket, ...]:
+    if place is None:
+        (sockets,) = bind(settings.serve_host, settings.serve_port, 1)
+        return sockets
+    return tuple(socket.socket(fileno=each) for each in place.sockets)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(settings.serve_rows, settings.serve_features, settings.serve_values)
+
+
+def _bounds(settings: Settings) -> Bounds:
+    return Bounds(
+        body=settings.serve_body_bytes,
+        in_flight=settings.serve_in_flight,
+        connections=settings.serve_connections,
+        patience=settings.serve_client_timeout.total_seconds(),
+        idle=settings.serve_idle_timeout.total_seconds(),
+    )

@@ -131,6 +131,10 @@ class RedisLink:
         """What to raise where the ready key is missing."""
         return StoreNotReady(f"Redis at {self.address} is not ready: it may have lost data. Run `stillwell rebuild`")
 
+    def replica(self) -> StoreUnavailable:
+        """What to raise where the server is a replica, which may lag behind."""
+        return StoreUnavailable(f"Redis at {self.address} is not read: {_MENDS['READONLY']}")
+
     async def connect_alone(self) -> Any:
         """A connection of redis-py's that is in no pool, for who takes it over. Raises StoreUnavailable."""
         connection = self._pool.make_connection()

@@ -28,14 +28,31 @@ _REFUSE_FOR = 0.1
 """Seconds after a connection that could not be opened in which everybody is refused at once: a thousand who wait for
 one attempt each would be a thousand attempts."""
 
+_MOST_WAITING = 200_000
+"""Keys that may wait to be asked for: some 20 MB, and a fifth of a second of Redis' time. Who comes then is refused at
+once. A request that has more is let in where nobody waits."""
+
+_LOOK_EVERY = 1.0
+"""Seconds between two looks at the server's role. A primary that was demoted keeps its clients, answers them, and falls
+behind; nothing but this tells them. A look takes Redis 20 µs."""
+
+_LOOK = hiredis.pack_command((b"INFO", b"replication"))  # type: ignore[arg-type]
+
+
+Observe = Callable[[int, float | None], None]
+"""Told of each call: how many keys it had, and the seconds until it was answered, None where it failed."""
+
 
 @dataclasses.dataclass(slots=True)
 class _Call:
-    """One MGET. askers: who waits for which part of its replies."""
+    """One MGET, or a look at the server's role, which nobody waits for. askers: who waits for which part of its
+    replies."""
 
     keys: list[bytes]
     askers: list[tuple["asyncio.Future[Stored]", int, int]]
     deadline: asyncio.TimerHandle | None = None
+    sent_at: float = 0.0
+    look: bool = False
 
     def answer(self, epoch: bytes, replies: list[bytes | None]) -> None:
         """Hand everybody their part."""
@@ -59,27 +76,42 @@ class _Call:
 class RedisReader:
     """Rows from one Redis server, for one event loop; `close` it."""
 
-    def __init__(self, link: RedisLink, ready: bytes, timeout: float) -> None:
+    def __init__(
+        self, link: RedisLink, ready: bytes, timeout: float, observe: Observe = lambda keys, seconds: None
+    ) -> None:
         """ready: the ready key. timeout: seconds in which values must be there from when they are asked for, connecting
-        included."""
+        included. observe: told of each call."""
         self._link = link
         self._ready = ready
         self._timeout = timeout
+        self._observe = observe
         self._loop = asyncio.get_running_loop()
         self._waiting: collections.deque[_Call] = collections.deque()
+        self._waiting_keys = 0
         self._sent: collections.deque[_Call] = collections.deque()
         self._wire: _Wire | None = None
         self._opening: asyncio.Task[None] | None = None
         self._refused: tuple[float, StoreUnavailable] | None = None
+        self._next_look: asyncio.TimerHandle | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many reads wait for an answer."""
+        return sum(len(call.askers) for calls in (self._waiting, self._sent) for call in calls)
 
     async def read(self, keys: Sequence[bytes]) -> Stored:
         """See `stillwell.reading.online.OnlineReader`."""
+        if self._waiting_keys + len(keys) > _MOST_WAITING and self._waiting_keys:
+            raise StoreUnavailable(
+                f"{self._waiting_keys} keys wait to be asked of Redis at {self._link.address}: it does not keep up"
+            )
         if not self._waiting or len(self._waiting[-1].keys) + len(keys) > _MOST_KEYS:
             self._begin_call()
         call = self._waiting[-1]
         asker: asyncio.Future[Stored] = self._loop.create_future()
         call.askers.append((asker, len(call.keys), len(call.keys) + len(keys)))
         call.keys += keys
+        self._waiting_keys += len(keys)
         return await asker
 
     async def close(self) -> None:
@@ -105,8 +137,19 @@ class RedisReader:
             self._open()
         while self._wire and self._waiting and len(self._sent) < _AHEAD:
             call = self._waiting.popleft()
+            self._waiting_keys -= len(call.keys)
+            call.sent_at = self._loop.time()
             self._sent.append(call)
             self._wire.send(hiredis.pack_command((b"MGET", self._ready, *call.keys)))  # type: ignore[arg-type]
+
+    def _look(self) -> None:
+        """Ask the server for its role, before anything else that is still to be sent."""
+        if self._wire:
+            call = _Call([], [], look=True)
+            call.deadline = self._loop.call_later(self._timeout, self._late, call)
+            self._sent.append(call)
+            self._wire.send(_LOOK)
+            self._next_look = self._loop.call_later(_LOOK_EVERY, self._look)
 
     def _open(self) -> None:
         if self._refused and self._loop.time() < self._refused[0] + _REFUSE_FOR:
@@ -125,6 +168,7 @@ class RedisReader:
         else:
             self._refused = None
             self._wire = _Wire(connection, self._replied, self._lost)
+            self._look()
         finally:
             self._opening = None
         self._send()
@@ -134,6 +178,15 @@ class RedisReader:
     def _replied(self, reply: Any) -> None:
         """A reply has come: to the oldest call."""
         call = self._sent.popleft()
+        if call.look:
+            call.answer(b"", [])
+            if isinstance(reply, hiredis.HiredisError):
+                self._lose(self._link.refusal(reply))
+            elif b"role:slave" in reply:
+                self._lose(self._link.replica())
+            self._send()
+            return
+        self._observe(len(call.keys) + 1, self._loop.time() - call.sent_at)
         if isinstance(reply, hiredis.HiredisError):
             call.fail(self._link.refusal(reply))
         elif reply[0] is None:
@@ -149,6 +202,7 @@ class RedisReader:
             self._send()
         else:
             self._waiting.remove(call)
+            self._waiting_keys -= len(call.keys)
             call.fail(self._silent())
 
     def _lost(self, error: Exception | None) -> None:
@@ -156,18 +210,23 @@ class RedisReader:
         self._lose(StoreUnavailable(f"Redis at {self._link.address} ended the connection: {error or 'closed'}"))
         self._send()
 
-    def _lose(self, error: StoreUnavailable) -> None:
+    def _lose(self, error: StillwellError) -> None:
         """Give the connection up, with all that is on its way."""
         wire, self._wire = self._wire, None
         if wire:
             wire.abort()
+        if self._next_look:
+            self._next_look.cancel()
         sent, self._sent = self._sent, collections.deque()
         for call in sent:
             call.fail(error)
+            if not call.look:
+                self._observe(len(call.keys) + 1, None)
 
     def _refuse(self, error: StoreUnavailable) -> None:
         """Tell everybody who waits to be asked for."""
         waiting, self._waiting = self._waiting, collections.deque()
+        self._waiting_keys = 0
         for call in waiting:
             call.fail(error)
 

@@ -350,6 +350,26 @@ class Settings(ProjectSettings):
     serve_values: Annotated[int, Field(gt=0)] = 100_000
     """The most values, entities times features, in one request: some 50 ms in which nobody else is answered."""
 
+    serve_workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes of the query service on its port: one for each core that it may use. `stillwell serve --workers` wins
+    over it. In Kubernetes rather run more pods."""
+
+    serve_in_flight: Annotated[int, Field(gt=0)] = 1_000
+    """The most requests that one process of the query service answers at once; further ones get a 503 at once. More
+    would only wait longer: a thousand requests for ten features of one entity are a tenth of a second's work."""
+
+    serve_connections: Annotated[int, Field(gt=0)] = 4_000
+    """The most connections of clients to one process of the query service; each takes some 20 kB. The process's limit
+    of open files must be above it."""
+
+    serve_client_timeout: Duration = datetime.timedelta(seconds=10)
+    """How long a client may take to send a request that it has begun, or to take its answer, before the connection is
+    ended. Shorter cuts off clients on slow networks; longer lets those who never finish hold connections."""
+
+    serve_idle_timeout: Duration = datetime.timedelta(seconds=75)
+    """How long a connection stays open on which nothing is asked. It must be longer than what a load balancer before
+    the service waits (60 s with many), or that one now and then sends a request into a connection that ends."""
+
     @property
     def offline_root(self) -> str:
         """What a store is opened with: where everything of this namespace lies. Another one finds nothing of it."""

@@ -8,7 +8,7 @@ import dataclasses
 import enum
 import itertools
 from collections.abc import Collection, Iterator
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,9 @@ from prometheus_client.core import (
 from prometheus_client.core import Metric as PrometheusMetric
 
 from stillwell.layout.online import PutCounts
+from stillwell.metric import Metric
 from stillwell.records import TopicReason, ViewReason
 
-_FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _COUNTS = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000)
 
 
@@ -37,17 +37,6 @@ class Stage(enum.StrEnum):
     UPLOAD = "upload"
     LINK = "link"
     COMMIT = "commit"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric, and for a histogram the upper bounds of its buckets."""
-
-    kind: Literal["counter", "gauge", "histogram"]
-    name: str
-    meaning: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = _FAST
 
 
 EVENTS = Metric("counter", "stillwell_events_total", "Records taken in from Kafka.", ("topic",))

@@ -6,16 +6,20 @@ from typing import Any
 
 import polars as pl
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import BaseTestServer, TestClient
 
+from serving import v1
 from serving.limits import Limits
-from serving.pages import FeastPages, Features, OwnPages, nowhere
+from serving.metrics import Metrics, snapshot
+from serving.pages import FeastPages, Features, OwnPages
+from serving.siblings import Siblings
+from serving.status_pages import StatusPages
+from serving.web import Bounds, Server, Site
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.pipeline import compile_pipeline
 from stillwell.reading.features import FeatureReader
-from stillwell.reading.query import Catalog
 from stillwell.spec import DefinitionsSpec, EntitySpec, FeatureSpec, KeySpec, ViewSpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT64, STRING, TIMESTAMP
@@ -51,26 +55,38 @@ USERS = _view(
 )
 PLACES = _view("Places", PLACE, datetime.timedelta(0), feature("amount", FLOAT64, pl.col("T.amount"), nullable=True))
 DEFINITIONS = DefinitionsSpec(entities=(USER, PLACE), topics=(TOPIC,), views=(USERS, PLACES))
+BOUNDS = Bounds(body=100_000)
 LIMITS = Limits(rows=50, features=10, values=200)
 NOW_US = NOW_MS * 1_000
 """The event time of every row, unless a test says otherwise."""
 
 
+class _Listening(BaseTestServer):
+    """A site on a port of its own."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        super().__init__()
+
+    async def _make_runner(self, **options: Any) -> web.ServerRunner:
+        return web.ServerRunner(Server(self._site))
+
+
 class Served:
     """The service, and the store that it reads."""
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: Bounds = BOUNDS) -> None:
         self.server = MemoryRedis(clock=lambda: NOW_MS)
         self.store = MemoryOnlineStore(self.server)
         self.now_us = NOW_US
-        features = Features(
-            Catalog(DEFINITIONS), FeatureReader(self.store, RedisKeys("test", "test"), lambda: self.now_us), LIMITS
-        )
-        app = web.Application(client_max_size=100_000)
-        for pages in (FeastPages(features), OwnPages(features)):
-            app.add_routes(pages.routes())
-        app.router.add_route("*", "/{path:.*}", nowhere)
-        self.client: TestClient[web.Request, web.Application] = TestClient(TestServer(app))
+        reader = FeatureReader(self.store, RedisKeys("test", "test"), lambda: self.now_us)
+        self.metrics = Metrics()
+        self.features = Features(DEFINITIONS, reader, LIMITS, self.metrics)
+        status = StatusPages(self.features, Siblings(0, 1, None, lambda: snapshot([self.metrics])), "text/plain")
+        pages = [page for each in (FeastPages(self.features), OwnPages(self.features), status) for page in each.pages()]
+        self.site = Site(pages, v1.error_body, bounds, self.metrics.request)
+        status.ending = lambda: self.site.ending
+        self.client: TestClient[web.BaseRequest, None] = TestClient(_Listening(self.site))
 
     async def put(self, *events: Mapping[str, object], views: Sequence[ViewSpec] = (USERS, PLACES)) -> None:
         """Have the rows of these events in the store."""

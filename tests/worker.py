@@ -24,6 +24,8 @@ class WorkerProcess:
         self.log = folder / f"{name}-{self.port}.log"
         self.folder = folder
         self._command = command
+        self.arguments: tuple[str, ...] = ()
+        """Of the command."""
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("STILLWELL_")},
             **settings,
@@ -39,7 +41,7 @@ class WorkerProcess:
         """Begin; does not wait until it is ready."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", "from stillwell.cli.main import main; main()", self._command],
+                [sys.executable, "-c", "from stillwell.cli.main import main; main()", self._command, *self.arguments],
                 cwd=self.folder,
                 env=self.environment,
                 stdout=log,

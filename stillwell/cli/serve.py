@@ -4,16 +4,28 @@ import click
 
 
 @click.command()
-def serve() -> None:
+@click.option("--workers", type=click.IntRange(1, 64), help="Processes on the port, in STILLWELL_SERVE_WORKERS' place.")
+@click.option("--place", hidden=True, help="What a process of several is handed by the one that starts it.")
+def serve(workers: int | None, place: str | None) -> int:
     """Answer requests for features over HTTP, until SIGTERM or Ctrl-C.
 
-    Feast's clients find here what they look for in its feature server. It logs to standard error.
+    Feast's clients find here what they look for in its feature server. It logs to standard error, and shows /metrics,
+    /healthz and /readyz beside the features. With several workers, one that dies is started anew.
     """
-    from serving.app import serve as answer
-    from stillwell.definitions.loading import load_definitions
     from stillwell.logs import configure
     from stillwell.settings import Settings
 
     settings = Settings.load()
     configure(settings.log_format, settings.log_level)
-    answer(settings, load_definitions(settings.definitions))
+    processes = workers or settings.serve_workers
+    if processes > 1 and place is None:
+        from serving.workers import serve_by_many
+
+        return serve_by_many(settings, processes)
+
+    from serving.app import serve as answer
+    from serving.place import Place
+    from stillwell.definitions.loading import load_definitions
+
+    answer(settings, load_definitions(settings.definitions), Place.read(place) if place else None)
+    return 0

@@ -100,6 +100,10 @@ _FIELDS: Mapping[str, Callable[[pl.Series], pl.Series]] = MappingProxyType(
 )
 
 
+_RANGES: Mapping[int, tuple[int, int]] = MappingProxyType({4: (-(2**31), 2**31 - 1), 8: (-(2**63), 2**63 - 1)})
+"""The least and the greatest integer of so many bytes."""
+
+
 def _scalar_field(key: KeySpec, value: object) -> bytes:
     tag = key.type.key_tag
     if tag not in _FIELDS:
@@ -109,6 +113,8 @@ def _scalar_field(key: KeySpec, value: object) -> bytes:
     # `type` and not `isinstance`: True is an int to Python, and must not become the key 1.
     if type(value) is not key.type.python:
         raise ValueError(f"key {key.name}: must be {key.type.name}, not {type(value).__name__}")
+    if isinstance(value, int) and tag == "i" and not _RANGES[key.type.width][0] <= value <= _RANGES[key.type.width][1]:
+        raise ValueError(f"key {key.name}: must be {key.type.name}, and what came is beyond its range")
     payload = _payload(value)
     return b"%b%d:%b" % (tag.encode(), len(payload), payload)
 
@@ -158,7 +164,8 @@ def _python_fields(key: KeySpec, column: Sequence[object]) -> list[bytes]:
         with contextlib.suppress(UnicodeEncodeError):  # a lone surrogate: told below, with its row
             if kind.key_tag == "s":
                 return [b"s%d:%b" % (len(text), text) for text in map(str.encode, column)]  # type: ignore[arg-type]
-            if kind.key_tag == "i":
+            least, greatest = _RANGES.get(kind.width, (0, 0))
+            if kind.key_tag == "i" and least <= min(column, default=0) and max(column, default=0) <= greatest:  # type: ignore[type-var,operator]
                 return [b"i%d:%b" % (len(text), text) for text in map(b"%d".__mod__, column)]
     fields = []
     for row, value in enumerate(column):

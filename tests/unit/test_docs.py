@@ -10,14 +10,15 @@ from pathlib import Path
 import click
 import pytest
 
+from serving import metrics as serve_metrics
 from stillwell.cli.main import stillwell
 from stillwell.settings import NOT_SETTINGS, Settings, variable
-from streams.metrics import METRICS
+from streams import metrics as worker_metrics
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
-SOURCES = sorted(file for room in ("stillwell", "streams", "sinks") for file in (ROOT / room).rglob("*.py"))
+SOURCES = sorted(file for room in ("stillwell", "streams", "sinks", "serving") for file in (ROOT / room).rglob("*.py"))
 SHELL = ("sh", "shell", "bash", "console")
 each_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
 
@@ -132,7 +133,7 @@ def test_every_setting_that_a_page_names_exists(page: Path) -> None:
 @each_page
 def test_every_metric_that_a_page_names_exists(page: Path) -> None:
     named = set(re.findall(r"`(stillwell_\w+)`", page.read_text()))
-    assert named - {metric.name for metric in METRICS} == set()
+    assert named - {metric.name for metric in (*worker_metrics.METRICS, *serve_metrics.METRICS)} == set()
 
 
 def test_everything_that_a_worker_warns_of_is_explained_to_operators() -> None:

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from prometheus_client import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
 
+from serving import metrics as serve_metrics
+from stillwell.metric import Metric
 from stillwell.records import TopicReason, ViewReason
 from streams.metrics import (
     ASSIGNED,
@@ -27,7 +29,6 @@ from streams.metrics import (
     STAGE,
     UPSERTS,
     WAITING,
-    Metric,
     Metrics,
     Stage,
 )
@@ -66,9 +67,10 @@ def histogram(metrics: Metrics, metric: Metric, *labels: str) -> dict[str, float
     return found
 
 
-def test_every_metric_says_what_it_tells() -> None:
-    assert len({metric.name for metric in METRICS}) == len(METRICS)
-    for metric in METRICS:
+@pytest.mark.parametrize("metrics", [METRICS, serve_metrics.METRICS])
+def test_every_metric_says_what_it_tells(metrics: Sequence[Metric]) -> None:
+    assert len({metric.name for metric in metrics}) == len(metrics)
+    for metric in metrics:
         assert re.fullmatch(r"[A-Z].*[^ .]\.", metric.meaning), metric
         assert re.fullmatch(r"stillwell_[a-z]+(_[a-z]+)*", metric.name), metric
         assert metric.name.endswith("_total") == (metric.kind == "counter"), metric
@@ -224,6 +226,13 @@ def reference() -> str:
     lines += ["", f"The sinks: {_listed(_sinks())}."]
     lines += ["", f"The reasons of `{REJECTED.name}`, for all views: {_listed(get_args(TopicReason))};"]
     lines += [f"for one of them: {_listed(get_args(ViewReason))}.", "", *PAGES]
+    lines += ["", "## The query service", "", *OF_THE_SERVICE]
+    lines += ["", "| metric | kind | labels | what it tells |", "|---|---|---|---|"]
+    for metric in serve_metrics.METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels) or "none"
+        lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.meaning} |")
+    bounds = ", ".join(f"{bound:g}" for bound in serve_metrics.SECONDS.buckets)
+    lines += ["", f"The upper bounds of its histograms' buckets: {bounds}."]
     return "\n".join(lines) + "\n"
 
 
@@ -242,4 +251,12 @@ PAGES = (
     "partition that the worker holds flows and every sink answers; otherwise 503, with a line for each thing that is",
     "amiss. `/` says that the web server runs, and nothing else is served. No page asks who is there: let nobody reach",
     "the port but probes and whoever collects metrics.",
+)
+
+OF_THE_SERVICE = (
+    "`stillwell serve` shows these under `/metrics` at its own port, `STILLWELL_SERVE_PORT`. With several processes",
+    "(`STILLWELL_SERVE_WORKERS`) whichever is asked asks the others, and the page shows all of them: each series has,",
+    "besides the labels below, `worker`, the number of the process, and so have those of the processes themselves,",
+    "`process_*`. A process that starts anew begins at 0 by itself, as Prometheus wants it; add them up by",
+    "`sum without (worker) (rate(…))`. This list is made from `serving/metrics.py`.",
 )

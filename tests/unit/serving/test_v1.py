@@ -101,7 +101,7 @@ async def test_a_store_that_forgot_is_not_taken_for_one_that_has_nothing(served:
 
 
 async def test_a_path_that_is_none_is_told_which_there_are(served: Served) -> None:
-    for method, path in (("get", "/"), ("post", "/v1/feature"), ("get", "/get-online-features")):
+    for method, path in (("get", "/"), ("post", "/v1/feature"), ("get", "/get-online-features/")):
         async with served.client.request(method, path) as response:
             error = (await response.json())["error"]
             assert (response.status, error["field"]) == (404, "path")

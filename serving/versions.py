@@ -1,0 +1,89 @@
+"""Every registered version of the views: rows of older ones stay in Redis, and newer workers may be ahead of us.
+
+They are read from the offline store when the service starts, and again when a row has a layout that nobody knows. A
+store that cannot be reached keeps nobody from starting: features of the defined versions can be read without it, and
+it is asked again when the first other row is met.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from stillwell.errors import StillwellError
+from stillwell.spec import ViewSpec
+from stillwell.threads import ThreadPool
+
+_log = structlog.get_logger(__name__)
+
+_PATIENCE = 15.0
+"""Seconds in which the offline store must have answered."""
+
+_WAIT = 5.0
+"""Seconds that one request waits for it."""
+
+_AT_MOST_EVERY = 10.0
+"""Seconds between two looks: a row that nobody knows is met by every request for it."""
+
+
+class Versions:
+    """Looks for registered versions, for one event loop."""
+
+    def __init__(
+        self,
+        load: Callable[[], Sequence[ViewSpec]],
+        found: Callable[[Sequence[ViewSpec]], None],
+        tried: Callable[[bool], None] = lambda loaded: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """load: every registered version; it may wait for a store, and runs in a thread. found: called with them.
+        tried: told whether a look succeeded."""
+        self._load = load
+        self._found = found
+        self._tried = tried
+        self._clock = clock
+        self._threads = ThreadPool("versions", 1)
+        self._looking: asyncio.Task[bool] | None = None
+        self._last: float | None = None
+
+    async def look(self) -> bool:
+        """Look for them, or wait for who does, unless that was a moment ago; whether somebody did, and succeeded."""
+        if not self.begin():
+            return False
+        assert self._looking is not None
+        try:
+            async with asyncio.timeout(_WAIT):
+                return await asyncio.shield(self._looking)
+        except TimeoutError:
+            return False
+
+    def begin(self) -> bool:
+        """Begin to look, unless that was a moment ago; whether somebody looks now."""
+        if self._looking is None and (self._last is None or self._clock() >= self._last + _AT_MOST_EVERY):
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+        return self._looking is not None
+
+    async def close(self) -> None:
+        """Wait for nobody any more."""
+        if self._looking:
+            self._looking.cancel()
+        self._threads.close()
+
+    async def _look(self) -> bool:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                versions = await self._threads.call(self._load)
+            self._found(versions)
+        except (StillwellError, TimeoutError) as error:
+            why = str(error) or f"no answer within {_PATIENCE:g} s"
+            _log.warning("rows of other versions cannot be read until the offline store can", error=why)
+            self._tried(False)
+            return False
+        else:
+            _log.info("registered versions are known", versions=len(versions))
+            self._tried(True)
+            return True
+        finally:
+            self._looking = None
+            self._last = self._clock()

@@ -1,0 +1,357 @@
+"""What every page shares: methods, types of bodies, and what no client may do to the others."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from serving import v1
+from serving.metrics import REQUESTS
+from serving.web import Bounds, Page, Reply, Request, Server, Site
+from tests.served import Served
+from tests.waiting import eventually_async
+
+ASKED = {"features": ["Users:name"], "entities": {"id": [1]}}
+
+
+class Open:
+    """A site whose one page answers when it is let, listening."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.let = asyncio.Event()
+        self.under_way = 0
+        pages = [
+            Page("POST", "/slow", self._slow, v1.error_body),
+            Page("GET", "/probe", self._probe, v1.error_body, vital=True),
+            Page("GET", "/large", self._large, v1.error_body),
+        ]
+        self.site = Site(pages, v1.error_body, bounds, lambda path, status, seconds: None)
+        self.port = 0
+
+    async def __aenter__(self) -> "Open":
+        self._server = await asyncio.get_running_loop().create_server(Server(self.site), "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.let.set()
+        self._server.close()
+
+    async def _slow(self, request: Request) -> bytes:
+        self.under_way += 1
+        await self.let.wait()
+        return request.body
+
+    async def _probe(self, request: Request) -> Reply:
+        return Reply(b"fine", type="text/plain")
+
+    async def _large(self, request: Request) -> bytes:
+        return bytes(32 * 1024 * 1024)
+
+
+@pytest.fixture
+async def open_site() -> AsyncIterator[Callable[..., object]]:
+    """open_site(bounds): an open site, closed at the end."""
+    opened: list[Open] = []
+
+    async def make(**bounds: float) -> Open:
+        opened.append(await Open(Bounds(**bounds)).__aenter__())  # type: ignore[arg-type]
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        await each.__aexit__()
+
+
+OpenSite = Callable[..., "asyncio.Future[Open]"]
+
+
+async def said(port: int, sent: bytes, *, end: bool = False) -> bytes:
+    """All that comes back until the other side ends the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(sent)
+    if end:
+        writer.write_eof()
+    try:
+        async with asyncio.timeout(10):
+            return await reader.read()
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+
+
+def post(body: bytes = b"{}", path: str = "/slow", *more: str) -> bytes:
+    head = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *more]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+async def test_head_is_get_without_its_body(served: Served) -> None:
+    await served.put({"id": 1, "name": "a"})
+    path = "/v1/features?features=Users:name&id=1"
+    async with served.client.get(path) as whole, served.client.head(path) as head:
+        assert (head.status, await head.read()) == (200, b"")
+        assert head.headers["Content-Length"] == str(len(await whole.read()))
+
+
+async def test_a_method_that_is_not_answered_is_told_which_are(served: Served) -> None:
+    for method, path, allowed in (
+        ("GET", "/get-online-features", "POST, OPTIONS"),
+        ("DELETE", "/v1/features", "GET, POST, HEAD, OPTIONS"),
+        ("TRACE", "/health", "GET, HEAD, OPTIONS"),
+    ):
+        async with served.client.request(method, path) as response:
+            assert (response.status, response.headers["Allow"]) == (405, allowed)
+            assert (await response.json())["error"]["message"].startswith(f"method: {method} is not answered at {path}")
+        async with served.client.options(path) as response:
+            assert (response.status, response.headers["Allow"], await response.read()) == (204, allowed, b"")
+
+
+@pytest.mark.parametrize(
+    ("announced", "status"),
+    [
+        ("application/json", 200),
+        ("application/json; charset=UTF-8", 200),
+        ("application/vnd.feast+json", 200),
+        ("application/x-www-form-urlencoded", 200),
+        ("text/xml", 415),
+        ("application/json; charset=latin-1", 415),
+        ("multipart/form-data; boundary=x", 415),
+    ],
+)
+async def test_a_body_is_json_in_utf_8(announced: str, status: int, served: Served) -> None:
+    await served.put({"id": 1, "name": "a"})
+    sent = {"data": json.dumps(ASKED).encode(), "headers": {"Content-Type": announced}}
+    async with served.client.post("/v1/features", **sent) as response:  # type: ignore[arg-type]
+        assert response.status == status
+        if status == 415:
+            assert (await response.json())["error"]["field"] == "Content-Type"
+
+
+async def test_a_body_may_come_in_pieces_or_compressed(served: Served) -> None:
+    await served.put({"id": 1, "name": "a"})
+    body = json.dumps(ASKED).encode()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 7):
+            yield body[at : at + 7]
+
+    async with served.client.post("/v1/features", data=pieces()) as response:
+        assert response.status == 200
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    async with served.client.post("/v1/features", data=gzip.compress(body), headers=headers) as response:
+        assert response.status == 200
+    bomb = gzip.compress(b" " * 10_000_000)
+    assert len(bomb) < 100_000
+    async with served.client.post("/v1/features", data=bomb, headers=headers) as response:
+        assert response.status == 413
+
+
+async def test_a_body_too_large_is_refused_however_it_comes(served: Served) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b" " * 10_000
+
+    for data in (b" " * 100_001, pieces()):
+        async with served.client.post("/get-online-features", data=data) as response:
+            assert response.status == 413
+            assert "has more than 100000 bytes" in json.loads(await response.json())["message"]
+
+
+async def test_a_client_that_waits_to_be_asked_for_its_body_is_asked(served: Served) -> None:
+    await served.put({"id": 1, "name": "a"})
+    async with served.client.post("/v1/features", json=ASKED, expect100=True) as response:
+        assert response.status == 200
+
+
+async def test_words_of_a_url_that_mean_nothing_are_refused(served: Served) -> None:
+    async with served.client.post("/v1/features?full=1", json=ASKED) as response:
+        assert response.status == 422
+        assert (await response.json())["error"] == {
+            "kind": "RequestError",
+            "field": "full",
+            "message": "full: is no word that the URL of this path may have; there is: none",
+        }
+
+
+@pytest.mark.parametrize(
+    ("body", "telling"),
+    [
+        (b'{"features":["Users:name"],"entities":{"id":[NaN]}}', "body: "),
+        (b'{"features":["Users:name"],"entities":{"id":[1e999]}}', "body: "),
+        (b'{"features":["Users:name"],"entities":{"id":[1.0]}}', "entities.id[0]: must be Int64, not float"),
+        (b'{"features":["Users:name"],"entities":{"id":[9223372036854775808]}}', "entities.id[0]: "),
+        (b'{"features":["Users:name"],"entities":{"id":[' + b"9" * 5_000 + b"]}}", ""),
+        (b'{"features":["Users:name"],"entities":{"id":["\xff"]}}', "body: "),
+        (b'{"features":["Users:name"],"entities":{"id":["\\ud800"]}}', ""),
+        (b'{"features":["Users:name"],"entities":{"id":[{}]}}', "entities.id[0]: must be Int64, not dict"),
+        (b'{"features":["Users:name"],"entities":{"id":' + b"[" * 40_000 + b"]" * 40_000 + b"}}", "body: "),
+        (b'{"features":"Users:name","entities":{"id":[1]}}', "body: Expected `array`"),
+        (b'{"features":[null],"entities":{"id":[1]}}', "body: Expected `str`"),
+        (b"null", "body: Expected `object`"),
+    ],
+)
+async def test_odd_bodies_are_told_what_is_wrong(body: bytes, telling: str, served: Served) -> None:
+    await served.put({"id": 1, "name": "a"})
+    async with served.client.post("/v1/features", data=body) as response:
+        assert response.status == 422
+        assert (await response.json())["error"]["message"].startswith(telling)
+
+
+async def test_what_is_no_http_gets_a_400_and_harms_nobody(open_site: OpenSite) -> None:
+    opened = await open_site()
+    for sent in (
+        b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
+        b"GET /probe HTTP/9.9\r\n\r\n",
+        b"POST /slow HTTP/1.1\r\nA\r\n\r\n",
+    ):
+        assert (await said(opened.port, sent)).startswith(b"HTTP/1.") or sent.startswith(b"\x16")
+    assert b"fine" in await said(opened.port, b"GET /probe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+
+
+async def test_a_request_too_many_is_refused_at_once_and_probes_are_not(open_site: OpenSite) -> None:
+    opened = await open_site(in_flight=3)
+    waiting = [asyncio.create_task(said(opened.port, post(b"{}", "/slow", "Connection: close"))) for _ in range(3)]
+
+    async def full() -> bool:
+        return opened.under_way == 3
+
+    await eventually_async(full, what="three requests under way")
+    refused = await said(opened.port, post(b"{}", "/slow", "Connection: close"))
+    assert refused.startswith(b"HTTP/1.1 503 ")
+    assert b"Retry-After: 1\r\n" in refused
+    assert b"3 requests are under way already" in refused
+    assert b"fine" in await said(opened.port, b"GET /probe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    opened.let.set()
+    assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in await asyncio.gather(*waiting))
+    assert (await said(opened.port, post(b"{}", "/slow", "Connection: close"))).startswith(b"HTTP/1.1 200 ")
+    assert opened.site.turned_away == 1
+
+
+async def test_a_connection_too_many_is_told_so(open_site: OpenSite) -> None:
+    opened = await open_site(connections=2)
+    held = [await asyncio.open_connection("127.0.0.1", opened.port) for _ in range(2)]
+
+    async def full() -> bool:
+        return opened.site.open == 2
+
+    await eventually_async(full, what="two connections")
+    refused = await said(opened.port, post())
+    assert refused.startswith(b"HTTP/1.1 503 ")
+    assert b"too many connections" in refused
+    for _, writer in held:
+        writer.close()
+
+    async def empty() -> bool:
+        return opened.site.open == 0
+
+    await eventually_async(empty, what="no connection")
+    assert b"fine" in await said(opened.port, b"GET /probe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+
+
+async def test_a_head_that_does_not_come_on_ends_the_connection(open_site: OpenSite) -> None:
+    """Also the second on a connection, and though a byte comes now and then."""
+    opened = await open_site(patience=0.3, idle=60)
+    assert await said(opened.port, b"POST /slow HTTP/1.1\r\nHost:") == b""
+    reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+    writer.write(b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await reader.readuntil(b"fine")).startswith(b"HTTP/1.1 200 ")
+    writer.write(b"GET /pro")
+    async with asyncio.timeout(8):
+        assert await reader.read() == b""
+    writer.close()
+    reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+
+    async def dribble() -> bool:
+        writer.write(b"G")
+        return reader.at_eof()
+
+    async with asyncio.timeout(8):
+        reading = asyncio.create_task(reader.read())
+        await eventually_async(dribble, what="the end of a connection that dribbles")
+        await reading
+    writer.close()
+
+
+async def test_a_body_that_does_not_come_is_a_408(open_site: OpenSite) -> None:
+    opened = await open_site(patience=0.3)
+    answer = await said(opened.port, b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"did not come within 0.3 s" in answer
+    assert opened.site.in_flight == 0
+
+
+async def test_a_client_that_does_not_take_its_answer_is_given_up(open_site: OpenSite) -> None:
+    opened = await open_site(patience=0.3)
+    _, writer = await asyncio.open_connection("127.0.0.1", opened.port, limit=1024)
+    assert isinstance(writer.transport, asyncio.Transport)
+    writer.transport.pause_reading()
+    writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    async def given_up() -> bool:
+        return opened.site.open == 0
+
+    async def begun() -> bool:
+        return opened.site.open == 1
+
+    await eventually_async(begun, what="a connection")
+    await eventually_async(given_up, what="the end of the connection")
+    writer.close()
+
+
+async def test_a_connection_on_which_nothing_is_asked_ends(open_site: OpenSite) -> None:
+    opened = await open_site(idle=0.3)
+    assert (await said(opened.port, b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_requests_that_come_at_once_are_answered_in_their_order(open_site: OpenSite) -> None:
+    opened = await open_site()
+    opened.let.set()
+    sent = b"".join(post(b"%d" % number) for number in range(40)) + post(b"40", "/slow", "Connection: close")
+    answers = (await said(opened.port, sent)).split(b"\r\n\r\n")
+    assert [int(answer.split(b"HTTP")[0]) for answer in answers[1:]] == list(range(41))
+
+
+async def test_a_client_of_http_1_0_gets_its_answer_and_an_end(open_site: OpenSite) -> None:
+    opened = await open_site()
+    answer = await said(opened.port, b"GET /probe HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"Connection: close\r\n" in answer
+
+
+async def test_a_mistake_of_ours_is_a_500_that_says_nothing_of_itself(served: Served) -> None:
+    await served.put({"id": 1, "name": "a"})
+
+    def broken(operation: str) -> str:
+        raise ZeroDivisionError("secret")
+
+    served.store.faults = broken  # type: ignore[assignment]
+    status, answer = await served.post("/v1/features", **ASKED)
+    assert (status, answer["error"]["field"]) == (500, None)
+    assert "secret" not in answer["error"]["message"]
+
+
+async def test_each_request_is_counted_by_its_page_and_what_became_of_it(served: Served) -> None:
+    await served.put({"id": 1, "name": "a"})
+    await served.post("/v1/features", **ASKED)
+    await served.post("/v1/features", features=[], entities={})
+    await served.get("/nowhere/at/all")
+    assert served.metrics.get(REQUESTS, "/v1/features", "200") == 1
+    assert served.metrics.get(REQUESTS, "/v1/features", "422") == 1
+    assert served.metrics.get(REQUESTS, "(none)", "404") == 1
+    async with served.client.get("/metrics") as response:
+        page = await response.text()
+    assert 'stillwell_serve_requests_total{path="/v1/features",status="200",worker="0"} 1.0' in page
+    assert 'stillwell_serve_request_seconds_count{path="/v1/features",worker="0"} 2.0' in page
+
+
+async def test_a_service_that_has_been_told_to_end_is_alive_and_not_ready(served: Served) -> None:
+    await served.put({"id": 1, "name": "a"})
+    assert (await served.get("/readyz"))[0] == 200
+    served.site.ending = True
+    async with served.client.get("/readyz") as response:
+        assert (response.status, response.headers["Connection"]) == (503, "close")
+    served.site.ending = False
+    assert (await served.get("/healthz"))[0] == 200
