@@ -15,7 +15,7 @@ from serving.limits import Limits
 from serving.metrics import ENTITIES, LAYOUTS, VALUES, Metrics
 from serving.versions import Versions
 from serving.web import Page, Request
-from stillwell.errors import NotDefined, RequestError
+from stillwell.errors import RequestError
 from stillwell.layout.projection import UnknownLayout
 from stillwell.reading import entities
 from stillwell.reading.entities import Columns
@@ -111,9 +111,7 @@ class FeastPages:
 
     async def _get_online_features(self, request: Request) -> bytes:
         asked = decoded(feast.online_features_request, request.body)
-        if asked.feature_service is not None:
-            raise NotDefined("feature_service", f"there is no feature service {asked.feature_service!r}")
-        plan = self._features.plan(asked.features)
+        plan = self._features.plan(self._features.catalog.references(asked.features, asked.feature_service))
         names = feast.names_of(plan, asked.entities, asked.full_feature_names)
         found = await self._features.find(plan, asked.entities)
         return feast.answer(names, asked.entities, found.columns)
@@ -139,13 +137,15 @@ class OwnPages:
 
     async def _features_of_many(self, request: Request) -> bytes:
         asked = decoded(v1.features_request, request.body)
-        plan = self._features.plan(asked.features)
+        plan = self._features.plan(self._features.catalog.references(asked.features, asked.feature_service))
         return v1.answer(asked.entities, await self._features.find(plan, asked.entities))
 
     async def _features_of_one(self, request: Request) -> bytes:
         given = v1.single(request.query)
-        plan = self._features.plan(given.pop("features", "").split(","))
-        entity = v1.entity_of(self._features.catalog, given)
+        catalog, service = self._features.catalog, given.pop("feature_service", None)
+        features = given.pop("features", "" if service is None else None)
+        plan = self._features.plan(catalog.references([] if features is None else features.split(","), service))
+        entity = v1.entity_of(plan, catalog.keys, given)
         return v1.answer_for_one(entity, await self._features.find(plan, entity))
 
 

@@ -2,17 +2,22 @@
 
     POST /v1/features   {"features": ["view:feature", …], "entities": {"key": […]}}
         {"entities": {"key": […]},
-         "features": {"view:feature": {"type": …, "values": […], "statuses": […], "event_times": […], "ages_s": […]}}}
+         "features": {"view:feature": {"type": …, "values": […], "statuses": […], "event_times": […], "ages_s": […],
+                                       "freshness": […]}}}
 
     GET /v1/features?features=view:feature,view:other&key=value
         {"entity": {"key": …},
-         "features": {"view:feature": {"type": …, "value": …, "status": …, "event_time": …, "age_s": …}}}
+         "features": {"view:feature": {"type": …, "value": …, "status": …, "event_time": …, "age_s": …,
+                                       "freshness": …}}}
+
+In the place of features, `feature_service` names a list of them. Request values stand beside the keys.
 
 The type is the feature's: JSON alone does not say whether a text is a time, or bytes, or how wide a float is. A value
 that is past its TTL is what it was, and its status says so. Times are ISO-8601 in UTC, ages seconds since the event
 time of the row, null where there is none.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,8 +29,10 @@ from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import RequestError
 from stillwell.reading.entities import Columns
 from stillwell.reading.features import FeatureColumn, Found
-from stillwell.reading.query import Catalog
-from stillwell.wire import FITS
+from stillwell.reading.query import Plan
+from stillwell.reading.status import Freshness
+from stillwell.texts import value_of
+from stillwell.types import BYTES, FLOAT32, FLOAT64, TIMESTAMP, FieldType
 
 _SECOND_US = 1_000_000
 
@@ -33,8 +40,9 @@ _SECOND_US = 1_000_000
 class FeaturesRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The body of POST /v1/features."""
 
-    features: list[str]
     entities: dict[str, list[Any]]
+    features: list[str] = []
+    feature_service: str | None = None
 
 
 features_request = msgspec.json.Decoder(FeaturesRequest)
@@ -50,21 +58,29 @@ def single(query: MultiMapping[str]) -> dict[str, str]:
     return given
 
 
-def entity_of(catalog: Catalog, given: Mapping[str, str]) -> dict[str, list[object]]:
-    """The one entity that a query string names, each key read by its type. Raises RequestError."""
-    return {name: [_value(catalog, name, text)] for name, text in given.items()}
+def entity_of(plan: Plan, known: Mapping[str, FieldType], given: Mapping[str, str]) -> dict[str, list[object]]:
+    """The one entity that a query string names, each key and request value read by its type.
+
+    known: other columns that may be there. Raises RequestError.
+    """
+    types = {**known, **plan.columns}
+    return {name: [_value(types, name, text)] for name, text in given.items()}
 
 
-def _value(catalog: Catalog, name: str, text: str) -> object:
-    kind = catalog.keys.get(name)
+def _value(types: Mapping[str, FieldType], name: str, text: str) -> object:
+    kind = types.get(name)
     if kind is None:
-        raise RequestError(name, f"is no key of any entity{did_you_mean(name, catalog.keys)}")
-    if kind.name in ("Timestamp", "Bytes"):
-        return text  # read as in a body
+        raise RequestError(name, f"is no key of any entity{did_you_mean(name, types)}")
     try:
-        return msgspec.convert(text, FITS[kind.name], strict=False)
-    except msgspec.ValidationError:
-        raise RequestError(name, f"must be {kind.name}, not {text!r}") from None
+        value = value_of(kind, text)
+    except ValueError as error:
+        raise RequestError(name, f"{error}") from None
+    return text if kind in (TIMESTAMP, BYTES, FLOAT32, FLOAT64) and not _is_plain(value) else value
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a body would have the value as it is, and not a text that stands for it."""
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def answer(entities: Columns, found: Found) -> bytes:
@@ -80,6 +96,7 @@ def answer(entities: Columns, found: Found) -> bytes:
                     "statuses": statuses(column),
                     "event_times": times.of(column),
                     "ages_s": [_age(at, found.at_us) for at in column.event_times],
+                    "freshness": [each and each.value for each in _freshness(column)],
                 }
                 for column in found.columns
             },
@@ -98,14 +115,19 @@ def answer_for_one(entity: Columns, found: Found) -> bytes:
 
 
 def _one(column: FeatureColumn, at_us: int) -> dict[str, object]:
-    at = column.event_times[0]
+    at, freshness = column.event_times[0], _freshness(column)[0]
     return {
         "type": column.output.feature.type.name,
         "value": _values(column)[0],
         "status": column.statuses[0].value,
         "event_time": None if at is None else instant(at),
         "age_s": _age(at, at_us),
+        "freshness": freshness and freshness.value,
     }
+
+
+def _freshness(column: FeatureColumn) -> Sequence[Freshness | None]:
+    return column.freshness or [None] * len(column.values)
 
 
 def _age(event_time: int | None, at_us: int) -> float | None:

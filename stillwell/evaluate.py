@@ -28,10 +28,11 @@ def select(frame: pl.DataFrame, expressions: Sequence[pl.Expr | str]) -> pl.Data
 
     Polars takes a column of one row for a constant, and divides a constant by another; of other columns it multiplies
     each value by the constant's reciprocal. For one value in eight (/ 100) or two (/ 3.6) that differs in the last bit.
-    So a row that is alone is computed as one of two.
+    So a row that is alone is computed as one of two. It does the same with each chunk of a column that was put together
+    from several, so that columns are made whole first.
     """
     if frame.height != 1:
-        return frame.select(expressions)
+        return frame.rechunk().select(expressions)
     # As series: of the frame, or by its rows, it would be the same constant twice.
     twice = pl.DataFrame([pl.concat([column, column], rechunk=True) for column in frame.get_columns()])
     try:

@@ -11,29 +11,13 @@ if TYPE_CHECKING:
 
 
 def parse(kind: "FieldType", text: str) -> object:
-    """A key's value from text: true or false, a whole number, text as it is, base64, or ISO-8601 with a zone.
+    """A value from text: true or false, a number as JSON has it, text as it is, base64, or ISO-8601 with a zone.
 
     Raises ValueError, whose message says what is taken.
     """
-    import msgspec
+    from stillwell.texts import value_of
 
-    from stillwell.types import BYTES, STRING, TIMESTAMP
-    from stillwell.wire import FITS
-
-    if kind is STRING:
-        return text
-    takes = {
-        BYTES.name: "base64",
-        TIMESTAMP.name: "a time with its zone, as in 2026-01-31T12:00:00Z",
-        "Bool": "true or false",
-    }.get(kind.name, f"a whole number that fits {kind.name}")
-    try:
-        value = msgspec.convert(text, FITS[kind.name], strict=kind is TIMESTAMP)
-    except msgspec.ValidationError:
-        raise ValueError(f"must be {takes}, got {text!r}") from None
-    if kind.python is int and str(value) != text:
-        raise ValueError(f"must be {takes}, got {text!r}")
-    return value
+    return value_of(kind, text)
 
 
 def jsonable(value: object) -> object:

@@ -1,8 +1,11 @@
 """The entities of a request: columns of JSON values, checked and turned into keys."""
 
 import binascii
+import contextlib
+import types
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -10,8 +13,13 @@ from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import RequestError
 from stillwell.layout.entity_key import WrongKey, keys_of_columns
 from stillwell.reading.query import Lookup, Plan
-from stillwell.types import BYTES, TIMESTAMP, FieldType
-from stillwell.wire import INSTANT
+from stillwell.spec import RequestColumnSpec
+from stillwell.texts import NAMED_FLOATS
+from stillwell.types import BYTES, FLOAT32, FLOAT64, STRING, TIMESTAMP, FieldType
+from stillwell.wire import FITS, INSTANT
+from stillwell.wording import shorten
+
+_FITS_ALL: Mapping[str, Any] = {name: types.GenericAlias(list, (fits | None,)) for name, fits in FITS.items()}
 
 Columns = Mapping[str, Sequence[object]]
 
@@ -30,19 +38,26 @@ def row_count(entities: Columns, most: int) -> int:
 
 
 def typed(plan: Plan, entities: Columns, known: Mapping[str, FieldType]) -> dict[str, Sequence[object]]:
-    """The columns that the plan needs, as Python values: times and bytes come as text.
+    """The columns that the plan needs, as Python values: times and bytes come as text. What may be null and was left
+    out is null.
 
     known: other columns that may be there. Raises RequestError for a column that is missing, unknown, or cannot be
     read.
     """
-    for name in plan.join_keys.keys() - entities.keys():
-        needed = ", ".join(plan.join_keys)
-        raise RequestError(f"entities.{name}", f"is missing; the features asked for need {needed}")
+    for name in plan.required:
+        if name not in entities:
+            needed = ", ".join(plan.required)
+            raise RequestError(f"entities.{name}", f"is missing; the features asked for need {needed}")
     for name in entities.keys() - plan.join_keys.keys() - known.keys():
         raise RequestError(
             f"entities.{name}", f"is no key of any entity{did_you_mean(name, {*plan.join_keys, *known})}"
         )
-    return {name: _from_json(name, key.type, entities[name]) for name, key in plan.join_keys.items()}
+    columns = {name: _from_json(name, key.type, entities[name]) for name, key in plan.join_keys.items()}
+    if plan.request_columns:
+        count = max(map(len, entities.values()), default=0)
+        for name, column in plan.request_columns.items():
+            columns[name] = _requested(column, entities[name]) if name in entities else [None] * count
+    return columns
 
 
 def keys(lookup: Lookup, columns: Mapping[str, Sequence[object]]) -> list[bytes]:
@@ -53,6 +68,39 @@ def keys(lookup: Lookup, columns: Mapping[str, Sequence[object]]) -> list[bytes]
     except WrongKey as error:
         name = dict(zip((key.name for key in entity.keys), lookup.columns, strict=True))[error.key]
         raise RequestError(f"entities.{name}[{error.row}]", error.problem) from None
+
+
+def _requested(column: RequestColumnSpec, values: Sequence[object]) -> list[Any]:
+    """A column of request values in its type. Raises RequestError for one that does not fit."""
+    fits = _FITS_ALL[column.type.name]
+    if None not in values or column.nullable:
+        with contextlib.suppress(msgspec.ValidationError, UnicodeEncodeError):
+            fitting: list[Any] = msgspec.convert(values, fits)
+            if column.type is STRING:
+                "".join(filter(None, fitting)).encode()  # a lone surrogate is no text; told below, with its row
+            return fitting
+    return [_request_value(column, row, value) for row, value in enumerate(values)]
+
+
+def _request_value(column: RequestColumnSpec, row: int, value: object) -> object:
+    field = f"entities.{column.name}[{row}]"
+    if value is None:
+        if column.nullable:
+            return None
+        raise RequestError(field, f"must be {column.type.name}, not null")
+    if column.type in (FLOAT32, FLOAT64) and isinstance(value, str) and value in NAMED_FLOATS:
+        return float(value)
+    try:
+        fitting: object = msgspec.convert(value, FITS[column.type.name])
+        if isinstance(fitting, str):
+            fitting.encode()
+    except (msgspec.ValidationError, UnicodeEncodeError):
+        takes = {
+            TIMESTAMP.name: "a time with a zone, as 2026-01-31T12:00:00Z",
+            BYTES.name: "bytes in base64",
+        }.get(column.type.name, column.type.name)
+        raise RequestError(field, f"must be {takes}, not {shorten(repr(value))}") from None
+    return fitting
 
 
 def _from_json(name: str, kind: FieldType, column: Sequence[object]) -> Sequence[object]:

@@ -2,16 +2,17 @@
 
 import dataclasses
 import datetime
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stillwell.layout.projection import ABSENT, StoredColumns
 from stillwell.layout.redis_keys import RedisKeys
+from stillwell.reading.computed import FoundRows, compute, status_of
 from stillwell.reading.entities import keys
 from stillwell.reading.online import OnlineReader
-from stillwell.reading.query import Lookup, Output, Plan
-from stillwell.reading.status import Status
+from stillwell.reading.query import Kind, Lookup, Output, Plan
+from stillwell.reading.status import Freshness, Status
+from stillwell.reading.status import present as present
 
 _MICROSECOND = datetime.timedelta(microseconds=1)
 
@@ -22,13 +23,15 @@ class FeatureColumn:
 
     values: None where there is none; of a row past its TTL, what it was. Timestamps are µs since the epoch. statuses:
     what each is worth. event_times: of the rows, µs since the epoch, None where there is no row; features of one view
-    share the same list.
+    share the same list. An on-demand feature has the oldest of the event times that it is computed from. freshness:
+    against the view's objective, None where there is no row, or, for the column, no objective.
     """
 
     output: Output
     values: Sequence[Any]
     statuses: Sequence[Status]
     event_times: Sequence[int | None]
+    freshness: Sequence[Freshness | None] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,14 +64,27 @@ class FeatureReader:
         wanted = [self._keys.rows(lookup.view.name, keys(lookup, columns)) for lookup in plan.lookups]
         stored = (await self._online.read([key for each in wanted for key in each])).values
         now = self._now_us()
-        found: list[tuple[StoredColumns, list[Status] | None]] = []
+        found: list[FoundRows] = []
         begin = 0
         for lookup, of_lookup in zip(plan.lookups, wanted, strict=True):
             end = begin + len(of_lookup)
             read = lookup.projection.read(stored[begin:end])
-            found.append((read, _states(lookup, read.event_times, now)))
+            found.append(
+                FoundRows(read, _states(lookup, read.event_times, now), _freshness(lookup, read.event_times, now))
+            )
             begin = end
-        return Found([_column(output, *found[output.lookup]) for output in plan.outputs], now)
+        if not plan.computations:
+            return Found([_column(output, *found[output.source]) for output in plan.outputs], now)
+        computed = [compute(each, found, columns, now) for each in plan.computations]
+        return Found(
+            [
+                _column(output, *found[output.source])
+                if output.kind is Kind.STORED
+                else FeatureColumn(output, *computed[output.source][output.column])
+                for output in plan.outputs
+            ],
+            now,
+        )
 
 
 def _states(lookup: Lookup, event_times: Sequence[int | None], now: int) -> list[Status] | None:
@@ -87,23 +103,24 @@ def _states(lookup: Lookup, event_times: Sequence[int | None], now: int) -> list
     ]
 
 
-def _column(output: Output, stored: StoredColumns, states: Sequence[Status] | None) -> FeatureColumn:
+def _freshness(lookup: Lookup, event_times: Sequence[int | None], now: int) -> list[Freshness | None] | None:
+    """Each row against the view's objective; None where there is none."""
+    if lookup.view.freshness is None:
+        return None
+    earliest = now - lookup.view.freshness // _MICROSECOND
+    return [None if at is None else Freshness.LATE if at < earliest else Freshness.FRESH for at in event_times]
+
+
+def _column(
+    output: Output,
+    stored: StoredColumns,
+    states: Sequence[Status] | None,
+    freshness: Sequence[Freshness | None] | None,
+) -> FeatureColumn:
     values = stored.columns[output.column]
     if states is None and None not in values and ABSENT not in values:
-        return FeatureColumn(output, values, present(len(values)), stored.event_times)
+        return FeatureColumn(output, values, present(len(values)), stored.event_times, freshness)
     states = states or present(len(values))
-    statuses = [_status(value, state) for value, state in zip(values, states, strict=True)]
+    statuses = [status_of(value, state) for value, state in zip(values, states, strict=True)]
     shown = [None if value is ABSENT else value for value in values]
-    return FeatureColumn(output, shown, statuses, stored.event_times)
-
-
-def _status(value: object, state: Status) -> Status:
-    if value is ABSENT:
-        return Status.NOT_FOUND
-    return Status.NULL_VALUE if value is None and state is Status.PRESENT else state
-
-
-@functools.lru_cache(maxsize=1024)
-def present(count: int) -> tuple[Status, ...]:
-    """So many values that are there: one and the same tuple each time."""
-    return (Status.PRESENT,) * count
+    return FeatureColumn(output, shown, statuses, stored.event_times, freshness)

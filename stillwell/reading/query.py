@@ -1,16 +1,31 @@
 """What a list of features needs from the online store, worked out once for all requests that ask for the same.
 
-A feature is named `<view>:<feature>`. Its view is looked up by the columns of the request that are called as the keys
-of the view's entity are. Pure: nothing here reads a store or a clock.
+A feature is named `<view, alias or on-demand view>:<feature>`. A view is looked up by the columns of the request that
+are called as the keys of its entity are, an alias by those of the entity that leads to it. An on-demand feature needs
+what its expression reads: features of views and aliases, which are looked up though nobody asked to see them, and
+columns of the request. Pure: nothing here reads a store or a clock.
 """
 
 import dataclasses
+import enum
 from collections.abc import Iterable, Mapping, Sequence
 
 from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import NotDefined, RequestError
 from stillwell.layout.projection import Projection
-from stillwell.spec import DefinitionsSpec, FeatureSpec, KeySpec, ViewSpec
+from stillwell.on_demand import OnDemand
+from stillwell.spec import (
+    AliasSpec,
+    DefinitionsSpec,
+    FeatureSpec,
+    KeySpec,
+    OnDemandSpec,
+    RequestColumnSpec,
+    RequestSpec,
+    ViewSpec,
+    input_qualifier,
+)
+from stillwell.types import FieldType
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -23,12 +38,51 @@ class Lookup:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class StoredInput:
+    """A stored feature that a computation reads: as its expressions name it, which lookup has it, and as which of its
+    columns."""
+
+    qualified: str
+    type: FieldType
+    lookup: int
+    column: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RequestInput:
+    """A request's column that a computation reads: as its expressions name it, and as the request does."""
+
+    qualified: str
+    name: str
+    type: FieldType
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Computation:
+    """The features of one on-demand view, and where what they read comes from."""
+
+    view: str
+    on_demand: OnDemand
+    stored: tuple[StoredInput, ...]
+    requested: tuple[RequestInput, ...]
+
+
+class Kind(enum.Enum):
+    """Where an output comes from: the rows of a lookup, or a computation."""
+
+    STORED = "stored"
+    COMPUTED = "computed"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Output:
-    """One feature of the answer: `view:name`, and where it comes from: which lookup, and which of its columns."""
+    """One feature of the answer: `view:name`, and where it comes from: which of the plan's lookups or computations (by
+    kind), and which of its columns. view: the view, alias or on-demand view that requests name it by."""
 
     view: str
     feature: FeatureSpec
-    lookup: int
+    kind: Kind
+    source: int
     column: int
 
     @property
@@ -44,11 +98,25 @@ class Output:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
-    """join_keys: the columns that a request must have, and the type of each."""
+    """join_keys: the columns of a request that rows are looked up by, and the type of each. request_columns: those that
+    are computed with. required: what a request must have; a column that is computed with and may be null can be left
+    out."""
 
     join_keys: Mapping[str, KeySpec]
+    request_columns: Mapping[str, RequestColumnSpec]
+    required: tuple[str, ...]
     lookups: tuple[Lookup, ...]
+    computations: tuple[Computation, ...]
     outputs: tuple[Output, ...]
+
+    @property
+    def columns(self) -> Mapping[str, FieldType]:
+        """Every column that it takes, and its type."""
+        asked = {name: column.type for name, column in self.request_columns.items()}
+        return asked | {name: key.type for name, key in self.join_keys.items()}
+
+
+_Named = ViewSpec | AliasSpec | OnDemandSpec
 
 
 class Catalog:
@@ -56,66 +124,191 @@ class Catalog:
 
     def __init__(self, definitions: DefinitionsSpec, versions: Iterable[ViewSpec] = ()) -> None:
         """versions: other versions of the views, whose rows may still be in the store."""
-        self._views = {view.name: view for view in definitions.views}
+        named: list[_Named] = [*definitions.views, *definitions.aliases, *definitions.on_demand]
+        self._named = {each.name: each for each in named}
+        self._services = {service.name: service for service in definitions.services}
         self._older: dict[str, list[ViewSpec]] = {}
         for version in versions:
             self._older.setdefault(version.name, []).append(version)
-        self.keys = {key.name: key.type for entity in definitions.entities for key in entity.keys}
+        of_requests = {column.name: column.type for request in definitions.requests for column in request.columns}
+        of_entities = {key.name: key.type for entity in definitions.entities for key in entity.keys}
+        self.keys: Mapping[str, FieldType] = of_requests | of_entities
         """Every column that a request may have, though it need not."""
+
+    def references(self, features: Sequence[str], service: str | None) -> Sequence[str]:
+        """What a request asks for, which names either features or a feature service. Raises RequestError."""
+        if service is None:
+            return features
+        if features:
+            raise RequestError("feature_service", "is given beside features; ask for one of them")
+        return self.service(service)
+
+    def service(self, name: str) -> tuple[str, ...]:
+        """The features of a feature service, as `plan` takes them. Raises NotDefined."""
+        if name not in self._services:
+            near = did_you_mean(name, self._services)
+            raise NotDefined("feature_service", f"there is no feature service {name!r}{near}")
+        return self._services[name].features
 
     def plan(self, references: Sequence[str]) -> Plan:
         """What these features need. Raises RequestError for one that is unknown or named twice, and where two of them
         want different things of one column."""
         if not references:
             raise RequestError("features", "name at least one, as <view>:<feature>")
-        wanted: dict[str, list[FeatureSpec]] = {}
-        places = [self._place(reference, number, wanted) for number, reference in enumerate(references)]
+        draft = _Draft(self._older)
+        outputs = tuple(self._output(reference, number, draft) for number, reference in enumerate(references))
         if len(set(references)) < len(references):
             twice = next(each for number, each in enumerate(references) if each in references[:number])
             raise RequestError("features", f"{twice!r} is named twice; name each once")
-        order = {view: number for number, view in enumerate(wanted)}
-        return Plan(
-            join_keys=self._join_keys(wanted),
-            lookups=tuple(self._lookup(view, features) for view, features in wanted.items()),
-            outputs=tuple(Output(view, wanted[view][at], order[view], at) for view, at in places),
-        )
+        return draft.plan(outputs)
 
-    def _place(self, reference: str, number: int, wanted: dict[str, list[FeatureSpec]]) -> tuple[str, int]:
-        """Add what a reference names to what is wanted of its view; gives the view and the feature's place there."""
+    def _output(self, reference: str, number: int, draft: "_Draft") -> Output:
+        """Add what a reference names to what is wanted; gives where it will come from."""
         field = f"features[{number}]"
-        view, colon, name = reference.partition(":")
+        owner, colon, name = reference.partition(":")
         if not colon:
             raise RequestError(field, f"{reference!r} must be <view>:<feature>{self._owner_of(reference)}")
-        if view not in self._views:
-            raise NotDefined(field, f"there is no view {view!r}{did_you_mean(view, self._views)}")
-        features = {feature.name: feature for feature in self._views[view].features}
+        if owner not in self._named:
+            raise NotDefined(field, f"there is no view {owner!r}{did_you_mean(owner, self._named)}")
+        named = self._named[owner]
+        features = {feature.name: feature for feature in _features(named)}
         if name not in features:
-            raise NotDefined(field, f"{view} has no feature {name!r}{did_you_mean(name, features)}")
-        of_view = wanted.setdefault(view, [])
-        of_view.append(features[name])
-        return view, len(of_view) - 1
+            raise NotDefined(field, f"{owner} has no feature {name!r}{did_you_mean(name, features)}")
+        if isinstance(named, OnDemandSpec):
+            return Output(owner, features[name], Kind.COMPUTED, *draft.computed(named, name))
+        return Output(owner, features[name], Kind.STORED, *draft.stored(named, features[name]))
 
     def _owner_of(self, name: str) -> str:
-        owners = [view.name for view in self._views.values() if any(each.name == name for each in view.features)]
+        owners = [owner for owner, each in self._named.items() if any(its.name == name for its in _features(each))]
         return f"; did you mean {owners[0]}:{name}?" if owners else ""
 
-    def _join_keys(self, wanted: Iterable[str]) -> dict[str, KeySpec]:
-        keys: dict[str, KeySpec] = {}
-        for view in wanted:
-            for key in self._views[view].entity.keys:
-                known = keys.setdefault(key.name, key)
-                if known.type.key_tag != key.type.key_tag:
-                    raise RequestError(
-                        "features",
-                        f"{view} wants {key.name} as {key.type.name}, another view as {known.type.name}: ask for them "
-                        "in two requests",
-                    )
-        return keys
 
-    def _lookup(self, name: str, features: Sequence[FeatureSpec]) -> Lookup:
-        view = self._views[name]
-        return Lookup(
-            view=view,
-            columns=tuple(key.name for key in view.entity.keys),
-            projection=Projection(view, features, self._older.get(name, ())),
+def _features(named: _Named) -> tuple[FeatureSpec, ...]:
+    return named.view.features if isinstance(named, AliasSpec) else named.features
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Rows:
+    """A lookup to be: the view, and the features that are wanted of it, each with its place."""
+
+    view: ViewSpec
+    columns: tuple[str, ...]
+    places: dict[str, int]
+    features: list[FeatureSpec]
+
+
+class _Draft:
+    """A plan in the making."""
+
+    def __init__(self, older: Mapping[str, Sequence[ViewSpec]]) -> None:
+        self._older = older
+        self._rows: list[_Rows] = []
+        self._rows_at: dict[tuple[str, tuple[str, ...]], int] = {}
+        self._computed: list[tuple[OnDemandSpec, list[str]]] = []
+        self._computed_at: dict[str, int] = {}
+
+    def stored(self, named: ViewSpec | AliasSpec, feature: FeatureSpec) -> tuple[int, int]:
+        """Want a stored feature; gives its lookup and its column there."""
+        view = named.view if isinstance(named, AliasSpec) else named
+        columns = _key_columns(named)
+        at = self._rows_at.setdefault((view.name, columns), len(self._rows))
+        if at == len(self._rows):
+            self._rows.append(_Rows(view, columns, {}, []))
+        rows = self._rows[at]
+        place = rows.places.setdefault(feature.name, len(rows.features))
+        if place == len(rows.features):
+            rows.features.append(feature)
+        return at, place
+
+    def computed(self, view: OnDemandSpec, name: str) -> tuple[int, int]:
+        """Want an on-demand feature; gives its computation and its column there."""
+        at = self._computed_at.setdefault(view.name, len(self._computed))
+        if at == len(self._computed):
+            self._computed.append((view, []))
+        names = self._computed[at][1]
+        if name not in names:
+            names.append(name)
+        return at, names.index(name)
+
+    def plan(self, outputs: tuple[Output, ...]) -> Plan:
+        """What is wanted, as a plan. Raises RequestError where columns of a request would have to be of two types."""
+        asked: dict[str, RequestColumnSpec] = {}
+        joined: dict[str, KeySpec] = {}
+        computations = tuple(self._computation(view, names, asked, joined) for view, names in self._computed)
+        for rows in self._rows:
+            _join(joined, rows.view, rows.columns)
+        for name in asked.keys() & joined.keys():
+            if asked[name].type is not joined[name].type:
+                raise _two_types(name, asked[name].type, joined[name].type)
+        lookups = tuple(
+            Lookup(rows.view, rows.columns, Projection(rows.view, rows.features, self._older.get(rows.view.name, ())))
+            for rows in self._rows
         )
+        required = dict.fromkeys([*joined, *(name for name, column in asked.items() if not column.nullable)])
+        return Plan(joined, asked, tuple(required), lookups, computations, outputs)
+
+    def _computation(
+        self,
+        view: OnDemandSpec,
+        names: Sequence[str],
+        asked: dict[str, RequestColumnSpec],
+        joined: dict[str, KeySpec],
+    ) -> Computation:
+        on_demand = OnDemand(view, names)
+        inputs = {input_qualifier(given): given for given in view.inputs}
+        stored: list[StoredInput] = []
+        requested: list[RequestInput] = []
+        for qualified, kind in on_demand.columns.items():
+            qualifier, _, name = qualified.rpartition(".")
+            given = inputs[qualifier]
+            if isinstance(given, RequestSpec):
+                (column,) = (each for each in given.columns if each.name == name)
+                requested.append(RequestInput(qualified, name, kind))
+                _ask(asked, column)
+            else:
+                (feature,) = (each for each in _features(given) if each.name == name)
+                stored.append(StoredInput(qualified, kind, *self.stored(given, feature)))
+        if not on_demand.columns:
+            _need_first(view, asked, joined)
+        return Computation(view.name, on_demand, tuple(stored), tuple(requested))
+
+
+def _need_first(view: OnDemandSpec, asked: dict[str, RequestColumnSpec], joined: dict[str, KeySpec]) -> None:
+    """What is computed from AS_OF alone must still know for how many entities: those of the view's first input."""
+    first = view.inputs[0]
+    if isinstance(first, RequestSpec):
+        _ask(asked, first.columns[0])
+    else:
+        _join(joined, first.view if isinstance(first, AliasSpec) else first, _key_columns(first))
+
+
+def _key_columns(named: ViewSpec | AliasSpec) -> tuple[str, ...]:
+    """The request's columns that lead to it, in the order of its view's keys."""
+    if isinstance(named, AliasSpec):
+        return tuple(named.keys[key.name] for key in named.view.entity.keys)
+    return tuple(key.name for key in named.entity.keys)
+
+
+def _join(joined: dict[str, KeySpec], view: ViewSpec, columns: Sequence[str]) -> None:
+    for name, key in zip(columns, view.entity.keys, strict=True):
+        known = joined.setdefault(name, KeySpec(name=name, type=key.type))
+        if known.type.key_tag != key.type.key_tag:
+            raise RequestError(
+                "features",
+                f"{view.name} wants {name} as {key.type.name}, another view as {known.type.name}: ask for them in two "
+                "requests",
+            )
+
+
+def _ask(asked: dict[str, RequestColumnSpec], column: RequestColumnSpec) -> None:
+    known = asked.setdefault(column.name, column)
+    if known.type is not column.type:
+        raise _two_types(column.name, column.type, known.type)
+    if known.nullable and not column.nullable:
+        asked[column.name] = column
+
+
+def _two_types(name: str, one: FieldType, other: FieldType) -> RequestError:
+    return RequestError(
+        "features", f"one of them wants {name} as {one.name}, another as {other.name}: ask for them in two requests"
+    )

@@ -22,6 +22,7 @@ async def test_columns_say_value_status_event_time_and_age(served: Served) -> No
                     "statuses": ["NOT_FOUND", "PRESENT"],
                     "event_times": [None, NOON],
                     "ages_s": [None, 1.5],
+                    "freshness": [None, None],
                 },
                 "Users:seen": {
                     "type": "Timestamp",
@@ -29,6 +30,7 @@ async def test_columns_say_value_status_event_time_and_age(served: Served) -> No
                     "statuses": ["NOT_FOUND", "PRESENT"],
                     "event_times": [None, NOON],
                     "ages_s": [None, 1.5],
+                    "freshness": [None, None],
                 },
             },
         },
@@ -48,6 +50,7 @@ async def test_one_entity_is_a_url_that_a_person_can_type(served: Served) -> Non
                     "status": "PRESENT",
                     "event_time": NOON,
                     "age_s": 0.0,
+                    "freshness": None,
                 }
             },
         },
@@ -64,13 +67,15 @@ async def test_what_is_past_its_ttl_is_shown_for_what_it_is(served: Served) -> N
         "status": "OUTSIDE_MAX_AGE",
         "event_time": NOON,
         "age_s": 7200.0,
+        "freshness": None,
     }
 
 
 @pytest.mark.parametrize(
     ("query", "status", "field", "message"),
     [
-        ("features=Users:amount&id=x", 422, "id", "id: must be Int64, not 'x'"),
+        ("features=Users:amount&id=x", 422, "id", "id: must be a whole number that fits Int64, got 'x'"),
+        ("features=Users:amount&id=%2B5", 422, "id", "id: must be a whole number that fits Int64, got '+5'"),
         ("features=Users:amount&id=1&id=2", 422, "id", "id: is given twice; for several entities use POST"),
         ("features=Users:amount&ids=1", 422, "ids", "ids: is no key of any entity; did you mean 'id'?"),
         ("features=Users:amount", 422, "entities.id", "entities.id: is missing; the features asked for need id"),

@@ -1,0 +1,47 @@
+"""Values written as text: keys and request values in a URL or on the command line. One reading of them for all."""
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, STRING, TIMESTAMP, FieldType
+from stillwell.wire import FITS
+
+NAMED_FLOATS = ("NaN", "Infinity", "-Infinity")
+"""Floats that JSON cannot write, as we write them in text."""
+
+_TAKES: Mapping[str, str] = {
+    BOOL.name: "true or false",
+    FLOAT32.name: "a number",
+    FLOAT64.name: "a number",
+    BYTES.name: "base64",
+    TIMESTAMP.name: "a time with its zone, as in 2026-01-31T12:00:00Z",
+}
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+
+
+def value_of(kind: FieldType, text: str) -> object:
+    """A value from text: true or false, a number as JSON has it, text as it is, base64, or ISO-8601 with a zone.
+
+    Raises ValueError, whose message says what is taken.
+    """
+    if kind is STRING:
+        return text
+    takes = _TAKES.get(kind.name, f"a whole number that fits {kind.name}")
+    refused = ValueError(f"must be {takes}, got {text!r}")
+    if kind in (FLOAT32, FLOAT64):
+        if text not in NAMED_FLOATS and not _NUMBER.fullmatch(text):
+            raise refused
+        return float(text)
+    if kind is BOOL:
+        if text not in ("true", "false"):
+            raise refused
+        return text == "true"
+    try:
+        value: object = msgspec.convert(text, FITS[kind.name], strict=kind is TIMESTAMP)
+    except msgspec.ValidationError:
+        raise refused from None
+    if kind.python is int and str(value) != text:
+        raise refused
+    return value

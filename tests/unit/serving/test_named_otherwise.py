@@ -1,0 +1,133 @@
+"""Aliases, feature services, on-demand features and objectives, as both interfaces show them."""
+
+import datetime
+from collections.abc import AsyncIterator
+
+import polars as pl
+import pytest
+
+from stillwell.spec import (
+    AS_OF,
+    AliasSpec,
+    EntitySpec,
+    FeatureServiceSpec,
+    KeySpec,
+    OnDemandSpec,
+    RequestColumnSpec,
+    RequestSpec,
+)
+from stillwell.types import FLOAT64, INT64, TIMESTAMP
+from tests import served as made_for_tests
+from tests.batches import feature
+from tests.served import DEFINITIONS, NOW_US, PLACES, USERS, Served
+
+FRIENDS = EntitySpec(name="Friends", keys=(KeySpec(name="friend", type=INT64),))
+SINCE = USERS.model_copy(update={"freshness": datetime.timedelta(minutes=1)})
+FRIEND = AliasSpec(name="Friend", view=SINCE, entity=FRIENDS, keys={"id": "friend"})
+OFFER = RequestSpec(
+    name="Offer",
+    columns=(
+        RequestColumnSpec(name="price", type=FLOAT64, nullable=False),
+        RequestColumnSpec(name="until", type=TIMESTAMP, nullable=True),
+    ),
+)
+DEAL = OnDemandSpec(
+    name="Deal",
+    version=1,
+    inputs=(SINCE, FRIEND, OFFER),
+    features=(
+        feature("more", FLOAT64, pl.col("Users.amount") - pl.col("Offer.price"), nullable=True),
+        feature("ends_s", INT64, (pl.col("Offer.until") - pl.col(AS_OF)).dt.total_seconds(), nullable=True),
+    ),
+)
+EXTENDED = DEFINITIONS.model_copy(
+    update={
+        "entities": (*DEFINITIONS.entities, FRIENDS),
+        "views": (SINCE, PLACES),
+        "aliases": (FRIEND,),
+        "requests": (OFFER,),
+        "on_demand": (DEAL,),
+        "services": (FeatureServiceSpec(name="Both", features=("Users:amount", "Friend:amount", "Deal:more")),),
+    }
+)
+
+
+@pytest.fixture
+async def extended(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
+    """A service with more to ask for."""
+    monkeypatch.setattr(made_for_tests, "DEFINITIONS", EXTENDED)
+    made = Served()
+    await made.client.start_server()
+    yield made
+    await made.client.close()
+
+
+async def test_feasts_clients_ask_for_a_service_and_tell_aliases_by_full_names(extended: Served) -> None:
+    await extended.put({"id": 1, "name": "a", "amount": 7.5}, {"id": 2, "name": "b", "amount": 1.0})
+    asked = {"feature_service": "Both", "entities": {"id": [1, 2], "friend": [2, 9], "price": [2, 0.5]}}
+    status, answer = await extended.post("/get-online-features", **asked, full_feature_names=True)
+    assert status == 200
+    names = ["id", "friend", "price", "Users__amount", "Friend__amount", "Deal__more"]
+    assert answer["metadata"]["feature_names"] == names
+    shown = {name: (each["values"], each["statuses"]) for name, each in zip(names, answer["results"], strict=True)}
+    assert shown["Users__amount"] == ([7.5, 1.0], ["PRESENT"] * 2)
+    assert shown["Friend__amount"] == ([1.0, None], ["PRESENT", "NOT_FOUND"])
+    assert shown["Deal__more"] == ([5.5, 0.5], ["PRESENT"] * 2)
+    assert shown["price"] == ([2, 0.5], ["PRESENT"] * 2)
+    assert answer["results"][5]["event_timestamps"] == ["2026-01-01T00:00:00Z"] * 2
+
+
+async def test_an_unknown_service_is_told_the_nearest(extended: Served) -> None:
+    status, answer = await extended.post("/v1/features", feature_service="Bth", entities={"id": [1]})
+    assert (status, answer["error"]["field"]) == (404, "feature_service")
+    assert "did you mean 'Both'?" in answer["error"]["message"]
+    status, answer = await extended.get("/v1/features?feature_service=Both&features=Users:name&id=1")
+    assert (status, answer["error"]["field"]) == (422, "feature_service")
+
+
+async def test_a_url_carries_request_values_and_the_answer_the_freshness(extended: Served) -> None:
+    await extended.put({"id": 1, "name": "a", "amount": 7.5})
+    extended.now_us = NOW_US + 61_000_000
+    query = "features=Users:amount,Deal:more,Deal:ends_s,Places:amount&id=1&name=a&price=2.5&until=2026-01-01T00:02:01Z"
+    status, answer = await extended.get(f"/v1/features?{query}")
+    assert status == 200
+    assert answer["entity"] == {"id": 1, "name": "a", "price": 2.5, "until": "2026-01-01T00:02:01Z"}
+    shown = {name: (each["value"], each["freshness"]) for name, each in answer["features"].items()}
+    assert shown == {
+        "Users:amount": (7.5, "LATE"),
+        "Deal:more": (5.0, "LATE"),
+        "Deal:ends_s": (60, None),
+        "Places:amount": (7.5, None),
+    }
+    assert answer["features"]["Deal:ends_s"]["event_time"] is None
+    assert answer["features"]["Deal:more"]["age_s"] == 61.0
+
+
+async def test_columns_say_the_freshness_of_each_entity(extended: Served) -> None:
+    await extended.put({"id": 1, "name": "a", "amount": 7.5})
+    _, answer = await extended.post("/v1/features", features=["Users:amount"], entities={"id": [1, 2]})
+    assert answer["features"]["Users:amount"]["freshness"] == ["FRESH", None]
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "message"),
+    [
+        ("price=dear", "price", "price: must be a number, got 'dear'"),
+        ("price=1&until=tomorrow", "until", "until: must be a time with its zone, as in 2026-01-31T12:00:00Z, got"),
+        ("price=1&id=%2B1", "id", "id: must be a whole number that fits Int64, got '+1'"),
+        ("prize=1", "prize", "prize: is no key of any entity; did you mean 'price'?"),
+    ],
+)
+async def test_a_request_value_in_a_url_is_read_strictly(
+    query: str, field: str, message: str, extended: Served
+) -> None:
+    status, answer = await extended.get(f"/v1/features?features=Deal:more&{query}")
+    assert (status, answer["error"]["field"]) == (422, field)
+    assert answer["error"]["message"].startswith(message)
+
+
+async def test_nan_and_infinity_are_texts_on_the_way_in_as_on_the_way_out(extended: Served) -> None:
+    await extended.put({"id": 1, "name": "a", "amount": 7.5})
+    _, answer = await extended.get("/v1/features?features=Deal:more&id=1&price=-Infinity")
+    assert answer["entity"]["price"] == "-Infinity"
+    assert answer["features"]["Deal:more"]["value"] == "Infinity"
