@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from stillwell.definitions.behaviour import Column
 from stillwell.errors import FormatError
+from stillwell.pushing.record import push_topic
 from stillwell.registry import ViewDocument, registered
 from stillwell.spec import DefinitionsSpec, EntitySpec, FeatureSpec, KeySpec, TopicSpec, ViewSpec
 from stillwell.storage import ObjectStore
@@ -42,9 +43,10 @@ def registered_versions(store: ObjectStore, view: str) -> list[ViewSpec]:
     return [_view(document) for document in _readable(store, view)]
 
 
-def registered_topics(store: ObjectStore) -> set[str]:
-    """Kafka's names of the topics that views have ever been computed from."""
-    return {document.topic for document in registered(store)}
+def registered_topics(store: ObjectStore, project: str) -> set[str]:
+    """Kafka's names of the topics that views have ever been computed from, or pushed on."""
+    documents = list(registered(store))
+    return {document.topic for document in documents} | {push_topic(project, document.view) for document in documents}
 
 
 def _view(document: ViewDocument) -> ViewSpec:

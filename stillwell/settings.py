@@ -265,6 +265,10 @@ class Settings(ProjectSettings):
     """Where records go that cannot be used. Each namespace needs its own: letters do not say which one has refused a
     record. `{project}` and `{namespace}` stand for those settings."""
 
+    push: bool = True
+    """Whether workers take in what is pushed: one topic more for each view, `<project>.push.<view>`, which must be
+    there. Without, nothing reads what producers write to those topics, and a push is never seen."""
+
     window_rows: Annotated[int, Field(gt=0)] = 250_000
     """A window is written when a partition has this many records. Fewer make many small files, slow to read; more
     are lost work, done again, when a worker dies."""

@@ -4,6 +4,15 @@ import dataclasses
 from collections.abc import Mapping
 
 from stillwell.layout.chain import TopicIncarnation
+from stillwell.pushing.topics import push_topics
+from stillwell.settings import Settings
+from stillwell.spec import DefinitionsSpec
+
+
+def consumed_topics(settings: Settings, definitions: DefinitionsSpec) -> list[str]:
+    """The topics that a deployment reads: those of the definitions, and those on which their views are pushed."""
+    pushes = push_topics(settings.project, definitions) if settings.push else ()
+    return list(dict.fromkeys((*(topic.topic for topic in definitions.topics), *pushes)))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

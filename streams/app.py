@@ -28,7 +28,9 @@ from sinks.archive import Archive
 from sinks.redis import RedisOnlineStore
 from stillwell.errors import SettingsError
 from stillwell.kafka_connection import connection, unreachable
-from stillwell.pipeline import Pipeline, compile_pipeline
+from stillwell.pipeline import compile_pipeline
+from stillwell.pushing.pipeline import PushPipeline
+from stillwell.pushing.topics import push_topics, pushed_views
 from stillwell.registry import register
 from stillwell.settings import Settings
 from stillwell.spec import DefinitionsSpec
@@ -41,7 +43,7 @@ from streams.dead_letters import KafkaDeadLetters, dead_letter_producer
 from streams.gate import RejectGate, RejectLimit
 from streams.ingest import Ingest
 from streams.metrics import BUILD_INFO, Metrics
-from streams.prepare import Preparation
+from streams.prepare import Pipeline, Preparation
 from streams.retry import Retries
 from streams.tuning import settle
 from streams.watch import Watchdog
@@ -209,7 +211,8 @@ class _Line(faust.Service):
             cluster = await retries.kafka.until_done(lambda: _started(lambda: Cluster(self._connection)))
             opened.push_async_callback(_close, cluster.stop)
             topics = [*self._channels, settings.dead_letter_topic]
-            await retries.kafka.until_done(lambda: _require_topics(cluster, topics))
+            pushes = push_topics(settings.project, self._definitions)
+            await retries.kafka.until_done(lambda: _require_topics(cluster, topics, pushes))
             online = await retries.online.until_done(lambda: RedisOnlineStore.open(settings))
             opened.push_async_callback(_close, online.close)
             uploads = ThreadPool("store", _UPLOADS_AT_A_TIME, _UPLOADS_NICENESS)
@@ -257,13 +260,16 @@ class _Line(faust.Service):
 
 
 def _pipelines(settings: Settings, definitions: DefinitionsSpec) -> list[Pipeline]:
-    pipelines = [
+    pipelines: list[Pipeline] = [
         compile_pipeline(topic, views, max_future=settings.max_future)
         for topic in definitions.topics
         if (views := definitions.views_of(topic))
     ]
     if not pipelines:
         raise SettingsError(f"{settings.definitions} defines no view: there is nothing to consume")
+    if settings.push:
+        views = pushed_views(definitions)
+        pipelines += [PushPipeline(settings.project, view, max_future=settings.max_future) for view in views]
     return pipelines
 
 
@@ -319,12 +325,13 @@ async def _close(stop: Callable[[], Awaitable[None]]) -> None:
             await stop()
 
 
-async def _require_topics(cluster: Cluster, names: Sequence[str]) -> None:
+async def _require_topics(cluster: Cluster, names: Sequence[str], pushes: Sequence[str]) -> None:
     missing = sorted(set(names) - (await cluster.topics(names)).keys())
     if missing:
+        without = "; where nothing is pushed, set STILLWELL_PUSH=false" if set(missing) <= set(pushes) else ""
         raise SettingsError(
-            f"Kafka has no topic {', '.join(missing)}; `stillwell topics create` creates all that the definitions and "
-            "the dead letters need, or mend the name"
+            f"Kafka has no topic {', '.join(missing)}; `stillwell topics create` creates all that the definitions, "
+            f"their pushes and the dead letters need, or mend the name{without}"
         )
 
 

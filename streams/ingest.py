@@ -47,6 +47,6 @@ class Ingest:
         for rows, sent in zip(prepared.tables.views, prepared.online.rows, strict=True):
             self._metrics.count(ROWS, rows.table.num_rows, rows.view)
             self._metrics.count(FILTERED, rows.filtered, rows.view)
-            self._metrics.count(CONFLATED, rows.table.num_rows - len(sent.keys), rows.view)
+            self._metrics.count(CONFLATED, rows.table.num_rows - rows.offline_only - len(sent.keys), rows.view)
         for (view, reason), count in Counter((r.view or "*", r.reason) for r in prepared.rejects).items():
             self._metrics.count(REJECTED, count, self.topic, view, reason)

@@ -11,7 +11,9 @@ from confluent_kafka.cimpl import NewTopic
 
 from scripts.flights.ending import DemoFailed
 from scripts.flights.replay import PARTITIONS
+from stillwell.definitions.loading import load_definitions
 from stillwell.local import LocalStack, Process, free_port
+from stillwell.pushing.topics import push_topics
 from stillwell.settings import NOT_SETTINGS, PREFIX
 
 STILLWELL = Path(sys.executable).with_name("stillwell")
@@ -87,10 +89,16 @@ def enter(stack: LocalStack) -> None:
     os.environ.update({**PROJECT, **HASTE, **stack.environment})
 
 
+def consumed_partitions() -> dict[str, int]:
+    """How many partitions each topic has that the workers read: those of the flights, and those of pushes."""
+    pushes = push_topics(PROJECT["STILLWELL_PROJECT"], load_definitions(DEFINITIONS))
+    return {**PARTITIONS, **dict.fromkeys(pushes, 1)}
+
+
 def create_topics(bootstrap: str) -> None:
-    """Create the topics of the flights, and the one for dead letters."""
+    """Create the topics of the flights, those on which their views are pushed, and the one for dead letters."""
     dead_letters = f"{PROJECT['STILLWELL_PROJECT']}.{PROJECT['STILLWELL_NAMESPACE']}.dead-letters"
-    partitions = {**PARTITIONS, dead_letters: 1}
+    partitions = {**consumed_partitions(), dead_letters: 1}
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
     topics = [NewTopic(name, num_partitions=count, replication_factor=1) for name, count in partitions.items()]
     for created in admin.create_topics(topics).values():

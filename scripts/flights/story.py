@@ -233,7 +233,9 @@ class _Story:
             for worker in self._workers:
                 worker.start()
             await self._until_all_flow(observer)
-        self._voice.good(f"{len(self._workers)} workers share {sum(replay.PARTITIONS.values())} partitions", began)
+        self._voice.good(
+            f"{len(self._workers)} workers share {sum(scene.consumed_partitions().values())} partitions", began
+        )
 
     async def _stream(self, observer: Observer) -> tuple[Feed, Outage]:
         """Feed everything, with a kill in the middle, and wait until it is linked."""
@@ -278,7 +280,7 @@ class _Story:
         return outage
 
     async def _until_all_flow(self, observer: Observer) -> None:
-        partitions = sum(replay.PARTITIONS.values())
+        partitions = sum(scene.consumed_partitions().values())
         deadline = time.monotonic() + _PATIENCE
         while True:
             self._check_workers()

@@ -166,13 +166,15 @@ def _place(settings: "Settings", definitions: "DefinitionsSpec", stamp: "Stamp")
     """Which topic a stamp means, by its digest: one of the definitions, or else one that once was."""
     from stillwell.known_views import registered_topics
     from stillwell.layout.stamp import topic_digest
+    from stillwell.pushing.topics import push_topics
     from stillwell.storage import open_store
 
     def among(topics: Iterable[str]) -> str | None:
         return next((topic for topic in topics if topic_digest(topic) == stamp.topic), None)
 
-    defined = among(topic.topic for topic in definitions.topics)
-    return _Place(defined or among(registered_topics(open_store(settings.offline_root))), stamp)
+    # Pushes too, though they may be switched off by now.
+    defined = among((*(each.topic for each in definitions.topics), *push_topics(settings.project, definitions)))
+    return _Place(defined or among(registered_topics(open_store(settings.offline_root), settings.project)), stamp)
 
 
 def _print_as_json(view: "ViewSpec", found: "Row", place: _Place | None) -> None:

@@ -35,7 +35,7 @@ def topics() -> None:
 )
 @json_option
 def create(partitions: int, replication: int | None, as_json: bool) -> None:
-    """Create all topics of the definitions, and that of the dead letters, that are not there.
+    """Create all topics of the definitions, of pushes to their views, and of the dead letters, that are not there.
 
     How long events are kept is left to the broker, and to whoever owns the topic. Dead letters are kept for 30 days.
     With three copies or more a write counts once two have it. What is there already is never changed.
@@ -44,11 +44,12 @@ def create(partitions: int, replication: int | None, as_json: bool) -> None:
 
     from stillwell.definitions.loading import load_definitions
     from stillwell.settings import Settings
+    from stillwell.topics import consumed_topics
 
     settings = Settings.load()
     definitions = load_definitions(settings.definitions)
-    names = dict.fromkeys((*(topic.topic for topic in definitions.topics), settings.dead_letter_topic))
-    created, existing = asyncio.run(_create(settings, list(names), partitions, replication))
+    names = [*consumed_topics(settings, definitions), settings.dead_letter_topic]
+    created, existing = asyncio.run(_create(settings, names, partitions, replication))
     if as_json:
         print_json(
             {
@@ -96,9 +97,10 @@ def adopt(topic: str, yes: bool, as_json: bool) -> int:
     from stillwell.definitions.loading import load_definitions
     from stillwell.definitions.mistakes import did_you_mean
     from stillwell.settings import Settings
+    from stillwell.topics import consumed_topics
 
     settings = Settings.load()
-    known = [each.topic for each in load_definitions(settings.definitions).topics]
+    known = consumed_topics(settings, load_definitions(settings.definitions))
     if topic not in known:
         raise click.UsageError(f"the definitions have no topic {topic!r}{did_you_mean(topic, known)}")
     return asyncio.run(_adopt(settings, topic, yes, as_json))

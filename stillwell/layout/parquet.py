@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stillwell.joined import JoinedRows
@@ -121,7 +122,10 @@ def frame_of(table: pa.Table) -> pl.DataFrame:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ViewTable:
-    """The rows of one batch in one version of a view, and the account of its records (see `ViewRows`)."""
+    """The rows of one batch in one version of a view, and the account of its records (see `ViewRows`).
+
+    offline_only: how many of the rows were pushed for the offline store alone.
+    """
 
     view: str
     version: int
@@ -129,6 +133,7 @@ class ViewTable:
     offsets_with_rows: int
     filtered: int
     rejected: int
+    offline_only: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -183,8 +188,15 @@ def event_time_range(table: pa.Table) -> tuple[int, int]:
 def _view_tables(joined: JoinedRows, tables: Sequence[pa.Table]) -> list[ViewTable]:
     accounts = zip(joined.offsets_with_rows.tolist(), joined.filtered.tolist(), joined.rejected.tolist(), strict=True)
     return [
-        ViewTable(joined.view, joined.version, table, *account) for table, account in zip(tables, accounts, strict=True)
+        ViewTable(joined.view, joined.version, table, *account, _offline_only(table))
+        for table, account in zip(tables, accounts, strict=True)
     ]
+
+
+def _offline_only(table: pa.Table) -> int:
+    if TO not in table.column_names:
+        return 0
+    return int(pc.sum(pc.equal(table.column(TO), OFFLINE)).as_py() or 0)
 
 
 def _batch_tables(records: Records, raw: pa.Table, views: tuple[ViewTable, ...]) -> BatchTables:

@@ -122,6 +122,7 @@ def served(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "STILLWELL_OFFLINE_URL": str(folder / "offline"),
         "STILLWELL_DEAD_LETTER_TOPIC": f"{topic}-dead",
         "STILLWELL_WINDOW_AGE": "500ms",
+        "STILLWELL_PUSH": "false",
     }
     _create(stack, topic, f"{topic}-dead")
     orders.produce(stack.bootstrap, topic, READINGS)

@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from confluent_kafka.cimpl import NewTopic
 
 from stillwell.local import LocalStack
+from stillwell.pushing.record import push_topic
 from stillwell.settings import PREFIX, Settings
 from tests.benchmarks import load
 from tests.benchmarks.load import Load
@@ -68,6 +69,7 @@ class Testbed:
         self.admin = AdminClient({"bootstrap.servers": stack.bootstrap, "log_level": 0})
         self._numbers = itertools.count(1)
         self._create(DEAD_LETTERS, 1)
+        self._create(push_topic(PROJECT, load.VIEW), 1)
 
     @classmethod
     def stack_of(cls, folder: Path) -> LocalStack:

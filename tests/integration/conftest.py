@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from stillwell.local import LocalStack
+from stillwell.pushing.record import push_topic
 from tests.integration import orders
 from tests.worker import WorkerProcess
 
@@ -26,6 +27,11 @@ class Deployment:
     partitions: int
     settings: dict[str, str]
     workers: list[WorkerProcess] = dataclasses.field(default_factory=list)
+
+    @property
+    def pushes(self) -> str:
+        """The topic on which rows of the view are pushed."""
+        return push_topic(self.settings["STILLWELL_PROJECT"], orders.VIEW)
 
     def start_worker(self, **settings: str) -> WorkerProcess:
         """Start a worker; settings by their names without prefix."""
@@ -76,10 +82,13 @@ def _terminal(typed: str) -> Iterator[int]:
 def deploy(
     stack: LocalStack, topic: Callable[..., str], namespace: str, tmp_path: Path
 ) -> Iterator[Callable[..., Deployment]]:
-    """deploy(partitions=4, **settings): a deployment with short windows and timeouts; its workers end with the test."""
+    """deploy(partitions=4, **settings): a deployment with short windows and timeouts; its workers end with the test.
+
+    pushed=True: with topics for pushes, and a project of its own, since those are named after it.
+    """
     made: list[Deployment] = []
 
-    def make(partitions: int = 1, **settings: str) -> Deployment:
+    def make(partitions: int = 1, pushed: bool = False, **settings: str) -> Deployment:
         name, dead = topic("orders", partitions=partitions), topic("dead")
         orders.write_definitions(tmp_path, name)
         defaults = {
@@ -93,9 +102,14 @@ def deploy(
             "STILLWELL_SESSION_TIMEOUT": "3s",
             "STILLWELL_REBALANCE_TIMEOUT": "10s",
             "STILLWELL_REJECT_RATIO": "1",
+            "STILLWELL_PUSH": "false",
         }
+        if pushed:
+            settings = {"project": f"p{namespace}", "push": "true", **settings}
         changed = {f"STILLWELL_{key.upper()}": value for key, value in settings.items()}
         made.append(Deployment(tmp_path, stack.bootstrap, name, dead, partitions, {**defaults, **changed}))
+        if pushed:
+            made[-1].run("topics", "create", "--partitions", str(partitions)).check_returncode()
         return made[-1]
 
     yield make

@@ -57,6 +57,7 @@ def deployment(
         "REDIS_URL": stack.redis_url,
         "OFFLINE_URL": str(tmp_path / "offline"),
         "DEAD_LETTER_TOPIC": topic("dead-letters"),
+        "PUSH": "false",
     }.items():
         monkeypatch.setenv(f"STILLWELL_{name}", value)
     return monkeypatch

@@ -10,6 +10,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from stillwell.local import LocalStack, free_port
+from stillwell.pushing.record import push_topic
 from tests.acceptance.chaos.plan import SESSION_S, WORKERS, Cut, Service
 from tests.integration import orders
 from tests.services import FakeGcs, Proxy, Toxiproxy
@@ -233,7 +234,8 @@ def _gcsfs_led_to(address: str) -> Iterator[None]:
 
 def _create_topics(bootstrap: str) -> None:
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    topics = [NewTopic(TOPIC, PARTITIONS, 1), NewTopic(DEAD_LETTERS, 1, 1)]
+    names = {TOPIC: PARTITIONS, DEAD_LETTERS: 1, push_topic("chaos", orders.VIEW): 1}
+    topics = [NewTopic(name, partitions, 1) for name, partitions in names.items()]
     for created in admin.create_topics(topics).values():
         created.result(30)
 
