@@ -46,8 +46,15 @@ class Weather(Topic, name="weather.hourly", event_time="time", start="earliest")
     visibility: Col[Float32] = col(ge=0)
 
 
-class AirportWeather(View, source=Weather, entity=Airport, keys={"airport": Weather.airport}, ttl=timedelta(days=400)):
-    """The latest weather at an airport."""
+class AirportWeather(
+    View,
+    source=Weather,
+    entity=Airport,
+    keys={"airport": Weather.airport},
+    ttl=timedelta(days=400),
+    freshness=timedelta(hours=2),
+):
+    """The latest weather at an airport: observed once an hour, and late where an observation is missing."""
 
     temperature: Feature[Float32 | None] = feature(Weather.temperature, description="°F")
     wind_speed: Feature[Float32 | None] = feature(Weather.wind_speed, description="miles an hour")

@@ -31,10 +31,27 @@ def check(as_json: bool) -> None:
                 "topics": {topic.name: topic.topic for topic in definitions.topics},
                 "views": {view.name: view.version for view in definitions.views},
                 "examples": len(definitions.examples),
+                "aliases": {alias.name: alias.view.name for alias in definitions.aliases},
+                "requests": [request.name for request in definitions.requests],
+                "on_demand": {view.name: view.version for view in definitions.on_demand},
+                "services": {service.name: list(service.features) for service in definitions.services},
+                "models": {model.name: model.version for model in definitions.models},
             }
         )
         return
-    click.echo(
-        f"{settings.definitions} is right: {len(definitions.entities)} entities, {len(definitions.topics)} topics, "
-        f"{len(definitions.views)} views, {len(definitions.examples)} examples."
-    )
+    counts = {
+        "entities": definitions.entities,
+        "topics": definitions.topics,
+        "views": definitions.views,
+        "examples": definitions.examples,
+    }
+    others = {
+        "aliases": definitions.aliases,
+        "requests": definitions.requests,
+        "on-demand views": definitions.on_demand,
+        "services": definitions.services,
+        "models": definitions.models,
+    }
+    counts |= {kind: defined for kind, defined in others.items() if defined}
+    shown = ", ".join(f"{len(defined)} {kind}" for kind, defined in counts.items())
+    click.echo(f"{settings.definitions} is right: {shown}.")

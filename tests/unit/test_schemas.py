@@ -2,13 +2,16 @@
 
 import json
 import pathlib
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
+import polars as pl
 import pytest
 
 from stillwell.definitions.golden import disagreements
 from stillwell.definitions.loading import load_definitions
-from stillwell.spec import ExampleSpec, TopicSpec, ViewSpec
+from stillwell.on_demand import OnDemand, at_one_instant
+from stillwell.reading.query import Catalog
+from stillwell.spec import ExampleSpec, OpenInferenceSpec, TopicSpec, ViewSpec
 
 ROOT = pathlib.Path(__file__).parents[2]
 FLIGHTS = load_definitions("schemas", ROOT)
@@ -87,3 +90,77 @@ def test_a_feature_of_every_kind_is_there() -> None:
     assert any(len(view.entity.keys) > 1 for view in FLIGHTS.views)
     assert any(view.where is not None for view in FLIGHTS.views)
     assert any(view.rows is not None for view in FLIGHTS.views)
+
+
+# What is read
+
+
+def outlook(**given: object) -> dict[str, object]:
+    """The outlook of one route at noon, from what is known of it."""
+    (view,) = FLIGHTS.on_demand
+    on_demand = OnDemand(view)
+    row: dict[str, object] = dict.fromkeys(on_demand.columns)
+    for name, value in given.items():
+        (qualified,) = (each for each in row if each.endswith(f".{name}") and "RouteDepartures" not in each)
+        row[qualified] = value
+    frame = pl.DataFrame({name: pl.Series([row[name]], dtype=kind.polars) for name, kind in on_demand.columns.items()})
+    noon = int(datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp() * 1_000_000)
+    computed = on_demand.compute(frame, at_one_instant(noon, 1))
+    assert computed.failures == ()
+    return computed.frame.row(0, named=True)
+
+
+def test_the_minutes_since_the_last_departure_are_counted_from_when_it_left_to_the_instant_of_asking() -> None:
+    scheduled = datetime(2026, 1, 1, 11, 20, tzinfo=UTC)
+    assert outlook(scheduled=scheduled, delay=25.0)["quiet_min"] == 15
+    assert outlook(scheduled=scheduled, delay=-2.0)["quiet_min"] == 42
+    assert outlook(scheduled=scheduled)["quiet_min"] == 40
+    assert outlook()["quiet_min"] is None
+
+
+def test_an_outlook_on_which_nothing_is_known_is_not_rough_and_says_what_a_journey_brings() -> None:
+    assert outlook(departs_at=datetime(2026, 1, 1, 13, 30, tzinfo=UTC)) == {
+        "quiet_min": None,
+        "ahead_min": 90,
+        "rough": False,
+        "recovering": False,
+    }
+    assert outlook(gusty=True)["rough"] is True
+    assert outlook(visibility=0.25)["rough"] is True
+
+
+def test_a_departure_board_is_one_request_by_the_routes_keys() -> None:
+    catalog = Catalog(FLIGHTS)
+    plan = catalog.plan(catalog.references([], "RouteNow"))
+    assert set(plan.required) == {"origin", "dest"}
+    assert [output.reference for output in plan.outputs] == [
+        "RouteDepartures:delay",
+        "RouteDepartures:cancelled",
+        "Origin:late",
+        "OriginWeather:visibility",
+        "RouteOutlook:quiet_min",
+        "RouteOutlook:ahead_min",
+        "RouteOutlook:rough",
+        "RouteOutlook:recovering",
+    ]
+
+
+def test_the_weather_is_meant_to_be_no_older_than_two_observations() -> None:
+    by_name = {view.name: view for view in FLIGHTS.views}
+    assert by_name["AirportWeather"].freshness == timedelta(hours=2)
+
+
+def test_the_delay_model_stands_on_the_route_and_its_origin_and_is_refreshed_by_the_routes_news() -> None:
+    (model,) = FLIGHTS.models
+    assert model.description
+    assert (model.entity.name, model.policy, model.refresh_on_write) == ("Route", "refresh", ("RouteDepartures",))
+    assert {each.reference.partition(":")[0] for each in model.inputs} == {"RouteDepartures", "Origin", "OriginWeather"}
+    assert model.server == OpenInferenceSpec(url="env:DELAY_URL", model="delay")
+    assert [(each.name, each.type.name) for each in model.outputs] == [("minutes", "Float32")]
+
+
+def test_every_definition_that_is_read_is_described() -> None:
+    assert all(request.description for request in FLIGHTS.requests)
+    assert all(view.description for view in FLIGHTS.on_demand)
+    assert all(service.description for service in FLIGHTS.services)
+    assert all(model.description for model in FLIGHTS.models)
