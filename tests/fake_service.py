@@ -58,5 +58,6 @@ def feature(kind: str, *values: object, **more: object) -> Mapping[str, object]:
         "statuses": ["PRESENT"] * len(values),
         "event_times": ["2026-01-01T00:00:00Z"] * len(values),
         "ages_s": [1.5] * len(values),
+        "freshness": [None] * len(values),
         **more,
     }

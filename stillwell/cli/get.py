@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from stillwell.client import Row, Value
     from stillwell.layout.stamp import Stamp
     from stillwell.reading.online import Stored
+    from stillwell.reading.query import Plan
     from stillwell.settings import Settings
     from stillwell.spec import DefinitionsSpec, ViewSpec
-    from stillwell.types import FieldType
 
 
 @click.command()
@@ -65,9 +65,9 @@ def _from_the_store(names: Sequence[str], pairs: Mapping[str, str], as_json: boo
     definitions = load_definitions(settings.definitions)
     views = {view.name: view for view in definitions.views}
     references = list(dict.fromkeys(each for name in names for each in _references(definitions, name)))
-    columns = {name: key.type for name, key in Catalog(definitions).plan(references).join_keys.items()}
+    plan = Catalog(definitions).plan(references)
     whole = views.get(names[0]) if len(names) == 1 else None
-    entity = _entity(pairs, columns, whole.entity.name if whole else ", ".join(names))
+    entity = _entity(pairs, plan, whole.entity.name if whole else ", ".join(names))
     stored: list[bytes | None] = []
     row = _read(settings, definitions, references, entity, lambda seen: stored.extend(seen.values))
     if whole is None:
@@ -145,10 +145,12 @@ def _pairs(words: Iterable[str]) -> dict[str, str]:
     return pairs
 
 
-def _entity(pairs: Mapping[str, str], types: "Mapping[str, FieldType]", whose: str) -> dict[str, object]:
-    """The value of each key. Raises UsageError for what is missing, unknown or of another type."""
+def _entity(pairs: Mapping[str, str], plan: "Plan", whose: str) -> dict[str, object]:
+    """The value of each key, and of what else a request brings. Raises UsageError for what is missing, unknown or of
+    another type."""
     from stillwell.definitions.mistakes import did_you_mean
 
+    types = plan.columns
     values: dict[str, object] = {}
     for name, text in pairs.items():
         if name not in types:
@@ -157,9 +159,9 @@ def _entity(pairs: Mapping[str, str], types: "Mapping[str, FieldType]", whose: s
             values[name] = parse(types[name], text)
         except ValueError as error:
             raise click.UsageError(f"the key {name} {error}") from None
-    if missing := [name for name in types if name not in values]:
+    if missing := [name for name in plan.required if name not in values]:
         raise click.UsageError(f"{whose} needs {' and '.join(f'{name}=…' for name in missing)} too")
-    return {name: values[name] for name in types}
+    return {name: values[name] for name in types if name in values}
 
 
 def _place(settings: "Settings", definitions: "DefinitionsSpec", stamp: "Stamp") -> _Place:
@@ -238,6 +240,7 @@ def _show(found: "Row", as_json: bool) -> None:
                         "status": each.status.value,
                         "event_time": jsonable(each.event_time),
                         "age_s": None if each.age is None else each.age.total_seconds(),
+                        "freshness": each.freshness and each.freshness.value,
                     }
                     for reference, each in found.features.items()
                 },
@@ -251,7 +254,8 @@ def _show(found: "Row", as_json: bool) -> None:
 def _print_features(features: "Mapping[str, Value]", ages: bool = False) -> None:
     width = max(map(len, features))
     for name, each in features.items():
-        age = f"  ({_whole_seconds(each.age)} old)" if ages and each.age is not None else ""
+        late = ", LATE" if each.freshness and each.freshness.value == "LATE" else ""
+        age = f"  ({_whole_seconds(each.age)} old{late})" if ages and each.age is not None else ""
         click.echo(f"  {name:<{width}}  {each.status.value:<15}  {shown(each.value)}{age}")
 
 

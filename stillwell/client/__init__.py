@@ -15,6 +15,7 @@ from stillwell.client.errors import (
     ClientError,
     Failure,
     NotReady,
+    NotWritten,
     PushFailed,
     RowRejected,
     TimedOut,
@@ -23,12 +24,13 @@ from stillwell.client.errors import (
     Unsupported,
     WrongAnswer,
 )
+from stillwell.client.pushing import Pushed, PushedRow, Pusher, PushStatus, Receipt
 from stillwell.client.results import Column, Features, Row, Value
 from stillwell.client.retrying import Retries
-from stillwell.client.sync import SyncClient
+from stillwell.client.sync import SyncClient, SyncPusher, SyncReceipt
 from stillwell.errors import NotDefined, RequestError
 from stillwell.pushing.token import Token
-from stillwell.reading.status import Status
+from stillwell.reading.status import Freshness, Status
 
 __all__ = [
     "Behind",
@@ -37,15 +39,24 @@ __all__ = [
     "Column",
     "Failure",
     "Features",
+    "Freshness",
     "NotDefined",
     "NotReady",
+    "NotWritten",
     "PushFailed",
+    "PushStatus",
+    "Pushed",
+    "PushedRow",
+    "Pusher",
+    "Receipt",
     "RequestError",
     "Retries",
     "Row",
     "RowRejected",
     "Status",
     "SyncClient",
+    "SyncPusher",
+    "SyncReceipt",
     "TimedOut",
     "Token",
     "Unavailable",

@@ -1,16 +1,18 @@
-"""The client: features of entities, from the query service or straight from the store."""
+"""The client: features of entities read, from the query service or straight from the store, and rows pushed."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+import msgspec
+
+from stillwell.client.pushing import Mode, Pushed, Pusher, Pushing, To, encoded_row, rows_of
 from stillwell.client.results import Features
 from stillwell.client.retrying import Retries
 from stillwell.client.service import at as service_at
-from stillwell.client.source import Asked, Source
+from stillwell.client.source import After, Asked, Source
 from stillwell.errors import RequestError
-from stillwell.pushing.token import Token
 
 if TYPE_CHECKING:
     from stillwell.settings import Settings
@@ -25,7 +27,7 @@ TIMEOUT = 3.0
 
 
 class Client:
-    """Reads features. For one event loop; `async with`, or `close` it.
+    """Reads features and pushes rows. For one event loop; `async with`, or `close` it.
 
     async with Client("http://127.0.0.1:6566") as client:
         found = await client.features(["AirportDepartures:late"], {"airport": "JFK"})
@@ -72,17 +74,76 @@ class Client:
         features: str | Sequence[str],
         entities: Entities,
         *,
-        after: Token | str | None = None,
+        after: After = None,
         timeout: float | None = None,
     ) -> Features:
         """Features of entities, each with what it is worth.
 
-        features: references, `<view>:<feature>`, or the name of a feature service. after: the token of a push, whose
+        features: references, `<view>:<feature>`, or the name of a feature service. after: the tokens of pushes whose
         rows must be in what is read. timeout: seconds, in place of the client's own.
 
         Raises RequestError, NotDefined, Unavailable, NotReady, Behind, TimedOut and WrongAnswer.
         """
         return await self._source.features(Asked.of(features, entities, after), self._within(timeout))
+
+    async def push(
+        self,
+        view: str,
+        rows: Any,
+        *,
+        mode: Mode = "sync",
+        to: To = "online_and_offline",
+        transform_on_write: bool = True,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> Pushed:
+        """Push rows to a view, and say what became of each.
+
+        rows: one mapping, several, or a table of Polars or Arrow: events of the view's topic by its columns, or with
+        `transform_on_write=False` finished rows, with keys, `event_timestamp` and features. mode: `sync` answers once
+        they are in Redis, `async` once Kafka holds them. idempotency_key: with one, a push whose answer was lost is
+        sent again; without, only one of which nothing was sent.
+
+        Raises RequestError, NotDefined, Unavailable, NotReady, NotWritten, Unconfirmed and WrongAnswer.
+        """
+        encoded = tuple(encoded_row(row, number) for number, row in enumerate(rows_of(rows)))
+        pushing = Pushing(view, encoded, mode, to, transform_on_write, idempotency_key)
+        return await self._source.push(pushing, self._within(timeout))
+
+    def pusher(
+        self,
+        view: str,
+        *,
+        max_rows: int = 500,
+        max_delay: float = 0.01,
+        max_bytes: int = 512 * 1024,
+        max_waiting: int = 10_000,
+        concurrent: int = 4,
+        mode: Mode = "sync",
+        to: To = "online_and_offline",
+        transform_on_write: bool = True,
+        timeout: float | None = None,
+    ) -> Pusher:
+        """Push rows one by one, sent together: see Pusher for the limits, and `push` for the rest.
+
+        async with client.pusher("LastOrder") as pusher:
+            receipt = await pusher.push({"customer": "ada", …})
+            …
+            (await receipt).status
+        """
+        within = self._within(timeout)
+
+        def send(rows: tuple[msgspec.Raw, ...], key: str) -> Awaitable[Pushed]:
+            return self._source.push(Pushing(view, rows, mode, to, transform_on_write, key), within)
+
+        return Pusher(
+            send,
+            max_rows=_positive("max_rows", max_rows),
+            max_delay=_positive("max_delay", max_delay),
+            max_bytes=_positive("max_bytes", max_bytes),
+            max_waiting=_positive("max_waiting", max_waiting),
+            concurrent=_positive("concurrent", concurrent),
+        )
 
     async def close(self) -> None:
         """Close every connection. Calls under way fail."""

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from stillwell.client.errors import NotReady, Unavailable, Unsupported
+from stillwell.client.pushing import Pushed, Pushing, plain
 from stillwell.client.results import Column, Features
 from stillwell.client.retrying import Retries
-from stillwell.client.source import Asked
-from stillwell.errors import NotDefined, RequestError, StoreError, StoreNotReady
+from stillwell.client.source import Asked, json_columns
+from stillwell.errors import RequestError, StoreError, StoreNotReady
 from stillwell.known_views import known_views
 from stillwell.layout.projection import UnknownLayout
 from stillwell.layout.redis_keys import RedisKeys
@@ -74,11 +75,13 @@ class Direct:
 
     async def features(self, asked: Asked, timeout: float) -> Features:
         """See `stillwell.client.source.Source`."""
-        if asked.after is not None:
+        if asked.after:
             raise Unsupported("after: a client that reads straight from the store cannot wait for a push")
-        if asked.service is not None:
-            raise NotDefined("feature_service", f"there is no feature service {asked.service!r}")
         return await self._retries.until_answered("Redis", timeout, lambda: self._found(asked), self._draw)
+
+    async def push(self, pushing: Pushing, timeout: float) -> Pushed:
+        """See `stillwell.client.source.Source`."""
+        raise Unsupported("a client that reads straight from the store cannot push: use Client(url)")
 
     async def close(self) -> None:
         """See `stillwell.client.source.Source`."""
@@ -88,7 +91,7 @@ class Direct:
 
     async def _found(self, asked: Asked) -> Features:
         try:
-            columns: dict[str, Sequence[object]] = msgspec.to_builtins(asked.entities)
+            columns: dict[str, Sequence[object]] = msgspec.to_builtins(json_columns(asked.entities), enc_hook=plain)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise RequestError("entities", f"holds a value that JSON has no form for: {error}") from None
         return await _told(lambda: self._of_any_version(asked, columns))
@@ -105,7 +108,7 @@ class Direct:
             return await self._read(asked, columns)
 
     async def _read(self, asked: Asked, columns: Mapping[str, Sequence[object]]) -> Features:
-        plan = self._catalog.plan(asked.references)
+        plan = self._catalog.plan(self._catalog.references(asked.references, asked.service))
         count, wanted = entities.row_count(columns, self._rows), len(plan.outputs)
         if count * wanted > self._values:
             raise RequestError(
@@ -141,6 +144,7 @@ def _column(column: FeatureColumn, at_us: int) -> Column:
         statuses=tuple(column.statuses),
         event_times=tuple(times),
         ages=tuple(ages),
+        freshness=tuple(column.freshness or [None] * len(column.values)),
     )
 
 

@@ -8,6 +8,7 @@ StillwellError
     │   └── NotReady         … because the store may have lost rows, until somebody runs `stillwell rebuild`
     ├── Behind               what `after` names is not applied yet; `lag` says how many records are missing
     ├── TimedOut             no answer within the time that the caller gave; a read that may be asked again
+    ├── NotWritten           a push is in Kafka, and not in Redis yet; `token` names it, for a read to wait for
     ├── Unconfirmed          a push got no answer: the rows may have been taken, or not
     ├── PushFailed           rows that were handed to a pusher did not get through: `failures` has each with its error
     ├── RowRejected          a row was refused, and the others of its batch were not
@@ -22,6 +23,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from stillwell.errors import StillwellError
+from stillwell.pushing.token import Token
 
 
 class ClientError(StillwellError):
@@ -51,6 +53,14 @@ class Behind(ClientError):
 
 class TimedOut(ClientError):
     """No answer came within the time that the caller gave, and nothing was changed by asking."""
+
+
+class NotWritten(ClientError):
+    """Kafka holds what was pushed, and a worker will put it into Redis; the service could not. Do not push it again."""
+
+    def __init__(self, message: str, token: Token | None = None) -> None:
+        super().__init__(message)
+        self.token = token
 
 
 class Unconfirmed(ClientError):

@@ -9,7 +9,7 @@ import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stillwell.reading.status import Status
+from stillwell.reading.status import Freshness, Status
 
 if TYPE_CHECKING:
     import pandas
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Value:
     """One feature of one entity. value: None where there is none; past the TTL, what it was. event_time, age: of the
-    row, None where there is no row; age was counted when the row was read."""
+    row, None where there is no row; age was counted when the row was read. freshness: against the view's objective,
+    None where there is no row or no objective."""
 
     value: Any
     status: Status
     event_time: datetime.datetime | None
     age: datetime.timedelta | None
+    freshness: Freshness | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,12 +40,13 @@ class Column:
     statuses: tuple[Status, ...]
     event_times: tuple[datetime.datetime | None, ...]
     ages: tuple[datetime.timedelta | None, ...]
+    freshness: tuple[Freshness | None, ...]
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __getitem__(self, row: int) -> Value:
-        return Value(self.values[row], self.statuses[row], self.event_times[row], self.ages[row])
+        return Value(self.values[row], self.statuses[row], self.event_times[row], self.ages[row], self.freshness[row])
 
     def shown(self, expired: bool) -> tuple[Any, ...]:
         """The values, and None for those past their TTL unless `expired` says so."""
@@ -109,8 +112,8 @@ class Features:
     def to_dict(self, *, details: bool = False, expired: bool = False) -> dict[str, list[Any]]:
         """Columns: the keys, then each feature under its reference.
 
-        details: with each feature `<reference>:status`, `…:event_time` and `…:age_s`. expired: values past their TTL
-        too, which are None otherwise: whoever does not look at statuses must not take them for current.
+        details: with each feature `<reference>:status`, `…:event_time`, `…:age_s` and `…:freshness`. expired: values
+        past their TTL too, which are None otherwise: whoever does not look at statuses must not take them for current.
         """
         columns = {name: list(values) for name, values in self.entities.items()}
         for reference, column in self.columns.items():
@@ -119,6 +122,7 @@ class Features:
                 columns[f"{reference}:status"] = [status.value for status in column.statuses]
                 columns[f"{reference}:event_time"] = list(column.event_times)
                 columns[f"{reference}:age_s"] = [None if age is None else age.total_seconds() for age in column.ages]
+                columns[f"{reference}:freshness"] = [each and each.value for each in column.freshness]
         return columns
 
     def to_arrow(self, *, details: bool = False, expired: bool = False) -> "pyarrow.Table":
@@ -162,4 +166,5 @@ def _arrow_types(columns: "Sequence[Column] | Any", details: bool) -> dict[str, 
             types[f"{column.reference}:status"] = pa.string()
             types[f"{column.reference}:event_time"] = pa.timestamp("us", "UTC")
             types[f"{column.reference}:age_s"] = pa.float64()
+            types[f"{column.reference}:freshness"] = pa.string()
     return types

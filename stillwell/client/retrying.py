@@ -6,7 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from stillwell.client.errors import NotReady, TimedOut, Unavailable
+from stillwell.client.errors import ClientError, NotReady, TimedOut, Unavailable
 
 _T = TypeVar("_T")
 
@@ -26,29 +26,32 @@ class Retries:
         timeout: float,
         attempt: Callable[[], Awaitable[_T]],
         draw: Callable[[], float] = random.random,
+        *,
+        again: tuple[type[ClientError], ...] = (Unavailable,),
+        late: type[ClientError] = TimedOut,
     ) -> _T:
-        """What the first attempt returns that is not Unavailable; it must be harmless to repeat.
+        """What the first attempt returns that does not fail by one of `again`, after which it may be repeated.
 
-        who: does not answer, in the words of TimedOut, which is raised after so many seconds. The last Unavailable is
-        raised where no further attempt is worth it, and NotReady, which only a person mends, at once.
+        who: does not answer, in the words of `late`, which is raised after so many seconds. The last failure is raised
+        where no further attempt is worth it, and NotReady, which only a person mends, at once.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         failed = 0
-        last: Unavailable | None = None
+        last: ClientError | None = None
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
                     return await attempt()
             except TimeoutError:
                 said = f"; before that: {last}" if last else ""
-                raise TimedOut(f"{who} gave no answer within {timeout:g} s{said}") from None
+                raise late(f"{who} gave no answer within {timeout:g} s{said}") from None
             except NotReady:
                 raise
-            except Unavailable as error:
+            except again as error:
                 last = error
                 failed += 1
-                pause = self.pause(failed, error.retry_after, deadline - loop.time(), draw)
+                pause = self.pause(failed, getattr(error, "retry_after", None), deadline - loop.time(), draw)
                 if pause is None:
                     raise
             await asyncio.sleep(pause)

@@ -14,16 +14,18 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
-from stillwell.client.errors import Behind, NotReady, Unavailable, WrongAnswer
+from stillwell.client.errors import Behind, NotReady, NotWritten, Unavailable, Unconfirmed, WrongAnswer
+from stillwell.client.pushing import Pushed, PushedRow, Pushing, PushStatus, plain
 from stillwell.client.results import Column, Features, Row, Value
 from stillwell.client.retrying import Retries
-from stillwell.client.source import Asked
+from stillwell.client.source import Asked, json_columns
 from stillwell.client.transport import HttpTransport, NoReply, NotSent, Reply, Transport
 from stillwell.errors import FormatError, NotDefined, RequestError, StillwellError
-from stillwell.reading.status import Status
+from stillwell.pushing.token import Token
+from stillwell.reading.status import Freshness, Status
 from stillwell.redaction import hide_password
 
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder(enc_hook=plain).encode
 
 _ANSWERS_SOONER = 0.9
 """Of its time a caller leaves so much to the service to wait for a token: the answer must still come back."""
@@ -35,6 +37,7 @@ class _Column(msgspec.Struct):
     statuses: list[Status]
     event_times: list[datetime.datetime | None]
     ages_s: list[float | None]
+    freshness: list[Freshness | None]
 
 
 class _Features(msgspec.Struct):
@@ -47,6 +50,7 @@ class _Value(msgspec.Struct):
     status: Status
     event_time: datetime.datetime | None
     age_s: float | None
+    freshness: Freshness | None = None
 
 
 class _One(msgspec.Struct):
@@ -54,11 +58,24 @@ class _One(msgspec.Struct):
     features: dict[str, _Value]
 
 
+class _Reject(msgspec.Struct):
+    row: int
+    reason: str
+    message: str
+
+
+class _Pushed(msgspec.Struct):
+    token: str | None
+    statuses: list[PushStatus] = []
+    rejects: list[_Reject] = []
+
+
 class _Problem(msgspec.Struct):
     message: str
     field: str | None = None
     kind: str | None = None
     lag: int | None = None
+    token: str | None = None
 
 
 class _Error(msgspec.Struct):
@@ -67,6 +84,7 @@ class _Error(msgspec.Struct):
 
 _features = msgspec.json.Decoder(_Features)
 _one = msgspec.json.Decoder(_One)
+_pushed = msgspec.json.Decoder(_Pushed)
 _error = msgspec.json.Decoder(_Error)
 
 
@@ -88,12 +106,12 @@ class Service:
 
     async def features(self, asked: Asked, timeout: float) -> Features:
         """See Source."""
-        body: dict[str, object] = {"features": asked.references, "entities": asked.entities}
+        body: dict[str, object] = {"features": asked.references, "entities": json_columns(asked.entities)}
         if asked.service is not None:
             del body["features"]
             body["feature_service"] = asked.service
-        if asked.after is not None:
-            body["after"] = str(asked.after)
+        if asked.after:
+            body["after"] = " ".join(map(str, asked.after))
             body["timeout_ms"] = int(timeout * 1_000 * _ANSWERS_SOONER)
         reply = await self._read("POST", "/v1/features", encoded(body, "entities"), timeout)
         answer = self._decoded(_features, reply)
@@ -102,6 +120,40 @@ class Service:
         except (ValueError, TypeError) as error:
             raise self._wrong(reply, str(error)) from error
         return Features(asked.entities, columns, asked.count)
+
+    async def push(self, pushing: Pushing, timeout: float) -> Pushed:
+        """See Source."""
+        body: dict[str, object] = {
+            "view": pushing.view,
+            "rows": pushing.rows,
+            "mode": pushing.mode,
+            "to": pushing.to,
+            "transform_on_write": pushing.transform_on_write,
+        }
+        if pushing.idempotency_key is not None:
+            body["idempotency_key"] = pushing.idempotency_key
+        content = encoded(body, "rows")
+        again = (Unavailable,) if pushing.idempotency_key is None else (Unavailable, Unconfirmed)
+
+        async def attempt() -> Reply:
+            try:
+                reply = await self._transport.send("POST", "/v1/push", content)
+            except NotSent as error:
+                raise self._out_of_reach(error) from error
+            except NoReply as error:
+                raise Unconfirmed(f"{self._url} ended the connection before it answered: {error}") from error
+            if reply.status not in (200, 202):
+                raise self._push_error_of(reply)
+            return reply
+
+        reply = await self._retries.until_answered(
+            self._url, timeout, attempt, self._draw, again=again, late=Unconfirmed
+        )
+        answer = self._decoded(_pushed, reply)
+        try:
+            return _pushed_of(answer, len(pushing.rows))
+        except (ValueError, IndexError, RequestError) as error:
+            raise self._wrong(reply, str(error)) from error
 
     async def features_of_text(self, names: Sequence[str], entity: Mapping[str, str], timeout: float) -> Row:
         """The features of one entity, whose keys are read by their types at the service, as from a URL."""
@@ -126,9 +178,7 @@ class Service:
             try:
                 reply = await self._transport.send(method, path, body)
             except NotSent as error:
-                raise Unavailable(
-                    f"{self._url} cannot be reached: {error}; check that the service runs, and the URL"
-                ) from error
+                raise self._out_of_reach(error) from error
             except NoReply as error:
                 raise Unavailable(f"{self._url} ended the connection before it answered: {error}") from error
             if reply.status != 200:
@@ -136,6 +186,9 @@ class Service:
             return reply
 
         return await self._retries.until_answered(self._url, timeout, attempt, self._draw)
+
+    def _out_of_reach(self, error: NotSent) -> Unavailable:
+        return Unavailable(f"{self._url} cannot be reached: {error}; check that the service runs, and the URL")
 
     # ---- answers ----
 
@@ -154,6 +207,20 @@ class Service:
                 # Words of a proxy's, which stands in for a service that is away.
                 return Unavailable(f"{self._url} answers {reply.status}: try again later", reply.retry_after)
             return self._wrong(reply, "it is no error of a query service")
+        return self._meant(reply, problem)
+
+    def _push_error_of(self, reply: Reply) -> StillwellError:
+        """What such an answer means to a push, of which it must be known whether anything was done."""
+        try:
+            problem = _error.decode(reply.body).error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            if reply.status in (502, 503, 504):
+                return Unconfirmed(f"{self._url} answers {reply.status}: what stands before it gave up")
+            return self._error_of(reply)
+        if problem.kind == "OutcomeUnknown":
+            return Unconfirmed(problem.message)
+        if problem.kind == "NotWritten":
+            return NotWritten(problem.message, Token.parse(problem.token) if problem.token else None)
         return self._meant(reply, problem)
 
     def _meant(self, reply: Reply, problem: _Problem) -> StillwellError:
@@ -210,9 +277,9 @@ def _without(field: str, message: str) -> str:
 
 
 def _column(reference: str, column: _Column, count: int) -> Column:
-    lengths = {len(column.values), len(column.statuses), len(column.event_times), len(column.ages_s)}
-    if lengths != {count}:
-        raise ValueError(f"{reference} does not have {count} values, statuses, event times and ages")
+    described = (column.values, column.statuses, column.event_times, column.ages_s, column.freshness)
+    if set(map(len, described)) != {count}:
+        raise ValueError(f"{reference} does not have {count} values, each with all that describes it")
     return Column(
         reference=reference,
         type=column.type,
@@ -220,13 +287,24 @@ def _column(reference: str, column: _Column, count: int) -> Column:
         statuses=tuple(column.statuses),
         event_times=tuple(column.event_times),
         ages=tuple([None if age is None else datetime.timedelta(seconds=age) for age in column.ages_s]),
+        freshness=tuple(column.freshness),
     )
 
 
 def _value(each: _Value) -> Value:
     (value,) = values_of(each.type, [each.value])
     age = None if each.age_s is None else datetime.timedelta(seconds=each.age_s)
-    return Value(value, each.status, each.event_time, age)
+    return Value(value, each.status, each.event_time, age, each.freshness)
+
+
+def _pushed_of(answer: _Pushed, count: int) -> Pushed:
+    statuses = answer.statuses or [PushStatus.ACCEPTED] * count
+    if len(statuses) != count:
+        raise ValueError(f"it says what became of {len(statuses)} rows, of {count}")
+    rows = [PushedRow(status) for status in statuses]
+    for reject in answer.rejects:
+        rows[reject.row] = PushedRow(PushStatus.REJECTED, reject.reason, reject.message)
+    return Pushed(Token.parse(answer.token, "token") if answer.token is not None else None, tuple(rows))
 
 
 _NAMED: Mapping[str, float] = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}

@@ -4,10 +4,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from stillwell.client.pushing import Pushed, Pushing, jsonable
 from stillwell.client.results import Features
 from stillwell.pushing.token import Token
 
 Columns = Mapping[str, tuple[Any, ...]]
+
+After = Token | str | Sequence[Token | str] | None
+"""What a read must see: the tokens of pushes."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -18,22 +22,23 @@ class Asked:
     service: str | None
     entities: Columns
     count: int
-    after: Token | None = None
+    after: tuple[Token, ...] = ()
 
     @classmethod
     def of(
         cls,
         features: str | Sequence[str],
         entities: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        after: Token | str | None = None,
+        after: After = None,
     ) -> "Asked":
         """From what a caller may give. Raises RequestError."""
         columns = columns_of(entities)
-        given = Token.parse(after) if isinstance(after, str) else after
+        given = () if after is None else (after,) if isinstance(after, Token | str) else after
+        tokens = tuple(Token.parse(each) if isinstance(each, str) else each for each in given)
         count = len(next(iter(columns.values()), ()))
         if isinstance(features, str) and ":" not in features:
-            return cls((), features, columns, count, given)
-        return cls((features,) if isinstance(features, str) else tuple(features), None, columns, count, given)
+            return cls((), features, columns, count, tokens)
+        return cls((features,) if isinstance(features, str) else tuple(features), None, columns, count, tokens)
 
 
 class Source(Protocol):
@@ -41,6 +46,9 @@ class Source(Protocol):
 
     async def features(self, asked: Asked, timeout: float) -> Features:
         """The features of each entity. timeout: seconds, until an answer is there or TimedOut is raised."""
+
+    async def push(self, pushing: Pushing, timeout: float) -> Pushed:
+        """What became of each row. timeout: seconds, until there is an answer or Unconfirmed is raised."""
 
     async def close(self) -> None:
         """Let go of what is held."""
@@ -67,3 +75,11 @@ def columns_of(entities: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Col
                 f"entities[{row}]", f"has the keys {', '.join(entity)}, but the first has {', '.join(names)}"
             )
     return {name: tuple(entity[name] for entity in entities) for name in names}
+
+
+def json_columns(columns: Columns) -> Columns:
+    """With the names of floats that JSON lacks."""
+    return {
+        name: tuple(map(jsonable, values)) if any(isinstance(value, float) for value in values) else values
+        for name, values in columns.items()
+    }

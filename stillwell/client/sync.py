@@ -13,10 +13,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from stillwell.client.client import TIMEOUT, Client, Entities
+from stillwell.client.pushing import Mode, Pushed, PushedRow, Pusher, Receipt, Row, To
 from stillwell.client.results import Features
 from stillwell.client.retrying import Retries
+from stillwell.client.source import After
 from stillwell.errors import StillwellError
-from stillwell.pushing.token import Token
 
 if TYPE_CHECKING:
     from stillwell.settings import Settings
@@ -72,6 +73,46 @@ async def _made(make: Callable[[], Awaitable[_T]]) -> _T:
     return await make()
 
 
+class SyncReceipt:
+    """Stands for a row that was handed to a SyncPusher: see Receipt."""
+
+    def __init__(self, thread: LoopThread, receipt: Receipt) -> None:
+        self._thread = thread
+        self._receipt = receipt
+
+    def result(self) -> PushedRow:
+        """Wait for what became of the row. Raises why there is nothing."""
+
+        async def outcome() -> PushedRow:
+            return await self._receipt
+
+        return self._thread.call(outcome)
+
+
+class SyncPusher:
+    """A Pusher without `await`; for a `with` block. Several threads may share one."""
+
+    def __init__(self, thread: LoopThread, pusher: Pusher) -> None:
+        self._thread = thread
+        self._pusher = pusher
+
+    def push(self, row: Row) -> SyncReceipt:
+        """See Pusher.push."""
+        return SyncReceipt(self._thread, self._thread.call(lambda: self._pusher.push(row)))
+
+    def flush(self) -> None:
+        """See Pusher.flush."""
+        self._thread.call(self._pusher.flush)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._thread.call(lambda: self._pusher.__aexit__(kind, error, traceback))
+
+
 class SyncClient:
     """A `Client` without `await`; `with`, or `close` it.
 
@@ -108,11 +149,67 @@ class SyncClient:
         features: str | Sequence[str],
         entities: Entities,
         *,
-        after: Token | str | None = None,
+        after: After = None,
         timeout: float | None = None,
     ) -> Features:
         """See Client.features."""
         return self._thread.call(lambda: self._client.features(features, entities, after=after, timeout=timeout))
+
+    def push(
+        self,
+        view: str,
+        rows: Any,
+        *,
+        mode: Mode = "sync",
+        to: To = "online_and_offline",
+        transform_on_write: bool = True,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> Pushed:
+        """See Client.push."""
+        return self._thread.call(
+            lambda: self._client.push(
+                view,
+                rows,
+                mode=mode,
+                to=to,
+                transform_on_write=transform_on_write,
+                idempotency_key=idempotency_key,
+                timeout=timeout,
+            )
+        )
+
+    def pusher(
+        self,
+        view: str,
+        *,
+        max_rows: int = 500,
+        max_delay: float = 0.01,
+        max_bytes: int = 512 * 1024,
+        max_waiting: int = 10_000,
+        concurrent: int = 4,
+        mode: Mode = "sync",
+        to: To = "online_and_offline",
+        transform_on_write: bool = True,
+        timeout: float | None = None,
+    ) -> "SyncPusher":
+        """See Client.pusher; every `push` is a hand-over between two threads."""
+
+        async def made() -> Pusher:
+            return self._client.pusher(
+                view,
+                max_rows=max_rows,
+                max_delay=max_delay,
+                max_bytes=max_bytes,
+                max_waiting=max_waiting,
+                concurrent=concurrent,
+                mode=mode,
+                to=to,
+                transform_on_write=transform_on_write,
+                timeout=timeout,
+            )
+
+        return SyncPusher(self._thread, self._thread.call(made))
 
     def close(self) -> None:
         """Close every connection, and end the thread."""

@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from stillwell.client import Client, Features, Status
+from stillwell.client import Client, Features, Freshness, Status
 from stillwell.client.retrying import Retries
 from stillwell.client.service import Service
 from tests.fake_service import FakeTransport, feature, reply
@@ -56,7 +56,7 @@ async def test_every_type_is_what_python_has_for_it() -> None:
         nan=feature("Float64", "NaN"),
         least=feature("Float32", "-Infinity"),
         whole=feature("Float64", 120.0),
-        null=feature("Bytes", None, statuses=["NULL_VALUE"]),
+        null=feature("Bytes", None, statuses=["NULL_VALUE"], freshness=["LATE"]),
     )
     row = found.one()
     values = {reference.removeprefix("V:"): each.value for reference, each in row.features.items()}
@@ -73,6 +73,7 @@ async def test_every_type_is_what_python_has_for_it() -> None:
     }
     assert isinstance(values["whole"], float)
     assert row["V:null"].status is Status.NULL_VALUE
+    assert (row["V:null"].freshness, row["V:bool"].freshness) == (Freshness.LATE, None)
     assert (row["V:bool"].event_time, row["V:bool"].age) == (EVENT, datetime.timedelta(seconds=1.5))
 
 
@@ -114,6 +115,7 @@ async def test_tables_of_arrow_polars_and_pandas_agree_and_have_the_features_own
     assert table.schema.field("V:seen:event_time").type == pa.timestamp("us", "UTC")
     assert table.column("V:small:status").to_pylist() == OLD
     assert table.column("V:small:age_s").to_pylist() == [1.0, 7200.0, None]
+    assert table.column("V:small:freshness").to_pylist() == [None] * 3
     frame = found.to_polars(details=True, expired=True)
     assert frame.schema["V:seen"] == pl.Datetime("us", "UTC")
     assert frame.to_dicts() == table.to_pylist()

@@ -81,6 +81,8 @@ async def test_a_token_is_handed_on_with_the_time_that_there_is_to_wait() -> Non
     await client(transport).features(["V:f"], {"k": "a"}, after=Token("V", 1, {0: 7}), timeout=2.0)
     assert transport.sent[0].body["after"] == "V@1:0-7"
     assert 0 < transport.sent[0].body["timeout_ms"] < 2_000
+    await client(transport).features(["V:f"], {"k": "a"}, after=["V@1:0-7", Token("W", 2, {1: 8})])
+    assert transport.sent[1].body["after"] == "V@1:0-7 W@2:1-8"
     with pytest.raises(RequestError, match="after: must be a token"):
         await client(transport).features(["V:f"], {"k": "a"}, after="yesterday")
 
@@ -158,7 +160,7 @@ async def test_a_pause_that_the_service_asks_for_is_kept_or_not_begun() -> None:
 async def test_who_is_behind_says_how_far() -> None:
     body = {"error": {"kind": "Behind", "field": "after", "message": "3 records are not applied yet", "lag": 3}}
     with pytest.raises(Behind, match="3 records") as behind:
-        await ask(FakeTransport(Reply(503, json.dumps(body).encode(), retry_after=1.0)))
+        await ask(FakeTransport(Reply(504, json.dumps(body).encode(), retry_after=1.0)))
     assert behind.value.lag == 3
 
 

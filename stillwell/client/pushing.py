@@ -1,0 +1,340 @@
+"""Pushing rows: one call at a time, or one by one through a pusher that puts them together.
+
+What became of a row:
+
+    applied     it is in Redis, and the newest of its entity
+    stale       a newer one is there; it is kept offline
+    duplicate   it was there already
+    expired     it is older than its view's TTL; it is kept offline
+    filtered    its view's `where` leaves it out; what was pushed is kept
+    offline     it was meant for the offline store alone
+    accepted    Kafka holds it, and a worker will judge it: the answer of `mode="async"`
+    rejected    it cannot be used, and nothing of it was kept
+"""
+
+import asyncio
+import collections
+import dataclasses
+import enum
+import math
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import msgspec
+
+from stillwell.client.errors import Failure, PushFailed, RowRejected
+from stillwell.errors import RequestError, StillwellError
+from stillwell.pushing.token import Token
+
+Mode = Literal["sync", "async"]
+"""sync: answered once the rows are in Redis. async: answered once Kafka holds them."""
+
+To = Literal["online", "offline", "online_and_offline"]
+
+Row = Mapping[str, Any]
+
+
+class PushStatus(enum.Enum):
+    """What became of a row."""
+
+    APPLIED = "applied"
+    STALE = "stale"
+    DUPLICATE = "duplicate"
+    EXPIRED = "expired"
+    FILTERED = "filtered"
+    OFFLINE = "offline"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PushedRow:
+    """What became of one row. reason, message: why it was rejected; the reason is the word that dead letters have."""
+
+    status: PushStatus
+    reason: str | None = None
+    message: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pushed:
+    """What became of the rows of a push, in their order. token: hand it to a read, as `after`, that must see them; None
+    where all were rejected."""
+
+    token: Token | None
+    rows: tuple[PushedRow, ...]
+
+    @property
+    def rejected(self) -> tuple[int, ...]:
+        """The rows, by their number, that cannot be used."""
+        return tuple(number for number, row in enumerate(self.rows) if row.status is PushStatus.REJECTED)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pushing:
+    """A request to push. rows: each as JSON."""
+
+    view: str
+    rows: tuple[msgspec.Raw, ...]
+    mode: Mode
+    to: To
+    transform_on_write: bool
+    idempotency_key: str | None
+
+
+def rows_of(rows: Any) -> Sequence[Row]:
+    """Rows from what a caller may give: one, several, or a table of Polars or Arrow. Raises RequestError."""
+    if isinstance(rows, Mapping):
+        return [rows]
+    for as_rows in ("to_dicts", "to_pylist"):
+        if hasattr(rows, as_rows):
+            listed: Sequence[Row] = getattr(rows, as_rows)()
+            return listed
+    if isinstance(rows, str | bytes) or not isinstance(rows, collections.abc.Iterable):
+        raise RequestError("rows", f"must be a row, a list of rows or a table, not {type(rows).__name__}")
+    return list(rows)
+
+
+def encoded_row(row: Row, number: int = 0) -> msgspec.Raw:
+    """A row in JSON: times in ISO-8601, bytes in base64, numbers that JSON lacks by name. Raises RequestError."""
+    if not isinstance(row, Mapping):
+        raise RequestError(f"rows[{number}]", f"must be a mapping of columns to values, not {type(row).__name__}")
+    try:
+        return msgspec.Raw(_encode({name: jsonable(value) for name, value in row.items()}))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise RequestError(f"rows[{number}]", f"holds a value that JSON has no form for: {error}") from None
+
+
+def jsonable(value: Any) -> Any:
+    """A value as the service reads it: msgspec would write null for what is no number."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def plain(value: Any) -> Any:
+    """For msgspec: a scalar of NumPy's, which it does not know, as Python's."""
+    if hasattr(value, "item"):
+        return jsonable(value.item())
+    raise TypeError(f"{type(value).__name__} {value!r:.80}")
+
+
+_encode = msgspec.json.Encoder(enc_hook=plain).encode
+
+
+# ---- one by one ----
+
+
+class Receipt:
+    """Stands for a row that was handed to a pusher. Awaited, it gives the row's PushedRow, or raises why there is none.
+
+    A failure that nobody awaits is raised by the pusher's `flush`, or when its block ends.
+    """
+
+    __slots__ = ("_done", "_error", "_failures", "_pushed", "_row", "_watched")
+
+    def __init__(self, row: Row, done: "asyncio.Future[None]", failures: "dict[Receipt, Failure]") -> None:
+        self._row = row
+        self._done = done
+        self._failures = failures
+        self._watched = False
+        self._pushed: PushedRow | None = None
+        self._error: StillwellError | None = None
+
+    def __await__(self) -> Generator[Any, None, PushedRow]:
+        return self._outcome().__await__()
+
+    async def _outcome(self) -> PushedRow:
+        self._watched = True
+        self._failures.pop(self, None)
+        await asyncio.shield(self._done)
+        if self._error is not None:
+            raise self._error
+        assert self._pushed is not None
+        return self._pushed
+
+    def _settle(self, outcome: PushedRow | StillwellError) -> None:
+        """Know what became of the row."""
+        if isinstance(outcome, PushedRow):
+            if outcome.status is not PushStatus.REJECTED:
+                self._pushed = outcome
+                return
+            outcome = RowRejected(outcome.message or "the row was rejected", outcome.reason)
+        self._error = outcome
+        if not self._watched:
+            self._failures[self] = Failure(self._row, outcome)
+
+
+class _Batch:
+    """Rows that go in one request."""
+
+    __slots__ = ("done", "nbytes", "receipts", "rows", "timer")
+
+    def __init__(self) -> None:
+        self.rows: list[msgspec.Raw] = []
+        self.receipts: list[Receipt] = []
+        self.nbytes = 0
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.timer: asyncio.TimerHandle | None = None
+
+
+_ROUNDS = 4
+"""How often a batch is sent again without a row that the service refused together with all others. Then each row goes
+alone."""
+
+_ROW = re.compile(r"rows\[(\d+)\]")
+
+
+class Pusher:
+    """Puts rows together that are pushed one by one. For one event loop; `async with` sends what is left in the end.
+
+    Rows that wait or are on their way are at most `max_waiting`: beyond, `push` waits. They are sent, each batch under
+    an idempotency key of its own, when there are `max_rows` of them or `max_bytes`, or the first has waited for
+    `max_delay` seconds; at most `concurrent` batches at once, so that rows may overtake each other. That does no harm:
+    which row is the newest is in the rows.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[tuple[msgspec.Raw, ...], str], Awaitable[Pushed]],
+        *,
+        max_rows: int,
+        max_delay: float,
+        max_bytes: int,
+        max_waiting: int,
+        concurrent: int,
+    ) -> None:
+        """send: pushes rows under an idempotency key."""
+        self._send = send
+        self._max_rows = min(max_rows, max_waiting)
+        self._max_delay = max_delay
+        self._max_bytes = max_bytes
+        self._max_waiting = max_waiting
+        self._room = asyncio.Semaphore(max_waiting)
+        self._sending = asyncio.Semaphore(concurrent)
+        self._batch: _Batch | None = None
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._failures: dict[Receipt, Failure] = {}
+        self._closed = False
+
+    async def push(self, row: Row) -> Receipt:
+        """Hand over one row; waits while too many are on their way. The row may be changed afterwards.
+
+        Raises RequestError for a row that has no form in JSON, and PushFailed where too many others have failed and
+        nobody has asked what became of them.
+        """
+        encoded = encoded_row(row)
+        self._require_open()
+        if len(self._failures) >= self._max_waiting:
+            self._raise_failures()
+        await self._room.acquire()
+        if self._closed:
+            self._room.release()
+            self._require_open()
+        nbytes = len(bytes(encoded))
+        if self._batch and self._batch.nbytes + nbytes > self._max_bytes:
+            self._dispatch()
+        batch = self._batch
+        if batch is None:
+            batch = self._batch = _Batch()
+            batch.timer = asyncio.get_running_loop().call_later(self._max_delay, self._dispatch)
+        receipt = Receipt(dict(row), batch.done, self._failures)
+        batch.rows.append(encoded)
+        batch.receipts.append(receipt)
+        batch.nbytes += nbytes
+        if len(batch.rows) >= self._max_rows:
+            self._dispatch()
+        return receipt
+
+    async def flush(self) -> None:
+        """Wait until all rows so far have an outcome. Raises PushFailed with those that failed unwatched."""
+        self._dispatch()
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+        self._raise_failures()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._closed = True
+        try:
+            await self.flush()
+        except PushFailed as failed:
+            if error is None:
+                raise
+            # What ended the block is what its caller must hear of first.
+            error.add_note(f"And of what was handed to the pusher, {failed}")
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StillwellError("the pusher is closed: its `async with` block has ended")
+
+    def _raise_failures(self) -> None:
+        if self._failures:
+            failures = tuple(self._failures.values())
+            self._failures.clear()
+            raise PushFailed(failures)
+
+    def _dispatch(self) -> None:
+        """Send what waits."""
+        batch, self._batch = self._batch, None
+        if batch is None:
+            return
+        if batch.timer is not None:
+            batch.timer.cancel()
+        task = asyncio.get_running_loop().create_task(self._carry(batch))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _carry(self, batch: _Batch) -> None:
+        """A batch to its end, whatever that is."""
+        try:
+            async with self._sending:
+                await self._settle(batch)
+        except BaseException as error:
+            for receipt in batch.receipts:
+                if receipt._pushed is None and receipt._error is None:
+                    receipt._settle(_told(error))
+            if not isinstance(error, StillwellError):
+                raise
+        finally:
+            for _ in batch.rows:
+                self._room.release()
+            batch.done.set_result(None)
+
+    async def _settle(self, batch: _Batch) -> None:
+        """Push a batch; where the service refuses all of it for one row, push the others without that one."""
+        left = list(zip(batch.rows, batch.receipts, strict=True))
+        for _ in range(_ROUNDS):
+            refused = await self._pushed(left)
+            if refused is None:
+                return
+            del left[refused]
+            if not left:
+                return
+        for each in left:
+            await self._pushed([each])
+
+    async def _pushed(self, rows: Sequence[tuple[msgspec.Raw, Receipt]]) -> int | None:
+        """Push rows together. The number of the one for which all were refused; None where all have their outcome."""
+        try:
+            pushed = await self._send(tuple(row for row, _ in rows), uuid.uuid4().hex)
+        except RequestError as error:
+            named = _ROW.fullmatch(error.field)
+            if named is None or int(named[1]) >= len(rows):
+                raise
+            rows[int(named[1])][1]._settle(RowRejected(str(error).removeprefix(f"{error.field}: ")))
+            return int(named[1])
+        for (_, receipt), outcome in zip(rows, pushed.rows, strict=True):
+            receipt._settle(outcome)
+        return None
+
+
+def _told(error: BaseException) -> StillwellError:
+    return error if isinstance(error, StillwellError) else StillwellError(f"{type(error).__name__}: {error}")
