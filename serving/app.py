@@ -2,12 +2,16 @@
 
 import asyncio
 import contextlib
+import datetime
+import functools
 import logging
 import os
 import signal
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
+from typing import TypeVar
 
 import structlog
 import uvloop
@@ -21,20 +25,41 @@ from serving.listening import BACKLOG, bind
 from serving.metrics import Metrics
 from serving.pages import FeastPages, Features, OwnPages
 from serving.place import Place
+from serving.pushing.after import Marks
+from serving.pushing.batch import ViewBatches
+from serving.pushing.pages import PushPages
+from serving.pushing.pusher import Pusher
+from serving.pushing.repeated import Repeated
+from serving.pushing.topics import PushTopics
 from serving.siblings import Siblings
 from serving.status_pages import StatusPages
 from serving.versions import Versions
 from serving.web import NOWHERE, Bounds, Server, Site
+from sinks.archive import Archive
+from sinks.push_log import KafkaPushLog, push_producer
+from sinks.redis import RedisOnlineStore
+from sinks.redis_answers import RedisAnswers
 from sinks.redis_link import RedisLink
 from sinks.redis_reader import RedisReader
+from stillwell.kafka_connection import connection
+from stillwell.kafka_topics import KafkaTopics, TopicsWhenAsked
 from stillwell.known_views import known_views
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.reading.features import FeatureReader
 from stillwell.settings import Settings
 from stillwell.spec import DefinitionsSpec
-from stillwell.storage import open_store
+from stillwell.storage import ObjectStore, open_store
+from stillwell.threads import ThreadPool
 
 _log = structlog.get_logger(__name__)
+
+_CONNECTIONS = 8
+"""To Redis, for writes that are under way at once: each carries what was pushed at one moment."""
+
+_MOST_ROWS = 100_000
+"""Pushed rows that may be under way at once; memory: some hundred megabytes at the most."""
+
+_T = TypeVar("_T")
 
 _LAST_ANSWERS = 10.0
 """Seconds that requests under way have when the service is told to end."""
@@ -74,6 +99,12 @@ async def _serve(settings: Settings, definitions: DefinitionsSpec, place: Place 
             metrics.version_load,
         )
         closing.push_async_callback(features.versions.close)
+        pusher = await _pusher(settings, definitions, keys, closing)
+        answers = RedisAnswers(_link(settings, closing), keys)
+        push = PushPages(pusher, Repeated(answers), settings.serve_push_rows, metrics)
+        metrics.read(shown.PUSHING, lambda: pusher.rows)
+        marks = features.marks = Marks(rows, keys, settings.project, definitions.views)
+        metrics.read(shown.AFTER, lambda: marks.waiting)
         siblings = Siblings(
             place.number if place else 0,
             place.of if place else 1,
@@ -81,7 +112,7 @@ async def _serve(settings: Settings, definitions: DefinitionsSpec, place: Place 
             lambda: shown.snapshot([metrics]),
         )
         status = StatusPages(features, siblings, CONTENT_TYPE_LATEST)
-        pages = [page for each in (FeastPages(features), OwnPages(features), status) for page in each.pages()]
+        pages = [page for each in (FeastPages(features), OwnPages(features), push, status) for page in each.pages()]
         site = Site(pages, v1.error_body, _bounds(settings), metrics.request)
         status.ending = lambda: site.ending
         metrics.begin_pages([*(page.path for page in pages), NOWHERE])
@@ -103,7 +134,64 @@ async def _serve(settings: Settings, definitions: DefinitionsSpec, place: Place 
         _log.info("query service answers", url=url, process=os.getpid())
         await ended.wait()
         site.ending = True
+        await marks.close()
         _log.info("query service ends", in_flight=site.in_flight)
+
+
+async def _pusher(
+    settings: Settings, definitions: DefinitionsSpec, keys: RedisKeys, closing: contextlib.AsyncExitStack
+) -> Pusher:
+    """What carries out pushes. Neither Kafka nor the offline store are asked before the first one."""
+    timeout = settings.serve_push_timeout.total_seconds()
+    kafka = connection(settings)
+    log = KafkaPushLog(lambda: push_producer(kafka, timeout), timeout, settings.serve_push_bytes)
+    topics = TopicsWhenAsked(lambda: KafkaTopics(kafka, patience=timeout / 2))
+    store = functools.cache(lambda: open_store(settings.offline_root))
+    opening = ThreadPool("offline", threads=2)
+    archive = Archive(_Objects(store, opening), _once, lambda: datetime.datetime.now(datetime.UTC), _name())
+    known = PushTopics(archive, topics, timeout)
+    threads = ThreadPool("push", threads=1)
+    views = {
+        view.name: ViewBatches(settings.project, view, settings.redis_grace, settings.max_future)
+        for view in definitions.views
+    }
+    link = _link(settings, closing)
+    pusher = Pusher(
+        views, log, known, RedisOnlineStore(link, keys), threads, lambda: time.time_ns() // 1_000_000, _MOST_ROWS
+    )
+    for each in (opening, threads):
+        closing.callback(each.close)
+    for close in (topics.stop, known.close, log.close, pusher.close):
+        closing.push_async_callback(close)
+    return pusher
+
+
+def _link(settings: Settings, closing: contextlib.AsyncExitStack) -> RedisLink:
+    """Connections for what is not read by all together."""
+    link = RedisLink(settings.redis_url.get_secret_value(), settings.serve_timeout.total_seconds(), _CONNECTIONS)
+    closing.push_async_callback(link.close)
+    return link
+
+
+class _Objects:
+    """The offline store, opened by the first call: a service that is only read from needs none."""
+
+    def __init__(self, store: Callable[[], ObjectStore], threads: ThreadPool) -> None:
+        self._store = store
+        self._threads = threads
+
+    async def call(self, work: Callable[[ObjectStore], _T]) -> _T:
+        """What the work returns."""
+        return await self._threads.call(lambda: work(self._store()))
+
+
+async def _once(call: Callable[[], Awaitable[_T]]) -> _T:
+    """Asks no second time: a client waits, and may come again."""
+    return await call()
+
+
+def _name() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def _sockets(settings: Settings, place: Place | None) -> tuple[socket.socket, ...]:

@@ -67,6 +67,15 @@ RELOADS = Metric(
     "Times that registered versions of views were looked for in the offline store, by result: loaded or failed.",
     ("result",),
 )
+PUSHED = Metric(
+    "counter",
+    "stillwell_serve_pushed_rows_total",
+    "Rows that were pushed, by view and what became of them: accepted (by Kafka, for a worker), applied, stale, "
+    "duplicate, expired, filtered, offline or rejected.",
+    ("view", "result"),
+)
+PUSHING = Metric("gauge", "stillwell_serve_rows_under_way", "Pushed rows that are on their way to Kafka or Redis.")
+AFTER = Metric("gauge", "stillwell_serve_reads_after_pushes", "Reads that wait until what was pushed is applied.")
 STARTED_ANEW = Metric(
     "gauge", "stillwell_serve_worker_restarts", "How many processes of this number have ended before this one; alarm."
 )

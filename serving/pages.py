@@ -13,6 +13,7 @@ import msgspec
 from serving import feast, v1
 from serving.limits import Limits
 from serving.metrics import ENTITIES, LAYOUTS, VALUES, Metrics
+from serving.pushing.after import After, Marks, after
 from serving.versions import Versions
 from serving.web import Page, Request
 from stillwell.errors import RequestError
@@ -41,6 +42,8 @@ class Features:
         self._metrics = metrics or Metrics()
         self.versions: Versions | None = None
         """Where other versions of views are looked for, if anywhere."""
+        self.marks: Marks | None = None
+        """What reads wait for that come behind a push, if anything can be pushed."""
         self.know(())
 
     def know(self, versions: Iterable[ViewSpec]) -> None:
@@ -91,6 +94,12 @@ class Features:
                 raise
             return await self._reader.read(self.plan([output.reference for output in plan.outputs]), columns)
 
+    async def find_after(self, plan: Plan, asked: Columns, after: After | None) -> Found:
+        """The same, once what was pushed is there. Raises Behind where it is not in time."""
+        if after is None or self.marks is None:
+            return await self.find(plan, asked)
+        return await self.marks.read_after(after, lambda: self.find(plan, asked))
+
     async def check(self) -> None:
         """Raise what keeps features from being read."""
         await self._reader.check()
@@ -113,7 +122,8 @@ class FeastPages:
         asked = decoded(feast.online_features_request, request.body)
         plan = self._features.plan(self._features.catalog.references(asked.features, asked.feature_service))
         names = feast.names_of(plan, asked.entities, asked.full_feature_names)
-        found = await self._features.find(plan, asked.entities)
+        wait = after(request.header("Stillwell-After"), _milliseconds(request.header("Stillwell-Timeout-Ms")))
+        found = await self._features.find_after(plan, asked.entities, wait)
         return feast.answer(names, asked.entities, found.columns)
 
     async def _health(self, request: Request) -> bytes:
@@ -138,15 +148,24 @@ class OwnPages:
     async def _features_of_many(self, request: Request) -> bytes:
         asked = decoded(v1.features_request, request.body)
         plan = self._features.plan(self._features.catalog.references(asked.features, asked.feature_service))
-        return v1.answer(asked.entities, await self._features.find(plan, asked.entities))
+        wait = after(asked.after, asked.timeout_ms)
+        return v1.answer(asked.entities, await self._features.find_after(plan, asked.entities, wait))
 
     async def _features_of_one(self, request: Request) -> bytes:
         given = v1.single(request.query)
         catalog, service = self._features.catalog, given.pop("feature_service", None)
         features = given.pop("features", "" if service is None else None)
         plan = self._features.plan(catalog.references([] if features is None else features.split(","), service))
+        wait = after(given.pop("after", ""), _milliseconds(given.pop("timeout_ms", "")))
         entity = v1.entity_of(plan, catalog.keys, given)
-        return v1.answer_for_one(entity, await self._features.find(plan, entity))
+        return v1.answer_for_one(entity, await self._features.find_after(plan, entity, wait))
+
+
+def _milliseconds(text: str) -> int | None:
+    """A number of them from a URL or a header. Raises RequestError."""
+    if text and not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise RequestError("timeout_ms", f"must be a whole number of milliseconds, not {text[:40]!r}")
+    return int(text) if text else None
 
 
 def decoded(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:

@@ -26,7 +26,7 @@ from multidict import MultiMapping
 
 from serving.answers import EventTimes, encode, instant, statuses, written
 from stillwell.definitions.mistakes import did_you_mean
-from stillwell.errors import RequestError
+from stillwell.errors import Behind, NotWritten, RequestError
 from stillwell.reading.entities import Columns
 from stillwell.reading.features import FeatureColumn, Found
 from stillwell.reading.query import Plan
@@ -43,6 +43,8 @@ class FeaturesRequest(msgspec.Struct, forbid_unknown_fields=True):
     entities: dict[str, list[Any]]
     features: list[str] = []
     feature_service: str | None = None
+    after: str = ""
+    timeout_ms: int | None = None
 
 
 features_request = msgspec.json.Decoder(FeaturesRequest)
@@ -141,4 +143,9 @@ def _values(column: FeatureColumn) -> Sequence[Any]:
 def error_body(error: Exception) -> bytes:
     """An error: what kind, by its name in `stillwell.errors`, which field, and what to do."""
     field = error.field if isinstance(error, RequestError) else None
-    return encode({"error": {"kind": type(error).__name__, "field": field, "message": str(error)}})
+    told: dict[str, object] = {"kind": type(error).__name__, "field": field, "message": str(error)}
+    if isinstance(error, Behind):
+        told |= {"lag": error.lag, "behind": error.offsets}
+    if isinstance(error, NotWritten):
+        told["token"] = error.token
+    return encode({"error": told})

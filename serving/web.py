@@ -22,7 +22,7 @@ from aiohttp.web_protocol import RequestHandler
 from multidict import MultiMapping
 
 from serving.seldom import Seldom
-from stillwell.errors import NotDefined, RequestError, StillwellError, StoreError, StoreUnavailable
+from stillwell.errors import Behind, NotDefined, RequestError, StillwellError, StoreError, StoreUnavailable
 
 _log = structlog.get_logger(__name__)
 
@@ -328,6 +328,8 @@ def status_of(error: StillwellError) -> int:
         return 404
     if isinstance(error, RequestError):
         return 422
+    if isinstance(error, Behind):
+        return 504
     if isinstance(error, StoreError):
         return 503
     if (silent := _SAID.times(str(error))) is not None:

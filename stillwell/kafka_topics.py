@@ -1,5 +1,6 @@
 """What Kafka says of topics: their ids, which aiokafka's clients do not tell, and how many partitions they have."""
 
+import asyncio
 import base64
 import dataclasses
 import random
@@ -94,6 +95,39 @@ class KafkaTopics:
                 failures.append(f"broker {broker}: {error!r}")
         reasons = "; ".join(failures) or "no broker is known"
         raise StoreUnavailable(f"Kafka does not tell of topics {', '.join(names)}: {reasons}")
+
+
+class TopicsWhenAsked:
+    """KafkaTopics that are connected when somebody first asks, and anew behind a failure: for who must start without
+    Kafka, and seldom asks. `stop` it."""
+
+    def __init__(self, make: Callable[[], KafkaTopics]) -> None:
+        self._make = make
+        self._topics: KafkaTopics | None = None
+        self._asking = asyncio.Lock()
+
+    async def topics(self, names: Collection[str]) -> dict[str, TopicFacts]:
+        """The named topics that exist. Raises StoreUnavailable."""
+        async with self._asking:
+            if self._topics is None:
+                topics = self._make()
+                await topics.start()
+                self._topics = topics
+            try:
+                return await self._topics.topics(names)
+            except BaseException:
+                await self._drop()
+                raise
+
+    async def stop(self) -> None:
+        """Close the connections."""
+        async with self._asking:
+            await self._drop()
+
+    async def _drop(self) -> None:
+        topics, self._topics = self._topics, None
+        if topics is not None:
+            await topics.stop()
 
 
 # Metadata (key 3 of the Kafka protocol guide) in version 10, the first that tells topic ids; aiokafka stops at 5.

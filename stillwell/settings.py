@@ -374,6 +374,17 @@ class Settings(ProjectSettings):
     """How long a connection stays open on which nothing is asked. It must be longer than what a load balancer before
     the service waits (60 s with many), or that one now and then sends a request into a connection that ends."""
 
+    serve_push_timeout: Duration = datetime.timedelta(seconds=5)
+    """How long the query service waits for Kafka to acknowledge what is pushed before it answers 503. Shorter than a
+    change of leaders (seconds) fails pushes for nothing; longer lets clients wait for a Kafka that is away."""
+
+    serve_push_rows: Annotated[int, Field(gt=0)] = 1_000
+    """The most rows in one push. A large one holds up the smaller ones of its view."""
+
+    serve_push_bytes: Size = ByteSize(64 * 1024 * 1024)
+    """What may wait for Kafka, of each process of the query service: pushes are refused beyond. More is memory that an
+    outage of Kafka fills."""
+
     @property
     def offline_root(self) -> str:
         """What a store is opened with: where everything of this namespace lies. Another one finds nothing of it."""

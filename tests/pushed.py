@@ -129,3 +129,21 @@ class World:
     def rows(self) -> dict[bytes, bytes]:
         """All rows in Redis."""
         return {key: value for key, (value, _) in self.server.dump().items() if b":f:{" in key}
+
+
+class MemoryAnswers:
+    """Where answers to pushes are kept, without end."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, str], bytes] = {}
+        self.error: Exception | None = None
+
+    async def find(self, view: str, digest: str) -> bytes | None:
+        if self.error:
+            raise self.error
+        return self.kept.get((view, digest))
+
+    async def keep(self, view: str, digest: str, answer: bytes, seconds: int) -> None:
+        if self.error:
+            raise self.error
+        self.kept[view, digest] = answer

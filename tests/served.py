@@ -12,6 +12,11 @@ from serving import v1
 from serving.limits import Limits
 from serving.metrics import Metrics, snapshot
 from serving.pages import FeastPages, Features, OwnPages
+from serving.pushing.after import Marks
+from serving.pushing.batch import ViewBatches
+from serving.pushing.pages import PushPages
+from serving.pushing.pusher import Pusher
+from serving.pushing.repeated import Repeated
 from serving.siblings import Siblings
 from serving.status_pages import StatusPages
 from serving.web import Bounds, Server, Site
@@ -22,8 +27,10 @@ from stillwell.pipeline import compile_pipeline
 from stillwell.reading.features import FeatureReader
 from stillwell.spec import DefinitionsSpec, EntitySpec, FeatureSpec, KeySpec, ViewSpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
+from stillwell.testing.push_log import MemoryPushLog
 from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT64, STRING, TIMESTAMP
 from tests.batches import NOW_MS, column, event, feature, records, topic, view
+from tests.pushed import Inline, MemoryAnswers, Topics
 
 HOUR = datetime.timedelta(hours=1)
 TOPIC = topic(
@@ -82,8 +89,17 @@ class Served:
         reader = FeatureReader(self.store, RedisKeys("test", "test"), lambda: self.now_us)
         self.metrics = Metrics()
         self.features = Features(DEFINITIONS, reader, LIMITS, self.metrics)
+        self.log = MemoryPushLog({f"test.push.{view.name}": 2 for view in DEFINITIONS.views})
+        batches = {view.name: ViewBatches("test", view, HOUR, max_future=HOUR) for view in DEFINITIONS.views}
+        pusher = Pusher(batches, self.log, Topics(), self.store, Inline(), lambda: NOW_MS, most_rows=1_000)
+        self.answers = MemoryAnswers()
+        push = PushPages(pusher, Repeated(self.answers), LIMITS.rows, self.metrics)
+        self.marks = Marks(self.store, RedisKeys("test", "test"), "test", DEFINITIONS.views)
+        self.features.marks = self.marks
         status = StatusPages(self.features, Siblings(0, 1, None, lambda: snapshot([self.metrics])), "text/plain")
-        pages = [page for each in (FeastPages(self.features), OwnPages(self.features), status) for page in each.pages()]
+        pages = [
+            page for each in (FeastPages(self.features), OwnPages(self.features), push, status) for page in each.pages()
+        ]
         self.site = Site(pages, v1.error_body, bounds, self.metrics.request)
         status.ending = lambda: self.site.ending
         self.client: TestClient[web.BaseRequest, None] = TestClient(_Listening(self.site))
@@ -101,6 +117,11 @@ class Served:
         """Status and body of an answer."""
         async with self.client.post(path, json=body) as response:
             assert response.content_type == "application/json"
+            return response.status, await response.json()
+
+    async def post_bytes(self, path: str, body: bytes) -> tuple[int, Any]:
+        """The same, of a body as it is."""
+        async with self.client.post(path, data=body, headers={"Content-Type": "application/json"}) as response:
             return response.status, await response.json()
 
     async def get(self, path: str) -> tuple[int, Any]:

@@ -90,7 +90,8 @@ class Pusher:
         self._threads = threads
         self._now_ms = now_ms
         self._most_rows = most_rows
-        self._rows = 0
+        self.rows = 0
+        """How many are on their way."""
         self._gathering: dict[str, collections.deque[_Waiting]] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._epoch: str | None = None
@@ -133,16 +134,16 @@ class Pusher:
 
     async def _counted(self, push: Push, work: Coroutine[Any, Any, Written]) -> Written:
         count = len(push.values)
-        if self._rows + count > self._most_rows and self._rows:
+        if self.rows + count > self._most_rows and self.rows:
             work.close()
             raise StoreUnavailable(
-                f"{self._rows} pushed rows are on their way already, of {self._most_rows} that may be; push again later"
+                f"{self.rows} pushed rows are on their way already, of {self._most_rows} that may be; push again later"
             )
-        self._rows += count
+        self.rows += count
         try:
             return await work
         finally:
-            self._rows -= count
+            self.rows -= count
 
     async def _append(self, push: Push, records: Sequence[PushRecord]) -> Written:
         topic = self.view(push.view).topic

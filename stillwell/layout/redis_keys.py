@@ -12,6 +12,9 @@
                                                                         becomes `ready` in its last step
         m:<topic>@<incarnation>:<partition>:<view>:<version>   string   an applied mark: every row of that view version
                                                                         from offsets below it is in Redis
+        a:<view>:<digest>                                      string   what a push was answered, for who sends it again
+                                                                        under the same idempotency key; digest: its
+                                                                        SHA-256. Gone after ten minutes
         probe:<random>[:0|:1|:moved]                           string   what `stillwell doctor` writes to learn whether
                                                                         it may; gone at once, or within a minute or so
 
@@ -96,6 +99,12 @@ class RedisKeys:
         suffix = f":{of.model}:{of.version}".encode()
         keys = [buckets[crc32(entity) % BUCKETS] + entity + suffix for entity in entity_keys]
         return [b"%b:%b" % each for each in zip(keys, digests, strict=True)] if digests else keys
+
+    def answer(self, view: str, digest: str) -> bytes:
+        """Where it stands what a push was answered. digest: of its idempotency key, in hexadecimal."""
+        _require("view", view, _VIEW)
+        _require("digest", digest, _VIEW)
+        return b"%ba:%b" % (self.prefix, f"{view}:{digest}".encode())
 
     def mark(self, mark: MarkKey) -> bytes:
         """Where an applied mark is."""

@@ -36,10 +36,12 @@ class FeatureColumn:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Found:
-    """All that was asked for. at_us: when the rows were judged, in µs since the epoch."""
+    """All that was asked for. at_us: when the rows were judged, in µs since the epoch. epoch: the one in force in the
+    reply that they come from."""
 
     columns: list[FeatureColumn]
     at_us: int
+    epoch: bytes
 
 
 class FeatureReader:
@@ -62,7 +64,7 @@ class FeatureReader:
         StoreNotReady.
         """
         wanted = [self._keys.rows(lookup.view.name, keys(lookup, columns)) for lookup in plan.lookups]
-        stored = (await self._online.read([key for each in wanted for key in each])).values
+        epoch, stored = await self._online.read([key for each in wanted for key in each])
         now = self._now_us()
         found: list[FoundRows] = []
         begin = 0
@@ -73,6 +75,7 @@ class FeatureReader:
                 FoundRows(read, _states(lookup, read.event_times, now), _freshness(lookup, read.event_times, now))
             )
             begin = end
+<<<<<<< HEAD
         if not plan.computations:
             return Found([_column(output, *found[output.source]) for output in plan.outputs], now)
         computed = [compute(each, found, columns, now) for each in plan.computations]
@@ -85,6 +88,9 @@ class FeatureReader:
             ],
             now,
         )
+=======
+        return Found([_column(output, *found[output.lookup]) for output in plan.outputs], now, epoch)
+>>>>>>> 6ff7f48 (Push over HTTP, as Feast's feature server takes rows and with a mode, a token and an answer for each row; read behind a push)
 
 
 def _states(lookup: Lookup, event_times: Sequence[int | None], now: int) -> list[Status] | None:

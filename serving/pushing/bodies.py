@@ -1,0 +1,175 @@
+"""What a request says is pushed: rows as columns or as objects, of our own interface and of Feast's.
+
+    POST /v1/push                {"view": "Users", "rows": {"id": [1, 2], …} | [{"id": 1, …}, …],
+                                  "to": "online_and_offline", "transform_on_write": true, "mode": "sync" | "async",
+                                  "idempotency_key": "…"}
+    POST /push                   {"push_source_name": "Users", "df": {"id": [1, 2], …}, "to": "online", …}
+    POST /write-to-online-store  {"feature_view_name": "Users", "df": {"id": [1, 2], …}, …}
+
+Each row becomes the JSON object of a record (`stillwell.pushing.record`), and is judged as such: nothing is looked at
+here but its form. Feast's clients send times without a zone, which are in UTC, and columns that it keeps for itself:
+that is mended, for those paths alone.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from serving.pushing.batch import Push
+from stillwell.errors import RequestError
+from stillwell.pushing.record import To, final_topic, raw_topic
+from stillwell.spec import ColumnSpec, Origin, ViewSpec
+from stillwell.types import TIMESTAMP
+
+MOST_KEY_CHARACTERS = 256
+
+Rows = dict[str, list[msgspec.Raw]] | list[msgspec.Raw]
+
+Mode = Literal["sync", "async"]
+
+
+class PushRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST /v1/push."""
+
+    view: str
+    rows: Rows
+    to: To = To.BOTH
+    transform_on_write: bool = True
+    mode: Mode = "sync"
+    idempotency_key: str | None = None
+
+
+class FeastPushRequest(msgspec.Struct):
+    """The body of Feast's POST /push, and what may be said beyond it. Other words change nothing, and are let pass."""
+
+    push_source_name: str
+    df: dict[str, list[Any]]
+    to: To = To.ONLINE
+    transform_on_write: bool | None = None
+    mode: Mode = "sync"
+    idempotency_key: str | None = None
+
+
+class FeastWriteRequest(msgspec.Struct):
+    """The body of Feast's POST /write-to-online-store."""
+
+    feature_view_name: str
+    df: dict[str, list[Any]]
+    transform_on_write: bool | None = None
+
+
+push_request = msgspec.json.Decoder(PushRequest)
+feast_push_request = msgspec.json.Decoder(FeastPushRequest)
+feast_write_request = msgspec.json.Decoder(FeastWriteRequest)
+
+_encode = msgspec.json.Encoder().encode
+
+
+def own(asked: PushRequest, most_rows: int) -> Push:
+    """What a request of our own interface pushes. Raises RequestError."""
+    return Push(
+        view=asked.view,
+        values=_values(asked.rows, "rows", most_rows),
+        transform=asked.transform_on_write,
+        to=asked.to,
+        idempotency_key=_key(asked.idempotency_key),
+        whole=asked.mode == "async",
+    )
+
+
+def of_feast(asked: FeastPushRequest, view: ViewSpec, most_rows: int) -> Push:
+    """What a request to Feast's /push pushes: events, where its columns can be those of events. Raises RequestError."""
+    transform = asked.transform_on_write is not False and _fits_raw(view, asked.df)
+    columns = _mended(asked.df, view, transform)
+    values = _values(columns, "df", most_rows)
+    return Push(view.name, values, transform, asked.to, _key(asked.idempotency_key), whole=True)
+
+
+def written_by_feast(asked: FeastWriteRequest, view: ViewSpec, most_rows: int) -> Push:
+    """What a request to Feast's /write-to-online-store pushes: unless it says so, features that a client has computed.
+
+    Raises RequestError.
+    """
+    transform = asked.transform_on_write is True and _fits_raw(view, asked.df)
+    columns = _mended(asked.df, view, transform)
+    return Push(view.name, _values(columns, "df", most_rows), transform, To.ONLINE, whole=True)
+
+
+def _key(key: str | None) -> str | None:
+    if key is not None and not 1 <= len(key) <= MOST_KEY_CHARACTERS:
+        raise RequestError("idempotency_key", f"must have 1 to {MOST_KEY_CHARACTERS} characters, not {len(key)}")
+    return key
+
+
+def _values(rows: Mapping[str, Sequence[Any]] | Sequence[msgspec.Raw], field: str, most: int) -> list[bytes]:
+    """Each row's JSON."""
+    if not isinstance(rows, Mapping):
+        _require_few(field, len(rows), most)
+        values = [bytes(row) for row in rows]
+        for number, value in enumerate(values):
+            if not value.startswith(b"{"):
+                raise RequestError(
+                    f"{field}[{number}]", f"must be an object with the row's columns, not {value[:40]!r}"
+                )
+        return values
+    lengths = {name: len(column) for name, column in rows.items()}
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"{name} has {length}" for name, length in list(lengths.items())[:20])
+        raise RequestError(field, f"every column must have a value for each row; {shown}")
+    count = next(iter(lengths.values()), 0)
+    _require_few(field, count, most)
+    names = list(rows)
+    return [_encode(dict(zip(names, row, strict=True))) for row in zip(*rows.values(), strict=True)]
+
+
+def _require_few(field: str, count: int, most: int) -> None:
+    if not 1 <= count <= most:
+        said = "is without rows" if not count else f"has {count} rows; at most {most} are allowed: push in parts"
+        raise RequestError(field, said)
+
+
+# ---- what Feast's clients send ----
+
+_CREATED = "created"
+"""When Feast took a row in. Its remote client always sends it; here the record's timestamp tells that."""
+
+_NAIVE = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d(?:\.\d+)?)?)", re.ASCII)
+
+
+def _fits_raw(view: ViewSpec, columns: Mapping[str, object]) -> bool:
+    """Whether rows of these columns can be events of the view's topic: which they are, where nobody says so."""
+    known = {column.name for column in _raw_columns(view)}
+    needed = {column.name for column in _raw_columns(view) if not column.nullable}
+    names = columns.keys() - ({_CREATED} - known)
+    return bool(known) and names <= known and needed <= names
+
+
+def _raw_columns(view: ViewSpec) -> list[ColumnSpec]:
+    return [column for column in raw_topic("", view).columns if column.origin is Origin.VALUE]
+
+
+def _mended(df: Mapping[str, list[Any]], view: ViewSpec, transform: bool) -> dict[str, list[Any]]:
+    """The columns with zones and without what Feast keeps for itself; the event time may be called as in the topic."""
+    specs = {column.name: column for column in (_raw_columns(view) if transform else final_topic("", view).columns)}
+    columns = dict(df)
+    if _CREATED not in specs:
+        columns.pop(_CREATED, None)
+    event_time = view.source.event_time
+    if not transform and "event_timestamp" not in columns and event_time in columns and event_time not in specs:
+        columns["event_timestamp"] = columns.pop(event_time)
+    if transform and event_time not in columns and "event_timestamp" in columns and event_time in specs:
+        columns[event_time] = columns.pop("event_timestamp")
+    for name, column in columns.items():
+        spec = specs.get(name)
+        if spec is not None and spec.type is TIMESTAMP and spec.unit is None:
+            columns[name] = [_with_zone(value) for value in column]
+    return columns
+
+
+def _with_zone(value: Any) -> Any:
+    if isinstance(value, str) and (match := _NAIVE.fullmatch(value)):
+        clock = match[2] if match[2].count(":") == 2 else f"{match[2]}:00"
+        return f"{match[1]}T{clock}Z"
+    return value

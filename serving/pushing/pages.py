@@ -1,0 +1,70 @@
+"""The paths by which rows are pushed: our own, and Feast's."""
+
+from serving import feast, v1
+from serving.answers import encode
+from serving.metrics import PUSHED, Metrics
+from serving.pages import decoded
+from serving.pushing import answers, bodies
+from serving.pushing.batch import Push
+from serving.pushing.bodies import Mode
+from serving.pushing.pusher import Pusher, Written
+from serving.pushing.repeated import Repeated
+from serving.web import Page, Reply, Request
+
+_ACCEPTED = 202
+
+
+class PushPages:
+    """POST /v1/push, /push and /write-to-online-store."""
+
+    def __init__(self, pusher: Pusher, repeated: Repeated, most_rows: int, metrics: Metrics | None = None) -> None:
+        """most_rows: of one push."""
+        self._pusher = pusher
+        self._repeated = repeated
+        self._most_rows = most_rows
+        self._metrics = metrics or Metrics()
+
+    def pages(self) -> list[Page]:
+        """For a site."""
+        return [
+            Page("POST", "/v1/push", self._push, v1.error_body),
+            Page("POST", "/push", self._feast_push, feast.error_body),
+            Page("POST", "/write-to-online-store", self._feast_write, feast.error_body),
+        ]
+
+    async def _push(self, request: Request) -> Reply:
+        asked = decoded(bodies.push_request, request.body)
+        self._pusher.view(asked.view)
+        return await self._once(bodies.own(asked, self._most_rows), asked.mode, request.body)
+
+    async def _feast_push(self, request: Request) -> Reply:
+        asked = decoded(bodies.feast_push_request, request.body)
+        view = self._pusher.view(asked.push_source_name, "push_source_name").view
+        return await self._once(bodies.of_feast(asked, view, self._most_rows), asked.mode, request.body)
+
+    async def _feast_write(self, request: Request) -> Reply:
+        asked = decoded(bodies.feast_write_request, request.body)
+        view = self._pusher.view(asked.feature_view_name, "feature_view_name").view
+        await self._carry_out(bodies.written_by_feast(asked, view, self._most_rows), "sync")
+        return Reply(encode(None))
+
+    async def _once(self, push: Push, mode: Mode, asked: bytes) -> Reply:
+        """The answer to a push: that which it had, if it comes again under its idempotency key."""
+        if push.idempotency_key is None:
+            status, body = await self._carry_out(push, mode)
+            return Reply(body, status)
+        kept = await self._repeated.answer(push.view, push.idempotency_key, asked, lambda: self._carry_out(push, mode))
+        return Reply(kept.body, kept.status)
+
+    async def _carry_out(self, push: Push, mode: Mode) -> tuple[int, bytes]:
+        if mode == "async":
+            written = await self._pusher.append(push)
+            self._metrics.count(PUSHED, len(push.values), push.view, "accepted")
+            return _ACCEPTED, answers.accepted(written, len(push.values))
+        written = await self._pusher.write(push)
+        self._count(push, written)
+        return 200, answers.done(written)
+
+    def _count(self, push: Push, written: Written) -> None:
+        for status in set(written.statuses):
+            self._metrics.count(PUSHED, written.statuses.count(status), push.view, status)

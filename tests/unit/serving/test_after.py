@@ -1,0 +1,218 @@
+"""Read your writes: who brings a token reads what it stands for, or is told how far behind it is."""
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from serving.pushing import after as after_
+from serving.pushing.after import MOST_TIMEOUT_MS, Marks, after
+from stillwell.errors import Behind, NotDefined, RequestError, StoreNotReady, StoreUnavailable
+from stillwell.layout.chain import PartitionId
+from stillwell.layout.online import MarkKey, MarkMove
+from stillwell.pushing.token import Token
+from tests.pushed import INCARNATION, LAST, SPLIT, World, raw
+
+
+@dataclasses.dataclass(frozen=True)
+class Read:
+    """What was read: the epoch in force, and how many rows there were."""
+
+    epoch: bytes
+    rows: int
+
+
+def reading(world: World) -> Callable[[], Awaitable[Read]]:
+    async def read() -> Read:
+        return Read((await world.store.read([])).epoch, len(world.rows()))
+
+    return read
+
+
+def marks_of(world: World) -> Marks:
+    return Marks(world.store, world.keys, "test", (LAST, SPLIT))
+
+
+def asked(*tokens: Token | str | None, timeout_ms: int = 5_000) -> after_.After:
+    found = after(" ".join(map(str, tokens)), timeout_ms)
+    assert found
+    return found
+
+
+async def test_a_read_waits_until_the_worker_has_applied_what_was_appended() -> None:
+    world = await World().ready()
+    token = (await world.pusher().append(raw("a"))).token
+    waiting = asyncio.ensure_future(marks_of(world).read_after(asked(token), reading(world)))
+    await asyncio.sleep(0.02)
+    assert not waiting.done()
+    await world.work()
+    assert (await asyncio.wait_for(waiting, 5)).rows == 1
+
+
+async def test_what_a_synchronous_push_has_written_needs_no_worker() -> None:
+    world = await World().ready()
+    token = (await world.pusher().write(raw("a"))).token
+    assert (await marks_of(world).read_after(asked(token, timeout_ms=0), reading(world))).rows == 1
+
+
+async def test_under_another_epoch_its_token_waits_for_the_worker_too() -> None:
+    """Redis was flushed and made anew: the row is not there until the worker comes."""
+    world = await World().ready()
+    token = (await world.pusher().write(raw("a"))).token
+    world.server.flush()
+    world.epoch = await world.store.initialise("another")
+    with pytest.raises(Behind):
+        await marks_of(world).read_after(asked(token, timeout_ms=10), reading(world))
+    await world.work()
+    assert (await marks_of(world).read_after(asked(token), reading(world))).rows == 1
+
+
+async def test_marks_that_were_seen_under_an_epoch_that_is_no_more_are_worth_nothing() -> None:
+    """Between the look at the marks and the read, Redis is made anew: the read is made again, behind the worker."""
+    world = await World().ready()
+    token = (await world.pusher().append(raw("a"))).token
+    await world.work()
+    epochs = iter(["another"])
+
+    async def read() -> Read:
+        for epoch in epochs:
+            world.server.flush()
+            world.epoch = await world.store.initialise(epoch)
+            found = await reading(world)()
+            assert found.rows == 0
+            await world.work()
+            return found
+        return await reading(world)()
+
+    assert (await marks_of(world).read_after(asked(token), read)).rows == 1
+
+
+async def test_who_waits_in_vain_is_told_how_far_behind_it_is() -> None:
+    world = await World().ready()
+    pusher, marks = world.pusher(), marks_of(world)
+    first = (await pusher.append(raw("a"))).token
+    with pytest.raises(Behind, match=r"Redis has no mark of Last, partition \d: does a worker run") as caught:
+        await marks.read_after(asked(first, timeout_ms=20), reading(world))
+    assert caught.value.lag == 1
+    await world.work()
+    for _ in range(8):
+        last = (await pusher.append(raw("a"))).token
+    assert last
+    with pytest.raises(Behind, match=r"8 records are left|[12] records are left") as caught:
+        await marks.read_after(asked(last, timeout_ms=20), reading(world))
+    assert caught.value.offsets["Last"] == dict.fromkeys(last.offsets, caught.value.lag)
+
+
+async def test_a_mark_stands_behind_the_last_record_that_it_covers() -> None:
+    """One that stands at the offset itself has not passed it."""
+    world = await World().ready()
+    id = PartitionId("test.push.Last", INCARNATION, 2)
+    mark = MarkKey(id, "Last", LAST.version)
+    token = Token("Last", INCARNATION, {2: 7})
+    await world.store.set_marks([MarkMove(mark, 7, 7)], world.epoch)
+    with pytest.raises(Behind, match="1 of partition 2"):
+        await marks_of(world).read_after(asked(token, timeout_ms=20), reading(world))
+    await world.store.apply([], [MarkMove(mark, 7, 8)], world.epoch)
+    await marks_of(world).read_after(asked(token), reading(world))
+    older = dataclasses.replace(token, incarnation=INCARNATION - 1)
+    with pytest.raises(Behind):
+        await marks_of(world).read_after(asked(token, older, timeout_ms=20), reading(world))
+
+
+async def test_all_who_wait_share_their_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = await World().ready()
+    marks = marks_of(world)
+    tokens = [(await world.pusher().append(raw(f"c{number}"))).token for number in range(200)]
+    looks = 0
+
+    def count(operation: str) -> None:
+        nonlocal looks
+        looks += operation == "get"
+
+    world.store.faults = count
+    waiting = [asyncio.ensure_future(marks.read_after(asked(token), reading(world))) for token in tokens]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    world.store.faults = lambda operation: None
+    await world.work()
+    await asyncio.gather(*waiting)
+    assert looks <= 2
+
+
+async def test_no_more_wait_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(after_, "_MOST_WAITING", 3)
+    world = await World().ready()
+    marks = marks_of(world)
+    token = (await world.pusher().append(raw("a"))).token
+    waiting = [asyncio.ensure_future(marks.read_after(asked(token), reading(world))) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(StoreUnavailable, match="3 reads wait for pushes already"):
+        await marks.read_after(asked(token), reading(world))
+    await world.work()
+    await asyncio.gather(*waiting)
+    await marks.read_after(asked(token), reading(world))
+
+
+async def test_a_store_that_fails_is_told_to_all_and_asked_again_by_the_next() -> None:
+    world = await World().ready()
+    marks = marks_of(world)
+    token = (await world.pusher().append(raw("a"))).token
+    world.store.faults = lambda operation: "refused"
+    with pytest.raises(StoreUnavailable, match="refused by the test"):
+        await marks.read_after(asked(token), reading(world))
+    world.store.faults = lambda operation: None
+    world.server.flush()
+    with pytest.raises(StoreNotReady):
+        await marks.read_after(asked(token), reading(world))
+    await world.ready()
+    await world.work()
+    await marks.read_after(asked(token), reading(world))
+
+
+async def test_who_went_away_is_not_waited_for() -> None:
+    world = await World().ready()
+    marks = marks_of(world)
+    token = (await world.pusher().append(raw("a"))).token
+    gone = asyncio.ensure_future(marks.read_after(asked(token), reading(world)))
+    await asyncio.sleep(0.01)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    await asyncio.sleep(0.02)
+    assert marks._looking is None
+
+
+async def test_the_end_of_the_service_is_told() -> None:
+    world = await World().ready()
+    marks = marks_of(world)
+    token = (await world.pusher().append(raw("a"))).token
+    waiting = asyncio.ensure_future(marks.read_after(asked(token), reading(world)))
+    await asyncio.sleep(0.01)
+    await marks.close()
+    with pytest.raises(StoreUnavailable, match="the query service ends"):
+        await waiting
+
+
+async def test_a_token_of_no_view_is_told() -> None:
+    with pytest.raises(NotDefined, match=r"after: there is no view 'Lost'"):
+        await marks_of(World()).read_after(asked("Lost@1:0-1"), reading(World()))
+
+
+@pytest.mark.parametrize(
+    ("text", "timeout_ms", "says"),
+    [
+        ("nonsense", 5, "must be a token"),
+        (" ".join(["Last@1:0-1"] * 17), 5, "at most 16"),
+        ("", -1, "timeout_ms: must be from 0"),
+        ("Last@1:0-1", MOST_TIMEOUT_MS + 1, "timeout_ms: must be from 0 to 60000"),
+    ],
+)
+def test_what_cannot_be_waited_for_is_told(text: str, timeout_ms: int, says: str) -> None:
+    with pytest.raises(RequestError, match=says):
+        after(text, timeout_ms)
+
+
+def test_nothing_to_wait_for_is_nothing() -> None:
+    assert after("", None) is None
+    assert after("  ", 5) is None

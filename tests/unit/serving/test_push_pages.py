@@ -1,0 +1,234 @@
+"""Pushing over HTTP, on twins: both interfaces, what each says of a mistake, and reading behind a push."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from serving.metrics import PUSHED
+from stillwell.errors import StoreUnavailable
+from stillwell.pushing.record import To, head_of
+from tests.served import Served
+
+NOW = "2026-01-01T00:00:00Z"
+EVENT = {"at": NOW, "id": 7, "name": "ann", "amount": 120.0}
+ROW = {"id": 7, "event_timestamp": NOW, "name": "ann", "large": True, "amount": 120.0}
+READ = {"features": ["Users:amount", "Users:large"], "entities": {"id": [7]}}
+
+
+def columns(*rows: Mapping[str, object]) -> dict[str, list[object]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+async def ready(served: Served) -> Served:
+    await served.store.initialise("epoch")
+    return served
+
+
+async def test_what_is_pushed_is_read_at_once(served: Served) -> None:
+    await ready(served)
+    status, body = await served.post("/v1/push", view="Users", rows=[EVENT])
+    assert status == 200
+    assert body == {"token": body["token"], "statuses": ["applied"], "rejects": []}
+    assert body["token"].startswith("Users@3:")
+    assert body["token"].endswith(";epoch")
+    status, answer = await served.post("/v1/features", **READ, after=body["token"], timeout_ms=0)
+    assert status == 200
+    assert answer["features"]["Users:amount"]["values"] == [120.0]
+    assert answer["features"]["Users:large"]["values"] == [True]
+
+
+async def test_rows_as_columns_or_as_objects_raw_or_final_are_the_same(served: Served) -> None:
+    await ready(served)
+    for transform, row in ((True, EVENT), (False, ROW)):
+        for rows in ([row], columns(row)):
+            status, body = await served.post("/v1/push", view="Users", rows=rows, transform_on_write=transform)
+            assert (status, body["statuses"]) in ((200, ["applied"]), (200, ["stale"]))
+            assert (await served.post("/v1/features", **READ))[1]["features"]["Users:amount"]["values"] == [120.0]
+
+
+async def test_each_row_is_told_what_became_of_it_and_why(served: Served) -> None:
+    await ready(served)
+    rows = [EVENT, {**EVENT, "id": "seven"}, {**EVENT, "at": "2025-12-31T20:00:00Z", "id": 8}, {**EVENT, "colour": 1}]
+    status, body = await served.post("/v1/push", view="Users", rows=rows)
+    assert status == 200
+    assert body["statuses"] == ["applied", "rejected", "expired", "rejected"]
+    assert [(each["row"], each["reason"]) for each in body["rejects"]] == [(1, "decode"), (3, "decode")]
+    assert "id: expected Int64" in body["rejects"][0]["message"]
+    assert "colour" in body["rejects"][1]["message"]
+
+
+async def test_an_asynchronous_push_is_accepted_with_a_token_that_a_read_can_wait_for(served: Served) -> None:
+    await ready(served)
+    status, body = await served.post("/v1/push", view="Users", rows=[EVENT], mode="async", to="online")
+    assert (status, body) == (202, {"token": body["token"], "accepted": 1})
+    (kept,) = served.log.records("test.push.Users")
+    assert head_of(kept.record.headers).to is To.ONLINE
+    assert head_of(kept.record.headers).transform
+    status, told = await served.get(f"/v1/features?features=Users:amount&id=7&after={body['token']}&timeout_ms=10")
+    assert (status, told["error"]["kind"], told["error"]["lag"]) == (504, "Behind", 1)
+    assert told["error"]["behind"] == {"Users": {str(kept.place.partition): 1}}
+    headers = {"Stillwell-After": body["token"], "Stillwell-Timeout-Ms": "10"}
+    async with served.client.post("/get-online-features", json=READ, headers=headers) as response:
+        assert response.status == 504
+        assert "not applied yet" in json.loads(await response.json())["message"]
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_kafka_that_is_away_is_a_503(served: Served, mode: str) -> None:
+    await ready(served)
+    served.log.faults = lambda topic: "refused"
+    async with served.client.post("/v1/push", json={"view": "Users", "rows": [EVENT], "mode": mode}) as response:
+        assert response.status == 503
+        assert response.headers["Retry-After"]
+    served.log.faults = lambda topic: "lost answer"
+    status, body = await served.post("/v1/push", view="Users", rows=[EVENT], mode=mode)
+    assert (status, body["error"]["kind"]) == (503, "OutcomeUnknown")
+
+
+async def test_redis_that_is_away_behind_kafka_is_a_503_with_the_token(served: Served) -> None:
+    await ready(served)
+    served.store.faults = lambda operation: "lost call" if operation == "put" else None
+    status, body = await served.post("/v1/push", view="Users", rows=[EVENT])
+    assert (status, body["error"]["kind"]) == (503, "NotWritten")
+    assert body["error"]["token"].startswith("Users@3:")
+    assert len(served.log.records("test.push.Users")) == 1
+
+
+async def test_redis_that_is_not_ready_publishes_nothing(served: Served) -> None:
+    status, body = await served.post("/v1/push", view="Users", rows=[EVENT])
+    assert (status, body["error"]["kind"]) == (503, "StoreNotReady")
+    assert served.log.records("test.push.Users") == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field", "says"),
+    [
+        ({"rows": [EVENT]}, 422, "body", "view"),
+        ({"view": "Users"}, 422, "body", "rows"),
+        ({"view": "Users", "rows": []}, 422, "rows", "without rows"),
+        ({"view": "Users", "rows": {}}, 422, "rows", "without rows"),
+        ({"view": "Users", "rows": [EVENT] * 51}, 422, "rows", "at most 50"),
+        ({"view": "Users", "rows": [1]}, 422, "rows[0]", "must be an object"),
+        ({"view": "Users", "rows": {"id": [1, 2], "name": ["a"]}}, 422, "rows", "id has 2, name has 1"),
+        ({"view": "Users", "rows": [EVENT], "mode": "later"}, 422, "body", "later"),
+        ({"view": "Users", "rows": [EVENT], "to": "nowhere"}, 422, "body", "nowhere"),
+        ({"view": "Users", "rows": [EVENT], "colour": 1}, 422, "body", "colour"),
+        ({"view": "Users", "rows": [EVENT], "idempotency_key": ""}, 422, "idempotency_key", "1 to 256"),
+        ({"view": "Users", "rows": [EVENT], "idempotency_key": "k" * 257}, 422, "idempotency_key", "1 to 256"),
+        ({"view": "Usrs", "rows": [EVENT]}, 404, "view", "Users"),
+        (
+            {"view": "Users", "rows": [EVENT, {}], "mode": "async", "transform_on_write": False},
+            422,
+            "rows[0]",
+            "Nothing of the request was taken",
+        ),
+    ],
+)
+async def test_a_wrong_request_names_the_field(
+    served: Served, body: dict[str, object], status: int, field: str, says: str
+) -> None:
+    await ready(served)
+    found, answer = await served.post("/v1/push", **body)
+    assert (found, answer["error"]["field"]) == (status, field)
+    assert says in answer["error"]["message"]
+    assert served.log.records("test.push.Users") == []
+
+
+# ---- idempotency keys ----
+
+
+async def test_a_push_that_comes_again_under_its_key_is_answered_as_it_was_and_written_once(served: Served) -> None:
+    await ready(served)
+    body = {"view": "Users", "rows": [EVENT], "idempotency_key": "k1"}
+    first = await served.post("/v1/push", **body)
+    again = await asyncio.gather(*(served.post("/v1/push", **body) for _ in range(5)))
+    assert all(each == first for each in again)
+    assert len(served.log.records("test.push.Users")) == 1
+    status, told = await served.post("/v1/push", **{**body, "rows": [{**EVENT, "amount": 1.0}]})
+    assert (status, told["error"]["field"]) == (422, "idempotency_key")
+    assert (await served.post("/v1/push", **{**body, "view": "Places"}))[0] == 200
+
+
+async def test_the_same_key_at_the_same_moment_is_one_push(served: Served) -> None:
+    await ready(served)
+    body = {"view": "Users", "rows": [EVENT], "mode": "async", "idempotency_key": "k1"}
+    answers = await asyncio.gather(*(served.post("/v1/push", **body) for _ in range(5)))
+    assert len({json.dumps(each) for each in answers}) == 1
+    assert len(served.log.records("test.push.Users")) == 1
+
+
+async def test_a_push_that_failed_is_not_remembered_and_a_store_that_is_away_costs_the_memory_alone(
+    served: Served,
+) -> None:
+    await ready(served)
+    body = {"view": "Users", "rows": [EVENT], "idempotency_key": "k1"}
+    served.log.faults = lambda topic: "refused"
+    assert (await served.post("/v1/push", **body))[0] == 503
+    served.log.faults = lambda topic: None
+    assert (await served.post("/v1/push", **body))[0] == 200
+    served.answers.error = StoreUnavailable("away")
+    assert (await served.post("/v1/push", **body))[0] == 200
+    assert len(served.log.records("test.push.Users")) == 2
+
+
+# ---- Feast ----
+
+
+async def test_feast_pushes_events_or_rows_by_what_its_columns_can_be(served: Served) -> None:
+    """Times without a zone are in UTC; `created` is Feast's own; a mode that is not said is synchronous."""
+    await ready(served)
+    naive = "2026-01-01T00:00:00"
+    events = columns({**EVENT, "at": naive, "created": naive})
+    rows = columns({**ROW, "event_timestamp": "2026-01-01 00:00:00.5", "created": None})
+    status, body = await served.post("/push", push_source_name="Users", df=events, to="online_and_offline")
+    assert (status, body["statuses"]) == (200, ["applied"])
+    assert head_of(served.log.records("test.push.Users")[0].record.headers).raw is not None
+    status, body = await served.post("/push", push_source_name="Users", df=rows, allow_registry_cache=True)
+    assert (status, body["statuses"]) == (200, ["applied"])
+    at_source = {"at" if name == "event_timestamp" else name: column for name, column in rows.items()}
+    del at_source["created"]
+    status, body = await served.post("/push", push_source_name="Users", df=at_source, transform_on_write=False)
+    assert (status, body["statuses"][0]) in ((200, "applied"), (200, "stale"))
+    status, body = await served.post("/push", push_source_name="Users", df=events, mode="async")
+    assert status == 202
+
+
+async def test_feast_writes_features_that_it_has_computed(served: Served) -> None:
+    await ready(served)
+    body = {"feature_view_name": "Users", "df": columns({**ROW, "created": None}), "allow_registry_cache": False}
+    assert await served.post("/write-to-online-store", **body) == (200, None)
+    head = head_of(served.log.records("test.push.Users")[0].record.headers)
+    assert (head.transform, head.to, head.raw) == (False, To.ONLINE, None)
+    assert (await served.post("/v1/features", **READ))[1]["features"]["Users:large"]["values"] == [True]
+
+
+async def test_a_row_that_feast_gets_wrong_refuses_the_whole_in_feasts_words(served: Served) -> None:
+    """It understands no answer for single rows."""
+    await ready(served)
+    wrong = columns(ROW, {**ROW, "id": 1.5})
+    for path, named in (("/write-to-online-store", "feature_view_name"), ("/push", "push_source_name")):
+        status, text = await served.post(path, **{named: "Users", "df": wrong, "transform_on_write": False})
+        assert status == 422
+        assert "rows[1]: id: expected Int64" in _message(text)
+        assert served.log.records("test.push.Users") == []
+        status, text = await served.post(path, **{named: "Usrs", "df": wrong})
+        assert status == 404
+        assert "did you mean 'Users'" in _message(text)
+
+
+def _message(text: Any) -> str:
+    told: dict[str, str] = json.loads(text)
+    assert told["module"] == "feast.errors"
+    return told["message"]
+
+
+async def test_what_was_pushed_is_counted(served: Served) -> None:
+    await ready(served)
+    await served.post("/v1/push", view="Users", rows=[EVENT, {**EVENT, "id": None}])
+    await served.post("/v1/push", view="Places", rows=[EVENT], mode="async")
+    assert served.metrics.get(PUSHED, "Users", "applied") == 1
+    assert served.metrics.get(PUSHED, "Users", "rejected") == 1
+    assert served.metrics.get(PUSHED, "Places", "accepted") == 1
