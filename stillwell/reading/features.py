@@ -75,9 +75,8 @@ class FeatureReader:
                 FoundRows(read, _states(lookup, read.event_times, now), _freshness(lookup, read.event_times, now))
             )
             begin = end
-<<<<<<< HEAD
         if not plan.computations:
-            return Found([_column(output, *found[output.source]) for output in plan.outputs], now)
+            return Found([_column(output, *found[output.source]) for output in plan.outputs], now, epoch)
         computed = [compute(each, found, columns, now) for each in plan.computations]
         return Found(
             [
@@ -87,10 +86,8 @@ class FeatureReader:
                 for output in plan.outputs
             ],
             now,
+            epoch,
         )
-=======
-        return Found([_column(output, *found[output.lookup]) for output in plan.outputs], now, epoch)
->>>>>>> 6ff7f48 (Push over HTTP, as Feast's feature server takes rows and with a mode, a token and an answer for each row; read behind a push)
 
 
 def _states(lookup: Lookup, event_times: Sequence[int | None], now: int) -> list[Status] | None:
