@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("words", nargs=-1, required=True, metavar="NAME… KEY=VALUE…")
+@click.option("--after", multiple=True, metavar="TOKEN", help="Wait until what was pushed can be read.")
 @url_option
 @json_option
-def get(words: tuple[str, ...], url: str | None, as_json: bool) -> None:
+def get(words: tuple[str, ...], after: tuple[str, ...], url: str | None, as_json: bool) -> None:
     """Show what is known of an entity, as it is in Redis or as a query service answers.
 
     A NAME is a view, for all of its newest row, or a feature as VIEW:FEATURE, or a feature service; there may be
@@ -36,12 +37,14 @@ def get(words: tuple[str, ...], url: str | None, as_json: bool) -> None:
     if not names:
         raise click.UsageError("name a view, a feature or a feature service before the keys")
     if url is not None:
-        _through_the_service(url, names, pairs, as_json)
+        _through_the_service(url, names, pairs, after, as_json)
     else:
-        _from_the_store(names, pairs, as_json)
+        _from_the_store(names, pairs, after, as_json)
 
 
-def _through_the_service(url: str, names: Sequence[str], pairs: Mapping[str, str], as_json: bool) -> None:
+def _through_the_service(
+    url: str, names: Sequence[str], pairs: Mapping[str, str], after: Sequence[str], as_json: bool
+) -> None:
     import asyncio
 
     from stillwell.client.service import at
@@ -49,14 +52,14 @@ def _through_the_service(url: str, names: Sequence[str], pairs: Mapping[str, str
     async def ask() -> "Row":
         service = at(url)
         try:
-            return await service.features_of_text(names, pairs, _PATIENCE)
+            return await service.features_of_text(names, pairs, after, _PATIENCE)
         finally:
             await service.close()
 
     _show(asyncio.run(ask()), as_json)
 
 
-def _from_the_store(names: Sequence[str], pairs: Mapping[str, str], as_json: bool) -> None:
+def _from_the_store(names: Sequence[str], pairs: Mapping[str, str], after: Sequence[str], as_json: bool) -> None:
     from stillwell.definitions.loading import load_definitions
     from stillwell.reading.query import Catalog
     from stillwell.settings import Settings
@@ -69,7 +72,7 @@ def _from_the_store(names: Sequence[str], pairs: Mapping[str, str], as_json: boo
     whole = views.get(names[0]) if len(names) == 1 else None
     entity = _entity(pairs, plan, whole.entity.name if whole else ", ".join(names))
     stored: list[bytes | None] = []
-    row = _read(settings, definitions, references, entity, lambda seen: stored.extend(seen.values))
+    row = _read(settings, definitions, references, entity, after, lambda seen: stored.extend(seen.values))
     if whole is None:
         _show(row, as_json)
         return
@@ -82,6 +85,7 @@ def _read(
     definitions: "DefinitionsSpec",
     references: Sequence[str],
     entity: Mapping[str, object],
+    after: Sequence[str],
     seen: "Callable[[Stored], None]",
 ) -> "Row":
     import asyncio
@@ -91,7 +95,7 @@ def _read(
 
     async def read() -> "Row":
         async with Client.of(direct(settings, definitions, Retries(), seen), timeout=_PATIENCE) as client:
-            return (await client.features(references, entity)).one()
+            return (await client.features(references, entity, after=after)).one()
 
     return asyncio.run(read())
 

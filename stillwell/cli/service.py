@@ -9,6 +9,21 @@ Command = TypeVar("Command", bound=Callable[..., object])
 
 URL_VARIABLE = "STILLWELL_URL"
 
+DEFAULT_URL = "http://127.0.0.1:6566"
+"""Where `stillwell serve` answers if nobody says otherwise."""
+
+
+def service_option(command: Command) -> Command:
+    """Give a command the option --url, as its argument `url`: where one is needed."""
+    return click.option(
+        "--url",
+        metavar="URL",
+        envvar=URL_VARIABLE,
+        default=DEFAULT_URL,
+        show_default=True,
+        help=f"The query service; or set {URL_VARIABLE}.",
+    )(command)
+
 
 def url_option(command: Command) -> Command:
     """Give a command the option --url, as its argument `url`: None where none is named."""

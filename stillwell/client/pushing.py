@@ -219,6 +219,13 @@ class Pusher:
         self._under_way: set[asyncio.Task[None]] = set()
         self._failures: dict[Receipt, Failure] = {}
         self._closed = False
+        self._token: Token | None = None
+
+    @property
+    def token(self) -> Token | None:
+        """Names all rows that have an outcome by now: hand it to a read, as `after`, that must see them. None where
+        nothing was published."""
+        return self._token
 
     async def push(self, row: Row) -> Receipt:
         """Hand over one row; waits while too many are on their way. The row may be changed afterwards.
@@ -331,9 +338,22 @@ class Pusher:
                 raise
             rows[int(named[1])][1]._settle(RowRejected(str(error).removeprefix(f"{error.field}: ")))
             return int(named[1])
+        self._token = _together(self._token, pushed.token)
         for (_, receipt), outcome in zip(rows, pushed.rows, strict=True):
             receipt._settle(outcome)
         return None
+
+
+def _together(one: Token | None, other: Token | None) -> Token | None:
+    """The token of two pushes to one view."""
+    if one is None or other is None:
+        return one or other
+    if one.incarnation != other.incarnation:
+        # The topic was made anew: what the older one had cannot be waited for any more.
+        return max(one, other, key=lambda token: token.incarnation)
+    places = (*one.offsets.items(), *other.offsets.items())
+    joined = Token.of_places(one.view, one.incarnation, places)
+    return joined.applied(one.epoch) if one.epoch is not None and one.epoch == other.epoch else joined
 
 
 def _told(error: BaseException) -> StillwellError:

@@ -155,9 +155,17 @@ class Service:
         except (ValueError, IndexError, RequestError) as error:
             raise self._wrong(reply, str(error)) from error
 
-    async def features_of_text(self, names: Sequence[str], entity: Mapping[str, str], timeout: float) -> Row:
-        """The features of one entity, whose keys are read by their types at the service, as from a URL."""
-        words = {"features": ",".join(names), **entity}
+    async def features_of_text(
+        self, names: Sequence[str], entity: Mapping[str, str], after: Sequence[str], timeout: float
+    ) -> Row:
+        """The features of one entity, whose keys are read by their types at the service, as from a URL.
+
+        names: references, or one feature service.
+        """
+        service = len(names) == 1 and ":" not in names[0]
+        words = {"feature_service" if service else "features": ",".join(names), **entity}
+        if after:
+            words |= {"after": " ".join(after), "timeout_ms": str(int(timeout * 1_000 * _ANSWERS_SOONER))}
         reply = await self._read("GET", f"/v1/features?{urlencode(words)}", None, timeout)
         answer = self._decoded(_one, reply)
         try:

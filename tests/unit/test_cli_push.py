@@ -1,0 +1,161 @@
+"""`stillwell push`: every line has an answer, wrong ones take no other with them, and the exit code says so."""
+
+import asyncio
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from stillwell.cli.main import run
+from tests.waiting import eventually
+
+Rows = list[dict[str, Any]]
+
+
+class Service:
+    """A service that takes what is pushed, in a thread of its own: the command has a loop of its own too."""
+
+    def __init__(self) -> None:
+        self.pushes: list[dict[str, Any]] = []
+        self.url = ""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+
+    async def _start(self) -> None:
+        app = web.Application()
+        app.router.add_post("/v1/push", self._push)
+        self._runner = web.AppRunner(app)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def _push(self, request: web.Request) -> web.Response:
+        asked = await request.json()
+        self.pushes.append(asked)
+        rows: Rows = asked["rows"]
+        if asked["view"] != "Orders":
+            error = {"kind": "NotDefined", "field": "view", "message": "view: there is no view"}
+            return web.json_response({"error": error}, status=404)
+        wrong = [number for number, row in enumerate(rows) if row["n"] < 0]
+        statuses = ["rejected" if number in wrong else "applied" for number in range(len(rows))]
+        rejects = [{"row": number, "reason": "expectation", "message": "n: expected > 0"} for number in wrong]
+        token = f"Orders@1:0-{len(self.pushes)}"
+        return web.json_response({"token": token, "statuses": statuses, "rejects": rejects})
+
+    def stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    """One for each test."""
+    made = Service()
+    yield made
+    made.stop()
+
+
+Push = Callable[..., int]
+
+
+@pytest.fixture
+def push(service: Service, tmp_path: Path) -> Push:
+    """push(lines, *options): run the command over a file of these lines; gives its exit code."""
+
+    def call(lines: list[str], *options: str, view: str = "Orders") -> int:
+        file = tmp_path / "rows.ndjson"
+        file.write_text("\n".join(lines))
+        return run(["push", view, str(file), "--url", service.url, *options])
+
+    return call
+
+
+def test_every_line_has_an_answer(push: Push, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ['{"n": 1}', "", '{"n": -1}', "no JSON", '{"n": 2.5, "text": "é"}', "[]"]
+    assert push(lines, "--json") == 1
+    *rows, end = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [(row["line"], row["status"]) for row in rows] == [
+        (1, "applied"),
+        (3, "rejected"),
+        (4, "rejected"),
+        (5, "applied"),
+        (6, "rejected"),
+    ]
+    assert (rows[1]["reason"], rows[1]["message"]) == ("expectation", "n: expected > 0")
+    assert "no JSON object" in rows[2]["message"]
+    assert end == {"view": "Orders", "counts": {"applied": 2, "rejected": 3}, "token": "Orders@1:0-1"}
+
+
+def test_for_people_what_is_wrong_is_listed_and_the_rest_counted(
+    push: Push, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert push(['{"n": 1}', '{"n": -1}']) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "line 2: rejected (expectation): n: expected > 0",
+        "Orders: 1 applied, 1 rejected; token Orders@1:0-1",
+    ]
+    assert push(['{"n": 1}']) == 0
+    assert push([]) == 0
+    assert "Orders: no rows" in capsys.readouterr().out
+
+
+def test_what_is_said_of_the_rows_is_handed_on(push: Push, service: Service) -> None:
+    assert push(['{"n": 1}'], "--mode", "async", "--to", "offline", "--final") == 0
+    asked = service.pushes[0]
+    assert (asked["mode"], asked["to"], asked["transform_on_write"]) == ("async", "offline", False)
+
+
+def test_many_rows_go_together_and_one_token_names_them_all(
+    push: Push, service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert push([f'{{"n": {number}}}' for number in range(12_000)], "--json") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["line"] for line in lines[:-1]] == list(range(1, 12_001))
+    assert len(service.pushes) < 100
+    assert json.loads(lines[-1])["token"] == f"Orders@1:0-{len(service.pushes)}"
+
+
+def test_a_wrong_view_is_told_once(push: Push, capsys: pytest.CaptureFixture[str]) -> None:
+    assert push([f'{{"n": {number}}}' for number in range(20_000)], view="Order") == 2
+    said = capsys.readouterr()
+    assert said.err == "stillwell: view: there is no view\n"
+    assert "failed" in said.out
+
+
+def test_a_service_that_is_not_there_ends_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "rows").write_text('{"n": 1}\n')
+    assert run(["push", "Orders", str(tmp_path / "rows"), "--url", "http://127.0.0.1:1"]) == 1
+    assert "cannot be reached" in capsys.readouterr().err
+
+
+def test_a_file_that_is_none_of_lines_is_refused(push: Push, capsys: pytest.CaptureFixture[str]) -> None:
+    assert push(["x" * 2_000_000]) == 2
+    assert "one JSON object a line" in capsys.readouterr().err
+
+
+def test_rows_of_a_pipe_do_not_wait_for_the_next_line(service: Service, tmp_path: Path) -> None:
+    reads, writes = os.pipe()
+    codes: list[int] = []
+    with os.fdopen(writes, "wb", buffering=0) as pipe:
+        command = threading.Thread(
+            target=lambda: codes.append(run(["push", "Orders", f"/dev/fd/{reads}", "--url", service.url]))
+        )
+        command.start()
+        pipe.write(b'{"n": 1}\n{"n": ')
+        eventually(lambda: service.pushes, what="the first row")
+        assert service.pushes[0]["rows"] == [{"n": 1}]
+        pipe.write(b"2}\n")
+    command.join(20)
+    os.close(reads)
+    assert codes == [0]
+    assert service.pushes[-1]["rows"] == [{"n": 2}]
