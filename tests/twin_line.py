@@ -9,7 +9,7 @@ import dataclasses
 import datetime
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,7 +21,7 @@ from stillwell.layout.chain import Link, PartitionId, TopicIncarnation
 from stillwell.layout.entity_key import entity_key
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.pipeline import compile_pipeline
-from stillwell.records import Outcome, Records
+from stillwell.records import Headers, Outcome, Records
 from stillwell.registry import register
 from stillwell.spec import DefinitionsSpec, ViewSpec
 from stillwell.storage import ObjectStore
@@ -32,7 +32,7 @@ from streams.endings import FlowEnded, TopicReplaced
 from streams.flow import Flow, Sinks
 from streams.metrics import Metrics
 from streams.opening import KafkaPartition, LogFacts, Opening
-from streams.prepare import Preparation, Prepared
+from streams.prepare import Pipeline, Preparation, Prepared
 from streams.retry import Retry
 from streams.window import Window
 from tests.batches import column, feature, topic, view
@@ -58,11 +58,14 @@ class Crash(BaseException):
 
 @dataclasses.dataclass(slots=True)
 class Log:
-    """A partition in Kafka: values by offset; None is a gap (aborted, compacted). start moves with retention."""
+    """A partition in Kafka: values by offset; None is a gap (aborted, compacted). start moves with retention. headers:
+    by offset, of those records that have any."""
 
     values: list[bytes | None]
     start: int = 0
     topic_id: str = "id-1"
+    topic: str = "t"
+    headers: Mapping[int, Headers] = dataclasses.field(default_factory=dict)
 
     @property
     def end(self) -> int:
@@ -75,7 +78,7 @@ class Log:
         found = [(offset, self.values[offset]) for offset in range(start, end) if self.values[offset] is not None]
         offsets = [offset for offset, _ in found]
         return Records(
-            topic="t",
+            topic=self.topic,
             partition=0,
             start=start,
             end=end,
@@ -83,7 +86,7 @@ class Log:
             timestamps=np.array([_timestamp(offset) for offset in offsets], np.int64),
             keys=[None] * len(found),
             values=[body for _, body in found],
-            headers=[()] * len(found),
+            headers=[self.headers.get(offset, ()) for offset in offsets],
         )
 
 
@@ -160,7 +163,9 @@ class Worker:
         window_rows: int = 12,
         views: Sequence[ViewSpec] = (VIEW,),
         window_age: float = 1e9,
+        pipeline: Pipeline | None = None,
     ) -> None:
+        """pipeline: of the world's topic, if that is not the source of the views."""
         self.world = world
         for each in views:
             _register(world, each)
@@ -169,7 +174,7 @@ class Worker:
         self._batch = batch
         retry = Retry("any", self.metrics, _no_sleep)
         self.sinks = Sinks(self.online, world.dead_letters, retry, retry, _Inline())
-        self._preparation = Preparation(compile_pipeline(SOURCE, views), GRACE, _now)
+        self._preparation = Preparation(pipeline or compile_pipeline(SOURCE, views), GRACE, _now)
         self._opening = Opening(
             Archive(Objects(world.store), retry.until_done, _now, name),
             self.sinks,
@@ -248,7 +253,7 @@ def _now() -> datetime.datetime:
 
 def links(world: World) -> list[Link]:
     """The chain's links, by a walk."""
-    return list(chain.walk(world.store, PARTITION)[1])
+    return list(chain.walk(world.store, PartitionId(world.log.topic, 1, 0))[1])
 
 
 def expected(log: Log, start: int = 0) -> dict[str, int]:

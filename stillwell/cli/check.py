@@ -17,12 +17,14 @@ def check(as_json: bool) -> None:
     from stillwell.definitions.golden import check_examples
     from stillwell.definitions.loading import load_definitions
     from stillwell.errors import DefinitionError
+    from stillwell.pushing.topics import push_topics
     from stillwell.settings import ProjectSettings
 
     settings = ProjectSettings.load()
     definitions = load_definitions(settings.definitions)
     if disagreements := check_examples(definitions):
         raise DefinitionError(*disagreements)
+    pushes = push_topics(settings.project, definitions)
     if as_json:
         print_json(
             {
@@ -30,6 +32,7 @@ def check(as_json: bool) -> None:
                 "entities": [entity.name for entity in definitions.entities],
                 "topics": {topic.name: topic.topic for topic in definitions.topics},
                 "views": {view.name: view.version for view in definitions.views},
+                "push_topics": list(pushes),
                 "examples": len(definitions.examples),
                 "aliases": {alias.name: alias.view.name for alias in definitions.aliases},
                 "requests": [request.name for request in definitions.requests],

@@ -1,5 +1,6 @@
 """Which push topics a deployment has."""
 
+from stillwell.errors import DefinitionError
 from stillwell.pushing.record import push_topic
 from stillwell.spec import DefinitionsSpec, ViewSpec
 
@@ -10,5 +11,12 @@ def pushed_views(definitions: DefinitionsSpec) -> tuple[ViewSpec, ...]:
 
 
 def push_topics(project: str, definitions: DefinitionsSpec) -> tuple[str, ...]:
-    """Kafka's names of the topics on which they are pushed."""
-    return tuple(push_topic(project, view.name) for view in pushed_views(definitions))
+    """Kafka's names of the topics on which they are pushed. Raises DefinitionError where one is defined as another."""
+    names = tuple(push_topic(project, view.name) for view in pushed_views(definitions))
+    for topic in definitions.topics:
+        if topic.topic in names:
+            raise DefinitionError(
+                f"{topic.name} has name={topic.topic!r}, where rows of a view are pushed: such a topic is read "
+                "without a class of its own; take the class away, or choose another topic"
+            )
+    return names

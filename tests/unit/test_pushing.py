@@ -24,7 +24,7 @@ from stillwell.errors import DefinitionError
 from stillwell.joined import Joined
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.encoder import ViewEncoder
-from stillwell.layout.parquet import frame_of, read_table, view_schema, view_tables
+from stillwell.layout.parquet import batch_tables, frame_of, read_table, view_schema, view_tables
 from stillwell.layout.stamp import stamps
 from stillwell.layout.value import RowLayout, encode
 from stillwell.pipeline import compile_pipeline
@@ -38,8 +38,9 @@ from stillwell.pushing.record import (
     push_topic,
     raw_topic,
 )
+from stillwell.pushing.topics import push_topics
 from stillwell.records import Headers, Outcome, Records, Reject
-from stillwell.spec import Expectation, Origin, ViewSpec
+from stillwell.spec import DefinitionsSpec, Expectation, Origin, ViewSpec
 from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP
 from tests.batches import NOW, NOW_MS, column, event, feature, records, take, topic, view
 
@@ -111,6 +112,14 @@ def test_the_topic_is_named_after_project_and_view() -> None:
     assert push_topic("flights", "RouteDepartures") == "flights.push.RouteDepartures"
     assert PIPELINE.topic.topic == raw_topic("shop", VIEW).topic == "shop.push.V"
     assert (PIPELINE.topic.start, PIPELINE.views, PIPELINE.pushed) == ("earliest", (VIEW,), True)
+
+
+def test_a_topic_of_the_definitions_cannot_be_a_push_topic_too() -> None:
+    taken = SOURCE.model_copy(update={"topic": "shop.push.V"})
+    definitions = DefinitionsSpec(entities=(VIEW.entity,), topics=(SOURCE,), views=(VIEW,))
+    assert push_topics("shop", definitions) == ("shop.push.V",)
+    with pytest.raises(DefinitionError, match=r"T has name='shop.push.V', where rows of a view are pushed"):
+        push_topics("shop", definitions.model_copy(update={"topics": (taken,)}))
 
 
 # What is accepted
@@ -431,6 +440,8 @@ def test_rows_for_the_offline_store_alone_are_in_the_files_and_not_in_redis() ->
     joined = Joined([batch])
     (joined_rows,) = joined.rows(PIPELINE.run(joined.records))
     (table,) = view_tables(joined_rows, view_schema(VIEW, pushed=True), "shop.push.V", [0], datetime.datetime.now(UTC))
+    (batched,) = batch_tables([batch], [joined_rows], [view_schema(VIEW, pushed=True)], datetime.datetime.now(UTC))
+    assert batched.views[0].offline_only == 2
     assert table.column_names[10:13] == ["_row", "_to", "_op"]
     encoder = ParquetEncoder()
     encoder.add(table)
