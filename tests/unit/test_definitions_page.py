@@ -1,5 +1,6 @@
 """The page on definitions is true: every example on it is run, and its tables name every word there is."""
 
+import dataclasses
 import inspect
 import json
 import os
@@ -14,7 +15,11 @@ import pytest
 from stillwell.definitions.columns import col
 from stillwell.definitions.entity import EntityWords
 from stillwell.definitions.golden import _File
+from stillwell.definitions.model import MAX_BATCH, MAX_RETRIES, ModelWords, OpenInference
 from stillwell.definitions.names import MAX_NAME_LENGTH, RESERVED
+from stillwell.definitions.on_demand import OnDemandWords
+from stillwell.definitions.request import RequestWords
+from stillwell.definitions.service import FeatureServiceWords
 from stillwell.definitions.topic import TopicWords
 from stillwell.definitions.view import MAX_VERSION, ViewWords
 from stillwell.types import FIELD_TYPES
@@ -108,8 +113,11 @@ def test_every_block_of_python_and_json_is_run() -> None:
         ("Features of one entity", ViewWords.__annotations__),
         ("Records that show a topic's edge cases", _File.model_fields),
         ("### Types", FIELD_TYPES),
+        ("Features computed when they are read", OnDemandWords.__annotations__),
+        ("A model predicts from features", ModelWords.__annotations__),
+        ("`OpenInference` is a server", {field.name: field for field in dataclasses.fields(OpenInference)}),
     ],
-    ids=["topic", "view", "golden example", "types"],
+    ids=["topic", "view", "golden example", "types", "on-demand view", "model", "model server"],
 )
 def test_the_tables_name_every_word(begins: str, names: dict[str, object]) -> None:
     assert sorted(first_column(PAGE, begins)) == sorted(names)
@@ -120,6 +128,8 @@ def test_the_tables_name_every_option_of_a_column() -> None:
     rules = first_column(PAGE, "**Expectations** are what must hold")
     assert sorted([*sources, *rules]) == sorted(inspect.signature(col).parameters)
     assert EntityWords.__annotations__.keys() == {"owner"}
+    assert FeatureServiceWords.__annotations__.keys() == {"features"}
+    assert RequestWords.__annotations__ == {}
 
 
 def test_the_tables_say_which_types_can_be_keys_and_what_they_are_in_python() -> None:
@@ -132,4 +142,8 @@ def test_the_tables_say_which_types_can_be_keys_and_what_they_are_in_python() ->
 def test_the_pages_numbers_are_right() -> None:
     assert f"have {MAX_NAME_LENGTH} characters at most" in PAGE
     assert f"1 to {MAX_VERSION}" in PAGE
+    server = OpenInference(url="", model="")
+    assert f"0 to {MAX_RETRIES}, {server.retries} unless given" in PAGE
+    assert f"1 to {MAX_BATCH}, {server.max_batch} unless given" in PAGE
+    assert server.timeout.total_seconds() == 1
     assert all(f"`{name}`" in PAGE for name in RESERVED)

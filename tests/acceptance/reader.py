@@ -1,0 +1,137 @@
+"""Somebody who has nothing but a page and an installed Stillwell, and types what the page says."""
+
+import contextlib
+import dataclasses
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from stillwell.local import free_port
+from stillwell.local.jars import cache_folder
+from tests.waiting import eventually
+
+ANYTHING = "…"
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What a comment marks: a `file` to write, a `worker` or a `service` to start, a `shell` to type into, the `output`
+    to see, or the `stop` of the worker."""
+
+    kind: str
+    text: str
+
+
+def steps(markdown: str) -> list[Step]:
+    """All that is marked in a page, in order."""
+    marks = r"<!-- test: (\w+) -->\n(?:```\w*\n(.*?)```\n)?"
+    return [Step(kind, text) for kind, text in re.findall(marks, markdown, re.DOTALL)]
+
+
+class Reader:
+    """Somebody in an empty folder of their own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.port = free_port()
+        self.service_port = free_port()
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("STILLWELL_", "PYTHONPATH"))},
+            "HOME": str(home),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "STILLWELL_CACHE": str(cache_folder()),
+            # Others may be at work on this machine, under the ports and in the folder that are ours by default.
+            "STILLWELL_LOCAL": str(home / "local"),
+            "STILLWELL_WEB_PORT": str(self.port),
+            "STILLWELL_SERVE_PORT": str(self.service_port),
+        }
+        self.worker: subprocess.Popen[bytes] | None = None
+        self.service: subprocess.Popen[bytes] | None = None
+        self.seen = ""
+        self._session = self.environment
+
+    def take(self, step: Step) -> None:
+        """Do what the page says. Raises AssertionError where something else comes of it."""
+        match step.kind:
+            case "file":
+                name = step.text.splitlines()[0].removeprefix("# ")
+                (self.home / name).write_text(step.text)
+            case "worker":
+                self.worker = self._start(step.text, self.port, "worker")
+            case "service":
+                self.service = self._start(step.text, self.service_port, "service")
+            case "shell":
+                self.seen = self._type(step.text)
+            case "output":
+                pattern = re.escape(step.text.strip()).replace(re.escape(ANYTHING), ".*")
+                assert re.fullmatch(pattern, self.seen.strip()), f"expected:\n{step.text}\nseen:\n{self.seen}"
+            case "stop":
+                assert self._stop_worker() == 0, self._log
+            case unknown:
+                raise AssertionError(f"a block is marked as {unknown!r}")
+
+    def leave(self) -> None:
+        """End all that was started."""
+        for process in (self.worker, self.service):
+            if process and process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        self._type("stillwell local down --wipe")
+
+    def _type(self, script: str) -> str:
+        """What a piece of a session prints; what it exports holds for the pieces behind it."""
+        exports = self.home / "exports"
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", f"{self._here(script)}\nenv -0 > {shlex.quote(str(exports))}"],
+            cwd=self.home,
+            env=self._session,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}\n{self._log}"
+        self._session = dict(line.split("=", 1) for line in exports.read_text().split("\0") if line)
+        return done.stdout
+
+    def _start(self, script: str, port: int, name: str) -> "subprocess.Popen[bytes]":
+        """Start what goes on until it is ended, and wait until it is ready."""
+        with (self.home / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                ["bash", "-euo", "pipefail", "-c", self._here(script)],
+                cwd=self.home,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        eventually(lambda: self._is_ready(process, port), within_s=120, what=f"the {name}'s readiness")
+        return process
+
+    def _is_ready(self, process: "subprocess.Popen[bytes]", port: int) -> bool:
+        if process.poll() is not None:
+            pytest.fail(f"it ended: {self._log}")
+        with contextlib.suppress(OSError):
+            return bool(urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5).status == 200)
+        return False
+
+    def _here(self, script: str) -> str:
+        """What a page says of the port that the service has unless told otherwise, of the one that it has here."""
+        return script.replace("localhost:6566", f"localhost:{self.service_port}")
+
+    def _stop_worker(self) -> int:
+        assert self.worker
+        os.killpg(self.worker.pid, signal.SIGINT)
+        return self.worker.wait(60)
+
+    @property
+    def _log(self) -> str:
+        logs = (self.home / "worker.log", self.home / "service.log")
+        return "\n".join(log.read_text() for log in logs if log.exists())
