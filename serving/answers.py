@@ -2,6 +2,9 @@
 
 Floats that JSON cannot write are texts, as protobuf writes them: "NaN", "Infinity", "-Infinity". Bytes are base64. The
 event time of what is not there is the epoch, to Feast's clients.
+
+Answers are put together from pieces of JSON: columns of one view's rows share their event times and mostly all else but
+the values, and that is written once. With a hundred entities and ten features it saves two thirds of the writing.
 """
 
 import datetime
@@ -20,16 +23,20 @@ from stillwell.wire import EPOCH
 encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
+_MICROSECOND = datetime.timedelta(microseconds=1)
+
+
 def instant(us: int) -> datetime.datetime:
     """A time from µs since the epoch."""
-    return EPOCH + datetime.timedelta(microseconds=us)
+    return EPOCH + _MICROSECOND * us  # a timedelta made of microseconds takes more than twice as long
 
 
-def written(kind: FieldType, values: Sequence[Any], times: Callable[[int], object]) -> Sequence[Any]:
-    """Values of a type as JSON can have them. times: how a Timestamp is written, from µs since the epoch."""
-    if kind in (FLOAT32, FLOAT64):
+def written(kind: FieldType, values: Sequence[Any], times: Callable[[int], object], whole: bool) -> Sequence[Any]:
+    """Values of a type as JSON can have them. times: how a Timestamp is written, from µs since the epoch. whole: none
+    of them is null."""
+    if kind is FLOAT32 or kind is FLOAT64:
         # A sum is finite if all are; it may overflow without one that is not, which costs no more than a closer look.
-        if None not in values and math.isfinite(sum(values)):
+        if whole and math.isfinite(sum(values)):
             return values
         return [value if value is None or math.isfinite(value) else _unwritable(value) for value in values]
     if kind is TIMESTAMP:
@@ -43,33 +50,39 @@ def _unwritable(value: float) -> str:
     return "Infinity" if value > 0 else "-Infinity"
 
 
-def statuses(column: FeatureColumn) -> msgspec.Raw | list[str]:
-    """A column's statuses in JSON."""
-    given = column.statuses
-    if given is present(len(given)):
-        return all_present(len(given))
-    return [status.value for status in given]
-
-
 @functools.lru_cache(maxsize=1024)
-def all_present(count: int) -> msgspec.Raw:
+def all_present(count: int) -> bytes:
     """The statuses of so many values that are there, in JSON."""
-    return msgspec.Raw(encode([Status.PRESENT.value] * count))
+    return encode([Status.PRESENT.value] * count)
 
 
-class EventTimes:
-    """Event times of one answer in JSON: those that several columns share are written once."""
+class Rests:
+    """What stands behind the values of each column of one answer."""
 
-    def __init__(self, absent: object) -> None:
-        """absent: what stands where there is no row."""
+    def __init__(self, count: int, rest: Callable[[FeatureColumn, bytes, bytes], bytes], absent: object) -> None:
+        """count: of entities. rest: makes it from a column, and its statuses and event times in JSON. absent: the event
+        time of what is not there."""
+        self._rest = rest
         self._absent = absent
-        self._written: dict[int, msgspec.Raw] = {}
+        self._whole = present(count)
+        self._times: dict[int, bytes] = {}
+        self._of_whole: dict[int, bytes] = {}
 
-    def of(self, column: FeatureColumn) -> msgspec.Raw:
-        """A column's event times."""
-        times = column.event_times
-        written = self._written.get(id(times))
-        if written is None:
-            shown = [self._absent if us is None else instant(us) for us in times]
-            written = self._written[id(times)] = msgspec.Raw(encode(shown))
-        return written
+    def of(self, column: FeatureColumn) -> bytes:
+        """That of a column: one and the same for all columns of the same rows whose values are all there."""
+        rows = id(column.event_times)  # which the answer's columns keep alive
+        if column.statuses is not self._whole:
+            return self._rest(column, encode([status.value for status in column.statuses]), self._times_of(column))
+        rest = self._of_whole.get(rows)
+        if rest is None:
+            rest = self._rest(column, all_present(len(column.values)), self._times_of(column))
+            self._of_whole[rows] = rest
+        return rest
+
+    def _times_of(self, column: FeatureColumn) -> bytes:
+        rows = id(column.event_times)
+        times = self._times.get(rows)
+        if times is None:
+            shown = [self._absent if us is None else instant(us) for us in column.event_times]
+            times = self._times[rows] = encode(shown)
+        return times

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import datetime
 import functools
+import gc
 import logging
 import os
 import signal
@@ -132,6 +133,9 @@ async def _serve(settings: Settings, definitions: DefinitionsSpec, place: Place 
         closing.push_async_callback(siblings.close)
         url = f"http://{settings.serve_host}:{settings.serve_port}"
         _log.info("query service answers", url=url, process=os.getpid())
+        # What is there by now stays: to look at all of it again and again would hold requests up for 50 ms.
+        gc.collect()
+        gc.freeze()
         await ended.wait()
         site.ending = True
         await marks.close()

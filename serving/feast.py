@@ -7,13 +7,14 @@ every entity, in the order of the request. A value is null unless it is PRESENT:
 to clients of which many do not look at the status. Timestamps are whole seconds since the epoch, as Feast's are.
 """
 
+import functools
 import json
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from serving.answers import EventTimes, all_present, encode, instant, statuses, written
+from serving.answers import Rests, all_present, encode, instant, written
 from stillwell.errors import NotDefined, RequestError
 from stillwell.reading.entities import Columns
 from stillwell.reading.features import FeatureColumn, present
@@ -50,28 +51,30 @@ def names_of(plan: Plan, entities: Columns, full_feature_names: bool) -> list[st
     return names
 
 
-def answer(names: list[str], entities: Columns, columns: list[FeatureColumn]) -> bytes:
-    """The body of an answer."""
+@functools.lru_cache(maxsize=256)
+def _rest_of_keys(count: int) -> bytes:
+    return _rest(None, all_present(count), encode([instant(0)] * count))
+
+
+def answer(names: bytes, entities: Columns, columns: list[FeatureColumn]) -> bytes:
+    """The body of an answer. names: of its columns, in JSON."""
     count = len(next(iter(entities.values()), ()))
-    no_times = msgspec.Raw(encode([instant(0)] * count))
-    results: list[dict[str, Any]] = [
-        {"values": column, "statuses": all_present(count), "event_timestamps": no_times} for column in entities.values()
-    ]
-    times = EventTimes(absent=instant(0))
-    results += [
-        {"values": _values(column), "statuses": statuses(column), "event_timestamps": times.of(column)}
-        for column in columns
-    ]
-    return encode({"metadata": {"feature_names": names}, "results": results})
+    rests, whole = Rests(count, _rest, absent=instant(0)), present(count)
+    results = [b'{"values":%b%b' % (encode(column), _rest_of_keys(count)) for column in entities.values()]
+    results += [b'{"values":%b%b' % (encode(_values(column, whole)), rests.of(column)) for column in columns]
+    return b'{"metadata":{"feature_names":%b},"results":[%b]}' % (names, b",".join(results))
 
 
-def _values(column: FeatureColumn) -> Sequence[Any]:
+def _rest(column: FeatureColumn | None, statuses: bytes, times: bytes) -> bytes:
+    return b',"statuses":%b,"event_timestamps":%b}' % (statuses, times)
+
+
+def _values(column: FeatureColumn, whole: Sequence[Status]) -> Sequence[Any]:
     values = column.values
-    if column.statuses is not present(len(values)):
-        values = [
-            value if status is Status.PRESENT else None for value, status in zip(values, column.statuses, strict=True)
-        ]
-    return written(column.output.feature.type, values, _seconds)
+    if column.statuses is whole:
+        return written(column.output.feature.type, values, _seconds, whole=True)
+    shown = [value if status is Status.PRESENT else None for value, status in zip(values, column.statuses, strict=True)]
+    return written(column.output.feature.type, shown, _seconds, whole=False)
 
 
 def _seconds(us: int) -> int:

@@ -4,13 +4,14 @@ Every bad request is answered by a 4xx that names the field and what to do, a st
 forgotten something by a 503 with Retry-After. Each interface words errors as its own clients read them.
 """
 
-import collections
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import msgspec
 
 from serving import feast, v1
+from serving.answers import encode
+from serving.kept import Kept
 from serving.limits import Limits
 from serving.metrics import ENTITIES, LAYOUTS, VALUES, Metrics
 from serving.pushing.after import After, Marks, after
@@ -52,7 +53,7 @@ class Features:
         Raises DefinitionError for two that share the id of their layouts by chance.
         """
         self.catalog = Catalog(self._definitions, versions)
-        self._plans: collections.OrderedDict[tuple[str, ...], Plan] = collections.OrderedDict()
+        self._plans: Kept[Plan] = Kept(_MOST_PLANS)
 
     def plan(self, references: Sequence[str]) -> Plan:
         """The plan for a list of features: each is made once, and of many the last ones used are kept.
@@ -63,15 +64,7 @@ class Features:
             raise RequestError(
                 "features", f"{len(references)} in one request; at most {self._limits.features} are allowed"
             )
-        wanted = tuple(references)
-        plan = self._plans.get(wanted)
-        if plan is None:
-            plan = self._plans[wanted] = self.catalog.plan(references)
-            if len(self._plans) > _MOST_PLANS:
-                self._plans.popitem(last=False)
-        else:
-            self._plans.move_to_end(wanted)
-        return plan
+        return self._plans.get(tuple(references), lambda: self.catalog.plan(references))
 
     async def find(self, plan: Plan, asked: Columns) -> Found:
         """What a plan finds for the entities of a request. Raises RequestError, and what the reader raises."""
@@ -110,6 +103,7 @@ class FeastPages:
 
     def __init__(self, features: Features) -> None:
         self._features = features
+        self._named: Kept[bytes] = Kept(_MOST_PLANS)
 
     def pages(self) -> list[Page]:
         """For a site."""
@@ -121,10 +115,16 @@ class FeastPages:
     async def _get_online_features(self, request: Request) -> bytes:
         asked = decoded(feast.online_features_request, request.body)
         plan = self._features.plan(self._features.catalog.references(asked.features, asked.feature_service))
-        names = feast.names_of(plan, asked.entities, asked.full_feature_names)
+        names = self._names(plan, asked)
         wait = after(request.header("Stillwell-After"), _milliseconds(request.header("Stillwell-Timeout-Ms")))
         found = await self._features.find_after(plan, asked.entities, wait)
         return feast.answer(names, asked.entities, found.columns)
+
+    def _names(self, plan: Plan, asked: feast.OnlineFeaturesRequest) -> bytes:
+        """The names of the answer's columns in JSON, made once for all requests that ask alike."""
+        full = asked.full_feature_names
+        alike = (full, asked.feature_service, *asked.features, None, *asked.entities)
+        return self._named.get(alike, lambda: encode(feast.names_of(plan, asked.entities, full)))
 
     async def _health(self, request: Request) -> bytes:
         """200 where features can be read now: a service that can read none is to get no requests."""

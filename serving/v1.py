@@ -17,6 +17,7 @@ that is past its TTL is what it was, and its status says so. Times are ISO-8601 
 time of the row, null where there is none.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,12 +25,12 @@ from typing import Any
 import msgspec
 from multidict import MultiMapping
 
-from serving.answers import EventTimes, encode, instant, statuses, written
+from serving.answers import Rests, encode, instant, written
 from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import Behind, NotWritten, RequestError
 from stillwell.reading.entities import Columns
-from stillwell.reading.features import FeatureColumn, Found
-from stillwell.reading.query import Plan
+from stillwell.reading.features import FeatureColumn, Found, present
+from stillwell.reading.query import Output, Plan
 from stillwell.reading.status import Freshness
 from stillwell.texts import value_of
 from stillwell.types import BYTES, FLOAT32, FLOAT64, TIMESTAMP, FieldType
@@ -87,23 +88,25 @@ def _is_plain(value: object) -> bool:
 
 def answer(entities: Columns, found: Found) -> bytes:
     """Columns, for any number of entities."""
-    times = EventTimes(absent=None)
-    return encode(
-        {
-            "entities": entities,
-            "features": {
-                column.output.reference: {
-                    "type": column.output.feature.type.name,
-                    "values": _values(column),
-                    "statuses": statuses(column),
-                    "event_times": times.of(column),
-                    "ages_s": [_age(at, found.at_us) for at in column.event_times],
-                    "freshness": [each and each.value for each in _freshness(column)],
-                }
-                for column in found.columns
-            },
-        }
-    )
+
+    def rest(column: FeatureColumn, statuses: bytes, times: bytes) -> bytes:
+        ages = encode([_age(at, found.at_us) for at in column.event_times])
+        freshness = encode([each and each.value for each in _freshness(column)])
+        return b',"statuses":%b,"event_times":%b,"ages_s":%b,"freshness":%b}' % (statuses, times, ages, freshness)
+
+    rests = Rests(len(next(iter(entities.values()), ())), rest, absent=None)
+    features = [b"%b%b%b" % (_begin(each.output), encode(_values(each)), rests.of(each)) for each in found.columns]
+    return b'{"entities":%b,"features":{%b}}' % (encode(entities), b",".join(features))
+
+
+@functools.lru_cache(maxsize=10_000)
+def _begin_of(reference: str, type: str) -> bytes:
+    return b'%b:{"type":%b,"values":' % (encode(reference), encode(type))
+
+
+def _begin(output: Output) -> bytes:
+    """What stands before the values of a column."""
+    return _begin_of(output.reference, output.feature.type.name)
 
 
 def answer_for_one(entity: Columns, found: Found) -> bytes:
@@ -137,7 +140,9 @@ def _age(event_time: int | None, at_us: int) -> float | None:
 
 
 def _values(column: FeatureColumn) -> Sequence[Any]:
-    return written(column.output.feature.type, column.values, instant)
+    # What is past its TTL is shown, and may be null as well.
+    whole = column.statuses is present(len(column.values))
+    return written(column.output.feature.type, column.values, instant, whole)
 
 
 def error_body(error: Exception) -> bytes:

@@ -52,6 +52,8 @@ class StoredColumns(NamedTuple):
 
     event_times: list[int | None]
     columns: list[Sequence[Any]]
+    whole: bool = False
+    """Whether it is known that every entity has a row, and no column a None or an ABSENT."""
 
 
 class Projection:
@@ -65,12 +67,17 @@ class Projection:
         self._view = view.name
         self._readers = {bytes([ROW]) + layout.id: _reader(layout, wanted) for layout in layouts}
         self._nothing = (ABSENT,) * len(wanted)
+        # Rows of the view as it is defined are nearly all that there are.
+        fixed = not layouts[0].variable and bool(wanted)
+        self._whole = _WholeRows(layouts[0], wanted) if fixed else None
 
     def read(self, stored: Sequence[bytes | None]) -> StoredColumns:
         """The columns of stored values, None where there is no row.
 
         Raises UnknownLayout for rows that none of the known versions has written, FormatError for damaged ones.
         """
+        if self._whole and stored and (whole := self._whole.read(stored)):
+            return whole
         readers = self._readers
         event_times: list[int | None] = []
         rows = []
@@ -174,6 +181,46 @@ class _RowReader:
 
     def _damaged(self, value: bytes) -> FormatError:
         return FormatError(f"view {self._view}: the row's {len(value)} bytes do not end where its layout says")
+
+
+class _WholeRows:
+    """Reads rows that are all there, without a null and of one layout that has no variable part: all in one unpacking,
+    which takes a third of the time that one row at a time does."""
+
+    def __init__(self, layout: RowLayout, wanted: Sequence[FeatureSpec]) -> None:
+        places = {feature.name: at for at, feature in enumerate(layout.features)}
+        slots = sorted({places[feature.name] for feature in wanted})
+        chosen = set(slots)
+        codes = [
+            SLOT_CODES[feature.type.name] if at in chosen else f"{feature.type.width}x"
+            for at, feature in enumerate(layout.features)
+        ]
+        self._bytes = layout.fixed.itemsize
+        head = HEADER_BYTES - LENGTH_AT + layout.bitmap_bytes
+        between = LENGTH_AT - _EVENT_TIME_AT - _EVENT_TIME.size
+        self._row = struct.Struct(f"<B{_EVENT_TIME.size}s{between}x{head}s{''.join(codes)}")
+        self._head = self._bytes.to_bytes(4) + bytes([ROW]) + layout.id + bytes(layout.bitmap_bytes)
+        at_slot = {at: slot for slot, at in enumerate(slots, 3)}  # behind format, event time and head
+        self._pick = _picker([at_slot[places[feature.name]] for feature in wanted])
+
+    def read(self, stored: Sequence[bytes | None]) -> StoredColumns | None:
+        """The columns; None where the rows are not such."""
+        if len(stored) == 1:
+            (value,) = stored
+            if value is None or len(value) != self._bytes:
+                return None
+            row = self._row.unpack(value)
+            if row[0] != FORMAT or row[2] != self._head:
+                return None
+            return StoredColumns([int.from_bytes(row[1]) - _SIGN], list(zip(self._pick(row), strict=False)), True)
+        if None in stored or set(map(len, stored)) != {self._bytes}:  # type: ignore[arg-type]
+            return None
+        count = len(stored)
+        columns = tuple(zip(*self._row.iter_unpack(b"".join(stored)), strict=True))  # type: ignore[arg-type]
+        if columns[0].count(FORMAT) != count or columns[2].count(self._head) != count:
+            return None
+        times = struct.unpack(f">{count}Q", b"".join(columns[1]))
+        return StoredColumns([time - _SIGN for time in times], list(self._pick(columns)), True)
 
 
 def _format(layout: RowLayout, slots: Sequence[int]) -> str:

@@ -69,10 +69,18 @@ class RedisKeys:
 
     def rows(self, view: str, entity_keys: Sequence[bytes]) -> list[bytes]:
         """Where the rows of these entities are."""
-        _require("view", view, _VIEW)
-        suffix = b":%b" % view.encode()
+        suffix = self.suffix(view)
+        return [place + suffix for place in self.places(entity_keys)]
+
+    def places(self, entity_keys: Sequence[bytes]) -> list[bytes]:
+        """What the keys of all rows of these entities begin with; behind it stands a view's suffix."""
         buckets = self._buckets
-        return [buckets[crc32(entity) % BUCKETS] + entity + suffix for entity in entity_keys]
+        return [buckets[crc32(entity) % BUCKETS] + entity for entity in entity_keys]
+
+    def suffix(self, view: str) -> bytes:
+        """What the keys of a view's rows end with."""
+        _require("view", view, _VIEW)
+        return b":%b" % view.encode()
 
     def predictions(
         self, of: PredictionsOf, entity_keys: Sequence[bytes], digests: Sequence[bytes] = ()

@@ -1,9 +1,9 @@
 """Features of entities as they stand now: a plan, the rows that it finds, and what each value is worth."""
 
 import dataclasses
-import datetime
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from stillwell.layout.projection import ABSENT, StoredColumns
 from stillwell.layout.redis_keys import RedisKeys
@@ -14,11 +14,8 @@ from stillwell.reading.query import Kind, Lookup, Output, Plan
 from stillwell.reading.status import Freshness, Status
 from stillwell.reading.status import present as present
 
-_MICROSECOND = datetime.timedelta(microseconds=1)
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class FeatureColumn:
+class FeatureColumn(NamedTuple):
     """One feature of all entities, in their order.
 
     values: None where there is none; of a row past its TTL, what it was. Timestamps are µs since the epoch. statuses:
@@ -52,6 +49,7 @@ class FeatureReader:
         self._online = online
         self._keys = keys
         self._now_us = now_us
+        self._suffix = functools.cache(keys.suffix)  # a view has one, and views are those of the definitions
 
     async def check(self) -> None:
         """Raise what keeps the store from being read: StoreUnavailable, StoreNotReady."""
@@ -63,17 +61,21 @@ class FeatureReader:
         columns: what `stillwell.reading.entities.typed` gives. Raises RequestError, UnknownLayout, StoreUnavailable and
         StoreNotReady.
         """
-        wanted = [self._keys.rows(lookup.view.name, keys(lookup, columns)) for lookup in plan.lookups]
-        epoch, stored = await self._online.read([key for each in wanted for key in each])
+        wanted, places = [], list[list[bytes]]()
+        for at, lookup in enumerate(plan.lookups):
+            places.append(
+                places[lookup.alike] if lookup.alike < at else self._keys.places(keys(lookup, columns)),
+            )
+            suffix = self._suffix(lookup.view.name)
+            wanted += [place + suffix for place in places[at]]
+        epoch, stored = await self._online.read(wanted)
         now = self._now_us()
         found: list[FoundRows] = []
         begin = 0
-        for lookup, of_lookup in zip(plan.lookups, wanted, strict=True):
+        for lookup, of_lookup in zip(plan.lookups, places, strict=True):
             end = begin + len(of_lookup)
             read = lookup.projection.read(stored[begin:end])
-            found.append(
-                FoundRows(read, _states(lookup, read.event_times, now), _freshness(lookup, read.event_times, now))
-            )
+            found.append(FoundRows(read, _states(lookup, read, now), _freshness(lookup, read.event_times, now)))
             begin = end
         if not plan.computations:
             return Found([_column(output, *found[output.source]) for output in plan.outputs], now, epoch)
@@ -90,11 +92,13 @@ class FeatureReader:
         )
 
 
-def _states(lookup: Lookup, event_times: Sequence[int | None], now: int) -> list[Status] | None:
+def _states(lookup: Lookup, read: StoredColumns, now: int) -> list[Status] | None:
     """What each row is worth; None where all are there and none is past its TTL."""
-    ttl = lookup.view.ttl
-    earliest = now - ttl // _MICROSECOND if ttl else None
-    if None not in event_times and (earliest is None or min(event_times, default=now) >= earliest):  # type: ignore[type-var,operator]
+    event_times = read.event_times
+    earliest = None if lookup.ttl_us is None else now - lookup.ttl_us
+    if (read.whole or None not in event_times) and (
+        earliest is None or min(event_times, default=now) >= earliest  # type: ignore[type-var,operator]
+    ):
         return None
     return [
         Status.NOT_FOUND
@@ -108,9 +112,9 @@ def _states(lookup: Lookup, event_times: Sequence[int | None], now: int) -> list
 
 def _freshness(lookup: Lookup, event_times: Sequence[int | None], now: int) -> list[Freshness | None] | None:
     """Each row against the view's objective; None where there is none."""
-    if lookup.view.freshness is None:
+    if lookup.freshness_us is None:
         return None
-    earliest = now - lookup.view.freshness // _MICROSECOND
+    earliest = now - lookup.freshness_us
     return [None if at is None else Freshness.LATE if at < earliest else Freshness.FRESH for at in event_times]
 
 
@@ -121,7 +125,7 @@ def _column(
     freshness: Sequence[Freshness | None] | None,
 ) -> FeatureColumn:
     values = stored.columns[output.column]
-    if states is None and None not in values and ABSENT not in values:
+    if states is None and (stored.whole or (None not in values and ABSENT not in values)):
         return FeatureColumn(output, values, present(len(values)), stored.event_times, freshness)
     states = states or present(len(values))
     statuses = [status_of(value, state) for value, state in zip(values, states, strict=True)]

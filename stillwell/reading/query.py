@@ -7,6 +7,7 @@ columns of the request. Pure: nothing here reads a store or a clock.
 """
 
 import dataclasses
+import datetime
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -27,14 +28,23 @@ from stillwell.spec import (
 )
 from stillwell.types import FieldType
 
+_MICROSECOND = datetime.timedelta(microseconds=1)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Lookup:
-    """The rows of one view. columns: for each key of its entity, in their order, the request's column that has it."""
+    """The rows of one view. columns: for each key of its entity, in their order, the request's column that has it.
+
+    alike: the first lookup of the plan that makes the same entity keys of the same columns. ttl_us, freshness_us: the
+    view's, None where it has none.
+    """
 
     view: ViewSpec
     columns: tuple[str, ...]
     projection: Projection
+    alike: int
+    ttl_us: int | None
+    freshness_us: int | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -240,9 +250,17 @@ class _Draft:
         for name in asked.keys() & joined.keys():
             if asked[name].type is not joined[name].type:
                 raise _two_types(name, asked[name].type, joined[name].type)
+        alike: dict[tuple[object, ...], int] = {}
         lookups = tuple(
-            Lookup(rows.view, rows.columns, Projection(rows.view, rows.features, self._older.get(rows.view.name, ())))
-            for rows in self._rows
+            Lookup(
+                rows.view,
+                rows.columns,
+                Projection(rows.view, rows.features, self._older.get(rows.view.name, ())),
+                alike.setdefault((rows.columns, *(key.type.name for key in rows.view.entity.keys)), at),
+                rows.view.ttl // _MICROSECOND or None,
+                None if rows.view.freshness is None else rows.view.freshness // _MICROSECOND,
+            )
+            for at, rows in enumerate(self._rows)
         )
         required = dict.fromkeys([*joined, *(name for name, column in asked.items() if not column.nullable)])
         return Plan(joined, asked, tuple(required), lookups, computations, outputs)

@@ -63,7 +63,7 @@ def test_any_features_in_any_order_are_what_the_whole_row_says(
 
 def test_without_entities_there_is_a_column_of_nothing_for_each_feature() -> None:
     view, _ = rows_of([INT32, STRING], [])
-    assert Projection(view, view.features).read([]) == ([], [(), ()])
+    assert Projection(view, view.features).read([])[:2] == ([], [(), ()])
 
 
 def test_rows_of_other_versions_lack_what_they_had_not_or_in_another_type() -> None:
