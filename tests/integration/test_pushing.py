@@ -327,6 +327,24 @@ def test_only_newer_rows_are_put_where_redis_has_lost_some_and_none_that_are_for
     assert what_is_wrong(deployment, sent) == []
 
 
+def test_a_worker_goes_on_after_a_rebuild_though_nothing_was_ever_pushed(
+    deploy: Callable[..., Deployment], server: RedisServer, rng: random.Random
+) -> None:
+    deployment = deploy(PARTITIONS, pushed=True, redis_url=server.url)
+    sent = produced(deployment, orders.orders(300, rng), ())
+    worker = deployment.start_worker().until_ready()
+    until_both_linked(deployment, sent)
+    flush(deployment)
+    eventually(lambda: worker.page("/readyz")[0] == 503, within_s=30, what="the worker notices")
+    rebuilt(deployment)
+    worker.until_ready()
+    sent += produced(deployment, orders.orders(300, rng, first=300), pushes(300, rng))
+    until_both_linked(deployment, sent)
+    assert worker.stop() == 0
+    assert what_is_wrong(deployment, sent) == []
+    verified(deployment)
+
+
 def test_the_raw_archive_keeps_pushes_as_they_came(deploy: Callable[..., Deployment], rng: random.Random) -> None:
     deployment = deploy(pushed=True)
     sent = orders.produce(deployment.bootstrap, deployment.pushes, pushes(50, rng))
