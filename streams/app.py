@@ -26,9 +26,18 @@ from faust.app.base import BootStrategy
 
 from sinks.archive import Archive
 from sinks.redis import RedisOnlineStore
-from stillwell.errors import SettingsError
+from sinks.redis_link import RedisLink
+from sinks.redis_predictions import RedisPredictions
+from sinks.refresh_topic import RefreshTopic, hint_producer
+from stillwell.errors import ModelError, SettingsError
 from stillwell.kafka_connection import connection, unreachable
+from stillwell.layout.redis_keys import RedisKeys
 from stillwell.pipeline import compile_pipeline
+from stillwell.predictions.engine import Engine
+from stillwell.predictions.hint import refresh_topic
+from stillwell.predictions.inference import open_inference
+from stillwell.predictions.inputs import ModelInputs
+from stillwell.predictions.triggers import Triggers
 from stillwell.pushing.pipeline import PushPipeline
 from stillwell.pushing.topics import push_topics, pushed_views
 from stillwell.registry import register
@@ -40,10 +49,13 @@ from streams import web
 from streams.cluster import Cluster
 from streams.consumer import Batch, Limits
 from streams.dead_letters import KafkaDeadLetters, dead_letter_producer
+from streams.flow import Refreshing
 from streams.gate import RejectGate, RejectLimit
 from streams.ingest import Ingest
 from streams.metrics import BUILD_INFO, Metrics
 from streams.prepare import Pipeline, Preparation
+from streams.refresh import Counting, RefreshAgent, RefreshBatch
+from streams.refresh_consumer import RefreshConsumer
 from streams.retry import Retries
 from streams.tuning import settle
 from streams.watch import Watchdog
@@ -67,6 +79,9 @@ _UPLOADS_AT_A_TIME = 16
 _UPLOADS_NICENESS = 10
 """Files are compressed all at once when a window closes, and nobody waits for them; batches come meanwhile."""
 _SUBSCRIBED_POLL = 0.01
+
+_REFRESH_TIMEOUT = 5.0
+_REFRESH_CONNECTIONS = 8
 
 _CLOSING_PATIENCE = 1.0
 """Seconds for each connection to say goodbye. They come on top of the drain deadline, while the platform counts to its
@@ -156,6 +171,7 @@ class _Line(faust.Service):
             _add_agent(app, self._channels[topic], Ingest(each, gate, self._preparing, self.metrics))
             self.metrics.begin(topic, [view.name for view in each.views])
         self.metrics.set(BUILD_INFO, 1, version("stillwell"))
+        self._refreshing = _Refreshing(app, settings, definitions, self.metrics) if definitions.models else None
         self._worker: Worker | None = None
         self._closing = contextlib.AsyncExitStack()
 
@@ -184,6 +200,8 @@ class _Line(faust.Service):
         worker, self._worker = self._worker, None
         if worker:
             await (worker.drop() if self._app.crashed else worker.drain())
+        if self._refreshing and not self._app.crashed:
+            await self._refreshing.stop()
         await self._closing.aclose()
         for threads in (self._preparing, self._filling):
             threads.close()
@@ -192,12 +210,19 @@ class _Line(faust.Service):
     async def _run(self) -> None:
         try:
             # A batch that is sent to a channel without a subscriber vanishes, and Faust has no event to wait for.
-            while not all(channel.subscriber_count for channel in self._channels.values()):  # noqa: ASYNC110
+            channels = [*self._channels.values(), *([self._refreshing.channel] if self._refreshing else [])]
+            while not all(channel.subscriber_count for channel in channels):  # noqa: ASYNC110
                 await asyncio.sleep(_SUBSCRIBED_POLL)
             for each in self._preparations:
                 await self._preparing.call(each.warm_up)
             self._worker = self._worker_over(await self._connect())
-            await self._worker.run()
+            async with asyncio.TaskGroup() as tasks:
+                running = tasks.create_task(self._worker.run())
+                if self._refreshing:
+                    refreshing = tasks.create_task(self._refreshing.run())
+                    running.add_done_callback(lambda _: refreshing.cancel())
+        except BaseExceptionGroup as group:
+            await self.crash(group.exceptions[0])
         except Exception as error:
             await self.crash(error)
 
@@ -211,6 +236,8 @@ class _Line(faust.Service):
             cluster = await retries.kafka.until_done(lambda: _started(lambda: Cluster(self._connection)))
             opened.push_async_callback(_close, cluster.stop)
             topics = [*self._channels, settings.dead_letter_topic]
+            if self._refreshing:
+                topics.append(self._refreshing.topic)
             pushes = push_topics(settings.project, self._definitions)
             await retries.kafka.until_done(lambda: _require_topics(cluster, topics, pushes))
             online = await retries.online.until_done(lambda: RedisOnlineStore.open(settings))
@@ -225,6 +252,9 @@ class _Line(faust.Service):
                 lambda: _started(lambda: dead_letter_producer(self._connection))
             )
             opened.push_async_callback(_close, producer.stop)
+            refresh = None
+            if self._refreshing:
+                refresh = await self._refreshing.connect(opened, self._connection, retries)
             kafka = await retries.kafka.until_done(lambda: _started(lambda: _consumer(settings, self._connection)))
             opened.push_async_callback(_close, kafka.stop)
             self._closing = opened.pop_all()
@@ -236,6 +266,7 @@ class _Line(faust.Service):
             archive=Archive(objects, retries.archive.until_done, _now, f"{socket.gethostname()}:{os.getpid()}"),
             dead_letters=KafkaDeadLetters(producer, settings.dead_letter_topic),
             threads=self._filling,
+            refresh=refresh,
         )
 
     def _worker_over(self, services: Services) -> Worker:
@@ -257,6 +288,89 @@ class _Line(faust.Service):
 
     async def _deliver(self, batches: Sequence[Batch]) -> None:
         await self._channels[batches[0].records.topic].send(value=batches)
+
+
+class _Refreshing:
+    """The refresh of predictions: hints that writes cause, and the agent that hints are for."""
+
+    def __init__(self, app: faust.App, settings: Settings, definitions: DefinitionsSpec, metrics: Metrics) -> None:
+        self.channel = app.channel(maxsize=0)
+        self.topic = refresh_topic(settings.project, settings.namespace)
+        self._settings = settings
+        self._definitions = definitions
+        self._metrics = metrics
+        self._consumer: RefreshConsumer | None = None
+        self._agent: RefreshAgent | None = None
+        for model in definitions.models:
+            metrics.begin_model(model.name)
+        _add_refresh_agent(app, self.channel, self._take)
+
+    async def connect(
+        self, opened: contextlib.AsyncExitStack, connection: Mapping[str, Any], retries: Retries
+    ) -> Refreshing:
+        """Everything that it needs, closed by `opened`; gives what asks for refreshes on writes."""
+        settings, definitions = self._settings, self._definitions
+        producer = await retries.refresh.until_done(lambda: _started(lambda: hint_producer(connection)))
+        opened.push_async_callback(_close, producer.stop)
+        link = RedisLink(settings.redis_url.get_secret_value(), _REFRESH_TIMEOUT, _REFRESH_CONNECTIONS)
+        opened.push_async_callback(_close, link.close)
+        keys = RedisKeys(settings.project, settings.namespace)
+        engines = {}
+        for model in definitions.models:
+            inference = open_inference(model, os.environ)
+            opened.push_async_callback(_close, inference.close)
+            try:
+                await inference.check()
+            except ModelError as error:
+                # Features do not depend on it, and it may come: who asks for its predictions is told why there is none.
+                _log.warning("a model cannot be asked", model=model.name, error=str(error))
+            inputs = ModelInputs(model, definitions)
+            store = RedisPredictions(link, keys)
+            engines[model.name] = Engine(model, inputs, inference, store, keys, Counting(self._metrics))
+        self._agent = RefreshAgent(engines, self._metrics, retries.refresh)
+        kafka = await retries.kafka.until_done(lambda: _started(lambda: _hint_consumer(settings, connection)))
+        opened.push_async_callback(_close, kafka.stop)
+        self._consumer = RefreshConsumer(kafka, self.topic, self._agent, self._deliver)
+        return Refreshing(Triggers(definitions), RefreshTopic(producer, self.topic), retries.refresh)
+
+    async def run(self) -> None:
+        """Once connected, until cancelled or stopped."""
+        assert self._consumer is not None
+        await self._consumer.run()
+
+    async def stop(self) -> None:
+        """Tell Kafka what is done."""
+        if self._consumer:
+            await self._consumer.stop()
+
+    async def _deliver(self, batch: RefreshBatch) -> None:
+        await self.channel.send(value=batch)
+
+    def _take(self, batch: RefreshBatch) -> None:
+        assert self._agent is not None
+        self._agent.take(batch)
+
+
+def _add_refresh_agent(app: faust.App, channel: Any, taken: Callable[[RefreshBatch], None]) -> None:
+    @app.agent(channel, name="refresh")
+    async def take(batches: Any) -> None:
+        async for batch in batches:
+            taken(batch)
+
+
+def _hint_consumer(settings: Settings, connection: Mapping[str, Any]) -> AIOKafkaConsumer:
+    return AIOKafkaConsumer(
+        **connection,
+        group_id=f"{settings.kafka_group}.refresh",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",  # of hints that retention took, the next read or write says the same again
+        isolation_level="read_committed",
+        session_timeout_ms=_milliseconds(settings.session_timeout),
+        heartbeat_interval_ms=_milliseconds(settings.session_timeout) // 5,
+        rebalance_timeout_ms=_milliseconds(settings.rebalance_timeout),
+        max_poll_interval_ms=_NO_POLL_LIMIT_MS,
+        metadata_max_age_ms=_METADATA_MAX_AGE_MS,
+    )
 
 
 def _pipelines(settings: Settings, definitions: DefinitionsSpec) -> list[Pipeline]:

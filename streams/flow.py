@@ -1,6 +1,7 @@
 """One partition, from the chain's end on, for as long as this process holds it.
 
     take ─┬─► online loop         rows to Redis, then the applied marks ──────────┐
+          │     └─► refresh loop  … and hints to predict anew from what is there ─┤
           ├─► dead-letter loop    rejects to their topic ─────────────────────────┤ ledger
           └─► archive loop        tables into the open span; closed spans upload ─┴─► link loop ─► commit
 
@@ -14,7 +15,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -23,11 +24,12 @@ import structlog
 from stillwell.errors import StoreNotReady
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.parquet import BatchTables
+from stillwell.predictions.triggers import Triggers
 from streams.endings import Adopted, OnlineFellBehind, OutOfRange, Overtaken
 from streams.ledger import Ledger, Span
-from streams.metrics import LINKED_RECORDS, LINKS, OVERTAKEN, STAGE, Metrics, Stage
+from streams.metrics import LINKED_RECORDS, LINKS, OVERTAKEN, STAGE, TRIGGERS, Metrics, Stage
 from streams.online_side import OnlineSide
-from streams.ports import DeadLetters, OnlineStore, OpenSpan, PartitionArchive, Threads, UploadedSpan
+from streams.ports import DeadLetters, OnlineStore, OpenSpan, PartitionArchive, RefreshTopic, Threads, UploadedSpan
 from streams.prepare import Letters, OnlineBatch, Prepared
 from streams.retry import Retry
 from streams.window import Window
@@ -36,12 +38,37 @@ _log = structlog.get_logger(__name__)
 
 _ONLINE = "online"
 _DEAD_LETTERS = "dead_letters"
+_REFRESH = "refresh"
+_KEY_BYTES = 100
+"""Memory of an entity key that waits for its hint, near enough."""
 
 Commit = Callable[[int, str], Awaitable[None]]
 """Commits the group's offset with its metadata; never raises, since the offset is a hint."""
 
 RequireTopic = Callable[[], Awaitable[None]]
 """Raises TopicReplaced if Kafka has another topic of this name now than the one whose chain this is."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refreshing:
+    """Which writes ask for which refreshes, where, and how that is asked again."""
+
+    triggers: Triggers
+    topic: RefreshTopic
+    retry: Retry
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Written:
+    """Entities of the offsets [start, end) whose rows Redis has acknowledged, applied or not: by view.
+
+    nbytes: memory that they take.
+    """
+
+    start: int
+    end: int
+    keys: tuple[tuple[str, list[bytes]], ...]
+    nbytes: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,6 +80,8 @@ class Sinks:
     retry_online: Retry
     retry_dead_letters: Retry
     threads: Threads
+    refresh: Refreshing | None = None
+    """None where no write asks for a refresh."""
 
 
 class Flow:
@@ -69,7 +98,7 @@ class Flow:
         metrics: Metrics,
     ) -> None:
         self.id: PartitionId = archive.id
-        self.ledger = Ledger(archive.end, (_ONLINE, _DEAD_LETTERS))
+        self.ledger = Ledger(archive.end, (_ONLINE, _DEAD_LETTERS, _REFRESH))
         self.fetched = archive.end
         """The offset that is to be fetched next."""
         self.ended = False
@@ -83,6 +112,7 @@ class Flow:
         self._metrics = metrics
         self._to_online: asyncio.Queue[OnlineBatch] = asyncio.Queue()
         self._to_dead_letters: asyncio.Queue[Letters] = asyncio.Queue()
+        self._to_refresh: asyncio.Queue[_Written] = asyncio.Queue()
         self._to_archive: asyncio.Queue[BatchTables | None] = asyncio.Queue()
         self._uploads: asyncio.Queue[asyncio.Task[UploadedSpan]] = asyncio.Queue()
         self._in_flight: dict[int, int] = {}
@@ -103,6 +133,7 @@ class Flow:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._write_online())
                 tasks.create_task(self._write_dead_letters())
+                tasks.create_task(self._write_hints())
                 tasks.create_task(self._fill_spans(tasks))
                 tasks.create_task(self._link_spans())
                 tasks.create_task(self._end_when_told())
@@ -207,6 +238,39 @@ class Flow:
             await self._online.write(batch)
         self._queued_bytes -= batch.nbytes
         self._acknowledge(_ONLINE, Span(batch.start, batch.end))
+        self._ask_for_refreshes(batch)
+
+    def _ask_for_refreshes(self, batch: OnlineBatch) -> None:
+        """Only now: who looks before the rows are there finds what is fresh, and forgets the hint. And for all of them:
+        one that is a duplicate may have been written by who died before it could ask."""
+        refresh = self._sinks.refresh
+        keys = tuple(
+            (each.view, each.keys)
+            for each in batch.rows
+            if refresh is not None and each.keys and refresh.triggers.concern(each.view)
+        )
+        if not keys:
+            self._acknowledge(_REFRESH, Span(batch.start, batch.end))
+            return
+        written = _Written(batch.start, batch.end, keys, _KEY_BYTES * sum(len(each) for _, each in keys))
+        self._queued_bytes += written.nbytes
+        self._to_refresh.put_nowait(written)
+
+    async def _write_hints(self) -> None:
+        while True:
+            await self._send_hints(await self._to_refresh.get())
+
+    async def _send_hints(self, written: _Written) -> None:
+        refresh = self._sinks.refresh
+        if refresh is None:
+            raise AssertionError("nothing is queued where no write asks for a refresh")
+        hints = refresh.triggers.hints(written.keys)
+        with self._timed(Stage.REFRESH):
+            await refresh.retry.until_done(lambda: refresh.topic.send(hints))
+        for model, count in Counter(hint.model for hint in hints).items():
+            self._metrics.count(TRIGGERS, count, model)
+        self._queued_bytes -= written.nbytes
+        self._acknowledge(_REFRESH, Span(written.start, written.end))
 
     async def _write_dead_letters(self) -> None:
         while True:

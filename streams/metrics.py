@@ -22,6 +22,8 @@ from prometheus_client.core import Metric as PrometheusMetric
 
 from stillwell.layout.online import PutCounts
 from stillwell.metric import Metric
+from stillwell.predictions.engine import Call
+from stillwell.predictions.hint import Cause
 from stillwell.records import TopicReason, ViewReason
 
 _COUNTS = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000)
@@ -33,6 +35,7 @@ class Stage(enum.StrEnum):
     PREPARE = "prepare"
     ONLINE = "online"
     DEAD_LETTERS = "dead_letters"
+    REFRESH = "refresh"
     ARCHIVE = "archive"
     UPLOAD = "upload"
     LINK = "link"
@@ -119,6 +122,35 @@ FAILED_COMMITS = Metric(
     "Commits of the group's offset that Kafka did not take. Nothing is lost by it: the offset is a hint.",
     ("topic",),
 )
+TRIGGERS = Metric(
+    "counter", "stillwell_refresh_triggers_total", "Hints to predict anew that writes have caused.", ("model",)
+)
+HINTS = Metric("counter", "stillwell_refresh_hints_total", "Hints taken in, by what caused them.", ("model", "cause"))
+BAD_HINTS = Metric("counter", "stillwell_refresh_bad_hints_total", "Hints that could not be read, and were left out.")
+HINTS_WAITING = Metric(
+    "gauge", "stillwell_refresh_waiting", "Predictions that are to be looked at, debounced ones included.", ("model",)
+)
+REFRESHES = Metric(
+    "counter",
+    "stillwell_refreshes_total",
+    "Predictions looked at by what came of it: computed, fresh (nothing was to be done), given_up (the model had no "
+    "answer of use, several times).",
+    ("model", "became"),
+)
+MODEL_CALLS = Metric(
+    "counter",
+    "stillwell_model_predictions_total",
+    "Entities that a model was asked about, by what came of it: answered, unusable (NaN, null, a wrong type), failed "
+    "(the call), unavailable (its server).",
+    ("model", "answer"),
+)
+MODEL_SECONDS = Metric("histogram", "stillwell_model_seconds", "Time that a call of a model takes.", ("model",))
+REFRESHED = Metric(
+    "histogram",
+    "stillwell_refreshed_seconds",
+    "From a hint's timestamp to the acknowledgement of the prediction by Redis, debouncing included.",
+    ("model",),
+)
 BUILD_INFO = Metric("gauge", "stillwell_build_info", "Always 1; the label says which version runs.", ("version",))
 
 _RESULTS = tuple(field.name for field in dataclasses.fields(PutCounts))
@@ -148,6 +180,10 @@ class Metrics:
         self._begin(stage=list(Stage), topic=[topic], view=views, result=_RESULTS, reason=get_args(ViewReason))
         for reason in get_args(TopicReason):
             self.count(REJECTED, 0, topic, "*", reason)
+
+    def begin_model(self, model: str) -> None:
+        """Show 0 for everything that may happen to a model's predictions."""
+        self._begin(model=[model], cause=list(Cause), became=("computed", "fresh", "given_up"), answer=list(Call))
 
     def begin_sink(self, sink: str) -> None:
         """Show 0 for everything that may happen to a sink."""

@@ -9,6 +9,7 @@ import pyarrow as pa
 from stillwell.layout.chain import DataFile, Genesis, Link, PartitionId, TopicIncarnation
 from stillwell.layout.online import Applied, EncodedRows, MarkKey, MarkMove, OnlineServer, OnlineState
 from stillwell.layout.parquet import BatchTables
+from stillwell.predictions.hint import Hint
 from stillwell.records import Outcome
 from stillwell.spec import ViewSpec
 
@@ -31,6 +32,16 @@ class DeadLetters(Protocol):
         """Keep every reject of a batch, with its record. Repeating a call repeats them; readers tell by coordinates.
 
         incarnation: of the topic that the batch is of. Raises StoreUnavailable or OutcomeUnknown.
+        """
+
+
+class RefreshTopic(Protocol):
+    """Where it is asked for that predictions are computed again."""
+
+    async def send(self, hints: Sequence[Hint]) -> None:
+        """Keep these hints. Repeating a call repeats them, which is harmless.
+
+        Raises StoreUnavailable or OutcomeUnknown.
         """
 
 

@@ -116,6 +116,7 @@ class Retries:
     archive: Retry
     dead_letters: Retry
     kafka: Retry
+    refresh: Retry
 
     @classmethod
     def of(cls, metrics: Metrics) -> Self:
@@ -125,9 +126,14 @@ class Retries:
             archive=Retry("offline", metrics),
             dead_letters=Retry("dead_letters", metrics),
             kafka=Retry("kafka", metrics),
+            refresh=Retry("refresh", metrics),
         )
 
     @property
     def silent(self) -> list[str]:
         """The names of those that do not answer: for which a call waits."""
-        return [each.sink for each in (self.online, self.archive, self.dead_letters, self.kafka) if each.waiting]
+        return [
+            each.sink
+            for each in (self.online, self.archive, self.dead_letters, self.kafka, self.refresh)
+            if each.waiting
+        ]

@@ -16,7 +16,7 @@ from stillwell.layout.chain import TopicIncarnation
 from streams.cluster import Cluster
 from streams.consumer import Consumer, Deliver, Limits
 from streams.endings import Adopted, TopicReplaced
-from streams.flow import Flow, Sinks
+from streams.flow import Flow, Refreshing, Sinks
 from streams.log_ends import LogEnds
 from streams.metrics import FAILED_COMMITS, Metrics
 from streams.naming import fields, words
@@ -50,6 +50,8 @@ class Services:
     archive: Archive
     dead_letters: DeadLetters
     threads: Threads
+    refresh: Refreshing | None = None
+    """None where no write asks for a refresh."""
 
 
 class Worker:
@@ -120,6 +122,7 @@ class Worker:
             retry_online=self._retries.online,
             retry_dead_letters=self._retries.dead_letters,
             threads=self._services.threads,
+            refresh=self._services.refresh,
         )
         return Opening(self._services.archive, sinks, preparation, window, self._metrics)
 

@@ -35,7 +35,7 @@ def topics() -> None:
 )
 @json_option
 def create(partitions: int, replication: int | None, as_json: bool) -> None:
-    """Create all topics of the definitions, of pushes to their views, and of the dead letters, that are not there.
+    """Create all topics that are not there: of the definitions, of pushes to views, of dead letters, of refreshes.
 
     How long events are kept is left to the broker, and to whoever owns the topic. Dead letters are kept for 30 days.
     With three copies or more a write counts once two have it. What is there already is never changed.
@@ -43,12 +43,14 @@ def create(partitions: int, replication: int | None, as_json: bool) -> None:
     import asyncio
 
     from stillwell.definitions.loading import load_definitions
+    from stillwell.predictions.hint import refresh_topic
     from stillwell.settings import Settings
     from stillwell.topics import consumed_topics
 
     settings = Settings.load()
     definitions = load_definitions(settings.definitions)
-    names = [*consumed_topics(settings, definitions), settings.dead_letter_topic]
+    refresh = [refresh_topic(settings.project, settings.namespace)] if definitions.models else []
+    names = [*consumed_topics(settings, definitions), settings.dead_letter_topic, *refresh]
     created, existing = asyncio.run(_create(settings, names, partitions, replication))
     if as_json:
         print_json(

@@ -18,6 +18,7 @@ import contextlib
 import datetime
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -146,6 +147,36 @@ def keys_of_columns(keys: Sequence[KeySpec], columns: Sequence[Sequence[object]]
         if len(key) > MAX_KEY_BYTES:
             raise WrongKey(keys[0].name, row, f"the entity key has {len(key)} bytes; {MAX_KEY_BYTES} are allowed")
     return packed
+
+
+def values_of(keys: Sequence[KeySpec], packed: bytes) -> dict[str, Any]:
+    """The values that a key was made from, by name. Raises ValueError for bytes that are no key of the entity."""
+    values: dict[str, Any] = {}
+    at = 0
+    for key in keys:
+        colon = packed.find(b":", at)
+        length = packed[at + 1 : colon]
+        if colon < 0 or packed[at : at + 1] != key.type.key_tag.encode() or not length.isdigit():
+            break
+        at = colon + 1 + int(length)
+        values[key.name] = _read_back(key, packed[colon + 1 : at])
+    if at != len(packed) or len(values) != len(keys):
+        raise ValueError(f"{packed!r} is no key of {', '.join(key.name for key in keys)}")
+    return values
+
+
+def _read_back(key: KeySpec, payload: bytes) -> Any:
+    match key.type.key_tag:
+        case "s":
+            return payload.decode()
+        case "x":
+            return payload
+        case "t":
+            return payload == b"1"
+        case "d":
+            return _EPOCH + int(payload) * _MICROSECOND
+        case _:
+            return int(payload)
 
 
 class WrongKey(ValueError):

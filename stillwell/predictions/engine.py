@@ -21,7 +21,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from stillwell.errors import ModelError, ModelLeftAlone, ModelUnavailable, StillwellError, StoreError
+from stillwell.errors import (
+    ModelError,
+    ModelLeftAlone,
+    ModelUnavailable,
+    RequestError,
+    StillwellError,
+    StoreError,
+)
 from stillwell.layout.prediction import Failure, OutputLayout, Outputs, Record
 from stillwell.layout.redis_keys import PredictionsOf, RedisKeys
 from stillwell.predictions.freshness import State, judge, kept_ms, may_try, microseconds, pause_us
@@ -84,7 +91,7 @@ class Outcome:
 
     record: what is known of it; state: what that is worth to the inputs as they were read at `read_at` (Redis's time);
     rows: those inputs. asked: whether this call asked the model. retry_in_s: after how long another attempt makes
-    sense, 0 where none has failed.
+    sense, 0 where none has failed. unavailable: whether the model was not reached, so that its inputs are not to blame.
     """
 
     record: Record | None
@@ -95,6 +102,7 @@ class Outcome:
     asked: bool
     retry_in_s: float = 0.0
     reason: str = ""
+    unavailable: bool = False
 
 
 class Engine:
@@ -125,6 +133,11 @@ class Engine:
         self._lease_ms = lease_ms
         self._kept_ms = kept_ms(model.max_staleness)
         self._computing = asyncio.Semaphore(_BATCHES_AT_A_TIME)
+
+    @property
+    def batch(self) -> int:
+        """The most entities in one call of the model."""
+        return self.model.server.max_batch if isinstance(self.model.server, OpenInferenceSpec) else _FUNCTION_BATCH
 
     def entities(self, columns: Columns) -> list[Entity]:
         """The entities of some columns: of the entity's keys, and of requests. Raises WrongKey."""
@@ -182,6 +195,10 @@ class Engine:
                 looks += 1
                 await asyncio.sleep(pause)
         return [outcomes[number] for number in range(len(entities))]
+
+    async def look(self, entities: Sequence[Entity]) -> list[Outcome]:
+        """How each entity stands now. Raises StoreError, and FormatError."""
+        return (await self._read(entities)).outcomes
 
     # ---- one step ----
 
@@ -261,17 +278,22 @@ class Engine:
     ) -> None:
         rows = [[column[number] for number in todo] for column in now.rows]
         columns = {name: [values[number] for number in todo] for name, values in now.columns.items()}
-        values = self.inputs.values(rows, columns, now.stored.at_us)
+        unusable: Mapping[int, Unusable] = {}
+        try:
+            values = self.inputs.values(rows, columns, len(todo), now.stored.at_us)
+        except RequestError:
+            values, unusable = self.inputs.each_values(rows, columns, len(todo), now.stored.at_us)
         begun = time.perf_counter()
         said: list[Said]
         try:
             async with self._computing, self._renewing(leases, owner, now.stored.epoch):
-                said = await self.inference.infer(values, len(todo))
+                answered = iter(await self.inference.infer(values, len(todo) - len(unusable)))
+            said = [unusable.get(number) or next(answered) for number in range(len(todo))]
             call = Call.ANSWERED
         except ModelLeftAlone as error:
             for number in todo:
                 step.outcomes[number] = dataclasses.replace(
-                    step.outcomes[number], reason=str(error), retry_in_s=_LEFT_ALONE
+                    step.outcomes[number], reason=str(error), retry_in_s=_LEFT_ALONE, unavailable=True
                 )
             return
         except ModelError as error:
@@ -282,17 +304,19 @@ class Engine:
             self._record(now.outcomes[number], each, now.stored.at_us, round(seconds * 1_000_000))
             for number, each in zip(todo, said, strict=True)
         ]
-        unusable = sum(isinstance(each, Unusable) for each in said) if call is Call.ANSWERED else 0
-        self._watcher.called(self.model.name, call, seconds, len(todo) - unusable)
-        if unusable:
-            self._watcher.called(self.model.name, Call.UNUSABLE, seconds, unusable)
+        of_no_use = sum(isinstance(each, Unusable) for each in said) if call is Call.ANSWERED else 0
+        self._watcher.called(self.model.name, call, seconds, len(todo) - of_no_use)
+        if of_no_use:
+            self._watcher.called(self.model.name, Call.UNUSABLE, seconds, of_no_use)
         packed = [(now.records[number], each.pack()) for number, each in zip(todo, records, strict=True)]
         for stored in await self._store.put(packed, self._kept_ms, now.stored.epoch):
             self._watcher.kept(self.model.name, stored)
         for number, record in zip(todo, records, strict=True):
             before = now.outcomes[number].record
             known = Record(record.outputs or (before.outputs if before else None), record.failure)
-            step.outcomes[number] = dataclasses.replace(self._judged(now.outcomes[number], known), asked=True)
+            step.outcomes[number] = dataclasses.replace(
+                self._judged(now.outcomes[number], known), asked=True, unavailable=call is Call.UNAVAILABLE
+            )
 
     def _record(self, before: Outcome, said: Said, read_at: int, cost_us: int) -> Record:
         done_at = read_at + cost_us
@@ -354,6 +378,7 @@ _NO_INPUTS = bytes(16)
 _BATCHES_AT_A_TIME = 16
 _LEFT_ALONE = 0.5
 _FUNCTION_PATIENCE = 35.0
+_FUNCTION_BATCH = 256
 
 
 def columns_of(entities: Sequence[Entity]) -> dict[str, list[Any]]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from stillwell.errors import ModelError, ModelLeftAlone, ModelUnavailable, SettingsError
+from stillwell.errors import ModelError, ModelLeftAlone, ModelUnavailable
 from stillwell.predictions.breaker import Breaker, BreakerPolicy
 from stillwell.predictions.tensors import Metadata, Said, answers, left_out, metadata_of, mismatches, request, spoken
 from stillwell.spec import ModelSpec, OpenInferenceSpec
@@ -45,23 +45,37 @@ class Inference(Protocol):
 def open_inference(
     model: ModelSpec, environment: Mapping[str, str], chance: Callable[[], float] = random.random
 ) -> Inference:
-    """The model of a definition. Raises SettingsError where its URL is to be in the environment, and is not."""
-    if isinstance(model.server, OpenInferenceSpec):
-        return ServedModel(model, model.server, url_of(model, model.server, environment), chance)
-    return FunctionModel(model, model.server)
+    """The model of a definition."""
+    if not isinstance(model.server, OpenInferenceSpec):
+        return FunctionModel(model, model.server)
+    url = model.server.url
+    if not url.startswith("env:"):
+        return ServedModel(model, model.server, url.rstrip("/"), chance)
+    name = url.removeprefix("env:")
+    if environment.get(name):
+        return ServedModel(model, model.server, environment[name].rstrip("/"), chance)
+    return NowhereModel(
+        f"model {model.name}: {name} is missing, which says where its server is, as http://host:port. Set it in the "
+        "environment"
+    )
 
 
-def url_of(model: ModelSpec, server: OpenInferenceSpec, environment: Mapping[str, str]) -> str:
-    """The root of a model's server. Raises SettingsError."""
-    if not server.url.startswith("env:"):
-        return server.url.rstrip("/")
-    name = server.url.removeprefix("env:")
-    if not environment.get(name):
-        raise SettingsError(
-            f"{name} is missing: model {model.name} reads from it where its server is, as http://host:port. Set it in "
-            "the environment"
-        )
-    return environment[name].rstrip("/")
+class NowhereModel:
+    """A model whose server nobody has named. Features are read and predictions served as far as they are there."""
+
+    def __init__(self, problem: str) -> None:
+        self._problem = problem
+
+    async def check(self) -> None:
+        """Raises ModelLeftAlone."""
+        raise ModelLeftAlone(self._problem)
+
+    async def infer(self, columns: Columns, count: int) -> list[Said]:
+        """Raises ModelLeftAlone."""
+        raise ModelLeftAlone(self._problem)
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
 
 class FunctionModel:

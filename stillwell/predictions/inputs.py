@@ -1,28 +1,24 @@
 """What a model reads: from the keys of entities to the rows that it stands on, their fingerprint, and its inputs.
 
-Worked out once for a model. Values that are missing, or past their view's TTL, are null to the model.
+Worked out once for a model, by the plan of all readers. Values that are missing, or past their view's TTL, are null to
+the model; what is computed on demand is computed for the instant at which the rows were read.
 """
 
-import dataclasses
 import datetime
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from stillwell.errors import DefinitionError
+from stillwell.errors import RequestError
 from stillwell.layout.entity_key import keys_of_columns
-from stillwell.layout.projection import ABSENT, Projection
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.layout.value import STAMP_AT
 from stillwell.predictions.fingerprint import fingerprint, request_digest
-from stillwell.spec import (
-    AliasSpec,
-    DefinitionsSpec,
-    FeatureSpec,
-    ModelSpec,
-    RequestColumnSpec,
-    ViewSpec,
-)
+from stillwell.predictions.tensors import Unusable
+from stillwell.reading.features import columns_of_rows
+from stillwell.reading.query import Catalog, Kind, Lookup
+from stillwell.reading.status import Status
+from stillwell.spec import DefinitionsSpec, ModelSpec, RequestColumnSpec, ViewSpec
 
 _STAMPED = struct.Struct(">Q")
 _SIGN = 1 << 63
@@ -32,59 +28,37 @@ _MICROSECOND = datetime.timedelta(microseconds=1)
 Columns = Mapping[str, Sequence[Any]]
 """A value for each entity, by the names of its keys and of request columns, in Python's types."""
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Lookup:
-    """The rows of one view, by keys of the model's entity. columns: for each key of the view's, the entity's."""
-
-    name: str
-    view: ViewSpec
-    columns: tuple[str, ...]
-    features: tuple[FeatureSpec, ...]
-    projection: Projection
-    ttl_us: int
+Rows = Sequence[Sequence[bytes | None]]
+"""For each of the model's lookups, the row of each entity."""
 
 
 class ModelInputs:
     """The inputs of one model."""
 
     def __init__(self, model: ModelSpec, definitions: DefinitionsSpec, older: Iterable[ViewSpec] = ()) -> None:
-        """older: other versions of views, whose rows may still be in the store. Raises DefinitionError."""
-        self._model = model
+        """older: other versions of views, whose rows may still be in the store. Raises RequestError for an input that
+        the definitions do not have."""
         self._keys = model.entity.keys
-        wanted: dict[str, dict[str, FeatureSpec]] = {}
-        sources: dict[str, ViewSpec | AliasSpec] = {}
-        self._places: dict[str, tuple[str, str]] = {}
+        self._inputs = model.inputs
+        requests = {each.name: each for each in definitions.requests}
+        self._requested: dict[str, str] = {}
         self.request: dict[str, RequestColumnSpec] = {}
         """The columns that requests must bring, by name."""
-        owners: dict[str, ViewSpec | AliasSpec] = {each.name: each for each in definitions.views}
-        owners |= {each.name: each for each in definitions.aliases}
-        requests = {each.name: each for each in definitions.requests}
+        references = []
         for each in model.inputs:
             owner, _, name = each.reference.partition(":")
-            self._places[each.name] = (owner, name)
             if owner in requests:
+                self._requested[each.name] = name
                 self.request[name] = next(column for column in requests[owner].columns if column.name == name)
-            elif owner in owners:
-                sources[owner] = owners[owner]
-                view = _view_of(owners[owner])
-                wanted.setdefault(owner, {})[name] = next(each for each in view.features if each.name == name)
             else:
-                raise DefinitionError(
-                    f"model {model.name}: input {each.name} is {each.reference}, which is no feature of a view or an "
-                    "alias, and no column of a request"
-                )
-        others: dict[str, list[ViewSpec]] = {}
-        for version in older:
-            others.setdefault(version.name, []).append(version)
-        self._lookups = [
-            _lookup(name, source, tuple(wanted[name].values()), others) for name, source in sources.items()
-        ]
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """The views and aliases that are read, by name."""
-        return tuple(each.name for each in self._lookups)
+                references.append(each.reference)
+        self._plan = Catalog(definitions, older).plan(list(dict.fromkeys(references))) if references else None
+        if self._plan:
+            self.request |= self._plan.request_columns
+        self._lookups = self._plan.lookups if self._plan else ()
+        self._ttls = [each.view.ttl // _MICROSECOND for each in self._lookups]
+        self.sources = tuple(_name_of(each, model, definitions) for each in self._lookups)
+        """The views and aliases that are read, by name, in the order of rows."""
 
     def entity_keys(self, columns: Columns) -> list[bytes]:
         """The key of each entity. Raises WrongKey."""
@@ -105,9 +79,9 @@ class ModelInputs:
             for each in self._lookups
         ]
 
-    def fingerprints(self, rows: Sequence[Sequence[bytes | None]], now_us: int) -> list[bytes]:
-        """Of each entity's rows. rows: as `row_keys` asks for them."""
-        limits = [now_us - each.ttl_us if each.ttl_us else None for each in self._lookups]
+    def fingerprints(self, rows: Rows, now_us: int) -> list[bytes]:
+        """Of each entity's rows."""
+        limits = [now_us - ttl if ttl else None for ttl in self._ttls]
         return [
             fingerprint(
                 of_entity,
@@ -121,28 +95,44 @@ class ModelInputs:
 
     def event_times(self, rows: Sequence[bytes | None]) -> dict[str, int | None]:
         """The event times of one entity's rows, in µs since the epoch, by the names of views and aliases."""
-        return {
-            each.name: None if row is None else _event_time(row) for each, row in zip(self._lookups, rows, strict=True)
-        }
+        return {name: None if row is None else _event_time(row) for name, row in zip(self.sources, rows, strict=True)}
 
-    def values(self, rows: Sequence[Sequence[bytes | None]], columns: Columns, now_us: int) -> dict[str, Sequence[Any]]:
+    def values(self, rows: Rows, columns: Columns, count: int, now_us: int) -> dict[str, list[Any]]:
         """The model's inputs by name, a value for each entity; a Timestamp is µs since the epoch.
 
-        Raises FormatError.
+        Raises FormatError, and RequestError for an entity of which an on-demand feature makes nothing.
         """
-        stored: dict[tuple[str, str], Sequence[Any]] = {}
-        for lookup, of_lookup in zip(self._lookups, rows, strict=True):
-            read = lookup.projection.read(of_lookup)
-            limit = now_us - lookup.ttl_us if lookup.ttl_us else None
-            past = [at is not None and limit is not None and at < limit for at in read.event_times]
-            for feature, column in zip(lookup.features, read.columns, strict=True):
-                stored[lookup.name, feature.name] = [
-                    None if value is ABSENT or gone else value for value, gone in zip(column, past, strict=True)
+        stored: dict[str, list[Any]] = {}
+        if self._plan:
+            for column in columns_of_rows(self._plan, rows, columns, now_us):
+                of_rows = column.output.kind is Kind.STORED
+                stored[column.output.reference] = [
+                    value if status is Status.PRESENT or not of_rows else None
+                    for value, status in zip(column.values, column.statuses, strict=True)
                 ]
         return {
-            name: stored[place] if place in stored else _plain(columns[place[1]])
-            for name, place in self._places.items()
+            each.name: _plain(columns[self._requested[each.name]])
+            if each.name in self._requested
+            else stored[each.reference]
+            for each in self._inputs
         }
+
+    def each_values(
+        self, rows: Rows, columns: Columns, count: int, now_us: int
+    ) -> tuple[dict[str, list[Any]], dict[int, Unusable]]:
+        """The same, entity by entity: those that can be computed, and why the others cannot, by their numbers."""
+        values: dict[str, list[Any]] = {each.name: [] for each in self._inputs}
+        unusable: dict[int, Unusable] = {}
+        for number in range(count):
+            alone = {name: [column[number]] for name, column in columns.items()}
+            try:
+                found = self.values([[of_lookup[number]] for of_lookup in rows], alone, 1, now_us)
+            except RequestError as error:
+                unusable[number] = Unusable(str(error))
+                continue
+            for name, (value,) in found.items():
+                values[name].append(value)
+        return values, unusable
 
 
 def _event_time(row: bytes) -> int:
@@ -150,26 +140,13 @@ def _event_time(row: bytes) -> int:
     return at - _SIGN
 
 
-def _view_of(source: ViewSpec | AliasSpec) -> ViewSpec:
-    return source.view if isinstance(source, AliasSpec) else source
-
-
-def _lookup(
-    name: str,
-    source: ViewSpec | AliasSpec,
-    features: tuple[FeatureSpec, ...],
-    older: Mapping[str, Sequence[ViewSpec]],
-) -> _Lookup:
-    view = _view_of(source)
-    keys = [key.name for key in view.entity.keys]
-    return _Lookup(
-        name=name,
-        view=view,
-        columns=tuple(source.keys[key] for key in keys) if isinstance(source, AliasSpec) else tuple(keys),
-        features=features,
-        projection=Projection(view, features, older.get(view.name, ())),
-        ttl_us=view.ttl // _MICROSECOND,
-    )
+def _name_of(lookup: Lookup, model: ModelSpec, definitions: DefinitionsSpec) -> str:
+    """The view's name, or that of the alias that leads to its rows from the model's entity."""
+    for alias in definitions.aliases:
+        columns = tuple(alias.keys[key.name] for key in alias.view.entity.keys)
+        if (alias.view.name, alias.entity.name, columns) == (lookup.view.name, model.entity.name, lookup.columns):
+            return alias.name
+    return lookup.view.name
 
 
 def _plain(values: Sequence[Any]) -> list[Any]:

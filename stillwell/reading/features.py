@@ -70,26 +70,35 @@ class FeatureReader:
             wanted += [place + suffix for place in places[at]]
         epoch, stored = await self._online.read(wanted)
         now = self._now_us()
-        found: list[FoundRows] = []
+        rows = []
         begin = 0
-        for lookup, of_lookup in zip(plan.lookups, places, strict=True):
-            end = begin + len(of_lookup)
-            read = lookup.projection.read(stored[begin:end])
-            found.append(FoundRows(read, _states(lookup, read, now), _freshness(lookup, read.event_times, now)))
-            begin = end
-        if not plan.computations:
-            return Found([_column(output, *found[output.source]) for output in plan.outputs], now, epoch)
-        computed = [compute(each, found, columns, now) for each in plan.computations]
-        return Found(
-            [
-                _column(output, *found[output.source])
-                if output.kind is Kind.STORED
-                else FeatureColumn(output, *computed[output.source][output.column])
-                for output in plan.outputs
-            ],
-            now,
-            epoch,
-        )
+        for of_lookup in places:
+            rows.append(stored[begin : begin + len(of_lookup)])
+            begin += len(of_lookup)
+        return Found(columns_of_rows(plan, rows, columns, now), now, epoch)
+
+
+def columns_of_rows(
+    plan: Plan, rows: Sequence[Sequence[bytes | None]], columns: Mapping[str, Sequence[Any]], now_us: int
+) -> list[FeatureColumn]:
+    """The plan's outputs from rows as they are stored: for each lookup, the row of each entity.
+
+    columns: typed. now_us: the instant that rows are judged at, and features on demand computed for. Raises
+    RequestError, and UnknownLayout.
+    """
+    found: list[FoundRows] = []
+    for lookup, of_lookup in zip(plan.lookups, rows, strict=True):
+        read = lookup.projection.read(of_lookup)
+        found.append(FoundRows(read, _states(lookup, read, now_us), _freshness(lookup, read.event_times, now_us)))
+    if not plan.computations:
+        return [_column(output, *found[output.source]) for output in plan.outputs]
+    computed = [compute(each, found, columns, now_us) for each in plan.computations]
+    return [
+        _column(output, *found[output.source])
+        if output.kind is Kind.STORED
+        else FeatureColumn(output, *computed[output.source][output.column])
+        for output in plan.outputs
+    ]
 
 
 def _states(lookup: Lookup, read: StoredColumns, now: int) -> list[Status] | None:

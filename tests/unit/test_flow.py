@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import dataclasses
+import datetime
 import random
 import time
 from collections.abc import AsyncIterator, Callable
@@ -12,9 +14,13 @@ from sinks.archive import PartitionArchive, SpanFiles, UploadedSpan
 from stillwell.errors import StoreNotReady, StoreUnavailable
 from stillwell.layout import chain
 from stillwell.layout.chain import PartitionId, TopicIncarnation
-from streams.flow import Flow
+from stillwell.predictions.triggers import Triggers
+from stillwell.spec import DefinitionsSpec, InputSpec, ModelSpec, OutputSpec
+from stillwell.testing.hints import MemoryHints
+from stillwell.types import INT64
+from streams.flow import Flow, Refreshing
 from tests.chain_support import NOON
-from tests.twin_line import Worker, World, expected, links, prepared, some_log, stored
+from tests.twin_line import SOURCE, VIEW, Worker, World, expected, links, prepared, some_log, stored
 
 
 @contextlib.asynccontextmanager
@@ -190,6 +196,84 @@ async def test_nothing_is_linked_before_the_dead_letter_topic_has_acknowledged_i
         await flow.flush()
         assert world.log.values.index(b"{") in world.dead_letters.offsets
         assert links(world)[-1].end == 40
+
+
+def with_hints(worker: Worker) -> MemoryHints:
+    """Have each write to the worker's view ask for a refresh; gives where it asks."""
+    model = ModelSpec(
+        name="Model",
+        version="1",
+        entity=VIEW.entity,
+        inputs=(InputSpec(name="number", reference="Last:number", type=INT64),),
+        outputs=(OutputSpec(name="out", type=INT64),),
+        server=lambda columns: columns,
+        policy="cached",
+        max_staleness=datetime.timedelta(minutes=1),
+        refresh_on_write=("Last",),
+    )
+    definitions = DefinitionsSpec(entities=(VIEW.entity,), topics=(SOURCE,), views=(VIEW,), models=(model,))
+    hints = MemoryHints()
+    refreshing = Refreshing(Triggers(definitions), hints, worker.sinks.retry_online)
+    worker.sinks = dataclasses.replace(worker.sinks, refresh=refreshing)
+    worker._opening._sinks = worker.sinks
+    return hints
+
+
+async def test_nothing_is_linked_before_the_refresh_topic_has_acknowledged_what_its_rows_trigger(
+    rng: random.Random,
+) -> None:
+    def refuse() -> None:
+        raise StoreUnavailable("refused by the test")
+
+    world = World(some_log(rng))
+    worker = Worker(world, "a")
+    hints = with_hints(worker)
+    hints.faults = refuse
+    async with flowing(worker) as flow:
+        take(flow, world, 40)
+        flow.close_span()
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert stored(world) == expected(world.log)
+        assert links(world) == []
+        assert hints.hints == []
+        hints.faults = lambda: None
+        await flow.flush()
+        assert links(world)[-1].end == 40
+        assert {hint.values["customer"] for hint in hints.hints} == set(expected(world.log))
+        assert len(hints.hints) == len(expected(world.log))
+        assert flow.nbytes == 0
+
+
+async def test_hints_come_only_when_redis_has_the_rows(rng: random.Random) -> None:
+    """Who looked before would find everything fresh, and forget."""
+    world = World(some_log(rng))
+    worker = Worker(world, "a")
+    hints = with_hints(worker)
+    worker.online.faults = lambda operation: "refused" if operation == "put" else None
+    async with flowing(worker) as flow:
+        take(flow, world, 40)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert hints.hints == []
+        worker.online.faults = lambda operation: None
+        await flow.flush()
+        assert hints.hints != []
+
+
+async def test_rows_that_are_duplicates_ask_for_refreshes_too(rng: random.Random) -> None:
+    """Who wrote them first may have died before it could ask."""
+    world = World(some_log(rng))
+    dead = Worker(world, "a", window_rows=1 << 30)
+    never_asked = with_hints(dead)
+    never_asked.faults = lambda: (_ for _ in ()).throw(StoreUnavailable("refused by the test"))
+    async with flowing(dead) as flow:
+        take(flow, world, 40)
+        await until(lambda: stored(world) == expected(world.log))
+    heir = Worker(world, "b")
+    hints = with_hints(heir)
+    await heir.work()
+    assert {hint.values["customer"] for hint in hints.hints} == set(expected(world.log))
 
 
 async def test_a_flow_ends_where_redis_is_no_longer_ready_though_nothing_is_written(rng: random.Random) -> None:

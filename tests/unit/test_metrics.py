@@ -90,6 +90,7 @@ def test_every_counter_is_0_before_anything_has_happened() -> None:
     metrics = Metrics()
     Retries.of(metrics)
     metrics.begin("orders", ["Last", "First"])
+    metrics.begin_model("Delay")
     page = shown(metrics)
     for metric in (*COUNTERS, *HISTOGRAMS, BUFFERED, ASSIGNED, WAITING):
         assert page[metric.name].samples, metric
@@ -101,6 +102,7 @@ def test_every_counter_is_0_before_anything_has_happened() -> None:
         "offline",
         "dead_letters",
         "kafka",
+        "refresh",
     }
 
 

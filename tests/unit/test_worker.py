@@ -111,7 +111,7 @@ class Line:
             services=services,
             preparations=[PREPARATION],
             deliver=ingest.take,
-            retries=Retries(retry, retry, retry, retry),
+            retries=Retries(retry, retry, retry, retry, retry),
             window=Window(window_rows, 1 << 30, 1e9),
             limits=Limits(1 << 30, rebalance_timeout=4, drain_timeout=2, batch_records=7, reopen_after=0.01),
             watchdog=Watchdog(60),

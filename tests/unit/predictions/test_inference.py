@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import datetime
-import os
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from stillwell.errors import ModelError, ModelUnavailable, SettingsError
+from stillwell.errors import ModelError, ModelLeftAlone, ModelUnavailable
 from stillwell.local import free_port
 from stillwell.predictions.breaker import BreakerPolicy
 from stillwell.predictions.inference import FunctionModel, ServedModel, open_inference
@@ -260,5 +259,9 @@ async def test_a_url_may_come_from_the_environment() -> None:
     asked = open_inference(of("env:DELAY_URL"), {"DELAY_URL": "http://host:1/"})
     assert isinstance(asked, ServedModel)
     assert asked._root == "http://host:1/v2/models/delay"
-    with pytest.raises(SettingsError, match="DELAY_URL is missing: model Delay"):
-        open_inference(of("env:DELAY_URL"), dict.fromkeys(os.environ, ""))
+    unset = open_inference(of("env:DELAY_URL"), {"DELAY_URL": ""})
+    for call in (unset.check(), unset.infer({"delay": [1.0]}, 1)):
+        with pytest.raises(ModelLeftAlone, match="model Delay: DELAY_URL is missing"):
+            await call
+    await asked.close()
+    await unset.close()

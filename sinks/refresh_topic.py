@@ -1,0 +1,59 @@
+"""Producing hints to the refresh topic."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError
+
+from stillwell.errors import OutcomeUnknown
+from stillwell.predictions.hint import Hint, encode
+
+_AT_A_TIME = 1_000
+_PATIENCE_MS = 10_000
+
+_MENDS: Mapping[type[Exception], str] = {
+    UnknownTopicOrPartitionError: "Kafka has no such topic: `stillwell topics create` makes it",
+    TopicAuthorizationFailedError: "allow our user to write to it",
+}
+
+
+def hint_producer(connection: Mapping[str, Any]) -> AIOKafkaProducer:
+    """The producer for `RefreshTopic`, to be started. connection: what every aiokafka client needs.
+
+    Acknowledged by all in-sync replicas, but not idempotent: a hint that comes twice is one look more.
+    """
+    return AIOKafkaProducer(
+        **connection,
+        acks="all",
+        enable_idempotence=False,
+        request_timeout_ms=_PATIENCE_MS,
+        compression_type="lz4",
+        linger_ms=2,
+    )
+
+
+class RefreshTopic:
+    """The refresh topic of one namespace."""
+
+    def __init__(self, producer: AIOKafkaProducer, topic: str) -> None:
+        """producer: a started `hint_producer`."""
+        self._producer = producer
+        self._topic = topic
+
+    async def send(self, hints: Sequence[Hint]) -> None:
+        """Put hints into the topic, and wait until it has them. Repeating a call repeats them, which is harmless.
+
+        Raises OutcomeUnknown where some may be there, or none.
+        """
+        for first in range(0, len(hints), _AT_A_TIME):
+            try:
+                sent = []
+                for hint in hints[first : first + _AT_A_TIME]:
+                    key, value = encode(hint)
+                    sent.append(await self._producer.send(self._topic, key=key, value=value))
+                await asyncio.gather(*sent)
+            except (KafkaError, OSError) as error:
+                mend = _MENDS.get(type(error), repr(error))
+                raise OutcomeUnknown(f"refresh topic {self._topic}: {mend}") from error

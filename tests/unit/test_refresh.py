@@ -1,0 +1,312 @@
+"""The refresh agent over a store in memory: hints become predictions, and only then their offsets are done."""
+
+import asyncio
+import contextlib
+import datetime
+import itertools
+import random
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stillwell.errors import ModelError, ModelUnavailable, StoreUnavailable
+from stillwell.layout.prediction import Record
+from stillwell.layout.redis_keys import RedisKeys
+from stillwell.predictions.engine import Engine, Entity, Outcome
+from stillwell.predictions.inputs import ModelInputs
+from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
+from stillwell.testing.predictions import MemoryPredictions
+from streams.metrics import BAD_HINTS, REFRESHES, Metrics
+from streams.refresh import Offsets, RefreshAgent, RefreshBatch, RefreshHint
+from streams.retry import Retry
+from tests.predicted import DEFINITIONS, Adding, encoded_row, model
+from tests.waiting import eventually_async
+
+EPOCH = "epoch"
+KEYS = RedisKeys("test", "test")
+
+
+class Logged:
+    """A log of predictions; faults: raised by each call."""
+
+    def __init__(self) -> None:
+        self.kept: list[bytes] = []
+        self.fault: Exception | None = None
+
+    async def append(self, engine: Engine, predictions: Sequence[tuple[Entity, Outcome]]) -> None:
+        await asyncio.sleep(0)
+        if self.fault:
+            raise self.fault
+        self.kept += [entity.key for entity, _ in predictions]
+
+
+class Site:
+    """An agent that runs, and all round it."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.server = MemoryRedis()
+        self.server.write(KEYS.ready, EPOCH.encode())
+        self.store = MemoryOnlineStore(self.server)
+        self.model = Adding()
+        self.spec = model().model_copy(update=changes)
+        self.metrics = Metrics()
+        self.log = Logged()
+        inputs = ModelInputs(self.spec, DEFINITIONS)
+        self.engine = Engine(
+            self.spec, inputs, self.model, MemoryPredictions(self.server), KEYS, chance=lambda: 1.0, lease_ms=1_000
+        )
+        retry = Retry("refresh", self.metrics, _soon)
+        self.agent = RefreshAgent({"Delay": self.engine}, self.metrics, retry, self.log)
+        self._offsets = itertools.count(100)
+        self._times = itertools.count(1_767_225_600_000_000, 1_000)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["Site"]:
+        task = asyncio.create_task(self.agent.run())
+        async with asyncio.timeout(20):
+            yield self
+        task.cancel()
+        await asyncio.wait([task])
+
+    async def put(self, id: int, delay: float | None) -> None:
+        await self.store.put(encoded_row(id, delay, next(self._times)), EPOCH)
+
+    def hint(self, *ids: int, cause: str = "read") -> None:
+        self.take(*({"model": "Delay", "entity": {"id": id}, "cause": cause} for id in ids))
+
+    def take(self, *values: object) -> None:
+        self.agent.take(
+            RefreshBatch(
+                self.agent.life,
+                [RefreshHint("p0", next(self._offsets), msgspec.json.encode(each), 0) for each in values],
+            )
+        )
+
+    async def until_committable(self, offset: int) -> None:
+        async def reached() -> bool:
+            return self.agent.commits().get("p0") == offset
+
+        await eventually_async(reached, what=f"the commit of {offset}, now {self.agent.commits()}")
+
+    def value(self, id: int) -> object:
+        (key,) = self.engine.record_keys(self.engine.entities({"id": [id]}))
+        stored = self.server.read(key)
+        outputs = Record.unpack(stored).outputs if stored else None
+        return self.engine.layout.decode(outputs)[0] if outputs else None
+
+    def results(self) -> dict[str, float]:
+        return {labels[1]: count for labels, count in self.metrics._values[REFRESHES].items()}
+
+
+async def _soon(seconds: float) -> None:
+    await asyncio.sleep(0)
+
+
+async def test_hints_of_one_prediction_cost_one_call_and_all_their_offsets_are_done() -> None:
+    async with Site().running() as site:
+        await site.put(7, 30.0)
+        await site.put(8, 50.0)
+        site.hint(*[7] * 50, 8, *[7] * 49)
+        assert site.agent.commits() == {"p0": 100}
+        await site.until_committable(200)
+        assert (site.value(7), site.value(8)) == (31.0, 51.0)
+        assert (site.model.calls, sorted(site.model.asked[0])) == (1, [30.0, 50.0])
+        assert len(site.log.kept) == 2
+        site.hint(7)
+        await site.until_committable(201)
+        assert site.model.calls == 1
+        assert site.results() == {"computed": 2, "fresh": 1}
+
+
+async def test_a_write_waits_for_others_up_to_a_maximum_and_a_reader_for_none() -> None:
+    changes = {"debounce": datetime.timedelta(seconds=30), "max_debounce": datetime.timedelta(seconds=0.3)}
+    async with Site(**changes).running() as site:
+        await site.put(7, 30.0)
+        begun = asyncio.get_running_loop().time()
+        site.hint(7, cause="write")
+        await asyncio.sleep(0.1)
+        assert site.model.calls == 0
+        site.hint(7, cause="write")
+        await site.until_committable(102)
+        assert asyncio.get_running_loop().time() - begun >= 0.3
+        assert site.model.calls == 1
+        await site.put(7, 31.0)
+        site.hint(7, cause="write")
+        begun = asyncio.get_running_loop().time()
+        site.hint(7)
+        await site.until_committable(104)
+        assert asyncio.get_running_loop().time() - begun < 0.29
+        assert site.value(7) == 32.0
+
+
+async def test_a_server_that_is_down_keeps_its_offsets_and_nothing_is_lost_when_it_returns() -> None:
+    async with Site().running() as site:
+        for id in range(5):
+            await site.put(id, float(id))
+        site.model.error = ModelUnavailable("gone")
+        site.hint(*range(5))
+
+        async def tried() -> bool:
+            return site.model.calls >= 2
+
+        await eventually_async(tried, what="it was tried again")
+        assert site.agent.commits() == {"p0": 100}
+        site.model.error = None
+        await site.until_committable(105)
+        assert [site.value(id) for id in range(5)] == [1.0, 2.0, 3.0, 4.0, 5.0]
+        assert site.results() == {"computed": 5}
+
+
+async def test_a_model_that_answers_with_nothing_of_use_is_given_up_and_others_go_on() -> None:
+    async with Site().running() as site:
+        await site.put(7, None)
+        await site.put(8, 50.0)
+        site.hint(7, 8)
+        await site.until_committable(102)
+        assert (site.value(7), site.value(8)) == (None, 51.0)
+        assert site.results() == {"computed": 1, "given_up": 1}
+
+
+async def test_what_changes_while_the_model_is_asked_is_computed_again_without_another_hint() -> None:
+    async with Site().running() as site:
+        await site.put(7, 30.0)
+
+        async def change(delays: list[Any]) -> None:
+            site.model.before = None
+            await site.put(7, 40.0)
+
+        site.model.before = change
+        site.hint(7)
+        await site.until_committable(101)
+
+        async def renewed() -> bool:
+            return site.value(7) == 41.0
+
+        await eventually_async(renewed, what="the newer inputs were predicted")
+        assert site.model.calls == 2
+
+
+async def test_nothing_is_done_before_redis_and_the_log_have_it() -> None:
+    async with Site().running() as site:
+        await site.put(7, 30.0)
+        site.log.fault = StoreUnavailable("the log is gone")
+        site.hint(7)
+
+        async def computed() -> bool:
+            return site.value(7) == 31.0
+
+        await eventually_async(computed, what="the prediction")
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert site.agent.commits() == {"p0": 100}
+        site.log.fault = None
+        await site.until_committable(101)
+        assert len(site.log.kept) == 1
+
+
+async def test_a_store_that_may_have_lost_rows_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    async with Site().running() as site:
+        await site.put(7, 30.0)
+        site.server.evict(KEYS.ready)
+        told = capsys.readouterr().out
+        site.hint(7)
+
+        async def waits() -> bool:
+            nonlocal told
+            told += capsys.readouterr().out
+            return "predictions wait for Redis" in told
+
+        await eventually_async(waits, what="the agent found it not ready")
+        assert site.agent.commits() == {"p0": 100}
+        site.server.write(KEYS.ready, b"another")
+        await site.until_committable(101)
+        assert site.value(7) == 31.0
+
+
+async def test_what_is_no_hint_is_counted_and_left_out() -> None:
+    async with Site().running() as site:
+        site.take(
+            7,
+            {"model": "Other", "entity": {"id": 7}},
+            {"model": "Delay", "entity": {"id": "seven"}},
+            {"model": "Delay", "entity": {"id": None}},
+            {"model": "Delay", "entity": {}},
+            {"model": "Delay", "entity": {"id": 7}, "cause": "boredom"},
+        )
+        site.agent.take(
+            RefreshBatch(site.agent.life, [RefreshHint("p0", 106, None, 0), RefreshHint("p0", 107, b"\xff", 0)])
+        )
+        await site.until_committable(108)
+        assert site.metrics._values[BAD_HINTS] == {(): 8.0}
+        assert site.model.calls == 0
+
+
+async def test_hints_of_an_assignment_that_is_over_are_dropped() -> None:
+    async with Site().running() as site:
+        await site.put(7, 30.0)
+        old = RefreshBatch(site.agent.life, [RefreshHint("p0", 5, b'{"model":"Delay","entity":{"id":7}}', 0)])
+        site.agent.forget()
+        site.agent.take(old)
+        assert old.taken.is_set()
+        assert site.agent.commits() == {}
+        assert site.agent.waiting == 0
+
+
+async def test_who_loses_its_partitions_in_the_middle_commits_nothing_of_them() -> None:
+    async with Site().running() as site:
+        await site.put(7, 30.0)
+        released = asyncio.Event()
+
+        async def hold(delays: list[Any]) -> None:
+            await released.wait()
+
+        site.model.before = hold
+        site.hint(7)
+
+        async def asked() -> bool:
+            return site.model.calls == 1
+
+        await eventually_async(asked, what="the model was asked")
+        site.agent.forget()
+        released.set()
+
+        async def stored() -> bool:
+            return site.value(7) == 31.0
+
+        await eventually_async(stored, what="the prediction was kept all the same")
+        assert site.agent.commits() == {}
+
+
+@given(st.lists(st.integers(0, 30), unique=True), st.integers(0, 30), st.randoms(use_true_random=False))
+def test_an_offset_is_committable_when_nothing_before_it_waits(done: list[int], end: int, rng: random.Random) -> None:
+    offsets = Offsets()
+    assert offsets.commit is None
+    for offset in range(end):
+        offsets.take(offset)
+    rng.shuffle(done)
+    for offset in done:
+        offsets.done(offset)
+    waiting = [offset for offset in range(end) if offset not in done]
+    assert len(offsets) == len(waiting)
+    assert offsets.commit == (min(waiting) if waiting else end or None)
+
+
+@pytest.mark.parametrize("error", [ModelError("the shape is wrong"), ModelUnavailable("gone")])
+async def test_an_error_of_the_model_stops_no_agent(error: ModelError) -> None:
+    async with Site().running() as site:
+        await site.put(7, 30.0)
+        site.model.error = error
+        site.hint(7)
+
+        async def tried() -> bool:
+            return site.model.calls >= 2
+
+        await eventually_async(tried, what="it was tried again")
+        site.model.error = None
+        site.hint(7)
+        await site.until_committable(102)
+        assert site.value(7) == 31.0
