@@ -26,7 +26,6 @@ from serving.listening import BACKLOG, bind
 from serving.metrics import Metrics
 from serving.pages import FeastPages, Features, OwnPages
 from serving.place import Place
-from serving.pushing.after import Marks
 from serving.pushing.batch import ViewBatches
 from serving.pushing.pages import PushPages
 from serving.pushing.pusher import Pusher
@@ -46,6 +45,7 @@ from stillwell.kafka_connection import connection
 from stillwell.kafka_topics import KafkaTopics, TopicsWhenAsked
 from stillwell.known_views import known_views
 from stillwell.layout.redis_keys import RedisKeys
+from stillwell.reading.after import Marks
 from stillwell.reading.features import FeatureReader
 from stillwell.settings import Settings
 from stillwell.spec import DefinitionsSpec

@@ -14,12 +14,12 @@ from serving.answers import encode
 from serving.kept import Kept
 from serving.limits import Limits
 from serving.metrics import ENTITIES, LAYOUTS, VALUES, Metrics
-from serving.pushing.after import After, Marks, after
 from serving.versions import Versions
 from serving.web import Page, Request
 from stillwell.errors import RequestError
 from stillwell.layout.projection import UnknownLayout
 from stillwell.reading import entities
+from stillwell.reading.after import After, Marks, after
 from stillwell.reading.entities import Columns
 from stillwell.reading.features import FeatureReader, Found
 from stillwell.reading.query import Catalog, Plan

@@ -43,6 +43,7 @@ DEFAULT_FILE = "stillwell.toml"
 
 NOT_SETTINGS: Mapping[str, str] = {
     FILE_VARIABLE: f"the TOML file to read in place of `{DEFAULT_FILE}` in the working directory",
+    "STILLWELL_URL": "the root of the query service that commands ask, as `--url` names it",
     "STILLWELL_CACHE": "where the embedded stack keeps what it downloaded; by default `~/.cache/stillwell`",
     "STILLWELL_LOCAL": "where `stillwell local` keeps its data; by default `~/.local/state/stillwell/local`",
     "STILLWELL_MAVEN_URL": "a mirror to download Kafka from, in Maven Central's place",

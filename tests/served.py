@@ -12,7 +12,6 @@ from serving import v1
 from serving.limits import Limits
 from serving.metrics import Metrics, snapshot
 from serving.pages import FeastPages, Features, OwnPages
-from serving.pushing.after import Marks
 from serving.pushing.batch import ViewBatches
 from serving.pushing.pages import PushPages
 from serving.pushing.pusher import Pusher
@@ -24,6 +23,7 @@ from stillwell.layout.chain import PartitionId
 from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.pipeline import compile_pipeline
+from stillwell.reading.after import Marks
 from stillwell.reading.features import FeatureReader
 from stillwell.spec import DefinitionsSpec, EntitySpec, FeatureSpec, KeySpec, ViewSpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis

@@ -6,6 +6,5 @@ A pushed row goes this way, in the order of these files:
     batch.py      what gathers at one moment is transformed as one; pure
     pusher.py     … appended to Kafka as one, and written to Redis as one, each with the place that Kafka gave it
     topics.py     which incarnation of a push topic is in force
-    after.py      a reader who hands a push's token back waits until Redis holds its rows
     pages.py      the paths
 """

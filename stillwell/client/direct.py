@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from stillwell.client.errors import NotReady, Unavailable, Unsupported
+from stillwell import errors
+from stillwell.client.errors import Behind, NotReady, Unavailable, Unsupported
 from stillwell.client.pushing import Pushed, Pushing, plain
 from stillwell.client.results import Column, Features
 from stillwell.client.retrying import Retries
-from stillwell.client.source import Asked, json_columns
+from stillwell.client.source import ANSWERS_SOONER, Asked, json_columns
 from stillwell.errors import RequestError, StoreError, StoreNotReady
 from stillwell.known_views import known_views
 from stillwell.layout.projection import UnknownLayout
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.reading import entities
-from stillwell.reading.features import FeatureColumn, FeatureReader
+from stillwell.reading.after import After, Marks
+from stillwell.reading.features import FeatureColumn, FeatureReader, Found
 from stillwell.reading.online import OnlineReader, Stored
 from stillwell.reading.query import Catalog
 from stillwell.spec import DefinitionsSpec, ViewSpec
@@ -41,6 +43,7 @@ class Reading(Protocol):
     """What is open while a store is read."""
 
     reader: FeatureReader
+    marks: Marks
 
     async def close(self) -> None:
         """Close every connection."""
@@ -75,9 +78,8 @@ class Direct:
 
     async def features(self, asked: Asked, timeout: float) -> Features:
         """See `stillwell.client.source.Source`."""
-        if asked.after:
-            raise Unsupported("after: a client that reads straight from the store cannot wait for a push")
-        return await self._retries.until_answered("Redis", timeout, lambda: self._found(asked), self._draw)
+        after = After(asked.after, timeout * ANSWERS_SOONER) if asked.after else None
+        return await self._retries.until_answered("Redis", timeout, lambda: self._found(asked, after), self._draw)
 
     async def push(self, pushing: Pushing, timeout: float) -> Pushed:
         """See `stillwell.client.source.Source`."""
@@ -89,25 +91,34 @@ class Direct:
         if reading is not None:
             await reading.close()
 
-    async def _found(self, asked: Asked) -> Features:
+    async def _found(self, asked: Asked, after: After | None) -> Features:
         try:
             columns: dict[str, Sequence[object]] = msgspec.to_builtins(json_columns(asked.entities), enc_hook=plain)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise RequestError("entities", f"holds a value that JSON has no form for: {error}") from None
-        return await _told(lambda: self._of_any_version(asked, columns))
+        if self._reading is None:
+            self._reading = self._open()
+        reading = self._reading
+        found = await _told(
+            (lambda: reading.marks.read_after(after, lambda: self._of_any_version(reading, asked, columns)))
+            if after
+            else (lambda: self._of_any_version(reading, asked, columns))
+        )
+        made = {each.output.reference: _column(each, found.at_us) for each in found.columns}
+        return Features(asked.entities, made, asked.count)
 
-    async def _of_any_version(self, asked: Asked, columns: Mapping[str, Sequence[object]]) -> Features:
+    async def _of_any_version(self, reading: Reading, asked: Asked, columns: Mapping[str, Sequence[object]]) -> Found:
         try:
-            return await self._read(asked, columns)
+            return await self._read(reading, asked, columns)
         except UnknownLayout:
             now = asyncio.get_running_loop().time()
             if now < self._looked + _REGISTRY_AGAIN:
                 raise
             self._looked = now
             self._catalog = Catalog(self._definitions, await asyncio.to_thread(self._older))
-            return await self._read(asked, columns)
+            return await self._read(reading, asked, columns)
 
-    async def _read(self, asked: Asked, columns: Mapping[str, Sequence[object]]) -> Features:
+    async def _read(self, reading: Reading, asked: Asked, columns: Mapping[str, Sequence[object]]) -> Found:
         plan = self._catalog.plan(self._catalog.references(asked.references, asked.service))
         count, wanted = entities.row_count(columns, self._rows), len(plan.outputs)
         if count * wanted > self._values:
@@ -116,17 +127,15 @@ class Direct:
                 f"{count} entities with {wanted} features are {count * wanted} values; at most {self._values} are "
                 "allowed in one request: ask in parts",
             )
-        if self._reading is None:
-            self._reading = self._open()
-        found = await self._reading.reader.read(plan, entities.typed(plan, columns, self._catalog.keys))
-        made = {each.output.reference: _column(each, found.at_us) for each in found.columns}
-        return Features(asked.entities, made, count)
+        return await reading.reader.read(plan, entities.typed(plan, columns, self._catalog.keys))
 
 
-async def _told(read: Callable[[], Awaitable[Features]]) -> Features:
+async def _told(read: Callable[[], Awaitable[Found]]) -> Found:
     """What is read; the store's errors as the client's."""
     try:
         return await read()
+    except errors.Behind as error:
+        raise Behind(str(error), error.lag) from error
     except StoreNotReady as error:
         raise NotReady(str(error)) from error
     except StoreError as error:
@@ -186,8 +195,10 @@ def direct(
             self._rows = RedisReader(link, keys.ready, timeout)
             online = self._rows if seen is None else _Seen(self._rows, seen)
             self.reader = FeatureReader(online, keys, lambda: time.time_ns() // 1_000)
+            self.marks = Marks(self._rows, keys, settings.project, definitions.views)
 
         async def close(self) -> None:
+            await self.marks.close()
             await self._rows.close()
 
     def older() -> Sequence[ViewSpec]:

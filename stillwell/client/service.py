@@ -18,7 +18,7 @@ from stillwell.client.errors import Behind, NotReady, NotWritten, Unavailable, U
 from stillwell.client.pushing import Pushed, PushedRow, Pushing, PushStatus, plain
 from stillwell.client.results import Column, Features, Row, Value
 from stillwell.client.retrying import Retries
-from stillwell.client.source import Asked, json_columns
+from stillwell.client.source import ANSWERS_SOONER, Asked, json_columns
 from stillwell.client.transport import HttpTransport, NoReply, NotSent, Reply, Transport
 from stillwell.errors import FormatError, NotDefined, RequestError, StillwellError
 from stillwell.pushing.token import Token
@@ -26,9 +26,6 @@ from stillwell.reading.status import Freshness, Status
 from stillwell.redaction import hide_password
 
 _encode = msgspec.json.Encoder(enc_hook=plain).encode
-
-_ANSWERS_SOONER = 0.9
-"""Of its time a caller leaves so much to the service to wait for a token: the answer must still come back."""
 
 
 class _Column(msgspec.Struct):
@@ -112,7 +109,7 @@ class Service:
             body["feature_service"] = asked.service
         if asked.after:
             body["after"] = " ".join(map(str, asked.after))
-            body["timeout_ms"] = int(timeout * 1_000 * _ANSWERS_SOONER)
+            body["timeout_ms"] = int(timeout * 1_000 * ANSWERS_SOONER)
         reply = await self._read("POST", "/v1/features", encoded(body, "entities"), timeout)
         answer = self._decoded(_features, reply)
         try:
@@ -165,7 +162,7 @@ class Service:
         service = len(names) == 1 and ":" not in names[0]
         words = {"feature_service" if service else "features": ",".join(names), **entity}
         if after:
-            words |= {"after": " ".join(after), "timeout_ms": str(int(timeout * 1_000 * _ANSWERS_SOONER))}
+            words |= {"after": " ".join(after), "timeout_ms": str(int(timeout * 1_000 * ANSWERS_SOONER))}
         reply = await self._read("GET", f"/v1/features?{urlencode(words)}", None, timeout)
         answer = self._decoded(_one, reply)
         try:

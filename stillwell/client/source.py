@@ -13,6 +13,9 @@ Columns = Mapping[str, tuple[Any, ...]]
 After = Token | str | Sequence[Token | str] | None
 """What a read must see: the tokens of pushes."""
 
+ANSWERS_SOONER = 0.9
+"""Of its time a caller leaves so much for a token to be waited for: the answer must still come back."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Asked:

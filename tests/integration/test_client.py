@@ -142,3 +142,57 @@ def test_the_command_line_shows_the_same_through_the_service_and_from_the_store(
     away = deployment.run("get", *FEATURES, "customer=c0", "--url", "http://127.0.0.1:1")
     assert away.returncode == 1
     assert "cannot be reached" in away.stderr
+
+
+async def test_what_is_pushed_is_read_back_by_its_token_through_the_service_and_straight(
+    deploy: Callable[..., Deployment], settings: Callable[..., Settings]
+) -> None:
+    """Of pushes that are answered at once, of those that a worker is to apply, and of many put together."""
+    deployment = deploy(partitions=2, pushed=True)
+    deployment.start_worker().until_ready()
+    service = until_healthy(deployment.service().start())
+    amount = FEATURES[0]
+
+    def order(number: int, customer: str) -> dict[str, object]:
+        return {"at": orders.time(number), "customer": customer, "amount": number + 0.5, "number": number}
+
+    async with Client(url(service), timeout=30) as through, Client.direct(settings(deployment), timeout=30) as direct:
+        pushed = await through.push(orders.VIEW, order(1, "ada"))
+        assert [row.status.value for row in pushed.rows] == ["applied"]
+        for client in (through, direct):
+            found = await client.features([amount], {"customer": "ada"}, after=pushed.token)
+            assert found.one()[amount].value == 1.5
+
+        pushed = await through.push(orders.VIEW, [order(2, "ada"), order(3, "bob")], mode="async")
+        assert {row.status.value for row in pushed.rows} == {"accepted"}
+        for client in (direct, through):
+            found = await client.features([amount], {"customer": ["ada", "bob"]}, after=pushed.token)
+            assert found.column(amount).values == (2.5, 3.5)
+
+        final = {"customer": "eve", "event_timestamp": datetime.datetime.now(datetime.UTC), "amount": 0.1, "number": 7}
+        assert (await through.push(orders.VIEW, final, transform_on_write=False)).rejected == ()
+        assert (await through.features([amount], {"customer": "eve"})).one()[amount].value == 0.1
+
+        late = await through.push(orders.VIEW, [order(1, "ada"), {"customer": "ada"}])
+        assert [row.status.value for row in late.rows] == ["stale", "rejected"]
+        assert late.rows[1].message is not None
+
+        async with through.pusher(orders.VIEW, max_rows=100) as pusher:
+            receipts = [await pusher.push(order(number, f"many{number % 500}")) for number in range(2_000)]
+        outcomes = [(await receipt).status.value for receipt in receipts]
+        assert outcomes.count("applied") >= 500
+        assert set(outcomes) <= {"applied", "stale"}
+        everybody = {"customer": [f"many{number}" for number in range(500)]}
+        found = await direct.features([amount], everybody, after=pusher.token)
+        assert found.column(amount).values == tuple(number + 0.5 for number in range(1_500, 2_000))
+
+    (deployment.folder / "rows.ndjson").write_text(
+        "".join(json.dumps(order(number, "typed")) + "\n" for number in range(10)) + "{}\n"
+    )
+    done = deployment.run("push", orders.VIEW, "rows.ndjson", "--mode", "sync", "--json", "--url", url(service))
+    assert done.returncode == 1
+    *rows, end = map(json.loads, done.stdout.splitlines())
+    assert [row["status"] for row in rows][9:] == ["applied", "rejected"]
+    for options in (("--url", url(service)), ()):
+        shown = deployment.run("get", amount, "customer=typed", "--after", end["token"], "--json", *options)
+        assert json.loads(shown.stdout)["features"][amount]["value"] == 9.5

@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 
-from stillwell.client import Client, Features, NotReady, Retries, Unavailable, Unsupported
+from stillwell.client import Behind, Client, Features, NotDefined, NotReady, Retries, Unavailable, Unsupported
 from stillwell.client.direct import Direct
 from stillwell.errors import FormatError, StillwellError, StoreUnavailable
 from stillwell.layout.redis_keys import RedisKeys
+from stillwell.reading.after import Marks
 from stillwell.reading.features import FeatureReader
 from stillwell.reading.online import Stored
 from stillwell.spec import ViewSpec
 from tests.served import DEFINITIONS, LIMITS, NOW_US, USERS, Served
 
 ALL = [f"Users:{feature.name}" for feature in USERS.features]
+KEYS = RedisKeys("test", "test")
 SEEN = "2026-01-01T00:00:00.000001Z"
 
 
@@ -26,6 +28,7 @@ class Opened:
     """What a `Direct` reads through."""
 
     reader: FeatureReader
+    marks: Marks
     closed: bool = False
 
     async def close(self) -> None:
@@ -36,7 +39,7 @@ def straight(served: Served, older: Callable[[], Sequence[ViewSpec]] = lambda: (
     """A client of the store behind a service."""
 
     def open() -> Opened:
-        return Opened(FeatureReader(served.store, RedisKeys("test", "test"), lambda: served.now_us))
+        return Opened(FeatureReader(served.store, KEYS, lambda: served.now_us), served.marks)
 
     retries = Retries(attempts=2, first=0.001)
     return Client.of(Direct(DEFINITIONS, open, older, rows=LIMITS.rows, values=LIMITS.values, retries=retries))
@@ -135,7 +138,7 @@ async def test_a_store_that_is_away_is_asked_again_and_then_unavailable() -> Non
             raise StoreUnavailable("Redis is away")
 
     away = Away()
-    opened = Opened(FeatureReader(away, RedisKeys("test", "test"), lambda: NOW_US))
+    opened = Opened(FeatureReader(away, KEYS, lambda: NOW_US), Marks(away, KEYS, "test", ()))
     source = Direct(DEFINITIONS, lambda: opened, lambda: (), rows=1, values=1, retries=Retries(attempts=3, first=0.001))
     async with Client.of(source) as client:
         with pytest.raises(Unavailable, match="away"):
@@ -178,5 +181,27 @@ async def test_a_row_that_nobody_knows_is_told_and_does_not_send_every_reader_to
 
 async def test_what_it_cannot_do_is_said(served: Served) -> None:
     async with straight(served) as client:
-        with pytest.raises(Unsupported, match="cannot wait for a push"):
-            await client.features(["Users:amount"], {"id": 1}, after="Users@1:0-7")
+        with pytest.raises(Unsupported, match="cannot push"):
+            await client.push("Users", {"id": 1})
+
+
+async def test_both_wait_for_a_push_and_say_alike_how_far_behind_they_are(
+    served: Served, both: tuple[Client, Client]
+) -> None:
+    await served.put({"id": 1, "name": "a"})
+    through, _ = both
+    pushed = await through.push("Users", {"id": 1, "name": "b", "at": "2026-01-01T00:00:01Z"}, mode="async")
+    assert pushed.token is not None
+    said = []
+    for client in both:
+        with pytest.raises(Behind) as behind:
+            await client.features(["Users:name"], {"id": 1}, after=pushed.token, timeout=0.1)
+        said.append((str(behind.value), behind.value.lag))
+        with pytest.raises(NotDefined, match="did you mean 'Users'"):
+            await client.features(["Users:name"], {"id": 1}, after="User@1:0-7")
+    assert said[0] == said[1]
+    assert said[0][1] == 1
+    pushed = await through.push("Users", {"id": 1, "name": "c", "at": "2026-01-01T00:00:02Z"})
+    for client in both:
+        found = await client.features(["Users:name"], {"id": 1}, after=pushed.token)
+        assert found.one()["Users:name"].value == "c"

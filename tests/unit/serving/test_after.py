@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from serving.pushing import after as after_
-from serving.pushing.after import MOST_TIMEOUT_MS, Marks, after
 from stillwell.errors import Behind, NotDefined, RequestError, StoreNotReady, StoreUnavailable
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.online import MarkKey, MarkMove
 from stillwell.pushing.token import Token
+from stillwell.reading import after as after_
+from stillwell.reading.after import MOST_TIMEOUT_MS, Marks, after
 from tests.pushed import INCARNATION, LAST, SPLIT, World, raw
 
 
