@@ -17,18 +17,20 @@ import pytest
 
 from stillwell import Client
 from stillwell.local import LocalStack
-from tests.acceptance.test_readme import ANYTHING, README, Step, steps
+from tests.acceptance.reader import ANYTHING, Step, steps
 from tests.integration.test_serve import until_healthy
 from tests.worker import WorkerProcess
 
-PAGES = README.parent / "docs"
+ROOT = Path(__file__).parent.parent.parent
 DEFAULT = "http://127.0.0.1:6566"
 
 
 @pytest.fixture
 def shop(stack: LocalStack, namespace: str, tmp_path: Path) -> Iterator[WorkerProcess]:
     """The README's shop: a worker and a service; gives the service, in whose folder the definitions lie."""
-    (definitions,) = [step.text for step in steps(README.read_text()) if step.text.startswith("# shop.py\n")]
+    (definitions,) = [
+        step.text for step in steps((ROOT / "README.md").read_text()) if step.text.startswith("# shop.py\n")
+    ]
     (tmp_path / "shop.py").write_text(definitions.replace('"shop.orders"', f'"orders-{namespace}"'))
     settings = {
         **stack.environment,
@@ -60,7 +62,7 @@ async def test_every_block_of_the_page_prints_what_it_says(
     url = f"http://127.0.0.1:{shop.port}"
     async with Client(url, timeout=30) as client:
         await client.push("LastOrder", {"at": datetime.datetime.now(datetime.UTC), "customer": "ada", "amount": 120.0})
-    marked = steps((PAGES / page).read_text())
+    marked = steps((ROOT / "docs" / page).read_text())
     assert [step.kind for step in marked].count("output") == len(marked) / 2 >= 4
     names: dict[str, Any] = {}
     seen = ""
