@@ -11,6 +11,9 @@ import polars as pl
 
 from stillwell.errors import DefinitionError
 
+_FEW = 1_000
+"""Rows up to which expressions are computed one after another: to hand them out to threads takes longer, 20 µs."""
+
 _ERROR_LENGTH = 300
 """Characters of an error that go into a reject."""
 
@@ -32,13 +35,14 @@ def select(frame: pl.DataFrame, expressions: Sequence[pl.Expr | str]) -> pl.Data
     from several, so that columns are made whole first.
     """
     if frame.height != 1:
-        return frame.rechunk().select(expressions)
+        whole = frame.rechunk()
+        return whole.select(expressions) if frame.height > _FEW else whole.select_seq(expressions)
     # As series: of the frame, or by its rows, it would be the same constant twice.
     twice = pl.DataFrame([pl.concat([column, column], rechunk=True) for column in frame.get_columns()])
     try:
-        return twice.select(expressions).head(1)
+        return twice.select_seq(expressions).head(1)
     except (Exception, pl.exceptions.PanicException):
-        frame.select(expressions)  # raises the same, and says it of one row
+        frame.select_seq(expressions)  # raises the same, and says it of one row
         raise
 
 

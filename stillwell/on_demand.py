@@ -5,7 +5,6 @@ pure, and local to the row: however the rows are cut, each gives the same bits.
 """
 
 import dataclasses
-import datetime
 from collections.abc import Mapping, Sequence
 
 import polars as pl
@@ -14,7 +13,7 @@ from stillwell.errors import DefinitionError
 from stillwell.evaluate import Failure, evaluate, result_type
 from stillwell.spec import AS_OF, FeatureSpec, OnDemandSpec, input_fields
 from stillwell.types import TIMESTAMP, FieldType
-from stillwell.wire import beyond_years, instants
+from stillwell.wire import beyond_years
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ class OnDemand:
         selected = [each.alias(name) for name, each in self._expressions.items()]
         # AS_OF stands beside them under a name of its own: a constant is repeated for each row only beside a column.
         computed, failures = evaluate(frame, [*selected, pl.col(AS_OF).alias(_BESIDE)])
-        computed = computed.drop(_BESIDE)
+        computed = pl.DataFrame(computed.get_columns()[:-1])
         if not failures and not any(beyond_years(computed.get_column(name)) for name in self._times):
             return Computed(computed, ())
         return self._without_failures(frame, computed, failures)
@@ -97,7 +96,7 @@ class OnDemand:
 
 def at_one_instant(us: int, count: int) -> pl.Series:
     """AS_OF for rows that are all computed for one instant, in µs since the epoch."""
-    return instants([datetime.timedelta(microseconds=us)] * count)
+    return pl.Series([us] * count, dtype=pl.Int64()).cast(TIMESTAMP.polars)
 
 
 _BESIDE = "_as_of"

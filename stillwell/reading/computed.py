@@ -20,7 +20,7 @@ import polars as pl
 from stillwell.errors import RequestError
 from stillwell.layout.projection import ABSENT, StoredColumns
 from stillwell.on_demand import at_one_instant
-from stillwell.reading.query import Computation, StoredInput
+from stillwell.reading.query import Computation, RequestInput, StoredInput
 from stillwell.reading.status import Freshness, Status, present
 from stillwell.series import microseconds
 from stillwell.types import TIMESTAMP, FieldType
@@ -61,9 +61,10 @@ def compute(
     entity of which an expression makes nothing.
     """
     count = max(map(len, columns.values()), default=0)
-    inputs = [_stored(each, found[each.lookup]) for each in computation.stored]
-    inputs += [column(each.type, columns[each.name]).alias(each.qualified) for each in computation.requested]
-    computed = computation.on_demand.compute(pl.DataFrame(inputs), at_one_instant(at_us, count))
+    times = 2 if count == 1 else 1  # `stillwell.evaluate` would have to make two rows of one, which takes longer
+    inputs = [_stored(each, found[each.lookup], times) for each in computation.stored]
+    inputs += [_requested(each, columns[each.name], times) for each in computation.requested]
+    computed = computation.on_demand.compute(pl.DataFrame(inputs), at_one_instant(at_us, count * times))
     if computed.failures:
         first = computed.failures[0]
         raise RequestError(f"entities[{first.position}]", f"{computation.view} cannot be computed: {first.error}")
@@ -71,7 +72,7 @@ def compute(
     by_name = {each.qualified: each for each in computation.stored}
     answers = []
     for feature in computation.on_demand.features:
-        values = _python(feature.type, computed.frame.get_column(feature.name))
+        values = _python(feature.type, computed.frame.get_column(feature.name))[:count]
         read = [by_name[name] for name in computation.on_demand.reads[feature.name] if name in by_name]
         answers.append(
             ComputedColumn(values, worth.statuses(values, read), worth.event_times(read), worth.freshness(read))
@@ -79,7 +80,8 @@ def compute(
     return answers
 
 
-def _stored(given: StoredInput, rows: FoundRows) -> pl.Series:
+def _stored(given: StoredInput, rows: FoundRows, times: int) -> pl.Series:
+    """A stored feature as it is computed with, so many times over: null where it is not there."""
     values = rows.stored.columns[given.column]
     if rows.states is not None:
         values = [
@@ -89,8 +91,12 @@ def _stored(given: StoredInput, rows: FoundRows) -> pl.Series:
     elif ABSENT in values:
         values = [None if value is ABSENT else value for value in values]
     if given.type is TIMESTAMP:
-        return pl.Series(given.qualified, values, dtype=pl.Int64()).cast(TIMESTAMP.polars)
-    return pl.Series(given.qualified, values, dtype=given.type.polars)
+        return pl.Series(given.qualified, [*values] * times, dtype=pl.Int64()).cast(TIMESTAMP.polars)
+    return pl.Series(given.qualified, [*values] * times, dtype=given.type.polars)
+
+
+def _requested(given: RequestInput, values: Sequence[Any], times: int) -> pl.Series:
+    return column(given.type, [*values] * times).alias(given.qualified)
 
 
 def _python(kind: FieldType, values: pl.Series) -> list[Any]:
