@@ -100,12 +100,15 @@ async def _serve(settings: Settings, definitions: DefinitionsSpec, place: Place 
             metrics.version_load,
         )
         closing.push_async_callback(features.versions.close)
-        pusher = await _pusher(settings, definitions, keys, closing)
-        answers = RedisAnswers(_link(settings, closing), keys)
-        push = PushPages(pusher, Repeated(answers), settings.serve_push_rows, metrics)
-        metrics.read(shown.PUSHING, lambda: pusher.rows)
-        marks = features.marks = Marks(rows, keys, settings.project, definitions.views)
-        metrics.read(shown.AFTER, lambda: marks.waiting)
+        marks = Marks(rows, keys, settings.project, definitions.views)
+        pushing: list[PushPages] = []
+        if settings.push:
+            pusher = await _pusher(settings, definitions, keys, closing)
+            answers = RedisAnswers(_link(settings, closing), keys)
+            pushing.append(PushPages(pusher, Repeated(answers), settings.serve_push_rows, metrics))
+            features.marks = marks
+            metrics.read(shown.PUSHING, lambda: pusher.rows)
+            metrics.read(shown.AFTER, lambda: marks.waiting)
         siblings = Siblings(
             place.number if place else 0,
             place.of if place else 1,
@@ -113,7 +116,8 @@ async def _serve(settings: Settings, definitions: DefinitionsSpec, place: Place 
             lambda: shown.snapshot([metrics]),
         )
         status = StatusPages(features, siblings, CONTENT_TYPE_LATEST)
-        pages = [page for each in (FeastPages(features), OwnPages(features), push, status) for page in each.pages()]
+        pages = [page for each in (FeastPages(features), OwnPages(features), status) for page in each.pages()]
+        pages += [page for each in pushing for page in each.pages()]
         site = Site(pages, v1.error_body, _bounds(settings), metrics.request)
         status.ending = lambda: site.ending
         metrics.begin_pages([*(page.path for page in pages), NOWHERE])

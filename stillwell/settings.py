@@ -267,8 +267,8 @@ class Settings(ProjectSettings):
     record. `{project}` and `{namespace}` stand for those settings."""
 
     push: bool = True
-    """Whether workers take in what is pushed: one topic more for each view, `<project>.push.<view>`, which must be
-    there. Without, nothing reads what producers write to those topics, and a push is never seen."""
+    """Whether workers take in what is pushed, and the query service takes pushes: one topic more for each view,
+    `<project>.push.<view>`, which must be there. Without, nothing reads what producers write to those topics."""
 
     window_rows: Annotated[int, Field(gt=0)] = 250_000
     """A window is written when a partition has this many records. Fewer make many small files, slow to read; more

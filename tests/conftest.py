@@ -40,6 +40,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--write", action="store_true", help="write the generated pages under docs/ instead of checking them"
     )
+    parser.addoption(
+        "--pairs", type=int, default=1_500, help="how many pushes are made and read while workers are killed"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

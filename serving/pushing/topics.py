@@ -51,11 +51,11 @@ class PushTopics:
         """
         known = self._known.get(topic)
         if known is None:
-            return await self._look(topic)
+            return await asyncio.shield(self._look(topic))
         until, found = known
         if self._clock() >= until:
             if isinstance(found, StoreError):
-                return await self._look(topic)
+                return await asyncio.shield(self._look(topic))
             # Nobody waits for a look that most probably finds what is known.
             self._look(topic)
         if isinstance(found, StoreError):
@@ -68,13 +68,13 @@ class PushTopics:
             task.cancel()
         await asyncio.gather(*self._looking.values(), return_exceptions=True)
 
-    def _look(self, topic: str) -> "asyncio.Future[int]":
+    def _look(self, topic: str) -> "asyncio.Task[int]":
         """Ask, all who want to know it at once by one question."""
         if topic not in self._looking:
             task = self._looking[topic] = asyncio.create_task(self._asked(topic))
             task.add_done_callback(lambda _: self._looking.pop(topic, None))
             task.add_done_callback(lambda task: task.cancelled() or task.exception())
-        return asyncio.shield(self._looking[topic])
+        return self._looking[topic]
 
     async def _asked(self, topic: str) -> int:
         try:
