@@ -6,6 +6,7 @@ it is asked again when the first other row is met.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -23,8 +24,10 @@ _PATIENCE = 15.0
 _WAIT = 5.0
 """Seconds that one request waits for it."""
 
-_AT_MOST_EVERY = 10.0
-"""Seconds between two looks: a row that nobody knows is met by every request for it."""
+_SHORTEST_PAUSE = 1.0
+_LONGEST_PAUSE = 30.0
+"""Seconds between two looks: a row that nobody knows is met by every request for it. A look that brings nothing new
+doubles the pause, one that does makes it short again."""
 
 
 class Versions:
@@ -45,7 +48,9 @@ class Versions:
         self._clock = clock
         self._threads = ThreadPool("versions", 1)
         self._looking: asyncio.Task[bool] | None = None
-        self._last: float | None = None
+        self._next = -math.inf
+        self._pause = _SHORTEST_PAUSE
+        self._known: set[tuple[str, int]] | None = None
 
     async def look(self) -> bool:
         """Look for them, or wait for who does, unless that was a moment ago; whether somebody did, and succeeded."""
@@ -60,7 +65,7 @@ class Versions:
 
     def begin(self) -> bool:
         """Begin to look, unless that was a moment ago; whether somebody looks now."""
-        if self._looking is None and (self._last is None or self._clock() >= self._last + _AT_MOST_EVERY):
+        if self._looking is None and self._clock() >= self._next:
             self._looking = asyncio.get_running_loop().create_task(self._look())
         return self._looking is not None
 
@@ -74,7 +79,11 @@ class Versions:
         try:
             async with asyncio.timeout(_PATIENCE):
                 versions = await self._threads.call(self._load)
-            self._found(versions)
+            known = {(version.name, version.version) for version in versions}
+            if known != self._known:
+                self._found(versions)
+                self._known = known
+                self._pause = _SHORTEST_PAUSE
         except (StillwellError, TimeoutError) as error:
             why = str(error) or f"no answer within {_PATIENCE:g} s"
             _log.warning("rows of other versions cannot be read until the offline store can", error=why)
@@ -86,4 +95,5 @@ class Versions:
             return True
         finally:
             self._looking = None
-            self._last = self._clock()
+            self._next = self._clock() + self._pause
+            self._pause = min(_LONGEST_PAUSE, 2 * self._pause)

@@ -4,16 +4,18 @@ import asyncio
 import gc
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 import redis
 
 from sinks.redis_link import RedisLink
-from sinks.redis_reader import RedisReader
+from sinks.redis_reader import _AHEAD, RedisReader
 from stillwell.errors import StoreNotReady, StoreUnavailable
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.local import free_port
+from stillwell.local.redis_server import RedisServer
 from tests.services import Proxy
 from tests.waiting import eventually_async
 
@@ -246,3 +248,90 @@ async def test_after_close_nobody_waits(reader: Rows) -> None:
     await reader.reader.close()
     with pytest.raises(StoreUnavailable, match="closed"):
         await waiting
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[RedisServer, RedisServer]]:
+    """Two servers of this test's own."""
+    folders = [tmp_path / name for name in ("first", "second")]
+    servers = [RedisServer(folder, config={"repl-diskless-sync-delay": "0"}) for folder in folders]
+    for folder, each in zip(folders, servers, strict=True):
+        folder.mkdir()
+        each.start()
+    yield servers[0], servers[1]
+    for each in servers:
+        each.stop()
+
+
+async def test_a_primary_that_was_demoted_is_left_by_its_readers(
+    open_reader: Open, keys: RedisKeys, pair: tuple[RedisServer, RedisServer]
+) -> None:
+    """It keeps its clients and answers them, from rows that it no longer gets first."""
+    demoted, promoted = pair
+    (row,) = keys.rows("U", [b"a"])
+    with redis.Redis.from_url(demoted.url) as first, redis.Redis.from_url(promoted.url) as second:
+        second.set(keys.ready, "epoch")
+        second.set(row, b"newer")
+        first.set(keys.ready, "epoch")
+        first.set(row, b"older")
+        reader = open_reader(demoted.url)
+        assert await reader.rows([("U", [b"a"])]) == [b"older"]
+        first.execute_command("REPLICAOF", "127.0.0.1", str(promoted.port))
+
+        async def refused() -> bool:
+            try:
+                await reader.rows([("U", [b"a"])])
+            except StoreUnavailable as error:
+                return "it is a replica: point STILLWELL_REDIS_URL at the primary" in str(error)
+            return False
+
+        await eventually_async(refused, within_s=5, what="a refusal to read from a replica")
+
+        async def synced() -> bool:
+            return bool(first.get(row) == b"newer")
+
+        await eventually_async(synced, within_s=20, what="a replica that has all")
+        assert await refused()  # though its rows are all there: it may be behind at any moment
+        first.execute_command("REPLICAOF", "NO", "ONE")
+
+        async def read() -> bool:
+            try:
+                return await reader.rows([("U", [b"a"])]) == [b"newer"]
+            except StoreUnavailable:
+                return False
+
+        await eventually_async(read, what="an answer from a primary")
+
+
+async def test_no_more_calls_are_on_their_way_than_may_be(
+    open_reader: Open, redis_proxy: Proxy, server: redis.Redis
+) -> None:
+    """While they are, those who come gather, and are asked for together."""
+    reader = open_reader(f"redis://{redis_proxy.address}/0")
+    assert await reader.rows([("U", [b"a"])]) == [b"U a"]
+    before = calls(server)
+    with redis_proxy.toxic("latency", latency=500):
+        waiting = []
+        for _ in range(20):
+            waiting += [asyncio.create_task(reader.rows([("U", [b"a"])])) for _ in range(10)]
+            await asyncio.sleep(0.001)
+        assert len(reader.reader._sent) <= _AHEAD + 1  # and a look at the server's role
+        assert reader.reader.waiting == 200
+        assert await asyncio.gather(*waiting) == [[b"U a"]] * 200
+    assert calls(server) - before <= _AHEAD + 2
+    assert reader.reader.waiting == 0
+
+
+async def test_more_keys_than_may_wait_are_refused_at_once(
+    open_reader: Open, redis_proxy: Proxy, server: object
+) -> None:
+    reader = open_reader(f"redis://{redis_proxy.address}/0", timeout=30.0)
+    assert await reader.rows([("U", [b"a"])]) == [b"U a"]
+    with redis_proxy.toxic("latency", latency=50):
+        held = [asyncio.create_task(reader.rows([("U", [b"a"] * 2_000)])) for _ in range(110)]
+        answers = await asyncio.gather(*held, return_exceptions=True)
+        refused = [answer for answer in answers if isinstance(answer, StoreUnavailable)]
+        assert 5 <= len(refused) <= 10  # some may have been sent before the last one came
+        assert "keys wait to be asked of Redis at" in str(refused[0])
+        assert all(answer == [b"U a"] * 2_000 for answer in answers if answer not in refused)
+    assert await reader.rows([("U", [b"a"])]) == [b"U a"]

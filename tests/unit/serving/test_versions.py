@@ -1,0 +1,113 @@
+"""Looking for registered versions: once for all who ask, not too often, and never in the way of an answer."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from serving.versions import Versions
+from stillwell.errors import StoreUnavailable
+from stillwell.layout.projection import UnknownLayout
+from stillwell.spec import ViewSpec
+from stillwell.types import STRING
+from tests.batches import feature
+from tests.served import PLACES, USERS, Served
+
+
+class Registry:
+    """What a thread is told when it looks."""
+
+    def __init__(self) -> None:
+        self.versions: list[ViewSpec] = []
+        self.looks = 0
+        self.away = False
+        self.let = threading.Event()
+        self.let.set()
+
+    def load(self) -> Sequence[ViewSpec]:
+        self.looks += 1
+        assert self.let.wait(10)
+        if self.away:
+            raise StoreUnavailable("the bucket does not answer")
+        return self.versions
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def registry() -> Registry:
+    return Registry()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def newer() -> ViewSpec:
+    """Users at version 2, with another feature."""
+    more = feature("more", STRING, USERS.features[2].expression)
+    return USERS.model_copy(update={"version": 2, "features": (*USERS.features, more)})
+
+
+ASKED = {"features": ["Users:name"], "entities": {"id": [1]}}
+
+
+def looking(served: Served, registry: Registry, clock: Clock) -> Versions:
+    served.features.versions = Versions(registry.load, served.features.know, clock=clock)
+    return served.features.versions
+
+
+async def test_a_row_that_nobody_knows_has_everybody_wait_for_one_look(
+    served: Served, registry: Registry, clock: Clock, newer: ViewSpec
+) -> None:
+    await served.put({"id": 1, "name": "a"}, views=[newer, PLACES])
+    looking(served, registry, clock)
+    registry.versions = [newer]
+    registry.let.clear()
+    asking = [asyncio.create_task(served.post("/v1/features", **ASKED)) for _ in range(20)]
+    await asyncio.sleep(0)
+    registry.let.set()
+    answers = await asyncio.gather(*asking)
+    assert {status for status, _ in answers} == {200}
+    assert all(answer["features"]["Users:name"]["values"] == ["a"] for _, answer in answers)
+    assert registry.looks == 1
+
+
+async def test_a_row_that_stays_unknown_is_a_500_and_is_looked_for_now_and_then(
+    served: Served, registry: Registry, clock: Clock, newer: ViewSpec
+) -> None:
+    await served.put({"id": 1, "name": "a"}, views=[newer, PLACES])
+    looking(served, registry, clock)
+    seen: list[float] = []
+    for tenths in range(1_000):
+        clock.now = tenths / 10
+        status, answer = await served.post("/v1/features", **ASKED)
+        assert (status, answer["error"]["kind"]) == (500, UnknownLayout.__name__)
+        if registry.looks > len(seen):
+            seen.append(clock.now)
+    assert seen == [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 61.0, 91.0]
+    clock.now = 130.0
+    registry.versions = [newer]
+    assert (await served.post("/v1/features", **ASKED))[0] == 200
+
+
+async def test_a_registry_that_is_away_is_asked_again(
+    served: Served, registry: Registry, clock: Clock, newer: ViewSpec
+) -> None:
+    await served.put({"id": 1, "name": "a"}, views=[newer, PLACES])
+    versions = looking(served, registry, clock)
+    registry.away = True
+    assert not await versions.look()
+    registry.away, registry.versions = False, [newer]
+    assert (await served.post("/v1/features", **ASKED))[0] == 500
+    clock.now = 1.0
+    assert (await served.post("/v1/features", **ASKED))[0] == 200
