@@ -34,7 +34,7 @@ class Limit:
         return value >= bound if self.sense == "at least" else value <= bound
 
 
-LIMITS: tuple[Limit, ...] = (
+INGEST: tuple[Limit, ...] = (
     Limit("ratio_raw", "at least", 0.2, 0.3, "x", "worker, 20 k keys, to a bare aiokafka consumer", "throughput"),
     Limit("ratio_raw_unique", "at least", 0.13, 0.2, "x", "the same with near-unique keys", "throughput"),
     Limit(
@@ -52,7 +52,27 @@ LIMITS: tuple[Limit, ...] = (
     Limit("two_workers_cpu_overhead", "at most", 0.15, None, "x", "more CPU an event over two workers", "splitting"),
 )
 
-PARTS = tuple(dict.fromkeys(limit.part for limit in LIMITS))
+SERVE: tuple[Limit, ...] = (
+    Limit("ratio_feast_1x10", "at least", 15.0, 25.0, "x", "one row of 10 features, to Feast's server", "reading"),
+    Limit("ratio_feast_100x10", "at least", 10.0, 20.0, "x", "a hundred rows of 10, to Feast's server", "reading"),
+    Limit(
+        "p99_vs_bare_redis", "at most", 3.0, None, "x", "p99 at half of saturation, to bare pipelined MGETs", "latency"
+    ),
+    Limit("views_1_to_20", "at most", 1.5, None, "x", "40 features of twenty views, to those of one", "views"),
+    Limit("push_async_1", "at least", 10.0, None, "x", "pushes of a row, acknowledged by Kafka, to Feast's", "pushing"),
+    Limit("push_sync_1", "at least", 10.0, None, "x", "pushes of a row that can be read back, to Feast's", "pushing"),
+    Limit("push_async_100", "at least", 4.0, None, "x", "the first for a hundred rows a request", "pushing"),
+    Limit("push_sync_100", "at least", 4.0, None, "x", "the second for a hundred rows a request", "pushing"),
+    Limit("prediction_vs_feature", "at most", 1.3, None, "x", "a cached prediction, to a feature", "prediction"),
+    Limit("p99_beside_ingest", "at most", 2.0, None, "x", "read p99 beside a worker at half of its rate", "ingest"),
+)
+
+LIMITS = (*INGEST, *SERVE)
+
+INGEST_PARTS = tuple(dict.fromkeys(limit.part for limit in INGEST))
+SERVE_PARTS = (*dict.fromkeys(limit.part for limit in SERVE), "on-demand")
+PARTS = (*INGEST_PARTS, *SERVE_PARTS)
+"""What a run is made of; one has no limit."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from rich.console import Console
 
 from tests.benchmarks import freshness, memory, peers, splitting
-from tests.benchmarks.figures import PARTS, ratio
+from tests.benchmarks.figures import INGEST_PARTS, ratio
 from tests.benchmarks.freshness import Freshness, Pace
 from tests.benchmarks.load import ALWAYS_NEW, Load
 from tests.benchmarks.online_writes import Cost, Writes
@@ -64,6 +64,7 @@ class Run:
         self._scale = scale
         self._console = console
         self.result: Result = {
+            "bench": "ingest",
             "scale": dataclasses.asdict(scale),
             "notes": [],
             "skipped": [],
@@ -71,7 +72,7 @@ class Run:
             "runs": {},
         }
 
-    def measure(self, parts: Sequence[str] = PARTS) -> Result:
+    def measure(self, parts: Sequence[str] = INGEST_PARTS) -> Result:
         """A part that could not be measured leaves its keys out and says why in `notes`."""
         measure: Mapping[str, Callable[[], None]] = {
             "throughput": self._throughput,

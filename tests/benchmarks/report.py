@@ -13,16 +13,22 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.benchmarks.figures import LIMITS, Limit, Verdict
+from tests.benchmarks.figures import INGEST, SERVE, Limit, Verdict
 
 Result = dict[str, Any]
-"""What is written as JSON: every key of the limits at the top, beside `machine`, `versions`, `measured_at`, `scale`,
-`notes`, `skipped`, `verdicts`, `stage_us_per_event`, `medians`, and `runs`, which holds every raw value."""
+"""What is written as JSON: every key of the limits at the top, beside `bench`, `machine`, `versions`, `measured_at`,
+`scale`, `notes`, `skipped`, `verdicts`, `stage_us_per_event`, `medians`, and `runs`, which holds every raw value."""
 
 BEGIN = "<!-- figures: made by `scripts/bench table` -->\n"
+BEGIN_SERVE = "<!-- figures of serve: made by `scripts/bench table` -->\n"
 END = "<!-- end of figures -->\n"
 
-_VERSIONS = ("stillwell", "aiokafka", "faust-streaming", "polars", "pyarrow", "redis", "hiredis")
+_OF_BENCH = {"ingest": (BEGIN, INGEST), "serve": (BEGIN_SERVE, SERVE)}
+
+_VERSIONS = (
+    *("stillwell", "aiokafka", "faust-streaming", "polars", "pyarrow", "redis", "hiredis", "aiohttp", "uvloop"),
+    "msgspec",
+)
 _STYLES = {"GOAL": "bold green", "PASS": "green", "FAIL": "bold red", "NONE": "yellow"}
 
 
@@ -78,10 +84,11 @@ def shown(value: float | None, limit: Limit) -> str:
 
 def page_with(page: str, result: Mapping[str, Any]) -> str:
     """A page whose table of figures is that of a result. Raises ValueError for a page without a place for it."""
-    before, begin, rest = page.partition(BEGIN)
+    place, _ = _OF_BENCH[result["bench"]]
+    before, begin, rest = page.partition(place)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"the page has no place for figures: it needs the lines {BEGIN.strip()!r} and {END.strip()!r}")
+        raise ValueError(f"the page has no place for figures: it needs the lines {place.strip()!r} and {END.strip()!r}")
     return before + begin + _table(result) + end + after
 
 
@@ -94,7 +101,7 @@ def _table(result: Mapping[str, Any]) -> str:
         "",
         "| key | figure | limit | goal | |",
         "|---|---|---|---|---|",
-        *(_line(limit, result.get(limit.key)) for limit in LIMITS),
+        *(_line(limit, result.get(limit.key)) for limit in _OF_BENCH[result["bench"]][1]),
         "",
         *_medians(result["medians"]),
         "",

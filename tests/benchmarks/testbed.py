@@ -81,9 +81,9 @@ class Testbed:
         """Where everything lies, to be removed afterwards."""
         return self.stack.folder
 
-    def create_topic(self, partitions: int) -> str:
-        """An empty topic of a fresh name."""
-        name = f"events-{next(self._numbers)}"
+    def create_topic(self, partitions: int, name: str = "") -> str:
+        """An empty topic, by default of a fresh name."""
+        name = name or f"events-{next(self._numbers)}"
         self._create(name, partitions)
         return name
 
@@ -107,9 +107,13 @@ class Testbed:
         """Delete a topic and its events."""
         self.admin.delete_topics([topic])[topic].result(30)
 
-    def deploy(self, topic: str, partitions: int = 4, **settings: str) -> Deployment:
-        """A fresh deployment over a topic, all settings as they come but those that are given; Redis is emptied."""
-        self.redis.flushall()
+    def deploy(self, topic: str, partitions: int = 4, *, emptied: bool = True, **settings: str) -> Deployment:
+        """A fresh deployment over a topic, all settings as they come but those that are given.
+
+        emptied: whether Redis is emptied first.
+        """
+        if emptied:
+            self.redis.flushall()
         number = next(self._numbers)
         folder = self.folder / f"deployment-{number}"
         load.write_definitions(folder, topic)

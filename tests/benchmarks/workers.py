@@ -221,7 +221,8 @@ class Workers:
         return Reading(now, cpu, self._testbed.redis_cpu_seconds(), kafka.user + kafka.system, peak)
 
     def _partitions_of(self, process: WorkerProcess) -> float:
-        return parsing.total(process.page("/metrics")[1], "stillwell_assigned_partitions")
+        by_topic = parsing.samples(process.page("/metrics")[1], "stillwell_assigned_partitions", by="topic")
+        return by_topic.get(self.deployment.topic, 0.0)
 
     def _applied(self, filled: Filled) -> bool:
         keys = RedisKeys(PROJECT, self.deployment.namespace)

@@ -8,10 +8,11 @@ import pytest
 
 from tests.benchmarks.__main__ import PAGE
 from tests.benchmarks.figures import LIMITS
-from tests.benchmarks.report import BEGIN, END, page_with, shown, write_json
+from tests.benchmarks.report import BEGIN, BEGIN_SERVE, END, page_with, shown, write_json
 from tests.benchmarks.workers import Ingested
 
 RESULT = {
+    "bench": "ingest",
     "measured_at": "2026-01-02T03:04:05+00:00",
     "machine": {"cores": 2, "processor": "a processor"},
     "versions": {"python": "3.11.7", "kafka": "4.1.2", "redis_server": "6.2.14"},
@@ -30,6 +31,14 @@ def test_the_page_takes_the_figures_in_and_keeps_all_else() -> None:
     assert "| `ratio_quix` | not measured |" in made
     assert "| worker: events a second | 123,457 |" in made
     assert page_with(made, RESULT) == made
+
+
+def test_each_benchmark_has_a_table_of_its_own() -> None:
+    page = f"{BEGIN}ingest\n{END}between\n{BEGIN_SERVE}serve\n{END}"
+    made = page_with(page, {**RESULT, "bench": "serve", "views_1_to_20": 1.25})
+    assert made.startswith(f"{BEGIN}ingest\n{END}between\n{BEGIN_SERVE}\nMeasured")
+    assert "| `views_1_to_20` | 1.25 x | ≤ 1.50 x |" in made
+    assert "ratio_raw" not in made
 
 
 def test_a_page_without_a_place_for_figures_is_refused() -> None:

@@ -1,0 +1,3 @@
+module stillwell.test/loadgen
+
+go 1.25

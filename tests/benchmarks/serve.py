@@ -1,0 +1,351 @@
+"""The run of `scripts/bench serve`: its parts in order, contenders in turn, medians at the end."""
+
+import contextlib
+import dataclasses
+import datetime
+import itertools
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from stillwell.local import Process
+from tests.benchmarks import driving, parsing, serve_data, servers
+from tests.benchmarks.driving import Drive, Driven
+from tests.benchmarks.figures import SERVE_PARTS, median
+from tests.benchmarks.freshness import KEPT_RATE, WINDOW_AGE
+from tests.benchmarks.load import Load
+from tests.benchmarks.report import Result
+from tests.benchmarks.serve_data import ONE_VIEW, TWENTY_VIEWS, Shape
+from tests.benchmarks.servers import READ, Feast, Stillwell
+from tests.benchmarks.testbed import MeasurementError, Testbed
+from tests.benchmarks.workers import Workers
+
+NARROW, MANY = serve_data.of(1, 10), serve_data.of(100, 10)
+SHAPES = (NARROW, MANY, *(serve_data.of(rows, features) for features in (50, 250) for rows in (1, 100)))
+
+CONNECTIONS = {1: 32, 100: 4}
+"""How many ask at once, by the rows of a request. Of one row Feast's server answers most with four to 32 of them, of a
+hundred with one to four."""
+
+_OPEN_CONNECTIONS = 64
+
+_MOST_PUSHES: Mapping[int, Mapping[str, int]] = {
+    1: {"async": 12_000, "sync": 12_000, "feast": 2_000},
+    100: {"async": 1_000, "sync": 1_000, "feast": 400},
+}
+"""By the rows of a push: how many a second are prepared. Each is sent once."""
+
+_SKIP = 0.5
+"""Seconds that do not count before every run at full load."""
+
+_PREPARE_SECONDS = 3.0
+_PATIENCE_SECONDS = 90.0
+_KEYS = 20_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ServeScale:
+    """How much is measured. runs: of everything that alternates; seconds: of each, at full load; steady_seconds: at a
+    rate. reads: a second, beside a worker; events: of the backlog by which the worker's rate is found."""
+
+    runs: int = 5
+    seconds: float = 3.0
+    steady_seconds: float = 8.0
+    reads: int = 1_000
+    events: int = 500_000
+
+    @classmethod
+    def quick(cls) -> "ServeScale":
+        """Enough to see that every key is computed; the figures mean nothing."""
+        return cls(runs=1, seconds=1.5, steady_seconds=1.5, reads=200, events=20_000)
+
+
+class ServeRun:
+    """One run: measures the parts that are asked for, and gathers their result."""
+
+    def __init__(self, testbed: Testbed, scale: ServeScale, console: Console) -> None:
+        self._testbed = testbed
+        self._scale = scale
+        self._console = console
+        self._numbers = itertools.count()
+        self.result: Result = {
+            "bench": "serve",
+            "scale": dataclasses.asdict(scale),
+            "notes": [],
+            "skipped": [],
+            "medians": {},
+            "runs": {},
+        }
+
+    def measure(self, parts: Sequence[str] = SERVE_PARTS) -> Result:
+        """A part that could not be measured leaves its keys out and says why in `notes`."""
+        beside = [part for part in parts if part == "ingest"]
+        others = [part for part in parts if part not in beside]
+        if others:
+            self._say("Feast's rows are written", "by its own SDK")
+            with servers.both(self._testbed) as (stillwell, feast):
+                measure: Mapping[str, Callable[[], None]] = {
+                    "reading": lambda: self._reading(stillwell, feast),
+                    "latency": lambda: self._latency(stillwell),
+                    "views": lambda: self._views(stillwell),
+                    "pushing": lambda: self._pushing(stillwell, feast),
+                    "prediction": self._prediction,
+                    "on-demand": self._on_demand,
+                }
+                for part in others:
+                    self._part(part, measure[part])
+        for part in beside:
+            self._part(part, self._ingest)
+        return self.result
+
+    def _part(self, part: str, measure: Callable[[], None]) -> None:
+        self._console.rule(f"[bold]{part}")
+        started = time.monotonic()
+        try:
+            measure()
+        except MeasurementError as error:
+            self._note(f"{part}: NOT MEASURED: {error}")
+        self._say(f"{part} measured", f"in {time.monotonic() - started:.0f} s")
+
+    # ---- reading at full load ----
+
+    def _reading(self, stillwell: Stillwell, feast: Feast) -> None:
+        runs: dict[str, list[Driven]] = {}
+        bodies = {shape: self._written(shape) for shape in SHAPES}
+        for number in range(self._scale.runs + 1):
+            for shape in SHAPES:
+                wide = shape.rows > 1 and shape is not MANY  # of which Feast's server answers a few a second
+                seconds = self._scale.seconds * (2 if wide else 1)
+                how = Drive(connections=CONNECTIONS[shape.rows], seconds=seconds)
+                for contender in (stillwell, feast):
+                    self._keep(runs, f"{contender.name} {shape}", contender.read(bodies[shape], how), number)
+        generator = self._generator(stillwell, bodies)
+        self.result["runs"]["reading"] = {**runs, **generator}
+        rates = {name: median([each.rate for each in of]) for name, of in runs.items()}
+        self.result["ratio_feast_1x10"] = rates[f"stillwell {NARROW}"] / rates[f"feast {NARROW}"]
+        self.result["ratio_feast_100x10"] = rates[f"stillwell {MANY}"] / rates[f"feast {MANY}"]
+        for shape in SHAPES:
+            ours, theirs = (rates[f"{server} {shape}"] for server in ("stillwell", "feast"))
+            self._median(f"{shape}: to Feast, x", [ours / theirs])
+            for server in ("stillwell", "feast"):
+                of = runs[f"{server} {shape}"]
+                self._median(f"{shape}: {server}, requests a second", [each.rate for each in of])
+                self._median(f"{shape}: {server}, µs of CPU a request", [each.server_cpu_us for each in of])
+                self._median(f"{shape}: {server}, p99 ms", [each.took_us["p99"] / 1e3 for each in of])
+        self._bare_at_full_load(stillwell, rates[f"stillwell {NARROW}"])
+
+    def _generator(self, stillwell: Stillwell, bodies: Mapping[Shape, Path]) -> dict[str, list[Driven]]:
+        """That the generator is faster than who is measured: against a server that does nothing, with the same answers.
+
+        Raises MeasurementError where it is not twice as fast.
+        """
+        runs = {}
+        for shape in (NARROW, MANY):
+            how = Drive(connections=CONNECTIONS[shape.rows], seconds=self._scale.seconds)
+            answer = stillwell.raw(READ, shape.body(next(shape.users())))
+            folder = self._fresh_folder()
+            driven = driving.drive_trivial(folder, bodies[shape], answer, how)
+            measured = stillwell.read(bodies[shape], how)
+            self._say(f"generator alone  {shape}", str(driven))
+            self._median(f"{shape}: generator alone, requests a second", [driven.rate])
+            if driven.rate < 2 * measured.rate:
+                raise MeasurementError(
+                    f"the load generator makes {driven.rate:.0f} requests a second of {shape}, which is too close to "
+                    f"the {measured.rate:.0f} of the service: it would be what is measured"
+                )
+            runs[f"generator {shape}"] = [driven]
+        return runs
+
+    def _bare_at_full_load(self, stillwell: Stillwell, served: float) -> None:
+        """For information: how many of the same reads bare redis-py makes in pipelines of a hundred."""
+        keys = self._keys_of(stillwell)
+        rates = []
+        for _ in range(self._scale.runs):
+            told = self._bare("closed", keys, self._scale.seconds, 0.5)
+            rates.append(told["requests"] / told["seconds"])
+        self._median(f"{NARROW}: bare pipelined redis-py, requests a second", rates)
+        self._say("bare pipelined redis-py", f"{median(rates):,.0f} requests/s; the service {served:,.0f}")
+
+    # ---- latency at half of saturation ----
+
+    def _latency(self, stillwell: Stillwell) -> None:
+        bodies, keys = self._written(NARROW), self._keys_of(stillwell)
+        full = Drive(connections=CONNECTIONS[1], seconds=self._scale.seconds)
+        saturation = median([stillwell.read(bodies, full).rate for _ in range(3)])
+        steady = Drive(connections=_OPEN_CONNECTIONS, seconds=self._scale.steady_seconds, skip=1.0, rate=saturation / 2)
+        self._say("half of saturation", f"{steady.rate:,.0f} requests/s")
+        runs: dict[str, list[Driven]] = {}
+        for number in range(self._scale.runs + 1):
+            self._keep(runs, "stillwell", stillwell.read(bodies, steady), number)
+            told = self._bare("open", keys, steady.rate, steady.seconds, steady.skip)
+            bare = Driven(requests=told["requests"], seconds=told["seconds"], took_us=told["took_us"])
+            self._keep(runs, "bare", bare, number)
+        self.result["runs"]["latency"] = runs
+        p99 = {name: median([each.took_us["p99"] for each in of]) for name, of in runs.items()}
+        self.result["p99_vs_bare_redis"] = p99["stillwell"] / p99["bare"]
+        self._median("half of saturation: requests a second", [steady.rate])
+        for name, of in runs.items():
+            for part in ("p50", "p99", "p999"):
+                self._median(f"half of saturation: {name}, {part} ms", [each.took_us[part] / 1e3 for each in of])
+
+    # ---- one view, twenty views ----
+
+    def _views(self, stillwell: Stillwell) -> None:
+        shapes = {"one view": Shape(1, ONE_VIEW), "twenty views": Shape(1, TWENTY_VIEWS)}
+        bodies = {name: self._written(shape) for name, shape in shapes.items()}
+        how = Drive(connections=CONNECTIONS[1], seconds=self._scale.seconds)
+        runs: dict[str, list[Driven]] = {}
+        for number in range(self._scale.runs + 1):
+            for name, file in bodies.items():
+                self._keep(runs, name, stillwell.read(file, how), number)
+        self.result["runs"]["views"] = runs
+        rates = {name: [each.rate for each in of] for name, of in runs.items()}
+        self.result["views_1_to_20"] = median(rates["one view"]) / median(rates["twenty views"])
+        for name in shapes:
+            self._median(f"40 features of {name}: requests a second", rates[name])
+
+    # ---- pushing ----
+
+    def _pushing(self, stillwell: Stillwell, feast: Feast) -> None:
+        runs: dict[str, list[Driven]] = {}
+        for number in range(self._scale.runs + 1):
+            for rows, most in _MOST_PUSHES.items():
+                for name, server, mode, time_column in (
+                    ("async", stillwell, "async", serve_data.PUSHED_AT),
+                    ("sync", stillwell, "sync", serve_data.PUSHED_AT),
+                    ("feast", feast, None, "event_timestamp"),
+                ):
+                    bodies = self._fresh_folder() / "pushes.json"
+                    # What is measured is pushing what is newer, so that nothing is sent twice.
+                    count = int(most[name] * (self._scale.seconds + _SKIP))
+                    now = datetime.datetime.now(datetime.UTC)
+                    bodies.write_bytes(b"\n".join(serve_data.pushes(rows, count, now, time_column, mode)))
+                    how = Drive(connections=CONNECTIONS[rows], seconds=self._scale.seconds, skip=_SKIP, once=True)
+                    self._keep(runs, f"push {name} {rows}", server.push(bodies, how), number)
+                    bodies.unlink()
+        self.result["runs"]["pushing"] = runs
+        for rows in _MOST_PUSHES:
+            rates = {
+                name: median([each.rate for each in runs[f"push {name} {rows}"]]) for name in ("async", "sync", "feast")
+            }
+            for mode in ("async", "sync"):
+                self.result[f"push_{mode}_{rows}"] = rates[mode] / rates["feast"]
+            for name in rates:
+                of = runs[f"push {name} {rows}"]
+                self._median(f"{rows} a push, {name}: rows a second", [each.rate * rows for each in of])
+                self._median(f"{rows} a push, {name}: p99 ms", [each.took_us["p99"] / 1e3 for each in of])
+
+    # ---- predictions, on-demand features ----
+
+    def _prediction(self) -> None:
+        raise MeasurementError("the service serves no predictions yet")
+
+    def _on_demand(self) -> None:
+        raise MeasurementError("the service computes no on-demand features yet")
+
+    # ---- beside a worker ----
+
+    def _ingest(self) -> None:
+        """Reads at a fixed rate, alone and beside a worker that takes in events at half of what it can."""
+        testbed, scale = self._testbed, self._scale
+        filled = testbed.fill(Load(scale.events, _KEYS, first_ts=time.time_ns() // 1_000 - scale.events))
+        with Workers(testbed, testbed.deploy(filled.topic)) as workers:
+            taken = workers.follow(filled, workers.until_first_event())
+        testbed.remove(filled.topic)
+        rate = int(taken.rate / 2)
+        self._say("a worker alone", f"{taken.rate:,.0f} events/s; beside reads it gets {rate:,}")
+        bodies = self._written(NARROW)
+        how = Drive(connections=_OPEN_CONNECTIONS, seconds=scale.steady_seconds, skip=1.0, rate=scale.reads)
+        runs: dict[str, list[Driven]] = {}
+        with Stillwell(servers.deploy(testbed)) as stillwell:
+            for number in range(scale.runs + 1):
+                self._keep(runs, "alone", stillwell.read(bodies, how), number)
+                with self._worker_at(rate, how.seconds + how.skip):
+                    self._keep(runs, "beside ingest", stillwell.read(bodies, how), number)
+        self.result["runs"]["ingest"] = runs
+        p99 = {name: median([each.took_us["p99"] for each in of]) for name, of in runs.items()}
+        self.result["p99_beside_ingest"] = p99["beside ingest"] / p99["alone"]
+        self._median("beside ingest: events a second", [float(rate)])
+        for name, of in runs.items():
+            for part in ("p50", "p99"):
+                self._median(
+                    f"{scale.reads} reads a second {name}: {part} ms", [each.took_us[part] / 1e3 for each in of]
+                )
+
+    @contextlib.contextmanager
+    def _worker_at(self, rate: int, seconds: float) -> Iterator[None]:
+        """A worker that takes in so many events a second, for so long at least.
+
+        Raises MeasurementError where the producer did not keep to its rate.
+        """
+        testbed = self._testbed
+        deployment = testbed.deploy(testbed.create_topic(4), emptied=False, window_age=WINDOW_AGE)
+        with Workers(testbed, deployment) as workers:
+            workers.until_shared()
+            start_at = time.time() + _PREPARE_SECONDS + rate * (seconds + 4) * 10e-6
+            arguments = [testbed.stack.bootstrap, deployment.topic, str(rate), str(seconds + 4), str(start_at)]
+            log = self._fresh_folder() / "producer.log"
+            module = "tests.benchmarks.steady_producer"
+            producer = Process("producer", [sys.executable, "-m", module, *arguments], log=log)
+            try:
+                time.sleep(max(0.0, start_at + 2 - time.time()))  # until it flows
+                yield
+                driving.until(lambda: not producer.running, "the producer's end", _PATIENCE_SECONDS)
+            finally:
+                producer.kill()
+            kept = parsing.last_json(producer.log_text())
+            if kept["rate"] < KEPT_RATE * rate:
+                raise MeasurementError(f"the producer kept to {kept['rate']:.0f} events a second, not to {rate}")
+            workers.stop()
+        testbed.remove(deployment.topic)
+
+    # ---- small parts ----
+
+    def _bare(self, kind: str, keys: Path, *numbers: float) -> parsing.Json:
+        arguments = [kind, self._testbed.stack.redis_url, str(keys), *map(str, numbers)]
+        log = self._fresh_folder() / "bare.log"
+        module = "tests.benchmarks.contenders.bare_redis"
+        process = Process("bare redis-py", [sys.executable, "-m", module, *arguments], log=log)
+        try:
+            driving.until(lambda: not process.running, "bare redis-py", sum(numbers[-2:]) + _PATIENCE_SECONDS)
+        finally:
+            process.kill()
+        try:
+            return parsing.last_json(process.log_text())
+        except ValueError as error:
+            raise MeasurementError(f"bare redis-py: {error}") from error
+
+    def _keys_of(self, stillwell: Stillwell) -> Path:
+        return servers.write_bare_keys(stillwell.served, NARROW, self._fresh_folder() / "keys.json")
+
+    def _written(self, shape: Shape) -> Path:
+        return shape.write(self._fresh_folder() / "bodies.json")
+
+    def _fresh_folder(self) -> Path:
+        folder = self._testbed.folder / f"serve-{next(self._numbers)}"
+        folder.mkdir()
+        return folder
+
+    def _keep(self, runs: dict[str, list[Driven]], name: str, driven: Driven, number: int) -> None:
+        """The first run of each warms caches up, and does not count."""
+        if number == 0:
+            self._say(f"warm-up, does not count  {name}", str(driven))
+            return
+        runs.setdefault(name, []).append(driven)
+        self._say(f"run {number}/{self._scale.runs}  {name}", str(driven))
+
+    # ---- telling ----
+
+    def _median(self, name: str, values: Sequence[float]) -> None:
+        self.result["medians"][name] = statistics.median(values)
+
+    def _say(self, what: str, figures: str) -> None:
+        self._console.print(f"{what:<42} {figures}", highlight=False)
+
+    def _note(self, text: str) -> None:
+        self.result["notes"].append(text)
+        self._console.print(f"[bold yellow]{text}", highlight=False)
