@@ -17,6 +17,7 @@ from typing import TypeVar
 import structlog
 import uvloop
 from aiohttp import web
+from aiokafka.errors import KafkaError
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from serving import metrics as shown
@@ -26,6 +27,7 @@ from serving.listening import BACKLOG, bind
 from serving.metrics import Metrics
 from serving.pages import FeastPages, Features, OwnPages
 from serving.place import Place
+from serving.predictions import PredictionPages
 from serving.pushing.batch import ViewBatches
 from serving.pushing.pages import PushPages
 from serving.pushing.pusher import Pusher
@@ -40,11 +42,20 @@ from sinks.push_log import KafkaPushLog, push_producer
 from sinks.redis import RedisOnlineStore
 from sinks.redis_answers import RedisAnswers
 from sinks.redis_link import RedisLink
+from sinks.redis_predictions import RedisPredictions
 from sinks.redis_reader import RedisReader
-from stillwell.kafka_connection import connection
+from sinks.refresh_topic import RefreshTopic, hint_producer
+from stillwell.kafka_connection import connection, unreachable
 from stillwell.kafka_topics import KafkaTopics, TopicsWhenAsked
 from stillwell.known_views import known_views
 from stillwell.layout.redis_keys import RedisKeys
+from stillwell.predictions.columns import ModelReaders
+from stillwell.predictions.engine import Engine
+from stillwell.predictions.hint import refresh_topic
+from stillwell.predictions.hinting import HintBuffer
+from stillwell.predictions.inference import open_inference
+from stillwell.predictions.inputs import ModelInputs
+from stillwell.predictions.reading import ModelReader
 from stillwell.reading.after import Marks
 from stillwell.reading.features import FeatureReader
 from stillwell.settings import Settings
@@ -92,8 +103,11 @@ async def _serve(settings: Settings, definitions: DefinitionsSpec, place: Place 
         rows = RedisReader(link, keys.ready, timeout, metrics.redis_call)
         closing.push_async_callback(rows.close)
         metrics.read(shown.READERS, lambda: rows.waiting)
-        reader = FeatureReader(rows, keys, lambda: time.time_ns() // 1_000)
+        reader = FeatureReader(rows, keys, _now_us)
         features = Features(definitions, reader, _limits(settings), metrics)
+        readers = await _models(settings, definitions, rows, keys, closing, metrics)
+        if readers:
+            features.models = reader.predictions = readers
         features.versions = Versions(
             lambda: list(known_views(open_store(settings.offline_root), definitions).values()),
             features.know,
@@ -118,6 +132,8 @@ async def _serve(settings: Settings, definitions: DefinitionsSpec, place: Place 
         status = StatusPages(features, siblings, CONTENT_TYPE_LATEST)
         pages = [page for each in (FeastPages(features), OwnPages(features), status) for page in each.pages()]
         pages += [page for each in pushing for page in each.pages()]
+        if readers:
+            pages += PredictionPages(features, readers, _now_us).pages()
         site = Site(pages, v1.error_body, _bounds(settings), metrics.request)
         status.ending = lambda: site.ending
         metrics.begin_pages([*(page.path for page in pages), NOWHERE])
@@ -172,6 +188,48 @@ async def _pusher(
     for close in (topics.stop, known.close, log.close, pusher.close):
         closing.push_async_callback(close)
     return pusher
+
+
+async def _models(
+    settings: Settings,
+    definitions: DefinitionsSpec,
+    rows: RedisReader,
+    keys: RedisKeys,
+    closing: contextlib.AsyncExitStack,
+    metrics: Metrics,
+) -> ModelReaders | None:
+    """What reads predictions, and computes them; None where the definitions have no model. Neither Kafka nor a model's
+    server is asked before the first read that needs it."""
+    if not definitions.models:
+        return None
+    kafka = connection(settings)
+
+    async def connect() -> RefreshTopic:
+        producer = hint_producer(kafka)
+        closing.push_async_callback(producer.stop)
+        try:
+            await producer.start()
+        except (KafkaError, OSError) as error:
+            raise unreachable(error) from error
+        return RefreshTopic(producer, refresh_topic(settings.project, settings.namespace))
+
+    hints = HintBuffer(connect)
+    store = RedisPredictions(_link(settings, closing), keys)
+    made = {}
+    for model in definitions.models:
+        metrics.begin_model(model.name)
+        inference = open_inference(model, os.environ)
+        closing.push_async_callback(inference.close)
+        engine = Engine(model, ModelInputs(model, definitions), inference, store, keys)
+        made[model.name] = ModelReader(engine, rows, keys, hints, _now_us, metrics)
+    readers = ModelReaders(made, definitions, _now_us)
+    closing.push_async_callback(hints.close)
+    closing.push_async_callback(readers.close)
+    return readers
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000
 
 
 def _link(settings: Settings, closing: contextlib.AsyncExitStack) -> RedisLink:

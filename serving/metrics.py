@@ -16,6 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.core import Metric as Family
 
 from stillwell.metric import Metric
+from stillwell.predictions.freshness import State
+from stillwell.predictions.reading import Refresh
 
 _MICROSECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -76,6 +78,13 @@ PUSHED = Metric(
 )
 PUSHING = Metric("gauge", "stillwell_serve_rows_under_way", "Pushed rows that are on their way to Kafka or Redis.")
 AFTER = Metric("gauge", "stillwell_serve_reads_after_pushes", "Reads that wait until what was pushed is applied.")
+PREDICTIONS = Metric(
+    "counter",
+    "stillwell_serve_predictions_total",
+    "Predictions that were read, by model, what they were worth (FRESH, STALE, MISSING, FAILED), and what the read set "
+    "in motion (none, queued, shared, inline).",
+    ("model", "state", "refresh"),
+)
 STARTED_ANEW = Metric(
     "gauge", "stillwell_serve_worker_restarts", "How many processes of this number have ended before this one; alarm."
 )
@@ -172,6 +181,14 @@ class Metrics:
         else:
             self.count(CALLS, 1, "answered")
             self.observe(CALL_SECONDS, seconds)
+
+    def prediction(self, model: str, state: State, refresh: Refresh) -> None:
+        """Take in that a prediction was read."""
+        self.count(PREDICTIONS, 1, model, state.value, refresh.value)
+
+    def begin_model(self, model: str) -> None:
+        """Show 0 for what reads of a model's predictions may find."""
+        self.begin(PREDICTIONS, [model], [each.value for each in State], [each.value for each in Refresh])
 
     def version_load(self, loaded: bool) -> None:
         """Take in that registered versions were looked for."""

@@ -18,6 +18,7 @@ from serving.versions import Versions
 from serving.web import Page, Request
 from stillwell.errors import RequestError
 from stillwell.layout.projection import UnknownLayout
+from stillwell.predictions.columns import ModelReaders
 from stillwell.reading import entities
 from stillwell.reading.after import After, Marks, after
 from stillwell.reading.entities import Columns
@@ -45,6 +46,8 @@ class Features:
         """Where other versions of views are looked for, if anywhere."""
         self.marks: Marks | None = None
         """What reads wait for that come behind a push, if anything can be pushed."""
+        self.models: ModelReaders | None = None
+        """What reads predictions, if there are models."""
         self.know(())
 
     def know(self, versions: Iterable[ViewSpec]) -> None:
@@ -52,7 +55,10 @@ class Features:
 
         Raises DefinitionError for two that share the id of their layouts by chance.
         """
+        versions = tuple(versions)
         self.catalog = Catalog(self._definitions, versions)
+        if self.models:
+            self.models.know(versions)
         self._plans: Kept[Plan] = Kept(_MOST_PLANS)
 
     def plan(self, references: Sequence[str]) -> Plan:
@@ -66,9 +72,13 @@ class Features:
             )
         return self._plans.get(tuple(references), lambda: self.catalog.plan(references))
 
+    def row_count(self, asked: Columns) -> int:
+        """How many entities a request has. Raises RequestError for too many, and columns of several lengths."""
+        return entities.row_count(asked, self._limits.rows)
+
     async def find(self, plan: Plan, asked: Columns) -> Found:
         """What a plan finds for the entities of a request. Raises RequestError, and what the reader raises."""
-        rows, outputs = entities.row_count(asked, self._limits.rows), len(plan.outputs)
+        rows, outputs = self.row_count(asked), len(plan.outputs)
         if rows * outputs > self._limits.values:
             raise RequestError(
                 "entities",

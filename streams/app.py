@@ -31,6 +31,7 @@ from sinks.redis_predictions import RedisPredictions
 from sinks.refresh_topic import RefreshTopic, hint_producer
 from stillwell.errors import ModelError, SettingsError
 from stillwell.kafka_connection import connection, unreachable
+from stillwell.known_views import known_views
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.pipeline import compile_pipeline
 from stillwell.predictions.engine import Engine
@@ -42,7 +43,7 @@ from stillwell.pushing.pipeline import PushPipeline
 from stillwell.pushing.topics import push_topics, pushed_views
 from stillwell.registry import register
 from stillwell.settings import Settings
-from stillwell.spec import DefinitionsSpec
+from stillwell.spec import DefinitionsSpec, ViewSpec
 from stillwell.storage import open_store
 from stillwell.threads import ThreadedStore, ThreadPool
 from streams import web
@@ -254,7 +255,11 @@ class _Line(faust.Service):
             opened.push_async_callback(_close, producer.stop)
             refresh = None
             if self._refreshing:
-                refresh = await self._refreshing.connect(opened, self._connection, retries)
+                definitions = self._definitions
+                known = await retries.archive.until_done(
+                    lambda: objects.call(lambda store: known_views(store, definitions))
+                )
+                refresh = await self._refreshing.connect(opened, self._connection, retries, list(known.values()))
             kafka = await retries.kafka.until_done(lambda: _started(lambda: _consumer(settings, self._connection)))
             opened.push_async_callback(_close, kafka.stop)
             self._closing = opened.pop_all()
@@ -306,9 +311,16 @@ class _Refreshing:
         _add_refresh_agent(app, self.channel, self._take)
 
     async def connect(
-        self, opened: contextlib.AsyncExitStack, connection: Mapping[str, Any], retries: Retries
+        self,
+        opened: contextlib.AsyncExitStack,
+        connection: Mapping[str, Any],
+        retries: Retries,
+        versions: Sequence[ViewSpec],
     ) -> Refreshing:
-        """Everything that it needs, closed by `opened`; gives what asks for refreshes on writes."""
+        """Everything that it needs, closed by `opened`; gives what asks for refreshes on writes.
+
+        versions: of views, whose rows may be in Redis.
+        """
         settings, definitions = self._settings, self._definitions
         producer = await retries.refresh.until_done(lambda: _started(lambda: hint_producer(connection)))
         opened.push_async_callback(_close, producer.stop)
@@ -324,7 +336,7 @@ class _Refreshing:
             except ModelError as error:
                 # Features do not depend on it, and it may come: who asks for its predictions is told why there is none.
                 _log.warning("a model cannot be asked", model=model.name, error=str(error))
-            inputs = ModelInputs(model, definitions)
+            inputs = ModelInputs(model, definitions, versions)
             store = RedisPredictions(link, keys)
             engines[model.name] = Engine(model, inputs, inference, store, keys, Counting(self._metrics))
         self._agent = RefreshAgent(engines, self._metrics, retries.refresh)

@@ -68,7 +68,7 @@ NOW_US = NOW_MS * 1_000
 """The event time of every row, unless a test says otherwise."""
 
 
-class _Listening(BaseTestServer):
+class Listening(BaseTestServer):
     """A site on a port of its own."""
 
     def __init__(self, site: Site) -> None:
@@ -102,7 +102,7 @@ class Served:
         ]
         self.site = Site(pages, v1.error_body, bounds, self.metrics.request)
         status.ending = lambda: self.site.ending
-        self.client: TestClient[web.BaseRequest, None] = TestClient(_Listening(self.site))
+        self.client: TestClient[web.BaseRequest, None] = TestClient(Listening(self.site))
 
     async def put(self, *events: Mapping[str, object], views: Sequence[ViewSpec] = (USERS, PLACES)) -> None:
         """Have the rows of these events in the store."""

@@ -76,7 +76,7 @@ class NoHints:
 class Counts(Protocol):
     """Who counts reads."""
 
-    def read(self, model: str, state: State, refresh: Refresh) -> None:
+    def prediction(self, model: str, state: State, refresh: Refresh) -> None:
         """A prediction was read."""
 
 
@@ -127,7 +127,7 @@ class ModelReader:
         predictions = [self._told(each) for each in await self._refreshed(seen, seen_at)]
         if self._counts:
             for each in predictions:
-                self._counts.read(engine.model.name, each.state, each.refresh)
+                self._counts.prediction(engine.model.name, each.state, each.refresh)
         return predictions
 
     async def close(self) -> None:

@@ -1,5 +1,6 @@
 """Features of entities as they stand now: a plan, the rows that it finds, and what each value is worth."""
 
+import asyncio
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from stillwell.layout.redis_keys import RedisKeys
 from stillwell.reading.computed import FoundRows, compute, status_of
 from stillwell.reading.entities import keys
 from stillwell.reading.online import OnlineReader
+from stillwell.reading.predicted import NoPredictions, PredictedColumns, Predictions
 from stillwell.reading.query import Kind, Lookup, Output, Plan
 from stillwell.reading.status import Freshness, Status
 from stillwell.reading.status import present as present
@@ -44,8 +46,16 @@ class Found:
 class FeatureReader:
     """Reads features from the online store."""
 
-    def __init__(self, online: OnlineReader, keys: RedisKeys, now_us: Callable[[], int]) -> None:
-        """now_us: the clock that ages are counted by, in µs since the epoch."""
+    def __init__(
+        self,
+        online: OnlineReader,
+        keys: RedisKeys,
+        now_us: Callable[[], int],
+        predictions: Predictions | None = None,
+    ) -> None:
+        """now_us: the clock that ages are counted by, in µs since the epoch. predictions: who reads those, if anybody
+        does."""
+        self.predictions = predictions or NoPredictions()
         self._online = online
         self._keys = keys
         self._now_us = now_us
@@ -61,6 +71,21 @@ class FeatureReader:
         columns: what `stillwell.reading.entities.typed` gives. Raises RequestError, UnknownLayout, StoreUnavailable and
         StoreNotReady.
         """
+        if not plan.models:
+            epoch, rows = await self._rows(plan, columns)
+            now = self._now_us()
+            return Found(columns_of_rows(plan, rows, columns, now), now, epoch)
+        # Asked for in the same turn of the event loop, so that they share a round trip.
+        (epoch, rows), *predicted = await asyncio.gather(
+            self._rows(plan, columns), *(self.predictions.columns(model, columns) for model in plan.models)
+        )
+        now = self._now_us()
+        return Found(columns_of_rows(plan, rows, columns, now, predicted), now, epoch)
+
+    async def _rows(
+        self, plan: Plan, columns: Mapping[str, Sequence[object]]
+    ) -> tuple[bytes, list[list[bytes | None]]]:
+        """The epoch in force; and for each lookup, the row of each entity."""
         wanted, places = [], list[list[bytes]]()
         for at, lookup in enumerate(plan.lookups):
             places.append(
@@ -69,36 +94,51 @@ class FeatureReader:
             suffix = self._suffix(lookup.view.name)
             wanted += [place + suffix for place in places[at]]
         epoch, stored = await self._online.read(wanted)
-        now = self._now_us()
         rows = []
         begin = 0
         for of_lookup in places:
             rows.append(stored[begin : begin + len(of_lookup)])
             begin += len(of_lookup)
-        return Found(columns_of_rows(plan, rows, columns, now), now, epoch)
+        return epoch, rows
 
 
 def columns_of_rows(
-    plan: Plan, rows: Sequence[Sequence[bytes | None]], columns: Mapping[str, Sequence[Any]], now_us: int
+    plan: Plan,
+    rows: Sequence[Sequence[bytes | None]],
+    columns: Mapping[str, Sequence[Any]],
+    now_us: int,
+    predicted: Sequence[PredictedColumns] = (),
 ) -> list[FeatureColumn]:
     """The plan's outputs from rows as they are stored: for each lookup, the row of each entity.
 
-    columns: typed. now_us: the instant that rows are judged at, and features on demand computed for. Raises
-    RequestError, and UnknownLayout.
+    columns: typed. now_us: the instant that rows are judged at, and features on demand computed for. predicted: of each
+    of the plan's models. Raises RequestError, and UnknownLayout.
     """
     found: list[FoundRows] = []
     for lookup, of_lookup in zip(plan.lookups, rows, strict=True):
         read = lookup.projection.read(of_lookup)
         found.append(FoundRows(read, _states(lookup, read, now_us), _freshness(lookup, read.event_times, now_us)))
-    if not plan.computations:
+    if not plan.computations and not plan.models:
         return [_column(output, *found[output.source]) for output in plan.outputs]
     computed = [compute(each, found, columns, now_us) for each in plan.computations]
     return [
         _column(output, *found[output.source])
         if output.kind is Kind.STORED
         else FeatureColumn(output, *computed[output.source][output.column])
+        if output.kind is Kind.COMPUTED
+        else _predicted(output, predicted[output.source])
         for output in plan.outputs
     ]
+
+
+def _predicted(output: Output, columns: PredictedColumns) -> FeatureColumn:
+    return FeatureColumn(
+        output,
+        columns.values[output.column],
+        columns.statuses[output.column],
+        columns.read_at,
+        columns.freshness,
+    )
 
 
 def _states(lookup: Lookup, read: StoredColumns, now: int) -> list[Status] | None:

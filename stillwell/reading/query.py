@@ -20,6 +20,7 @@ from stillwell.spec import (
     DefinitionsSpec,
     FeatureSpec,
     KeySpec,
+    ModelSpec,
     OnDemandSpec,
     RequestColumnSpec,
     RequestSpec,
@@ -78,16 +79,18 @@ class Computation:
 
 
 class Kind(enum.Enum):
-    """Where an output comes from: the rows of a lookup, or a computation."""
+    """Where an output comes from: the rows of a lookup, a computation, or a model."""
 
     STORED = "stored"
     COMPUTED = "computed"
+    PREDICTED = "predicted"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Output:
-    """One feature of the answer: `view:name`, and where it comes from: which of the plan's lookups or computations (by
-    kind), and which of its columns. view: the view, alias or on-demand view that requests name it by."""
+    """One feature of the answer: `view:name`, and where it comes from: which of the plan's lookups, computations or
+    models (by kind), and which of its columns. view: the view, alias, on-demand view or model that requests name it
+    by."""
 
     view: str
     feature: FeatureSpec
@@ -118,6 +121,8 @@ class Plan:
     lookups: tuple[Lookup, ...]
     computations: tuple[Computation, ...]
     outputs: tuple[Output, ...]
+    models: tuple[ModelSpec, ...] = ()
+    """Whose predictions are asked for."""
 
     @property
     def columns(self) -> Mapping[str, FieldType]:
@@ -136,6 +141,8 @@ class Catalog:
         """versions: other versions of the views, whose rows may still be in the store."""
         named: list[_Named] = [*definitions.views, *definitions.aliases, *definitions.on_demand]
         self._named = {each.name: each for each in named}
+        self._models = {model.name: model for model in definitions.models}
+        self._requests = {request.name: request for request in definitions.requests}
         self._services = {service.name: service for service in definitions.services}
         self._older: dict[str, list[ViewSpec]] = {}
         for version in versions:
@@ -176,10 +183,13 @@ class Catalog:
         """Add what a reference names to what is wanted; gives where it will come from."""
         field = f"features[{number}]"
         owner, colon, name = reference.partition(":")
+        if colon and owner in self._models:
+            return self._predicted(self._models[owner], name, field, draft)
         if not colon:
             raise RequestError(field, f"{reference!r} must be <view>:<feature>{self._owner_of(reference)}")
         if owner not in self._named:
-            raise NotDefined(field, f"there is no view {owner!r}{did_you_mean(owner, self._named)}")
+            near = did_you_mean(owner, {*self._named, *self._models})
+            raise NotDefined(field, f"there is no view {owner!r}{near}")
         named = self._named[owner]
         features = {feature.name: feature for feature in _features(named)}
         if name not in features:
@@ -187,6 +197,42 @@ class Catalog:
         if isinstance(named, OnDemandSpec):
             return Output(owner, features[name], Kind.COMPUTED, *draft.computed(named, name))
         return Output(owner, features[name], Kind.STORED, *draft.stored(named, features[name]))
+
+    def model(self, name: str) -> ModelSpec:
+        """A model. Raises NotDefined."""
+        if name not in self._models:
+            raise NotDefined("model", f"there is no model {name!r}{did_you_mean(name, self._models)}")
+        return self._models[name]
+
+    def _predicted(self, model: ModelSpec, name: str, field: str, draft: "_Draft") -> Output:
+        """Add a model's output to what is wanted; gives where it will come from."""
+        outputs = {output.name: at for at, output in enumerate(model.outputs)}
+        if name not in outputs:
+            raise NotDefined(field, f"{model.name} has no output {name!r}{did_you_mean(name, outputs)}")
+        output = model.outputs[outputs[name]]
+        feature = FeatureSpec(
+            name=name,
+            type=output.type,
+            nullable=output.nullable,
+            expression=None,
+            description=output.description,
+        )
+        number = draft.predicted(model, self._asked_by(model))
+        return Output(model.name, feature, Kind.PREDICTED, number, outputs[name])
+
+    def _asked_by(self, model: ModelSpec) -> list[RequestColumnSpec]:
+        """The columns of requests that a model's inputs need."""
+        columns: list[RequestColumnSpec] = []
+        features: dict[str, None] = {}
+        for given in model.inputs:
+            owner, _, name = given.reference.partition(":")
+            if owner in self._requests:
+                columns += [column for column in self._requests[owner].columns if column.name == name]
+            else:
+                features[given.reference] = None
+        if features:
+            columns += self.plan(list(features)).request_columns.values()
+        return columns
 
     def _owner_of(self, name: str) -> str:
         owners = [owner for owner, each in self._named.items() if any(its.name == name for its in _features(each))]
@@ -216,6 +262,8 @@ class _Draft:
         self._rows_at: dict[tuple[str, tuple[str, ...]], int] = {}
         self._computed: list[tuple[OnDemandSpec, list[str]]] = []
         self._computed_at: dict[str, int] = {}
+        self._models: list[ModelSpec] = []
+        self._asked_by_models: list[RequestColumnSpec] = []
 
     def stored(self, named: ViewSpec | AliasSpec, feature: FeatureSpec) -> tuple[int, int]:
         """Want a stored feature; gives its lookup and its column there."""
@@ -240,11 +288,23 @@ class _Draft:
             names.append(name)
         return at, names.index(name)
 
+    def predicted(self, model: ModelSpec, asked: Sequence[RequestColumnSpec]) -> int:
+        """Want predictions of a model, which needs these columns of requests; gives its place."""
+        if model not in self._models:
+            self._models.append(model)
+            self._asked_by_models += asked
+        return self._models.index(model)
+
     def plan(self, outputs: tuple[Output, ...]) -> Plan:
         """What is wanted, as a plan. Raises RequestError where columns of a request would have to be of two types."""
         asked: dict[str, RequestColumnSpec] = {}
         joined: dict[str, KeySpec] = {}
         computations = tuple(self._computation(view, names, asked, joined) for view, names in self._computed)
+        for column in self._asked_by_models:
+            _ask(asked, column)
+        for model in self._models:
+            for key in model.entity.keys:
+                _join_key(joined, key.name, key.type, model.name)
         for rows in self._rows:
             _join(joined, rows.view, rows.columns)
         for name in asked.keys() & joined.keys():
@@ -263,7 +323,7 @@ class _Draft:
             for at, rows in enumerate(self._rows)
         )
         required = dict.fromkeys([*joined, *(name for name, column in asked.items() if not column.nullable)])
-        return Plan(joined, asked, tuple(required), lookups, computations, outputs)
+        return Plan(joined, asked, tuple(required), lookups, computations, outputs, tuple(self._models))
 
     def _computation(
         self,
@@ -309,13 +369,16 @@ def _key_columns(named: ViewSpec | AliasSpec) -> tuple[str, ...]:
 
 def _join(joined: dict[str, KeySpec], view: ViewSpec, columns: Sequence[str]) -> None:
     for name, key in zip(columns, view.entity.keys, strict=True):
-        known = joined.setdefault(name, KeySpec(name=name, type=key.type))
-        if known.type.key_tag != key.type.key_tag:
-            raise RequestError(
-                "features",
-                f"{view.name} wants {name} as {key.type.name}, another view as {known.type.name}: ask for them in two "
-                "requests",
-            )
+        _join_key(joined, name, key.type, view.name)
+
+
+def _join_key(joined: dict[str, KeySpec], name: str, kind: FieldType, whose: str) -> None:
+    known = joined.setdefault(name, KeySpec(name=name, type=kind))
+    if known.type.key_tag != kind.key_tag:
+        raise RequestError(
+            "features",
+            f"{whose} wants {name} as {kind.name}, another view as {known.type.name}: ask for them in two requests",
+        )
 
 
 def _ask(asked: dict[str, RequestColumnSpec], column: RequestColumnSpec) -> None:

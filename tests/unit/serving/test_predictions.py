@@ -1,0 +1,184 @@
+"""Predictions over HTTP, and beside features: over a store in memory."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient
+
+from serving import v1
+from serving.limits import Limits
+from serving.metrics import Metrics
+from serving.pages import FeastPages, Features, OwnPages
+from serving.predictions import PredictionPages
+from serving.web import Bounds, Site
+from stillwell.layout.redis_keys import RedisKeys
+from stillwell.predictions.columns import ModelReaders
+from stillwell.predictions.engine import Engine
+from stillwell.predictions.inputs import ModelInputs
+from stillwell.predictions.reading import ModelReader, NoHints
+from stillwell.reading.features import FeatureReader
+from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
+from stillwell.testing.predictions import MemoryPredictions
+from tests.predicted import DEFINITIONS, Adding, encoded_row, model
+from tests.served import Listening
+
+NOW_MS = 1_767_225_600_000
+KEYS = RedisKeys("test", "test")
+DELAY = model()
+
+
+class Service:
+    """The service with a model whose readers wait, unless a test says otherwise; the time is what the test says."""
+
+    def __init__(self) -> None:
+        self.ms = NOW_MS
+        self.server = MemoryRedis(clock=lambda: self.ms)
+        self.server.write(KEYS.ready, b"epoch")
+        self.store = MemoryOnlineStore(self.server)
+        self.model = Adding()
+        self.metrics = Metrics()
+        definitions = DEFINITIONS.model_copy(update={"models": (DELAY,)})
+        engine = Engine(
+            DELAY, ModelInputs(DELAY, definitions), self.model, MemoryPredictions(self.server), KEYS, chance=lambda: 0.0
+        )
+        reader = ModelReader(engine, self.store, KEYS, NoHints(), self._now_us, self.metrics, chance=lambda: 0.0)
+        self.readers = ModelReaders({"Delay": reader}, definitions, self._now_us)
+        features = Features(
+            definitions, FeatureReader(self.store, KEYS, self._now_us, self.readers), Limits(50, 10, 200), self.metrics
+        )
+        features.models = self.readers
+        pages = [*FeastPages(features).pages(), *OwnPages(features).pages()]
+        pages += PredictionPages(features, self.readers, self._now_us).pages()
+        site = Site(pages, v1.error_body, Bounds(), self.metrics.request)
+        self.client: TestClient[web.BaseRequest, None] = TestClient(Listening(site))
+
+    def _now_us(self) -> int:
+        return self.ms * 1_000
+
+    async def put(self, id: int, delay: float | None) -> None:
+        await self.store.put(encoded_row(id, delay, self.ms * 1_000), "epoch")
+
+    async def post(self, path: str, **body: object) -> tuple[int, Any]:
+        async with self.client.post(path, json=body) as response:
+            return response.status, await response.json()
+
+    async def get(self, path: str) -> tuple[int, Any]:
+        async with self.client.get(path) as response:
+            return response.status, await response.json()
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    made = Service()
+    async with made.client:
+        yield made
+    await made.readers.close()
+
+
+async def test_a_prediction_comes_with_all_that_is_known_of_it(service: Service) -> None:
+    await service.put(7, 30.0)
+    status, body = await service.post("/v1/predictions", model="Delay", entities={"id": [7, 8]})
+    assert status == 200
+    assert (body["model"], body["version"], body["entities"]) == ("Delay", "3", {"id": [7, 8]})
+    known, unknown = body["predictions"]
+    assert known == {
+        "state": "FRESH",
+        "outputs": {"minutes": 31.0},
+        "computed_at": known["computed_at"],
+        "read_at": "2026-01-01T00:00:00Z",
+        "age_s": 0.0,
+        "inputs": {"V": {"event_time": "2026-01-01T00:00:00Z", "age_s": 0.0}},
+        "refresh": "inline",
+        "reason": None,
+    }
+    assert (unknown["state"], unknown["outputs"], unknown["reason"]) == ("FAILED", None, "delay is unknown")
+    service.ms += 1_500
+    _, body = await service.get("/v1/predictions?model=Delay&id=7")
+    assert body["entity"] == {"id": 7}
+    assert (body["prediction"]["state"], body["prediction"]["age_s"], body["prediction"]["refresh"]) == (
+        "FRESH",
+        1.5,
+        "none",
+    )
+    assert service.model.calls == 1
+
+
+async def test_an_output_stands_beside_features(service: Service) -> None:
+    await service.put(7, 30.0)
+    status, body = await service.post("/v1/features", features=["Delay:minutes", "V:delay"], entities={"id": [7, 8]})
+    assert status == 200
+    minutes = body["features"]["Delay:minutes"]
+    assert (minutes["type"], minutes["values"], minutes["statuses"], minutes["freshness"]) == (
+        "Float32",
+        [31.0, None],
+        ["PRESENT", "NOT_FOUND"],
+        ["FRESH", None],
+    )
+    assert minutes["event_times"] == ["2026-01-01T00:00:00Z", None]
+    assert body["features"]["V:delay"]["values"] == [30.0, None]
+    _, body = await service.post("/get-online-features", features=["Delay:minutes"], entities={"id": [7]})
+    assert body["metadata"]["feature_names"] == ["id", "minutes"]
+    assert body["results"][1] == {
+        "values": [31.0],
+        "statuses": ["PRESENT"],
+        "event_timestamps": ["2026-01-01T00:00:00Z"],
+    }
+
+
+async def test_beside_features_it_is_late_when_its_inputs_changed_and_outside_when_it_is_too_old(
+    service: Service,
+) -> None:
+    await service.put(7, 30.0)
+    await service.post("/v1/predictions", model="Delay", entities={"id": [7]})
+    service.readers._readers["Delay"].engine.model = DELAY.model_copy(update={"policy": "cached"})
+
+    async def worth() -> tuple[object, object, object]:
+        _, body = await service.get("/v1/features?features=Delay:minutes&id=7")
+        found = body["features"]["Delay:minutes"]
+        return found["value"], found["status"], found["freshness"]
+
+    assert await worth() == (31.0, "PRESENT", "FRESH")
+    service.ms += 10
+    await service.put(7, 40.0)
+    assert await worth() == (31.0, "PRESENT", "LATE")
+    service.ms += 60_000
+    assert await worth() == (31.0, "OUTSIDE_MAX_AGE", "LATE")
+    service.ms += 600_000
+    assert await worth() == (None, "NOT_FOUND", None)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "field", "telling"),
+    [
+        ("/v1/predictions", {"model": "Delai", "entities": {}}, 404, "model", "did you mean 'Delay'"),
+        ("/v1/predictions", {"model": "Delay", "entities": {}}, 422, "entities.id", "is missing"),
+        ("/v1/predictions", {"model": "Delay", "entities": {"id": ["7"]}}, 422, "entities.id[0]", "Int64"),
+        ("/v1/predictions", {"model": "Delay", "entities": {"id": list(range(51))}}, 422, "entities", "at most 50"),
+        ("/v1/predictions", {"model": "Delay", "entities": {"id": [7], "x": [1]}}, 422, "entities.x", "no key"),
+        ("/v1/predictions", {"entities": {"id": [7]}}, 422, "body", "model"),
+        (
+            "/v1/features",
+            {"features": ["Delay:hours"], "entities": {"id": [7]}},
+            404,
+            "features[0]",
+            "no output 'hours'",
+        ),
+    ],
+)
+async def test_what_is_wrong_is_told_by_its_field(
+    service: Service, path: str, body: dict[str, Any], status: int, field: str, telling: str
+) -> None:
+    found, answer = await service.post(path, **body)
+    assert (found, answer["error"]["field"]) == (status, field)
+    assert telling in answer["error"]["message"]
+
+
+async def test_a_store_that_may_have_lost_rows_answers_503(service: Service) -> None:
+    service.server.evict(KEYS.ready)
+    for path, body in (
+        ("/v1/predictions", {"model": "Delay", "entities": {"id": [7]}}),
+        ("/v1/features", {"features": ["Delay:minutes"], "entities": {"id": [7]}}),
+    ):
+        assert (await service.post(path, **body))[0] == 503
