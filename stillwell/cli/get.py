@@ -33,7 +33,7 @@ def get(words: tuple[str, ...], after: tuple[str, ...], url: str | None, as_json
     Each feature is PRESENT, NULL_VALUE, NOT_FOUND, or OUTSIDE_MAX_AGE: then the row is older than the view's TTL.
     """
     names = [word for word in words if "=" not in word]
-    pairs = _pairs(word for word in words if "=" in word)
+    pairs = pairs_of(word for word in words if "=" in word)
     if not names:
         raise click.UsageError("name a view, a feature or a feature service before the keys")
     if url is not None:
@@ -138,11 +138,13 @@ def _references(definitions: "DefinitionsSpec", name: str) -> Sequence[str]:
     raise click.UsageError(f"there is no view {name!r}{did_you_mean(name, [*listed, *services])}")
 
 
-def _pairs(words: Iterable[str]) -> dict[str, str]:
-    """The text of each key. Raises UsageError for one that is given twice."""
+def pairs_of(words: Iterable[str]) -> dict[str, str]:
+    """The text of each key, from KEY=VALUE. Raises UsageError for one that is given twice, or is none."""
     pairs: dict[str, str] = {}
     for word in words:
-        name, _, text = word.partition("=")
+        name, separator, text = word.partition("=")
+        if not separator:
+            raise click.UsageError(f"{word!r} is no KEY=VALUE")
         if name in pairs:
             raise click.UsageError(f"the key {name} is given twice")
         pairs[name] = text

@@ -24,6 +24,7 @@ from stillwell.client.errors import (
     Unsupported,
     WrongAnswer,
 )
+from stillwell.client.predictions import Input, Prediction, Predictions, PredictionState, Refresh
 from stillwell.client.pushing import Pushed, PushedRow, Pusher, PushStatus, Receipt
 from stillwell.client.results import Column, Features, Row, Value
 from stillwell.client.retrying import Retries
@@ -40,15 +41,20 @@ __all__ = [
     "Failure",
     "Features",
     "Freshness",
+    "Input",
     "NotDefined",
     "NotReady",
     "NotWritten",
+    "Prediction",
+    "PredictionState",
+    "Predictions",
     "PushFailed",
     "PushStatus",
     "Pushed",
     "PushedRow",
     "Pusher",
     "Receipt",
+    "Refresh",
     "RequestError",
     "Retries",
     "Row",

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
+from stillwell.client.predictions import Predictions
 from stillwell.client.pushing import Mode, Pushed, Pusher, Pushing, To, encoded_row, rows_of
 from stillwell.client.results import Features
 from stillwell.client.retrying import Retries
 from stillwell.client.service import at as service_at
-from stillwell.client.source import After, Asked, Source
+from stillwell.client.source import After, Asked, Source, columns_of
 from stillwell.errors import RequestError
 
 if TYPE_CHECKING:
@@ -85,6 +86,16 @@ class Client:
         Raises RequestError, NotDefined, Unavailable, NotReady, Behind, TimedOut and WrongAnswer.
         """
         return await self._source.features(Asked.of(features, entities, after), self._within(timeout))
+
+    async def predictions(self, model: str, entities: Entities, *, timeout: float | None = None) -> Predictions:
+        """A model's predictions for entities, each with what it is worth.
+
+        entities: as for features; request values of the model's inputs stand beside the keys. Whether this waits for
+        the model is the model's policy; it waits no longer than the call has time.
+
+        Raises RequestError, NotDefined, Unavailable, NotReady, TimedOut and WrongAnswer.
+        """
+        return await self._source.predictions(model, columns_of(entities), self._within(timeout))
 
     async def push(
         self,

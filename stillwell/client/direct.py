@@ -15,10 +15,11 @@ import msgspec
 
 from stillwell import errors
 from stillwell.client.errors import Behind, NotReady, Unavailable, Unsupported
+from stillwell.client.predictions import Predictions
 from stillwell.client.pushing import Pushed, Pushing, plain
 from stillwell.client.results import Column, Features
 from stillwell.client.retrying import Retries
-from stillwell.client.source import ANSWERS_SOONER, Asked, json_columns
+from stillwell.client.source import ANSWERS_SOONER, Asked, Columns, json_columns
 from stillwell.errors import RequestError, StoreError, StoreNotReady
 from stillwell.known_views import known_views
 from stillwell.layout.projection import UnknownLayout
@@ -84,6 +85,10 @@ class Direct:
     async def push(self, pushing: Pushing, timeout: float) -> Pushed:
         """See `stillwell.client.source.Source`."""
         raise Unsupported("a client that reads straight from the store cannot push: use Client(url)")
+
+    async def predictions(self, model: str, entities: Columns, timeout: float) -> Predictions:
+        """See `stillwell.client.source.Source`."""
+        raise Unsupported("a client that reads straight from the store reads no predictions: use Client(url)")
 
     async def close(self) -> None:
         """See `stillwell.client.source.Source`."""

@@ -4,7 +4,7 @@ What became of a row:
 
     applied     it is in Redis, and the newest of its entity
     stale       a newer one is there; it is kept offline
-    duplicate   it was there already
+    duplicate   it was there already: it was pushed before, or a worker was faster than the service
     expired     it is older than its view's TTL; it is kept offline
     filtered    its view's `where` leaves it out; what was pushed is kept
     offline     it was meant for the offline store alone

@@ -6,9 +6,10 @@ their types have them in Python: a Timestamp is a time in UTC, Bytes are bytes, 
 
 import dataclasses
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from stillwell.client.tables import arrow_table, pandas_frame, polars_frame
 from stillwell.reading.status import Freshness, Status
 
 if TYPE_CHECKING:
@@ -127,44 +128,19 @@ class Features:
 
     def to_arrow(self, *, details: bool = False, expired: bool = False) -> "pyarrow.Table":
         """A table of Arrow, with the features in their own types; see `to_dict`."""
-        import pyarrow as pa
-
-        columns = self.to_dict(details=details, expired=expired)
-        types = _arrow_types(self.columns.values(), details)
-        return pa.table({name: pa.array(values, types.get(name)) for name, values in columns.items()})
+        types = {reference: column.type for reference, column in self.columns.items()}
+        if details:
+            for reference in self.columns:
+                types |= {f"{reference}:{name}": kind for name, kind in _DETAILS.items()}
+        return arrow_table(self.to_dict(details=details, expired=expired), types)
 
     def to_polars(self, *, details: bool = False, expired: bool = False) -> "polars.DataFrame":
         """A frame of Polars; see `to_dict`."""
-        import polars as pl
-
-        frame = pl.from_arrow(self.to_arrow(details=details, expired=expired))
-        assert isinstance(frame, pl.DataFrame)
-        return frame
+        return polars_frame(self.to_arrow(details=details, expired=expired))
 
     def to_pandas(self, *, details: bool = False, expired: bool = False) -> "pandas.DataFrame":
-        """A frame of pandas, which must be installed; see `to_dict`. Columns keep their Arrow types, so that a null
-        stays a null and a whole number whole."""
-        try:
-            import pandas as pd
-        except ModuleNotFoundError:
-            raise ModuleNotFoundError(
-                "to_pandas needs pandas, which Stillwell does not install: pip install pandas, or use to_polars",
-                name="pandas",
-            ) from None
-        return self.to_arrow(details=details, expired=expired).to_pandas(types_mapper=pd.ArrowDtype)
+        """A frame of pandas, which must be installed; see `to_dict`."""
+        return pandas_frame(self.to_arrow(details=details, expired=expired))
 
 
-def _arrow_types(columns: "Sequence[Column] | Any", details: bool) -> dict[str, "pyarrow.DataType"]:
-    import pyarrow as pa
-
-    from stillwell.types import FIELD_TYPES
-
-    types = {}
-    for column in columns:
-        types[column.reference] = FIELD_TYPES[column.type].arrow
-        if details:
-            types[f"{column.reference}:status"] = pa.string()
-            types[f"{column.reference}:event_time"] = pa.timestamp("us", "UTC")
-            types[f"{column.reference}:age_s"] = pa.float64()
-            types[f"{column.reference}:freshness"] = pa.string()
-    return types
+_DETAILS = {"status": "String", "event_time": "Timestamp", "age_s": "Float64", "freshness": "String"}

@@ -8,17 +8,18 @@ import base64
 import datetime
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
 from stillwell.client.errors import Behind, NotReady, NotWritten, Unavailable, Unconfirmed, WrongAnswer
+from stillwell.client.predictions import Input, Prediction, Predictions, PredictionState, Refresh
 from stillwell.client.pushing import Pushed, PushedRow, Pushing, PushStatus, plain
 from stillwell.client.results import Column, Features, Row, Value
 from stillwell.client.retrying import Retries
-from stillwell.client.source import ANSWERS_SOONER, Asked, json_columns
+from stillwell.client.source import ANSWERS_SOONER, Asked, Columns, json_columns
 from stillwell.client.transport import HttpTransport, NoReply, NotSent, Reply, Transport
 from stillwell.errors import FormatError, NotDefined, RequestError, StillwellError
 from stillwell.pushing.token import Token
@@ -55,6 +56,37 @@ class _One(msgspec.Struct):
     features: dict[str, _Value]
 
 
+class _Input(msgspec.Struct):
+    event_time: datetime.datetime | None
+    age_s: float | None
+
+
+class _Prediction(msgspec.Struct):
+    state: PredictionState
+    outputs: dict[str, Any] | None
+    computed_at: datetime.datetime | None
+    read_at: datetime.datetime | None
+    age_s: float | None
+    inputs: dict[str, _Input]
+    refresh: Refresh
+    reason: str | None
+
+
+class _Predictions(msgspec.Struct):
+    model: str
+    version: str
+    predictions: list[_Prediction]
+    types: dict[str, str] = {}
+
+
+class _OnePrediction(msgspec.Struct):
+    model: str
+    version: str
+    entity: dict[str, Any]
+    prediction: _Prediction
+    types: dict[str, str] = {}
+
+
 class _Reject(msgspec.Struct):
     row: int
     reason: str
@@ -81,6 +113,8 @@ class _Error(msgspec.Struct):
 
 _features = msgspec.json.Decoder(_Features)
 _one = msgspec.json.Decoder(_One)
+_predictions = msgspec.json.Decoder(_Predictions)
+_one_prediction = msgspec.json.Decoder(_OnePrediction)
 _pushed = msgspec.json.Decoder(_Pushed)
 _error = msgspec.json.Decoder(_Error)
 
@@ -151,6 +185,26 @@ class Service:
             return _pushed_of(answer, len(pushing.rows))
         except (ValueError, IndexError, RequestError) as error:
             raise self._wrong(reply, str(error)) from error
+
+    async def predictions(self, model: str, entities: Columns, timeout: float) -> Predictions:
+        """See Source."""
+        body = {"model": model, "entities": json_columns(entities)}
+        reply = await self._read("POST", "/v1/predictions", encoded(body, "entities"), timeout)
+        answer = self._decoded(_predictions, reply)
+        try:
+            return _predictions_of(answer, entities)
+        except (ValueError, TypeError) as error:
+            raise self._wrong(reply, str(error)) from error
+
+    async def prediction_of_text(self, model: str, entity: Mapping[str, str], timeout: float) -> Predictions:
+        """The prediction for one entity, whose keys are read by their types at the service, as from a URL."""
+        reply = await self._read("GET", f"/v1/predictions?{urlencode({'model': model, **entity})}", None, timeout)
+        answer = self._decoded(_one_prediction, reply)
+        try:
+            one = _prediction(answer.entity, answer.prediction, answer.types, answer.types)
+        except (ValueError, TypeError) as error:
+            raise self._wrong(reply, str(error)) from error
+        return Predictions(answer.model, answer.version, answer.types, (one,))
 
     async def features_of_text(
         self, names: Sequence[str], entity: Mapping[str, str], after: Sequence[str], timeout: float
@@ -291,15 +345,49 @@ def _column(reference: str, column: _Column, count: int) -> Column:
         values=tuple(values_of(column.type, column.values)),
         statuses=tuple(column.statuses),
         event_times=tuple(column.event_times),
-        ages=tuple([None if age is None else datetime.timedelta(seconds=age) for age in column.ages_s]),
+        ages=tuple(map(_age, column.ages_s)),
         freshness=tuple(column.freshness),
     )
 
 
 def _value(each: _Value) -> Value:
     (value,) = values_of(each.type, [each.value])
-    age = None if each.age_s is None else datetime.timedelta(seconds=each.age_s)
-    return Value(value, each.status, each.event_time, age, each.freshness)
+    return Value(value, each.status, each.event_time, _age(each.age_s), each.freshness)
+
+
+def _predictions_of(answer: _Predictions, entities: Columns) -> Predictions:
+    count = len(next(iter(entities.values()), ()))
+    if len(answer.predictions) != count:
+        raise ValueError(f"it has {len(answer.predictions)} predictions, for {count} entities")
+    names = dict.fromkeys([*answer.types, *(name for each in answer.predictions for name in each.outputs or ())])
+    rows = [
+        _prediction({name: values[row] for name, values in entities.items()}, each, answer.types, names)
+        for row, each in enumerate(answer.predictions)
+    ]
+    return Predictions(answer.model, answer.version, answer.types, tuple(rows))
+
+
+def _prediction(
+    entity: Mapping[str, Any], each: _Prediction, types: Mapping[str, str], names: Iterable[str]
+) -> Prediction:
+    values: dict[str, Any] = dict.fromkeys(names) | (each.outputs or {})
+    for name, kind in types.items():
+        (values[name],) = values_of(kind, [values[name]])
+    return Prediction(
+        entity=entity,
+        values=values,
+        state=each.state,
+        computed_at=each.computed_at,
+        read_at=each.read_at,
+        age=_age(each.age_s),
+        inputs={name: Input(of.event_time, _age(of.age_s)) for name, of in each.inputs.items()},
+        refresh=each.refresh,
+        reason=each.reason,
+    )
+
+
+def _age(seconds: float | None) -> datetime.timedelta | None:
+    return None if seconds is None else datetime.timedelta(seconds=seconds)
 
 
 def _pushed_of(answer: _Pushed, count: int) -> Pushed:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from stillwell.client.predictions import Predictions
 from stillwell.client.pushing import Pushed, Pushing, jsonable
 from stillwell.client.results import Features
 from stillwell.pushing.token import Token
@@ -52,6 +53,9 @@ class Source(Protocol):
 
     async def push(self, pushing: Pushing, timeout: float) -> Pushed:
         """What became of each row. timeout: seconds, until there is an answer or Unconfirmed is raised."""
+
+    async def predictions(self, model: str, entities: Columns, timeout: float) -> Predictions:
+        """A model's predictions for each entity. timeout: seconds, as for features."""
 
     async def close(self) -> None:
         """Let go of what is held."""

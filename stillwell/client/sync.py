@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from stillwell.client.client import TIMEOUT, Client, Entities
+from stillwell.client.predictions import Predictions
 from stillwell.client.pushing import Mode, Pushed, PushedRow, Pusher, Receipt, Row, To
 from stillwell.client.results import Features
 from stillwell.client.retrying import Retries
@@ -154,6 +155,10 @@ class SyncClient:
     ) -> Features:
         """See Client.features."""
         return self._thread.call(lambda: self._client.features(features, entities, after=after, timeout=timeout))
+
+    def predictions(self, model: str, entities: Entities, *, timeout: float | None = None) -> Predictions:
+        """See Client.predictions."""
+        return self._thread.call(lambda: self._client.predictions(model, entities, timeout=timeout))
 
     def push(
         self,

@@ -22,6 +22,9 @@ from tests.worker import WorkerProcess
 
 FEATURES = [f"{orders.VIEW}:amount", f"{orders.VIEW}:number"]
 
+WRITTEN = ("applied", "duplicate")
+"""What may become of a pushed row that is in Redis: a worker may have been faster than the service."""
+
 
 def url(service: WorkerProcess) -> str:
     """A service's root."""
@@ -158,7 +161,7 @@ async def test_what_is_pushed_is_read_back_by_its_token_through_the_service_and_
 
     async with Client(url(service), timeout=30) as through, Client.direct(settings(deployment), timeout=30) as direct:
         pushed = await through.push(orders.VIEW, order(1, "ada"))
-        assert [row.status.value for row in pushed.rows] == ["applied"]
+        assert pushed.rows[0].status.value in WRITTEN
         for client in (through, direct):
             found = await client.features([amount], {"customer": "ada"}, after=pushed.token)
             assert found.one()[amount].value == 1.5
@@ -180,8 +183,8 @@ async def test_what_is_pushed_is_read_back_by_its_token_through_the_service_and_
         async with through.pusher(orders.VIEW, max_rows=100) as pusher:
             receipts = [await pusher.push(order(number, f"many{number % 500}")) for number in range(2_000)]
         outcomes = [(await receipt).status.value for receipt in receipts]
-        assert outcomes.count("applied") >= 500
-        assert set(outcomes) <= {"applied", "stale"}
+        assert sum(map(WRITTEN.__contains__, outcomes)) >= 500
+        assert set(outcomes) <= {*WRITTEN, "stale"}
         everybody = {"customer": [f"many{number}" for number in range(500)]}
         found = await direct.features([amount], everybody, after=pusher.token)
         assert found.column(amount).values == tuple(number + 0.5 for number in range(1_500, 2_000))
@@ -192,7 +195,8 @@ async def test_what_is_pushed_is_read_back_by_its_token_through_the_service_and_
     done = deployment.run("push", orders.VIEW, "rows.ndjson", "--mode", "sync", "--json", "--url", url(service))
     assert done.returncode == 1
     *rows, end = map(json.loads, done.stdout.splitlines())
-    assert [row["status"] for row in rows][9:] == ["applied", "rejected"]
+    assert rows[9]["status"] in WRITTEN
+    assert rows[10]["status"] == "rejected"
     for options in (("--url", url(service)), ()):
         shown = deployment.run("get", amount, "customer=typed", "--after", end["token"], "--json", *options)
         assert json.loads(shown.stdout)["features"][amount]["value"] == 9.5

@@ -1,4 +1,4 @@
-"""`stillwell push`: every line has an answer, wrong ones take no other with them, and the exit code says so."""
+"""`stillwell push` and `predict`: every line has an answer, wrong ones take no other with them, exit codes say so."""
 
 import asyncio
 import json
@@ -31,6 +31,7 @@ class Service:
     async def _start(self) -> None:
         app = web.Application()
         app.router.add_post("/v1/push", self._push)
+        app.router.add_get("/v1/predictions", self._prediction)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -49,6 +50,23 @@ class Service:
         rejects = [{"row": number, "reason": "expectation", "message": "n: expected > 0"} for number in wrong]
         token = f"Orders@1:0-{len(self.pushes)}"
         return web.json_response({"token": token, "statuses": statuses, "rejects": rejects})
+
+    async def _prediction(self, request: web.Request) -> web.Response:
+        state = request.query["origin"]
+        known = state in ("FRESH", "STALE")
+        at = "2026-01-01T00:00:00Z" if known else None
+        prediction = {
+            "state": state,
+            "outputs": {"minutes": 12.5} if known else None,
+            "computed_at": at,
+            "read_at": at,
+            "age_s": 0.5 if known else None,
+            "inputs": {"Departures": {"event_time": at, "age_s": 41.25 if known else None}},
+            "refresh": "none" if known else "queued",
+            "reason": None if known else "the model is away\x1b[2J",
+        }
+        answer = {"model": request.query["model"], "version": "3", "types": {"minutes": "Float32"}}
+        return web.json_response({**answer, "entity": {"origin": state}, "prediction": prediction})
 
     def stop(self) -> None:
         asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
@@ -159,3 +177,26 @@ def test_rows_of_a_pipe_do_not_wait_for_the_next_line(service: Service, tmp_path
     os.close(reads)
     assert codes == [0]
     assert service.pushes[-1]["rows"] == [{"n": 2}]
+
+
+def test_a_prediction_is_shown_with_what_it_is_worth(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["predict", "Delay", "origin=FRESH", "--url", service.url]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        'Delay version 3 of origin="FRESH": FRESH',
+        "  minutes  12.5",
+        "computed at 2026-01-01T00:00:00Z, from inputs read at 2026-01-01T00:00:00Z",
+        "ages of the inputs: Departures 0:00:41.250000",
+    ]
+    assert run(["predict", "Delay", "origin=STALE", "--url", service.url, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["state"], shown["outputs"], shown["age_s"]) == ("STALE", {"minutes": 12.5}, 0.5)
+    assert shown["input_ages_s"] == {"Departures": 41.25}
+
+
+def test_that_there_is_no_prediction_is_an_exit_code(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    for state in ("MISSING", "FAILED"):
+        assert run(["predict", "Delay", f"origin={state}", "--url", service.url]) == 1
+        printed = capsys.readouterr().out
+        assert "the model is away" in printed
+        assert "\x1b" not in printed
+    assert run(["predict", "Delay", "origin", "--url", service.url]) == 2
