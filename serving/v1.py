@@ -62,18 +62,17 @@ def single(query: MultiMapping[str]) -> dict[str, str]:
 
 
 def entity_of(plan: Plan, known: Mapping[str, FieldType], given: Mapping[str, str]) -> dict[str, list[object]]:
-    """The one entity that a query string names, each key and request value read by its type.
+    """The one entity that a query string names: what the plan takes is read by its type, the rest stays text.
 
-    known: other columns that may be there. Raises RequestError.
+    known: all columns that may be there. Raises RequestError.
     """
-    types = {**known, **plan.columns}
-    return {name: [_value(types, name, text)] for name, text in given.items()}
+    for name in given.keys() - known.keys():
+        raise RequestError(name, f"is no key of any entity{did_you_mean(name, known)}")
+    types = plan.columns
+    return {name: [_value(types[name], name, text) if name in types else text] for name, text in given.items()}
 
 
-def _value(types: Mapping[str, FieldType], name: str, text: str) -> object:
-    kind = types.get(name)
-    if kind is None:
-        raise RequestError(name, f"is no key of any entity{did_you_mean(name, types)}")
+def _value(kind: FieldType, name: str, text: str) -> object:
     try:
         value = value_of(kind, text)
     except ValueError as error:

@@ -400,6 +400,16 @@ def test_features_and_a_service_are_not_asked_for_at_once(reading: Reading) -> N
         reading.catalog.references(["Origin:amount"], "Trip")
 
 
+async def test_a_value_that_one_feature_needs_cannot_be_left_out_because_another_does_not(reading: Reading) -> None:
+    strict = RequestSpec(name="Strict", columns=(_asked("seats", INT32),))
+    needs = _on_demand("Needs", (strict,), seats=(INT32, pl.col("Strict.seats")))
+    reading.catalog = Catalog(DEFINITIONS.model_copy(update={"on_demand": (BETWEEN, needs)}))
+    for asked in (["Between:many", "Needs:seats"], ["Needs:seats", "Between:many"]):
+        with pytest.raises(RequestError, match=r"entities.seats\[0\]: must be Int32, not null"):
+            await reading.read(*asked, seats=[None])
+    assert values((await reading.read("Between:many", seats=[None]))["Between:many"]) == [(None, N)]
+
+
 def test_a_column_of_two_types_is_asked_for_in_two_requests() -> None:
     other = RequestSpec(name="Other", columns=(_asked("price", STRING), _asked("airport", INT64)))
     clash = _on_demand("Clash", (other,), price=(STRING, pl.col("Other.price")), at=(INT64, pl.col("Other.airport")))

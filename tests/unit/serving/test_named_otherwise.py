@@ -40,13 +40,15 @@ DEAL = OnDemandSpec(
         feature("ends_s", INT64, (pl.col("Offer.until") - pl.col(AS_OF)).dt.total_seconds(), nullable=True),
     ),
 )
+OTHER = RequestSpec(name="Other", columns=(RequestColumnSpec(name="until", type=INT64, nullable=False),))
+LEFT = OnDemandSpec(name="Left", version=1, inputs=(OTHER,), features=(feature("until", INT64, pl.col("Other.until")),))
 EXTENDED = DEFINITIONS.model_copy(
     update={
         "entities": (*DEFINITIONS.entities, FRIENDS),
         "views": (SINCE, PLACES),
         "aliases": (FRIEND,),
-        "requests": (OFFER,),
-        "on_demand": (DEAL,),
+        "requests": (OFFER, OTHER),
+        "on_demand": (DEAL, LEFT),
         "services": (FeatureServiceSpec(name="Both", features=("Users:amount", "Friend:amount", "Deal:more")),),
     }
 )
@@ -103,6 +105,17 @@ async def test_a_url_carries_request_values_and_the_answer_the_freshness(extende
     assert answer["features"]["Deal:more"]["age_s"] == 61.0
 
 
+async def test_a_value_in_a_url_is_read_by_the_type_that_the_features_asked_for_give_it(extended: Served) -> None:
+    """Two requests may call different things alike."""
+    await extended.put({"id": 1, "name": "a", "amount": 7.5})
+    _, answer = await extended.get("/v1/features?features=Left:until&until=7")
+    assert answer["features"]["Left:until"]["value"] == 7
+    _, answer = await extended.get("/v1/features?features=Deal:ends_s&until=2026-01-01T00:00:09Z")
+    assert answer["features"]["Deal:ends_s"]["value"] == 9
+    _, answer = await extended.get("/v1/features?features=Users:amount&id=1&until=whenever")
+    assert answer["entity"] == {"id": 1, "until": "whenever"}
+
+
 async def test_columns_say_the_freshness_of_each_entity(extended: Served) -> None:
     await extended.put({"id": 1, "name": "a", "amount": 7.5})
     _, answer = await extended.post("/v1/features", features=["Users:amount"], entities={"id": [1, 2]})
@@ -121,7 +134,7 @@ async def test_columns_say_the_freshness_of_each_entity(extended: Served) -> Non
 async def test_a_request_value_in_a_url_is_read_strictly(
     query: str, field: str, message: str, extended: Served
 ) -> None:
-    status, answer = await extended.get(f"/v1/features?features=Deal:more&{query}")
+    status, answer = await extended.get(f"/v1/features?features=Deal:more,Deal:ends_s&{query}")
     assert (status, answer["error"]["field"]) == (422, field)
     assert answer["error"]["message"].startswith(message)
 

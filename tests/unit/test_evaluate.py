@@ -1,0 +1,45 @@
+"""Expressions give the same bits however many rows there are, and however these lie in memory."""
+
+import random
+
+import polars as pl
+import pytest
+
+from stillwell.evaluate import evaluate, select
+
+COLUMNS: list[pl.Expr | str] = [(pl.col("a") / 100 + pl.col("b") / 3.6).alias("x"), "n"]
+"""Quotients whose last bit shows whether they were divided, or multiplied by the reciprocal."""
+
+
+def rows(count: int, rng: random.Random) -> pl.DataFrame:
+    return pl.DataFrame(
+        {"a": [rng.uniform(0, 1e6) for _ in range(count)], "b": [rng.uniform(0, 1e6) for _ in range(count)]}
+    ).with_row_index("n")
+
+
+def put_together(frame: pl.DataFrame, single: int) -> pl.DataFrame:
+    """The same rows, the last ones each in a piece of memory of its own, as a frame of series that lie alike."""
+    first = frame.height - single
+    cuts = [(0, first), *((at, 1) for at in range(first, frame.height))]
+    return pl.DataFrame(
+        [pl.concat([column.slice(*cut) for cut in cuts], rechunk=False) for column in frame.get_columns()]
+    )
+
+
+@pytest.mark.parametrize("count", [60, 3_000])
+def test_rows_that_were_put_together_from_single_ones_give_the_same_bits(count: int, rng: random.Random) -> None:
+    frame = rows(count, rng)
+    expected = select(frame, COLUMNS)
+    pieces = put_together(frame, 50)
+    assert pieces.n_chunks() > 10
+    assert select(pieces, COLUMNS).equals(expected)
+    for place in rng.sample(range(count), 20):
+        assert select(frame[[place]], COLUMNS).equals(expected[[place]])
+
+
+def test_many_rows_are_computed_as_few_are(rng: random.Random) -> None:
+    """By threads, or one expression after another."""
+    frame = rows(3_000, rng)
+    expected, failures = evaluate(frame, COLUMNS)
+    assert failures == ()
+    assert pl.concat([evaluate(frame[at : at + 100], COLUMNS)[0] for at in range(0, 3_000, 100)]).equals(expected)
