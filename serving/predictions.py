@@ -1,13 +1,13 @@
 """Predictions over HTTP, with all that is known of each.
 
     POST /v1/predictions   {"model": "RouteDelay", "entities": {"origin": ["JFK"], "dest": ["LAX"]}}
-        {"model": "RouteDelay", "version": "3", "entities": {…},
+        {"model": "RouteDelay", "version": "3", "types": {"minutes": "Float32"}, "entities": {…},
          "predictions": [{"state": "FRESH", "outputs": {"minutes": 12.5}, "computed_at": …, "read_at": …, "age_s": 0.8,
                           "inputs": {"RouteDepartures": {"event_time": …, "age_s": 41.2}, …},
                           "refresh": "none", "reason": null}]}
 
     GET /v1/predictions?model=RouteDelay&origin=JFK&dest=LAX
-        {"model": …, "version": …, "entity": {…}, "prediction": {…}}
+        {"model": …, "version": …, "types": {…}, "entity": {…}, "prediction": {…}}
 
 state is FRESH, STALE, MISSING or FAILED; outputs are null where the model never answered, or too long ago. read_at is
 when the inputs were read that the outputs are of, and age_s counts from it; inputs are those that there are now.
@@ -70,6 +70,7 @@ class PredictionPages:
             {
                 "model": model.name,
                 "version": model.version,
+                "types": _types(model),
                 "entities": asked.entities,
                 "predictions": [_shown(model, each, now) for each in found],
             }
@@ -84,7 +85,15 @@ class PredictionPages:
         (found,) = await self._find(model, entity)
         shown = {name: values[0] for name, values in entity.items()}
         prediction = _shown(model, found, self._now_us())
-        return encode({"model": model.name, "version": model.version, "entity": shown, "prediction": prediction})
+        return encode(
+            {
+                "model": model.name,
+                "version": model.version,
+                "types": _types(model),
+                "entity": shown,
+                "prediction": prediction,
+            }
+        )
 
     def _plan(self, model: ModelSpec) -> Plan:
         return self._features.plan([f"{model.name}:{model.outputs[0].name}"])
@@ -93,6 +102,11 @@ class PredictionPages:
         self._features.row_count(asked)
         columns = entities.typed(self._plan(model), asked, self._features.catalog.keys)
         return await self._readers.read(model.name, columns)
+
+
+def _types(model: ModelSpec) -> dict[str, str]:
+    """The outputs' types: JSON alone does not say whether a text is a time, or how wide a float is."""
+    return {output.name: output.type.name for output in model.outputs}
 
 
 def _shown(model: ModelSpec, prediction: Prediction, now: int) -> dict[str, Any]:

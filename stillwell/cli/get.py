@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stillwell.reading.online import Stored
     from stillwell.reading.query import Plan
     from stillwell.settings import Settings
-    from stillwell.spec import DefinitionsSpec, ViewSpec
+    from stillwell.spec import DefinitionsSpec, FeatureSpec, OutputSpec, ViewSpec
 
 
 @click.command()
@@ -128,8 +128,9 @@ def _references(definitions: "DefinitionsSpec", name: str) -> Sequence[str]:
     services = {service.name: service.features for service in definitions.services}
     if name in services:
         return services[name]
-    listed = {view.name: view.features for view in definitions.views}
+    listed: dict[str, Sequence[FeatureSpec | OutputSpec]] = {view.name: view.features for view in definitions.views}
     listed |= {each.name: each.features for each in definitions.on_demand}
+    listed |= {model.name: model.outputs for model in definitions.models}
     listed |= {alias.name: alias.view.features for alias in definitions.aliases}
     if name in listed:
         return [f"{name}:{feature.name}" for feature in listed[name]]

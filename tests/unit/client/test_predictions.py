@@ -5,13 +5,24 @@ import datetime
 import pyarrow as pa
 import pytest
 
-from stillwell.client import Client, Input, NotDefined, PredictionState, Refresh, Retries, Unsupported, WrongAnswer
+from stillwell.client import (
+    Client,
+    Input,
+    NotDefined,
+    PredictionState,
+    Refresh,
+    RequestError,
+    Retries,
+    Unsupported,
+    WrongAnswer,
+)
 from stillwell.client.direct import Direct
-from stillwell.client.service import Service
+from stillwell.client.service import Service, at
 from stillwell.predictions import reading
 from stillwell.predictions.freshness import State
 from tests.fake_service import FakeTransport, refusal, reply
 from tests.served import DEFINITIONS
+from tests.unit.serving.test_predictions import Service as Predicting
 
 AT = "2026-01-01T00:00:00Z"
 NOON = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -97,6 +108,31 @@ async def test_errors_are_those_of_features() -> None:
     straight = Direct(DEFINITIONS, NotImplemented, lambda: (), rows=1, values=1, retries=Retries())
     with pytest.raises(Unsupported, match="reads no predictions"):
         await Client.of(straight).predictions("Delay", ASKED)
+
+
+async def test_the_service_itself_answers_what_the_client_reads() -> None:
+    service = Predicting()
+    async with service.client, Client(str(service.client.make_url("/"))) as asking:
+        await service.put(7, 30.0)
+        found = await asking.predictions("Delay", {"id": [7, 8]})
+        known, unknown = found
+        assert (known["minutes"], known.state, known.refresh) == (31.0, PredictionState.FRESH, Refresh.INLINE)
+        assert (known.read_at, known.inputs["V"].event_time, found.types) == (NOON, NOON, {"minutes": "Float32"})
+        assert (unknown["minutes"], unknown.state) == (None, PredictionState.FAILED)
+        assert unknown.reason == "delay is unknown"
+        assert found.to_polars().rows() == [(7, 31.0), (8, None)]
+        beside = await asking.features(["Delay:minutes", "V:delay"], {"id": 7})
+        assert (beside.one()["Delay:minutes"].value, beside.one()["V:delay"].value) == (31.0, 30.0)
+        by_url = at(str(service.client.make_url("/")))
+        text = await by_url.prediction_of_text("Delay", {"id": "7"}, 5)
+        await by_url.close()
+        assert (text.one()["minutes"], text.one().entity) == (31.0, {"id": 7})
+        with pytest.raises(NotDefined, match="did you mean 'Delay'"):
+            await asking.predictions("Delai", {"id": 7})
+        with pytest.raises(RequestError) as refused:
+            await asking.predictions("Delay", {"id": ["7"]})
+        assert refused.value.field == "entities.id[0]"
+    await service.readers.close()
 
 
 def test_states_and_refreshes_are_those_of_the_engine() -> None:

@@ -82,6 +82,7 @@ async def test_a_prediction_comes_with_all_that_is_known_of_it(service: Service)
     status, body = await service.post("/v1/predictions", model="Delay", entities={"id": [7, 8]})
     assert status == 200
     assert (body["model"], body["version"], body["entities"]) == ("Delay", "3", {"id": [7, 8]})
+    assert body["types"] == {"minutes": "Float32"}
     known, unknown = body["predictions"]
     assert known == {
         "state": "FRESH",
