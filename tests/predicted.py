@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import datetime
 import json
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -165,3 +166,45 @@ def text(status: int, said: str) -> Handler:
         return web.Response(status=status, text=said)
 
     return answer
+
+
+class ThreadedServer:
+    """An `OddServer` in a thread of its own, for tests that wait in theirs; `on` runs something beside it."""
+
+    def __init__(self, server: OddServer, port: int | None = None) -> None:
+        self.server = server
+        self.loop = asyncio.new_event_loop()
+        self._port = port
+        self._ended: asyncio.Event | None = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "ThreadedServer":
+        self._thread.start()
+        assert self._ready.wait(20)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        assert self._ended is not None
+        self.loop.call_soon_threadsafe(self.server.hold.set)
+        self.loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join(20)
+
+    def hold(self) -> None:
+        """Keep who asks waiting."""
+        self.loop.call_soon_threadsafe(self.server.hold.clear)
+
+    def release(self) -> None:
+        """Answer them."""
+        self.loop.call_soon_threadsafe(self.server.hold.set)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_until_complete(self._serve())
+        self.loop.close()
+
+    async def _serve(self) -> None:
+        self._ended = asyncio.Event()
+        async with self.server.running(self._port):
+            self._ready.set()
+            await self._ended.wait()

@@ -1,0 +1,218 @@
+"""Cached predictions on real parts: one model call for a thousand readers, fresh soon after a write, none lost."""
+
+import asyncio
+import collections
+import json
+import random
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.integration import orders
+from tests.integration.conftest import Deployment
+from tests.integration.proof import log
+from tests.predicted import OddServer, ThreadedServer, text
+from tests.waiting import eventually
+from tests.worker import WorkerProcess
+
+MODELS = """
+from stillwell import Model, OpenInference, Output
+
+_SERVER = OpenInference(url="env:WORTH_URL", model="worth", timeout=timedelta(seconds=10))
+
+class Written(Model, entity=Customer, version="1", policy="cached", max_staleness=timedelta(hours=1),
+              inputs={"amount": LastOrder.amount}, server=_SERVER,
+              refresh_on_write=(LastOrder,), debounce=timedelta(milliseconds=20)):
+    worth: Output[Float64]
+
+class Waited(Model, entity=Customer, version="1", policy="wait", max_staleness=timedelta(seconds=12),
+             inputs={"amount": LastOrder.amount}, server=_SERVER):
+    worth: Output[Float64]
+
+class Hinted(Model, entity=Customer, version="1", policy="refresh", max_staleness=timedelta(hours=1),
+             inputs={"amount": LastOrder.amount}, server=_SERVER):
+    worth: Output[Float64]
+"""
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadedServer]:
+    """A model server that adds one."""
+    with ThreadedServer(OddServer("worth", "amount", "FP64")) as running:
+        monkeypatch.setenv("WORTH_URL", running.server.url)
+        yield running
+
+
+@pytest.fixture
+def deployment(deploy: Callable[..., Deployment], model: ThreadedServer) -> Deployment:
+    made = deploy(push="false", serve_timeout="5s")
+    package = made.folder / "orders" / "__init__.py"
+    package.write_text(package.read_text() + MODELS)
+    assert made.run("topics", "create").returncode == 0
+    return made
+
+
+def order(customer: str, amount: float, number: int) -> dict[str, object]:
+    return {"at": orders.time(number), "customer": customer, "amount": amount, "number": number}
+
+
+def until_up(service: WorkerProcess, processes: int = 1) -> WorkerProcess:
+    def up() -> bool:
+        return len(re.findall(r"^stillwell_serve_worker_up{.*} 1.0$", service.page("/metrics")[1], re.M)) == processes
+
+    eventually(up, within_s=90, what=f"{service.log}: {processes} processes")
+    eventually(lambda: service.page("/health")[0] == 200, within_s=60, what=f"{service.log}: health")
+    return service
+
+
+def prediction(service: WorkerProcess, model: str, customer: str) -> dict[str, Any]:
+    status, body = service.page(f"/v1/predictions?model={model}&customer={customer}")
+    assert status == 200, body
+    found: dict[str, Any] = json.loads(body)["prediction"]
+    return found
+
+
+def until_worth(service: WorkerProcess, model: str, customer: str, worth: float) -> dict[str, Any]:
+    def found() -> dict[str, Any] | None:
+        said = prediction(service, model, customer)
+        return said if said["state"] == "FRESH" and said["outputs"] == {"worth": worth} else None
+
+    answer = eventually(found, within_s=60, what=f"{model} of {customer} is {worth}")
+    assert answer is not None
+    return answer
+
+
+async def ask_at_once(service: WorkerProcess, readers: int) -> "collections.Counter[str]":
+    """So many requests for the same prediction, each over a connection of its own; what they were answered."""
+    url = f"http://127.0.0.1:{service.port}/v1/predictions?model=Waited&customer=c1"
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def ask() -> str:
+            async with session.get(url) as answer:
+                body = await answer.json()
+                assert answer.status == 200, body
+                return json.dumps([body["prediction"]["state"], body["prediction"]["outputs"]])
+
+        return collections.Counter(await asyncio.gather(*(ask() for _ in range(readers))))
+
+
+def test_a_thousand_readers_of_an_expired_prediction_over_four_processes_cost_one_call(
+    deployment: Deployment, model: ThreadedServer
+) -> None:
+    orders.produce(deployment.bootstrap, deployment.topic, [order("c1", 30.0, 1)])
+    worker = deployment.start_worker().until_ready()
+    service = until_up(deployment.service(serve_workers="4", serve_in_flight="2000").start(), 4)
+    until_worth(service, "Written", "c1", 31.0)
+    first = until_worth(service, "Waited", "c1", 31.0)
+    assert first["refresh"] in ("inline", "none")
+    read_at = time.time()
+    before = model.server.calls
+    eventually(lambda: time.time() > read_at + 12.1, within_s=20, what="the prediction had expired")
+    model.hold()
+    asking = asyncio.new_event_loop()
+
+    async def ask_and_release() -> "collections.Counter[str]":
+        task = asyncio.ensure_future(ask_at_once(service, 1_000))
+        while model.server.calls == before:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        # Long enough for most of the others to come while the one call is under way.
+        await asyncio.sleep(1.0)
+        model.release()
+        return await task
+
+    answers = asking.run_until_complete(ask_and_release())
+    asking.close()
+    assert answers == {'["FRESH", {"worth": 31.0}]': 1_000}
+    assert model.server.calls == before + 1
+    took_part = re.findall(
+        r'^stillwell_serve_predictions_total{model="Waited".*worker="(\d)"} [1-9]', service.page("/metrics")[1], re.M
+    )
+    assert set(took_part) == {"0", "1", "2", "3"}
+    assert service.stop() == worker.stop() == 0
+    assert "Traceback" not in log(service) + log(worker)
+
+
+def test_a_changed_feature_gives_a_fresh_prediction_within_a_second(
+    deployment: Deployment, model: ThreadedServer
+) -> None:
+    """By the write alone: readers of this model set nothing in motion."""
+    worker = deployment.start_worker().until_ready()
+    service = until_up(deployment.service().start())
+    orders.produce(deployment.bootstrap, deployment.topic, [order("c1", 1.0, 1)])
+    until_worth(service, "Written", "c1", 2.0)
+    seconds = []
+    for number in range(2, 14):
+        orders.produce(deployment.bootstrap, deployment.topic, [order("c1", float(number), number)])
+        begun = time.monotonic()
+        until_worth(service, "Written", "c1", number + 1.0)
+        seconds.append(time.monotonic() - begun)
+    print(f"from the event's acknowledgement to the fresh prediction: {sorted(round(each, 3) for each in seconds)}")
+    assert statistics.median(seconds) < 1.0
+    assert service.stop() == worker.stop() == 0
+
+
+def test_a_read_has_what_is_missing_computed_by_the_worker(deployment: Deployment, model: ThreadedServer) -> None:
+    orders.produce(deployment.bootstrap, deployment.topic, [order("c1", 30.0, 1)])
+    worker = deployment.start_worker().until_ready()
+    service = until_up(deployment.service().start())
+    until_worth(service, "Written", "c1", 31.0)
+    first = prediction(service, "Hinted", "c1")
+    assert (first["state"], first["outputs"], first["refresh"]) == ("MISSING", None, "queued")
+    until_worth(service, "Hinted", "c1", 31.0)
+    assert service.stop() == worker.stop() == 0
+
+
+def test_a_worker_that_is_killed_loses_no_refresh(
+    deployment: Deployment, model: ThreadedServer, rng: random.Random
+) -> None:
+    """Writes alone ask for these; the worker dies while the model is asked, and while hints wait, several times."""
+    customers = [f"c{number}" for number in range(150)]
+    worker = deployment.start_worker().until_ready()
+    newest: dict[str, float] = {}
+    for blow in range(3):
+        model.hold()
+        before = model.server.calls
+        chosen = customers if blow == 0 else rng.sample(customers, 60)
+        amounts = {customer: round(rng.uniform(0, 100), 2) for customer in chosen}
+        newest |= amounts
+        orders.produce(
+            deployment.bootstrap,
+            deployment.topic,
+            [order(customer, amount, blow * 1_000 + n) for n, (customer, amount) in enumerate(amounts.items())],
+        )
+        eventually(lambda: model.server.calls > before, within_s=60, what="the model was asked")  # noqa: B023
+        worker.kill()
+        model.release()
+        worker = deployment.start_worker().until_ready()
+    service = until_up(deployment.service().start())
+    for customer in customers:
+        until_worth(service, "Written", customer, newest[customer] + 1)
+    assert service.stop() == worker.stop() == 0
+    assert "Traceback" not in log(worker)
+
+
+def test_a_server_that_is_down_is_flagged_and_its_return_is_noticed(
+    deployment: Deployment, model: ThreadedServer
+) -> None:
+    orders.produce(deployment.bootstrap, deployment.topic, [order("c1", 1.0, 1)])
+    worker = deployment.start_worker().until_ready()
+    service = until_up(deployment.service().start())
+    until_worth(service, "Written", "c1", 2.0)
+    model.server.answer = text(500, "Internal Server Error")
+    orders.produce(deployment.bootstrap, deployment.topic, [order("c1", 5.0, 2)])
+
+    def failed() -> bool:
+        said = prediction(service, "Written", "c1")
+        return bool(said["state"] == "FAILED" and said["outputs"] == {"worth": 2.0} and "500" in said["reason"])
+
+    eventually(failed, within_s=30, what="the failure is told, with the older value")
+    assert worker.page("/readyz")[0] == 200
+    model.server.answer = None
+    until_worth(service, "Written", "c1", 6.0)
+    assert service.stop() == worker.stop() == 0
