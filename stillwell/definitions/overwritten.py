@@ -9,8 +9,8 @@ from stillwell.definitions.source import shown_path
 
 
 def overwritten(name: str) -> Iterator[str]:
-    """A mistake for each class of a package, or module, that another one in its file replaces, and for each field of a
-    class. Reads the files without running them; what cannot be read is for the import to tell."""
+    """A mistake for each class or alias of a package, or module, that another one in its file replaces, and for each
+    field of a class. Reads the files without running them; what cannot be read is for the import to tell."""
     for path in _files(name):
         try:
             tree = ast.parse(path.read_bytes())
@@ -48,9 +48,19 @@ def _doubles(body: Sequence[ast.stmt], prefix: str, path: pathlib.Path) -> Itera
 
 
 def _defines(statement: ast.stmt) -> str | None:
-    """The name of the class or the field with a type that a statement defines."""
+    """The name of the class, the field with a type or the alias that a statement defines."""
     if isinstance(statement, ast.ClassDef):
         return statement.name
+    if isinstance(statement, ast.Assign):
+        return _alias(statement)
     if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
         return statement.target.id
+    return None
+
+
+def _alias(statement: ast.Assign) -> str | None:
+    """`Origin`, of `Origin = AirportDepartures.at(…)`."""
+    match statement:
+        case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=ast.Attribute(attr="at"))):
+            return name
     return None

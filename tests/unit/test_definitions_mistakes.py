@@ -416,6 +416,10 @@ READ_CASES = {
         "Start = AirportDepartures.at(airport=Route.origin)",
         "AirportDepartures.at(airport=Route.origin); import that one",
     ),
+    "an alias that another replaces": (
+        "Start = AirportDepartures.at(airport=Route.dest)\nStart = AirportDepartures.at(airport=Route.origin)",
+        "Start stands in line 50 already, and only this one would count",
+    ),
     "an alias called like a view": (
         "Waiting_ = 1\nrouteDepartures = AirportDepartures.at(airport=Route.dest)",
         "routeDepartures has the name of RouteDepartures in",
