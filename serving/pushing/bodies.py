@@ -7,10 +7,11 @@
     POST /write-to-online-store  {"feature_view_name": "Users", "df": {"id": [1, 2], …}, …}
 
 Each row becomes the JSON object of a record (`stillwell.pushing.record`), and is judged as such: nothing is looked at
-here but its form. Feast's clients send times without a zone, which are in UTC, and columns that it keeps for itself:
-that is mended, for those paths alone.
+here but its form. Feast's clients send times without a zone, which are in UTC, or as whole seconds since the epoch, and
+columns that it keeps for itself: that is mended, for those paths alone.
 """
 
+import datetime
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from stillwell.errors import RequestError
 from stillwell.pushing.record import To, final_topic, raw_topic
 from stillwell.spec import ColumnSpec, Origin, ViewSpec
 from stillwell.types import TIMESTAMP
+from stillwell.wire import EPOCH
 
 MOST_KEY_CHARACTERS = 256
 
@@ -164,11 +166,17 @@ def _mended(df: Mapping[str, list[Any]], view: ViewSpec, transform: bool) -> dic
     for name, column in columns.items():
         spec = specs.get(name)
         if spec is not None and spec.type is TIMESTAMP and spec.unit is None:
-            columns[name] = [_with_zone(value) for value in column]
+            columns[name] = [_time(value) for value in column]
     return columns
 
 
-def _with_zone(value: Any) -> Any:
+def _time(value: Any) -> Any:
+    """As ISO-8601 with a zone; what is no time stays as it is, to be refused."""
+    if type(value) is int:
+        try:
+            return (EPOCH + datetime.timedelta(seconds=value)).isoformat()
+        except OverflowError:
+            return value
     if isinstance(value, str) and (match := _NAIVE.fullmatch(value)):
         clock = match[2] if match[2].count(":") == 2 else f"{match[2]}:00"
         return f"{match[1]}T{clock}Z"

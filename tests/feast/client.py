@@ -15,10 +15,23 @@ import pandas as pd
 from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, PushSource  # type: ignore[import-not-found]
 from feast.infra.offline_stores.file_source import FileSource  # type: ignore[import-not-found]
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus  # type: ignore[import-not-found]
-from feast.types import Bool, Float64, Int64, PrimitiveFeastType, String  # type: ignore[import-not-found]
+from feast.types import (  # type: ignore[import-not-found]
+    Bool,
+    Float64,
+    Int64,
+    PrimitiveFeastType,
+    String,
+    UnixTimestamp,
+)
 from feast.value_type import ValueType  # type: ignore[import-not-found]
 
-_TYPES: Mapping[str, PrimitiveFeastType] = {"String": String, "Int64": Int64, "Float64": Float64, "Bool": Bool}
+_TYPES: Mapping[str, PrimitiveFeastType] = {
+    "String": String,
+    "Int64": Int64,
+    "Float64": Float64,
+    "Bool": Bool,
+    "UnixTimestamp": UnixTimestamp,
+}
 _KEYS = {"String": ValueType.STRING, "Int64": ValueType.INT64}
 
 
@@ -35,25 +48,25 @@ def get_online_features(store: FeatureStore, asked: Mapping[str, Any]) -> object
 
 
 def apply(store: FeatureStore, asked: Mapping[str, Any]) -> object:
-    """Make a view, its entity and its push source known to the client's own registry: it writes to no other views."""
-    entity = Entity(name=asked["entity"], join_keys=list(asked["keys"]), value_type=_KEYS[asked["type"]])
+    """Make a view, and a push source of its name, known to the client's own registry: it writes to no other views."""
+    entities = [Entity(name=key, join_keys=[key], value_type=_KEYS[kind]) for key, kind in asked["keys"].items()]
     source = PushSource(
-        name=asked["source"], batch_source=FileSource(path="unused.parquet", timestamp_field="event_timestamp")
+        name=asked["view"], batch_source=FileSource(path="unused.parquet", timestamp_field="event_timestamp")
     )
     view = FeatureView(
         name=asked["view"],
-        entities=[entity],
+        entities=entities,
         ttl=timedelta(0),
         schema=[Field(name=name, dtype=_TYPES[kind]) for name, kind in {**asked["keys"], **asked["features"]}.items()],
         source=source,
     )
-    store.apply([entity, source, view])
+    store.apply([*entities, source, view])
     return None
 
 
 def push(store: FeatureStore, asked: Mapping[str, Any]) -> object:
     """As `FeatureStore.push`."""
-    return store.push(asked["source"], _frame(asked))
+    return store.push(asked["view"], _frame(asked))
 
 
 def write_to_online_store(store: FeatureStore, asked: Mapping[str, Any]) -> object:
@@ -62,9 +75,9 @@ def write_to_online_store(store: FeatureStore, asked: Mapping[str, Any]) -> obje
 
 
 def _frame(asked: Mapping[str, Any]) -> pd.DataFrame:
-    """Event times come as seconds since the epoch."""
-    times = [datetime.fromtimestamp(at, UTC) for at in asked["at"]]
-    return pd.DataFrame({**asked["columns"], "event_timestamp": times})
+    """times: columns of seconds since the epoch."""
+    times = {name: [datetime.fromtimestamp(at, UTC) for at in column] for name, column in asked["times"].items()}
+    return pd.DataFrame({**asked["columns"], **times})
 
 
 _CALLS: Mapping[str, Callable[[FeatureStore, Mapping[str, Any]], object]] = {

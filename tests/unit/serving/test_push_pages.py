@@ -196,6 +196,27 @@ async def test_feast_pushes_events_or_rows_by_what_its_columns_can_be(served: Se
     assert status == 202
 
 
+@pytest.mark.parametrize(
+    ("at", "read"), [(1_767_225_600, 1_767_225_600), (0, 0), (-1, -1), (253_402_300_799, 253_402_300_799)]
+)
+async def test_feast_sends_features_that_are_times_as_seconds(served: Served, at: int, read: int) -> None:
+    await ready(served)
+    rows = columns({**ROW, "seen": at})
+    status, body = await served.post("/write-to-online-store", feature_view_name="Users", df=rows)
+    assert (status, body) == (200, None)
+    asked = {"features": ["Users:seen"], "entities": {"id": [7]}}
+    assert (await served.post("/get-online-features", **asked))[1]["results"][1]["values"] == [read]
+
+
+@pytest.mark.parametrize("at", [253_402_300_800, 2**62, -(2**62), True, 1.5, "1767225600"])
+async def test_what_is_no_time_is_refused_by_its_name(served: Served, at: object) -> None:
+    await ready(served)
+    df = columns({**ROW, "seen": at})
+    status, text = await served.post("/write-to-online-store", feature_view_name="Users", df=df)
+    assert status == 422
+    assert "rows[0]: seen: expected Timestamp" in _message(text)
+
+
 async def test_feast_writes_features_that_it_has_computed(served: Served) -> None:
     await ready(served)
     body = {"feature_view_name": "Users", "df": columns({**ROW, "created": None}), "allow_registry_cache": False}
