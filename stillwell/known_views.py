@@ -12,6 +12,7 @@ from typing import NamedTuple
 from stillwell.definitions.behaviour import Column
 from stillwell.errors import FormatError
 from stillwell.pushing.record import push_topic
+from stillwell.pushing.topics import pushed_views
 from stillwell.registry import ViewDocument, registered
 from stillwell.spec import DefinitionsSpec, EntitySpec, FeatureSpec, KeySpec, TopicSpec, ViewSpec
 from stillwell.storage import ObjectStore
@@ -34,7 +35,7 @@ def known_views(store: ObjectStore, definitions: DefinitionsSpec) -> Mapping[Ver
     A spec made from the registry has no expressions. Raises what the store raises, and FormatError for a document that
     cannot be read.
     """
-    defined = {Version(view.name, view.version): view for view in definitions.views}
+    defined = {Version(view.name, view.version): view for view in pushed_views(definitions)}
     return defined | {Version(view.name, view.version): view for view in map(_view, _readable(store))}
 
 

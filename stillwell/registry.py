@@ -24,7 +24,6 @@ import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Literal
 
-import polars as pl
 import pydantic
 
 from stillwell.definitions.behaviour import (
@@ -40,7 +39,8 @@ from stillwell.definitions.behaviour import (
 )
 from stillwell.definitions.golden import golden_events
 from stillwell.errors import AlreadyExists, DefinitionError, FormatError, OutcomeUnknown, StoreUnavailable
-from stillwell.spec import ColumnSpec, DefinitionsSpec, Origin, Spec, ViewSpec
+from stillwell.pushing.topics import pushed_views
+from stillwell.spec import ColumnSpec, DefinitionsSpec, ExampleSpec, Origin, Spec, ViewSpec
 from stillwell.storage import ObjectStore
 from stillwell.types import TIMESTAMP
 
@@ -101,7 +101,7 @@ def register(store: ObjectStore, definitions: DefinitionsSpec, grace: datetime.t
     def judge(view: ViewSpec) -> list[Caution]:
         found = _judged(store, view, grace)
         if view.version not in found:
-            _create(store, _document(view, grace, golden_events(view.source, definitions.examples)))
+            _create(store, _document(view, grace, _behaviour(view, definitions.examples)))
             found = _judged(store, view, grace)
         return list(_cautions(view, found))
 
@@ -149,7 +149,7 @@ def _create(store: ObjectStore, document: ViewDocument) -> None:
 def _each_view(definitions: DefinitionsSpec, judge: Callable[[ViewSpec], list[Caution]]) -> list[Caution]:
     cautions: list[Caution] = []
     mistakes: list[str] = []
-    for view in definitions.views:
+    for view in pushed_views(definitions):
         try:
             cautions += judge(view)
         except DefinitionError as error:
@@ -212,7 +212,14 @@ def _cautions(view: ViewSpec, found: Mapping[int, ViewDocument]) -> Iterator[Cau
         )
 
 
-def _document(view: ViewSpec, grace: datetime.timedelta, golden: pl.DataFrame) -> ViewDocument:
+def _behaviour(view: ViewSpec, examples: Sequence[ExampleSpec]) -> Behaviour:
+    """What a view makes of events. Of rows that are only ever pushed, finished, there is none to be seen."""
+    if not view.source.columns:
+        return Behaviour(columns=(), events=(), outcomes=())
+    return observe(view, golden_events(view.source, examples))
+
+
+def _document(view: ViewSpec, grace: datetime.timedelta, behaviour: Behaviour) -> ViewDocument:
     document = ViewDocument(
         view=view.name,
         version=view.version,
@@ -223,7 +230,7 @@ def _document(view: ViewSpec, grace: datetime.timedelta, golden: pl.DataFrame) -
         sources=tuple(_source(column) for column in view.source.columns),
         ttl_us=_microseconds(view.ttl),
         grace_us=_microseconds(grace),
-        behaviour=observe(view, golden),
+        behaviour=behaviour,
         source_digest=view.source_digest,
         digest="",
     )

@@ -1,18 +1,45 @@
-"""What an operator is told of topics: which were made, and why one is to be adopted."""
+"""What an operator is told of topics: which there are to be, which were made, and why one is to be adopted."""
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Literal
 
 from stillwell.layout.chain import TopicIncarnation
-from stillwell.pushing.topics import push_topics
+from stillwell.predictions.hint import refresh_topic
+from stillwell.pushing.topics import push_topics, pushed_views
 from stillwell.settings import Settings
 from stillwell.spec import DefinitionsSpec
 
 
-def consumed_topics(settings: Settings, definitions: DefinitionsSpec) -> list[str]:
-    """The topics that a deployment reads: those of the definitions, and those on which their views are pushed."""
-    pushes = push_topics(settings.project, definitions) if settings.push else ()
-    return list(dict.fromkeys((*(topic.topic for topic in definitions.topics), *pushes)))
+@dataclasses.dataclass(frozen=True, slots=True)
+class NeededTopic:
+    """A topic that a deployment needs. use: what is in it; of: the definition that it belongs to, or '' for none;
+    views: those that get rows from it."""
+
+    name: str
+    use: Literal["events", "pushes", "dead letters", "refreshes"]
+    of: str = ""
+    views: tuple[str, ...] = ()
+
+
+def needed_topics(settings: Settings, definitions: DefinitionsSpec) -> list[NeededTopic]:
+    """All of them. Raises DefinitionError where one is defined that is kept for something else."""
+    needed = [
+        NeededTopic(each.topic, "events", each.name, tuple(view.name for view in definitions.views_of(each)))
+        for each in definitions.topics
+    ]
+    if settings.push:
+        pushes = zip(push_topics(settings.project, definitions), pushed_views(definitions), strict=True)
+        needed += [NeededTopic(name, "pushes", view.name, (view.name,)) for name, view in pushes]
+    needed.append(NeededTopic(settings.dead_letter_topic, "dead letters"))
+    if definitions.models:
+        needed.append(NeededTopic(refresh_topic(settings.project, settings.namespace), "refreshes"))
+    return needed
+
+
+def chained_topics(settings: Settings, definitions: DefinitionsSpec) -> list[str]:
+    """Those of them whose records come to rest, under chains of their own."""
+    return [each.name for each in needed_topics(settings, definitions) if each.use in ("events", "pushes")]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

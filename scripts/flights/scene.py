@@ -1,6 +1,7 @@
 """Where it happens: Kafka, Redis, a folder for the object store and two workers, all of them on this machine."""
 
 import dataclasses
+import functools
 import os
 import sys
 from collections.abc import Mapping
@@ -13,8 +14,8 @@ from scripts.flights.ending import DemoFailed
 from scripts.flights.replay import PARTITIONS
 from stillwell.definitions.loading import load_definitions
 from stillwell.local import LocalStack, Process, free_port
-from stillwell.pushing.topics import push_topics
-from stillwell.settings import NOT_SETTINGS, PREFIX
+from stillwell.settings import NOT_SETTINGS, PREFIX, Settings
+from stillwell.topics import chained_topics, needed_topics
 
 STILLWELL = Path(sys.executable).with_name("stillwell")
 """The command, of the environment that this runs in."""
@@ -89,16 +90,17 @@ def enter(stack: LocalStack) -> None:
     os.environ.update({**PROJECT, **HASTE, **stack.environment})
 
 
+@functools.cache
 def consumed_partitions() -> dict[str, int]:
-    """How many partitions each topic has that the workers read: those of the flights, and those of pushes."""
-    pushes = push_topics(PROJECT["STILLWELL_PROJECT"], load_definitions(DEFINITIONS))
-    return {**PARTITIONS, **dict.fromkeys(pushes, 1)}
+    """How many partitions each topic has whose records come to rest: those of the flights, and those of pushes."""
+    names = chained_topics(Settings.load(), load_definitions(DEFINITIONS))
+    return {name: PARTITIONS.get(name, 1) for name in names}
 
 
 def create_topics(bootstrap: str) -> None:
-    """Create the topics of the flights, those on which their views are pushed, and the one for dead letters."""
-    dead_letters = f"{PROJECT['STILLWELL_PROJECT']}.{PROJECT['STILLWELL_NAMESPACE']}.dead-letters"
-    partitions = {**consumed_partitions(), dead_letters: 1}
+    """Create all topics that are needed."""
+    needed = needed_topics(Settings.load(), load_definitions(DEFINITIONS))
+    partitions = {each.name: PARTITIONS.get(each.name, 1) for each in needed}
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
     topics = [NewTopic(name, num_partitions=count, replication_factor=1) for name, count in partitions.items()]
     for created in admin.create_topics(topics).values():

@@ -94,13 +94,13 @@ def _definitions(settings: "Settings") -> "tuple[DefinitionsSpec | None, Finding
 def _kafka(settings: "Settings", definitions: "DefinitionsSpec | None") -> Finding:
     import asyncio
 
-    from stillwell.topics import consumed_topics
+    from stillwell.topics import needed_topics
 
     if importlib.util.find_spec("aiokafka") is None:
         return Finding("Kafka", "not asked: its client is not installed", "pip install 'stillwell[server]'")
     names = {settings.dead_letter_topic}
     if definitions is not None:
-        names.update(consumed_topics(settings, definitions))
+        names.update(each.name for each in needed_topics(settings, definitions))
     where = settings.kafka_bootstrap
     try:
         missing, creates = asyncio.run(asyncio.wait_for(_ask_kafka(settings, names), _KAFKA_TIMEOUT_S))

@@ -1,4 +1,4 @@
-"""`stillwell topics`: make the topics that are needed, and adopt one that was made anew."""
+"""`stillwell topics`: list and make the topics that are needed, and adopt one that was made anew."""
 
 import dataclasses
 import os
@@ -14,14 +14,62 @@ from stillwell.cli.output import json_option, print_json
 if TYPE_CHECKING:
     from stillwell.layout.chain import TopicIncarnation
     from stillwell.settings import Settings
-    from stillwell.topics import NewTopic, Situation
+    from stillwell.topics import NeededTopic, NewTopic, Situation
 
 _PARTITIONS = 6
 
 
 @click.group()
 def topics() -> None:
-    """Make the topics that are needed, and adopt one that was made anew."""
+    """List and make the topics that are needed, and adopt one that was made anew."""
+
+
+@topics.command("list")
+@json_option
+def list_topics(as_json: bool) -> int:
+    """List the topics that are needed, what each is for, and how many partitions it has in Kafka.
+
+    Exit code 1 if one is not there.
+    """
+    import asyncio
+
+    from stillwell.definitions.loading import load_definitions
+    from stillwell.settings import Settings
+    from stillwell.topics import needed_topics
+
+    settings = Settings.load()
+    needed = needed_topics(settings, load_definitions(settings.definitions))
+    partitions = asyncio.run(_partitions(settings, [each.name for each in needed]))
+    if as_json:
+        print_json([{**dataclasses.asdict(each), "partitions": partitions.get(each.name)} for each in needed])
+    else:
+        width = max(len(each.name) for each in needed)
+        for each in needed:
+            count = partitions.get(each.name)
+            there = f"{count:>3} partitions" if count else "not in Kafka!"
+            click.echo(f"{each.name:<{width}}  {there}  {_use(each)}")
+    return 0 if all(each.name in partitions for each in needed) else 1
+
+
+def _use(topic: "NeededTopic") -> str:
+    if topic.use == "pushes":
+        return f"pushes to {topic.of}"
+    if topic.use == "events":
+        return f"events of {topic.of}, for {', '.join(topic.views) or 'no view: it is not read'}"
+    return topic.use
+
+
+async def _partitions(settings: "Settings", names: Sequence[str]) -> dict[str, int]:
+    """How many partitions those of the topics have that are there."""
+    from stillwell.kafka_connection import connection
+    from streams.cluster import Cluster
+
+    cluster = Cluster(connection(settings))
+    await cluster.start()
+    try:
+        return {name: facts.partitions for name, facts in (await cluster.topics(names)).items()}
+    finally:
+        await cluster.stop()
 
 
 @topics.command()
@@ -43,14 +91,12 @@ def create(partitions: int, replication: int | None, as_json: bool) -> None:
     import asyncio
 
     from stillwell.definitions.loading import load_definitions
-    from stillwell.predictions.hint import refresh_topic
     from stillwell.settings import Settings
-    from stillwell.topics import consumed_topics
+    from stillwell.topics import needed_topics
 
     settings = Settings.load()
     definitions = load_definitions(settings.definitions)
-    refresh = [refresh_topic(settings.project, settings.namespace)] if definitions.models else []
-    names = [*consumed_topics(settings, definitions), settings.dead_letter_topic, *refresh]
+    names = [each.name for each in needed_topics(settings, definitions)]
     created, existing = asyncio.run(_create(settings, names, partitions, replication))
     if as_json:
         print_json(
@@ -99,10 +145,10 @@ def adopt(topic: str, yes: bool, as_json: bool) -> int:
     from stillwell.definitions.loading import load_definitions
     from stillwell.definitions.mistakes import did_you_mean
     from stillwell.settings import Settings
-    from stillwell.topics import consumed_topics
+    from stillwell.topics import chained_topics
 
     settings = Settings.load()
-    known = consumed_topics(settings, load_definitions(settings.definitions))
+    known = chained_topics(settings, load_definitions(settings.definitions))
     if topic not in known:
         raise click.UsageError(f"the definitions have no topic {topic!r}{did_you_mean(topic, known)}")
     return asyncio.run(_adopt(settings, topic, yes, as_json))

@@ -70,6 +70,8 @@ def observe(view: ViewSpec, golden: pl.DataFrame) -> Behaviour:
 
 def observe_again(view: ViewSpec, earlier: Behaviour) -> tuple[Outcome, ...]:
     """What a view makes now of the events that were recorded earlier."""
+    if not earlier.events:
+        return ()
     return _outcomes(view, _decoded(view, earlier))
 
 

@@ -6,7 +6,10 @@ from stillwell.spec import DefinitionsSpec, ViewSpec
 
 
 def pushed_views(definitions: DefinitionsSpec) -> tuple[ViewSpec, ...]:
-    """The views that can be pushed to: all."""
+    """The views that can be pushed to: all. They are registered, and read from files, like those that are computed.
+
+    One of a topic without columns would be of final rows alone, each of them finished by whoever pushes it.
+    """
     return definitions.views
 
 

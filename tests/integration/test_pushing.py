@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -299,10 +300,19 @@ def test_a_worker_without_push_topics_says_what_to_do(deploy: Callable[..., Depl
     assert "set STILLWELL_PUSH=false" in log(worker)
     found = json.loads(deployment.run("doctor", "--json").stdout)
     assert any(deployment.pushes in str(each) for each in found)
+    listed = deployment.run("topics", "list")
+    assert listed.returncode == 1
+    assert f"{deployment.pushes} not in Kafka! pushes to {orders.VIEW}" in re.sub(" +", " ", listed.stdout)
     made = json.loads(deployment.run("topics", "create", "--partitions", "1", "--json").stdout)
     assert [each["name"] for each in made["created"]] == [deployment.pushes]
-    ready = deployment.start_worker().until_ready()
-    assert ready.stop() == 0
+    listed = deployment.run("topics", "list", "--json")
+    assert listed.returncode == 0
+    assert json.loads(listed.stdout) == [
+        {"name": deployment.topic, "use": "events", "of": "Order", "views": [orders.VIEW], "partitions": 1},
+        {"name": deployment.pushes, "use": "pushes", "of": orders.VIEW, "views": [orders.VIEW], "partitions": 1},
+        {"name": deployment.dead_letters, "use": "dead letters", "of": "", "views": [], "partitions": 1},
+    ]
+    assert deployment.start_worker().until_ready().stop() == 0
 
 
 def test_only_newer_rows_are_put_where_redis_has_lost_some_and_none_that_are_for_the_offline_store(

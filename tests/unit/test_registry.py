@@ -31,6 +31,7 @@ from stillwell import (
 )
 from stillwell.definitions.loading import load_definitions
 from stillwell.errors import DefinitionError, FormatError, StoreUnavailable
+from stillwell.known_views import Version, known_views
 from stillwell.registry import Caution, register, registered, review
 from stillwell.spec import (
     ColumnSpec,
@@ -41,6 +42,7 @@ from stillwell.spec import (
     FeatureSpec,
     KeySpec,
     Origin,
+    TopicSpec,
     ViewSpec,
 )
 from stillwell.storage import LocalStore
@@ -518,3 +520,26 @@ def test_what_is_registered_is_the_same_in_every_process() -> None:
     here = MemoryStore()
     register(here, load_definitions("schemas", root), GRACE)
     assert said == [f"{path} {data.decode()}" for path, data in sorted(here.objects.items())]
+
+
+FINISHED = changed(
+    name="Finished",
+    source=TopicSpec(name="Finished", topic="flights.push.Finished", columns=(), event_time=""),
+    keys=(),
+    where=None,
+    features=tuple(each.model_copy(update={"expression": None}) for each in Late.spec.features),
+)
+"""A view of rows that are only ever pushed, finished."""
+
+
+def test_a_view_of_finished_rows_is_registered_by_its_layout_alone(store: MemoryStore) -> None:
+    both = DefinitionsSpec(entities=(Late.spec.entity,), topics=(Late.spec.source,), views=(Late.spec, FINISHED))
+    assert register(store, both, GRACE) == register(store, both, GRACE) == review(store, both, GRACE) == []
+    document = json.loads(store.objects["_registry/Finished/1.json"])
+    assert document["behaviour"] == {"columns": [], "events": [], "outcomes": []}
+    found = known_views(store, definitions(Late.spec))[Version("Finished", 1)]
+    assert [(each.name, each.type) for each in found.features] == [(each.name, each.type) for each in FINISHED.features]
+    fewer = FINISHED.model_copy(update={"features": FINISHED.features[:2]})
+    with pytest.raises(DefinitionError, match=r"Finished has no feature number, but version 1 .*raise version=2"):
+        register(store, both.model_copy(update={"views": (fewer,)}), GRACE)
+    assert register(store, both.model_copy(update={"views": (fewer.model_copy(update={"version": 2}),)}), GRACE) == []
