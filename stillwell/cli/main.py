@@ -21,6 +21,7 @@ from stillwell.cli.doctor import doctor
 from stillwell.cli.get import get
 from stillwell.cli.local import local
 from stillwell.cli.predict import predict
+from stillwell.cli.predictions import predictions
 from stillwell.cli.push import push
 from stillwell.cli.rebuild import rebuild
 from stillwell.cli.serve import serve
@@ -62,7 +63,23 @@ def stillwell(context: click.Context, show_traceback: bool) -> None:
     logging.getLogger().addHandler(logging.NullHandler())
 
 
-for command in (check, dlq, doctor, get, local, predict, push, rebuild, serve, sweep, topics, verify, version, worker):
+for command in (
+    check,
+    dlq,
+    doctor,
+    get,
+    local,
+    predict,
+    predictions,
+    push,
+    rebuild,
+    serve,
+    sweep,
+    topics,
+    verify,
+    version,
+    worker,
+):
     stillwell.add_command(command)
 
 

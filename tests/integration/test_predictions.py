@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import redis
 
 from tests.integration import orders
 from tests.integration.conftest import Deployment
@@ -165,6 +166,39 @@ def test_a_read_has_what_is_missing_computed_by_the_worker(deployment: Deploymen
     first = prediction(service, "Hinted", "c1")
     assert (first["state"], first["outputs"], first["refresh"]) == ("MISSING", None, "queued")
     until_worth(service, "Hinted", "c1", 31.0)
+    assert service.stop() == worker.stop() == 0
+
+
+def test_a_command_has_all_predictions_of_a_model_computed_or_those_of_one_entity(
+    deployment: Deployment, model: ThreadedServer
+) -> None:
+    """As for a new version, before anybody asks."""
+    customers = {f"c{{odd:{number}}}": float(number) for number in range(40)}
+    worker = deployment.start_worker().until_ready()
+    service = until_up(deployment.service().start())
+    made = [order(customer, amount, n) for n, (customer, amount) in enumerate(customers.items())]
+    orders.produce(deployment.bootstrap, deployment.topic, made)
+    until_worth(service, "Written", "c%7Bodd:39%7D", 40.0)
+    done = deployment.run("predictions", "refresh", "Waited", "customer=c{odd:7}", "--json")
+    assert json.loads(done.stdout) == {"model": "Waited", "hints": 1}
+    done = deployment.run("predictions", "refresh", "Hinted", "--all", "--json")
+    assert (done.returncode, json.loads(done.stdout)["hints"] >= 40) == (0, True), done.stderr
+
+    def computed() -> bool:
+        with redis.Redis.from_url(deployment.settings["STILLWELL_REDIS_URL"]) as client:
+            prefix = f"test:{deployment.settings['STILLWELL_NAMESPACE']}:p:"
+            keys = client.keys(f"{prefix}*")
+            return [sum(key.endswith(b":%b:1" % name) for key in keys) for name in (b"Hinted", b"Waited")] == [40, 1]
+
+    eventually(computed, within_s=60, what="every customer has a prediction of the one, and one of the other")
+    for arguments, telling in (
+        (("Hinted",), "name one entity by its keys, or say --all"),
+        (("Hintet", "--all"), "did you mean 'Hinted'"),
+        (("Hinted", "number=7"), "number is no key of the entity"),
+    ):
+        wrong = deployment.run("predictions", "refresh", *arguments)
+        assert wrong.returncode == 2
+        assert telling in wrong.stderr
     assert service.stop() == worker.stop() == 0
 
 
