@@ -288,6 +288,10 @@ def test_the_source_of_a_row_is_named_by_its_push_topic(deploy: Callable[..., De
         deployment.settings["STILLWELL_PUSH"] = setting
         row = json.loads(deployment.run("get", orders.VIEW, "customer=c", "--json").stdout)["row"]
         assert (row["topic"], row["offset"], row["version"]) == (deployment.pushes, 0, 1)
+    deployment.settings["STILLWELL_PUSH"] = "true"
+    refused = deployment.run("topics", "adopt", deployment.pushes)
+    assert refused.returncode == 1
+    assert f"there is no reason to adopt {deployment.pushes}" in refused.stderr
 
 
 def test_a_worker_without_push_topics_says_what_to_do(deploy: Callable[..., Deployment]) -> None:

@@ -9,6 +9,7 @@ import random
 import re
 import struct
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -315,6 +316,18 @@ def test_no_cut_of_a_partition_and_no_neighbour_changes_a_row_a_reject_or_the_ac
     assert fates(take(batch, positions[:cut]), take(batch, positions[cut:])) == whole
     dealt_anew = dataclasses.replace(take(batch, chance.sample(positions, len(batch))), offsets=batch.offsets)
     assert fates(*(take(dealt_anew, [position]) for position in positions)) == fates(dealt_anew)
+
+
+@settings(deadline=None, derandomize=True, max_examples=5)
+@given(st.lists(batches(), min_size=4, max_size=8))
+def test_batches_that_are_run_at_once_in_threads_come_out_as_one_by_one(several: list[Records]) -> None:
+    fresh = PushPipeline("shop", VIEW)
+    with ThreadPoolExecutor(8) as threads:
+        at_once = list(threads.map(fresh.run, several * 3))
+    expected = [PIPELINE.run(batch) for batch in several] * 3
+    assert [outcome.rejects for outcome in at_once] == [outcome.rejects for outcome in expected]
+    for now, then in zip(at_once, expected, strict=True):
+        assert by_bits(now.rows[0].frame) == by_bits(then.rows[0].frame)
 
 
 # The same bits as the view's own
