@@ -34,7 +34,7 @@ from serving.pushing.pusher import Pusher
 from serving.pushing.repeated import Repeated
 from serving.pushing.topics import PushTopics
 from serving.siblings import Siblings
-from serving.status_pages import StatusPages
+from serving.status_pages import StatusPages, openapi_page
 from serving.versions import Versions
 from serving.web import NOWHERE, Bounds, Server, Site
 from sinks.archive import Archive
@@ -134,6 +134,7 @@ async def _serve(settings: Settings, definitions: DefinitionsSpec, place: Place 
         pages += [page for each in pushing for page in each.pages()]
         if readers:
             pages += PredictionPages(features, readers, _now_us).pages()
+        pages.append(openapi_page(pages, features.names))
         site = Site(pages, v1.error_body, _bounds(settings), metrics.request)
         status.ending = lambda: site.ending
         metrics.begin_pages([*(page.path for page in pages), NOWHERE])

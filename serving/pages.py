@@ -9,13 +9,14 @@ from typing import TypeVar
 
 import msgspec
 
-from serving import feast, v1
+from serving import described, feast, v1
 from serving.answers import encode
 from serving.kept import Kept
 from serving.limits import Limits
 from serving.metrics import ENTITIES, LAYOUTS, VALUES, Metrics
+from serving.openapi import Names
 from serving.versions import Versions
-from serving.web import Page, Request
+from serving.web import Page, Reply, Request
 from stillwell.errors import RequestError
 from stillwell.layout.projection import UnknownLayout
 from stillwell.predictions.columns import ModelReaders
@@ -60,6 +61,11 @@ class Features:
         if self.models:
             self.models.know(versions)
         self._plans: Kept[Plan] = Kept(_MOST_PLANS)
+
+    @property
+    def names(self) -> Names:
+        """What requests may name."""
+        return Names.of(self._definitions, self.catalog.keys, self._limits)
 
     def plan(self, references: Sequence[str]) -> Plan:
         """The plan for a list of features: each is made once, and of many the last ones used are kept.
@@ -118,8 +124,14 @@ class FeastPages:
     def pages(self) -> list[Page]:
         """For a site."""
         return [
-            Page("POST", "/get-online-features", self._get_online_features, feast.error_body),
-            Page("GET", "/health", self._health, feast.error_body, vital=True),
+            Page(
+                "POST",
+                "/get-online-features",
+                self._get_online_features,
+                feast.error_body,
+                described=described.get_online_features(),
+            ),
+            Page("GET", "/health", self._health, feast.error_body, vital=True, described=described.health()),
         ]
 
     async def _get_online_features(self, request: Request) -> bytes:
@@ -136,10 +148,10 @@ class FeastPages:
         alike = (full, asked.feature_service, *asked.features, None, *asked.entities)
         return self._named.get(alike, lambda: encode(feast.names_of(plan, asked.entities, full)))
 
-    async def _health(self, request: Request) -> bytes:
+    async def _health(self, request: Request) -> Reply:
         """200 where features can be read now: a service that can read none is to get no requests."""
         await self._features.check()
-        return b""
+        return Reply(b"", type="")
 
 
 class OwnPages:
@@ -151,8 +163,15 @@ class OwnPages:
     def pages(self) -> list[Page]:
         """For a site."""
         return [
-            Page("POST", "/v1/features", self._features_of_many, v1.error_body),
-            Page("GET", "/v1/features", self._features_of_one, v1.error_body, words=None),
+            Page("POST", "/v1/features", self._features_of_many, v1.error_body, described=described.features_of_many()),
+            Page(
+                "GET",
+                "/v1/features",
+                self._features_of_one,
+                v1.error_body,
+                words=None,
+                described=described.features_of_one(self._features.names),
+            ),
         ]
 
     async def _features_of_many(self, request: Request) -> bytes:

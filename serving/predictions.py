@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from serving import v1
+from serving import described, v1
 from serving.answers import encode, instant
 from serving.pages import Features, decoded
 from serving.web import Page, Request
@@ -57,8 +57,15 @@ class PredictionPages:
     def pages(self) -> list[Page]:
         """For a site."""
         return [
-            Page("POST", "/v1/predictions", self._of_many, v1.error_body),
-            Page("GET", "/v1/predictions", self._of_one, v1.error_body, words=None),
+            Page("POST", "/v1/predictions", self._of_many, v1.error_body, described=described.predictions_of_many()),
+            Page(
+                "GET",
+                "/v1/predictions",
+                self._of_one,
+                v1.error_body,
+                words=None,
+                described=described.predictions_of_one(),
+            ),
         ]
 
     async def _of_many(self, request: Request) -> bytes:

@@ -1,9 +1,10 @@
 """What the service says of itself: to probes, and to whoever collects metrics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from serving import metrics, v1
+from serving import described, metrics, v1
 from serving.answers import encode
+from serving.openapi import Names, document
 from serving.pages import Features
 from serving.siblings import Siblings
 from serving.web import Page, Reply, Request
@@ -23,10 +24,13 @@ class StatusPages:
 
     def pages(self) -> list[Page]:
         """For a site."""
+        alive = described.state("alive", "Whether the process answers", 422, 500)
+        ready = described.state("ready", "Whether it is to get requests", 422, 500, 503)
+        numbers = described.text("metrics", "Metrics of all processes")
         return [
-            Page("GET", "/healthz", self._alive, v1.error_body, vital=True),
-            Page("GET", "/readyz", self._ready, v1.error_body, vital=True),
-            Page("GET", "/metrics", self._metrics, v1.error_body, words=None, vital=True),
+            Page("GET", "/healthz", self._alive, v1.error_body, vital=True, described=alive),
+            Page("GET", "/readyz", self._ready, v1.error_body, vital=True, described=ready),
+            Page("GET", "/metrics", self._metrics, v1.error_body, words=None, vital=True, described=numbers),
         ]
 
     async def _alive(self, request: Request) -> bytes:
@@ -43,3 +47,14 @@ class StatusPages:
     async def _metrics(self, request: Request) -> Reply:
         """Those of all processes of the service."""
         return Reply(metrics.page(await self._siblings.snapshots()), type=self._type)
+
+
+def openapi_page(pages: Sequence[Page], names: Names) -> Page:
+    """The document of these pages, and of its own."""
+
+    async def answer(request: Request) -> bytes:
+        return written
+
+    page = Page("GET", "/openapi.json", answer, v1.error_body, described=described.itself())
+    written = encode(document([*pages, page], described.schemas(names)))
+    return page

@@ -150,7 +150,7 @@ async def _taken(http: web.BaseRequest, protocol: RequestHandler) -> None:
 def _head(status: int, type: str, headers: tuple[tuple[str, str], ...], close: bool) -> bytes:
     """An answer's first lines, to which date and length are still to be added."""
     lines = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}"]
-    if status != 204:
+    if type and status != 204:
         lines.append(f"Content-Type: {type}")
     lines += [f"{name}: {value}" for name, value in headers]
     if close:
@@ -173,7 +173,7 @@ class Page:
 
     answer: gives the body of a 200, or a whole reply. worded: an error's body, as the clients of this interface read
     it. words: those that its query string may have; None where the page looks itself. vital: answered even where there
-    are too many requests, as probes must be.
+    are too many requests, as probes must be. described: what the OpenAPI document says of it, as an operation.
     """
 
     method: str
@@ -182,6 +182,7 @@ class Page:
     worded: Callable[[Exception], bytes]
     words: frozenset[str] | None = frozenset()
     vital: bool = False
+    described: Mapping[str, Any] | None = None
 
 
 Observe = Callable[[str, int, float], None]

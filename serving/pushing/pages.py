@@ -1,6 +1,8 @@
 """The paths by which rows are pushed: our own, and Feast's."""
 
-from serving import feast, v1
+from typing import Final
+
+from serving import described, feast, v1
 from serving.answers import encode
 from serving.metrics import PUSHED, Metrics
 from serving.pages import decoded
@@ -10,8 +12,29 @@ from serving.pushing.bodies import Mode
 from serving.pushing.pusher import Pusher, Written
 from serving.pushing.repeated import Repeated
 from serving.web import Page, Reply, Request
+from stillwell.pushing.record import To
 
 _ACCEPTED = 202
+
+_TEXT: Final = {"type": "string"}
+_COLUMNS: Final = {"type": "object", "additionalProperties": {"type": "array", "items": {}}}
+_ROWS: Final = {"description": "columns by their names, or an object for each row"}
+_OPTIONS: Final[dict[str, dict[str, object]]] = {
+    "to": {"type": "string", "enum": [each.value for each in To]},
+    "transform_on_write": {"type": "boolean"},
+    "mode": {"type": "string", "enum": ["sync", "async"]},
+    "idempotency_key": {**_TEXT, "maxLength": bodies.MOST_KEY_CHARACTERS},
+}
+_PUSH: Final = described.push("push", "Push rows of a view", {"view": _TEXT, "rows": _ROWS}, _OPTIONS)
+_FEAST_PUSH: Final = described.push(
+    "feastPush", "Push rows, as to Feast", {"push_source_name": _TEXT, "df": _COLUMNS}, _OPTIONS
+)
+_FEAST_WRITE: Final = described.push(
+    "feastWrite",
+    "Write rows, as to Feast",
+    {"feature_view_name": _TEXT, "df": _COLUMNS},
+    {"transform_on_write": {"type": "boolean"}},
+)
 
 
 class PushPages:
@@ -27,9 +50,9 @@ class PushPages:
     def pages(self) -> list[Page]:
         """For a site."""
         return [
-            Page("POST", "/v1/push", self._push, v1.error_body),
-            Page("POST", "/push", self._feast_push, feast.error_body),
-            Page("POST", "/write-to-online-store", self._feast_write, feast.error_body),
+            Page("POST", "/v1/push", self._push, v1.error_body, described=_PUSH),
+            Page("POST", "/push", self._feast_push, feast.error_body, described=_FEAST_PUSH),
+            Page("POST", "/write-to-online-store", self._feast_write, feast.error_body, described=_FEAST_WRITE),
         ]
 
     async def _push(self, request: Request) -> Reply:

@@ -1,0 +1,218 @@
+"""What the pages for features and of status say of themselves in the OpenAPI document."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from serving.openapi import Json, Names, answer, answers, body, reference
+from stillwell.reading.after import MOST_TIMEOUT_MS
+
+_STATUS: Final[Json] = {"type": "string", "enum": ["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE"]}
+_FRESHNESS: Final[Json] = {"type": "string", "enum": ["FRESH", "LATE"], "nullable": True}
+_TIME: Final[Json] = {"type": "string", "format": "date-time"}
+_AGE: Final[Json] = {"type": "number", "nullable": True, "description": "seconds since the event time"}
+_ANY: Final[Json] = {"nullable": True}
+_ERRORS: Final = (400, 404, 408, 413, 415, 422, 500, 503)
+
+
+def _list(items: Json) -> Json:
+    return {"type": "array", "items": items}
+
+
+def _object(required: Mapping[str, Json], **more: object) -> Json:
+    return {"type": "object", "properties": dict(required), "required": list(required), **more}
+
+
+def schemas(names: Names) -> dict[str, Json]:
+    """What the descriptions below refer to."""
+    wanted, required = names.wanted()
+    asked: Json = {"type": "object", "required": ["entities", *required]}
+    entities = reference("Entities")
+    pushed: Json = {
+        "after": {"type": "string", "description": "tokens of pushes, as they were returned, with spaces between"},
+        "timeout_ms": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": MOST_TIMEOUT_MS,
+            "nullable": True,
+            "description": "how long to wait until what the token names can be read",
+        },
+    }
+    shared: Json = {"status": _STATUS, "event_time": {**_TIME, "nullable": True}, "age_s": _AGE}
+    kind: Json = {"type": "string", "description": "the feature's type, as in its definition"}
+    return {
+        "Entities": names.entities(),
+        "FeastRequest": {
+            **asked,
+            "properties": {**wanted, "entities": entities, "full_feature_names": {"type": "boolean", "default": False}},
+        },
+        "FeastAnswer": _object(
+            {
+                "metadata": _object({"feature_names": _list({"type": "string"})}),
+                "results": _list(
+                    _object({"values": _list(_ANY), "statuses": _list(_STATUS), "event_timestamps": _list(_TIME)})
+                ),
+            }
+        ),
+        "FeastError": {"type": "string", "description": "JSON in a text: module, class and message"},
+        "FeaturesRequest": {
+            **asked,
+            "properties": {**wanted, "entities": entities, **pushed},
+            "additionalProperties": False,
+        },
+        "Feature": _object(
+            {
+                "type": kind,
+                "values": _list(_ANY),
+                "statuses": _list(_STATUS),
+                "event_times": _list({**_TIME, "nullable": True}),
+                "ages_s": _list(_AGE),
+                "freshness": _list(_FRESHNESS),
+            }
+        ),
+        "FeaturesAnswer": _object(
+            {
+                "entities": {"type": "object", "additionalProperties": _list(_ANY)},
+                "features": {"type": "object", "additionalProperties": reference("Feature")},
+            }
+        ),
+        "FeatureOfOne": _object({"type": kind, "value": _ANY, **shared, "freshness": _FRESHNESS}),
+        "FeaturesOfOneAnswer": _object(
+            {
+                "entity": {"type": "object", "additionalProperties": _ANY},
+                "features": {"type": "object", "additionalProperties": reference("FeatureOfOne")},
+            }
+        ),
+        "Error": _object(
+            {
+                "error": _object(
+                    {
+                        "kind": {"type": "string", "description": "its name in stillwell.errors"},
+                        "field": {"type": "string", "nullable": True},
+                        "message": {"type": "string"},
+                    }
+                )
+            }
+        ),
+        "State": _object({"status": {"type": "string"}}),
+    }
+
+
+def get_online_features() -> Json:
+    """POST /get-online-features."""
+    return {
+        "operationId": "getOnlineFeatures",
+        "summary": "Features, as Feast's feature server answers",
+        "requestBody": body(reference("FeastRequest")),
+        "responses": answers(
+            {"200": answer("a column for each key and feature", reference("FeastAnswer"))},
+            reference("FeastError"),
+            *_ERRORS,
+            504,
+        ),
+    }
+
+
+def features_of_many() -> Json:
+    """POST /v1/features."""
+    return {
+        "operationId": "readFeatures",
+        "summary": "Features of entities, with all that is known of each value",
+        "requestBody": body(reference("FeaturesRequest")),
+        "responses": answers(
+            {"200": answer("a column for each feature", reference("FeaturesAnswer"))}, reference("Error"), *_ERRORS, 504
+        ),
+    }
+
+
+def features_of_one(names: Names) -> Json:
+    """GET /v1/features."""
+    return {
+        "operationId": "readFeaturesOfOne",
+        "summary": "Features of one entity",
+        "parameters": names.words(),
+        "responses": answers(
+            {"200": answer("each feature", reference("FeaturesOfOneAnswer"))},
+            reference("Error"),
+            *(400, 404, 422, 500, 503, 504),
+        ),
+    }
+
+
+def push(name: str, summary: str, required: Mapping[str, Json], optional: Mapping[str, Json]) -> Json:
+    """POST /v1/push, and Feast's /push and /write-to-online-store."""
+    asked = {"type": "object", "properties": {**required, **optional}, "required": list(required)}
+    done: Json = {"type": "object", "nullable": True}
+    return {
+        "operationId": name,
+        "summary": summary,
+        "requestBody": body(asked),
+        "responses": answers(
+            {"200": answer("what became of each row", done), "202": answer("Kafka has them", done)},
+            reference("Error") if name == "push" else reference("FeastError"),
+            *(*_ERRORS, 409, 504),
+        ),
+    }
+
+
+def predictions_of_many() -> Json:
+    """POST /v1/predictions."""
+    entities: Json = {"type": "object", "additionalProperties": _list({})}
+    asked = _object({"model": {"type": "string"}, "entities": entities}, additionalProperties=False)
+    shown = {"model": {"type": "string"}, "version": {"type": "string"}, "predictions": _list({"type": "object"})}
+    return {
+        "operationId": "readPredictions",
+        "summary": "Predictions of a model for entities",
+        "requestBody": body(asked),
+        "responses": answers({"200": answer("one for each", _object(shown))}, reference("Error"), *_ERRORS),
+    }
+
+
+def predictions_of_one() -> Json:
+    """GET /v1/predictions."""
+    keys: Json = {"type": "object", "additionalProperties": {"type": "string"}}
+    shown = {"model": {"type": "string"}, "version": {"type": "string"}, "prediction": {"type": "object"}}
+    return {
+        "operationId": "readPredictionOfOne",
+        "summary": "The prediction of a model for one entity",
+        "parameters": [
+            {"name": "model", "in": "query", "required": True, "schema": {"type": "string"}},
+            {"name": "keys", "in": "query", "required": False, "style": "form", "explode": True, "schema": keys},
+        ],
+        "responses": answers({"200": answer("it", _object(shown))}, reference("Error"), *(400, 404, 422, 500, 503)),
+    }
+
+
+def health() -> Json:
+    """GET /health."""
+    return {
+        "operationId": "health",
+        "summary": "Whether features can be read",
+        "responses": answers({"200": answer("they can", None)}, reference("FeastError"), 422, 500, 503),
+    }
+
+
+def state(name: str, summary: str, *statuses: int) -> Json:
+    """GET /healthz and /readyz."""
+    return {
+        "operationId": name,
+        "summary": summary,
+        "responses": answers({"200": answer("yes", reference("State"))}, reference("Error"), *statuses),
+    }
+
+
+def text(name: str, summary: str) -> Json:
+    """A page of text."""
+    return {
+        "operationId": name,
+        "summary": summary,
+        "responses": {"200": answer("as Prometheus reads it", {"type": "string"}, "text/plain")},
+    }
+
+
+def itself() -> Json:
+    """GET /openapi.json."""
+    return {
+        "operationId": "openapi",
+        "summary": "This document",
+        "responses": answers({"200": answer("it", {"type": "object"})}, reference("Error"), 422, 500),
+    }

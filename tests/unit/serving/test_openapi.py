@@ -1,0 +1,45 @@
+"""The OpenAPI document: it is on the page, it says of every path what it does, and knows the definitions."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
+
+from serving import described
+from serving.limits import Limits
+from serving.openapi import Names, document
+from serving.status_pages import openapi_page
+from tests.served import DEFINITIONS, LIMITS, Served
+
+
+def general(served: Served) -> dict[str, Any]:
+    """The document whatever the definitions are."""
+    names = Names(None, None, None, (), Limits(rows=1_000, features=500, values=100_000))
+    pages = [page for page in served.site.pages.values() if page.path != "/v1/features" or page.method != "GET"]
+    one = next(page for page in served.site.pages.values() if page.path == "/v1/features" and page.method == "GET")
+    pages.append(dataclasses.replace(one, described=described.features_of_one(names)))
+    pages.sort(key=lambda page: (page.path, page.method))
+    return document([*pages, openapi_page([], names)], described.schemas(names))
+
+
+async def test_the_page_is_what_the_code_says(served: Served, page: Callable[[str, str], None]) -> None:
+    page("reference/openapi.json", json.dumps(general(served), indent=1, ensure_ascii=False) + "\n")
+
+
+async def test_every_page_that_is_served_is_described(served: Served) -> None:
+    for each in served.site.pages.values():
+        assert each.described is not None, each.path
+        assert "200" in each.described["responses"]
+
+
+async def test_it_names_the_features_and_keys_that_there_are(served: Served) -> None:
+    names = served.features.names
+    assert names.features is not None
+    assert "Users:amount" in names.features
+    schemas = described.schemas(names)
+    assert schemas["Entities"]["properties"]["name"]["items"]["type"] == "string"
+    assert schemas["Entities"]["required"] == []  # users have one key, places two
+    alone = Names.of(
+        DEFINITIONS.model_copy(update={"views": DEFINITIONS.views[:1]}), served.features.catalog.keys, LIMITS
+    )
+    assert alone.required == ("id",)
