@@ -19,7 +19,7 @@ from tests.benchmarks.figures import SERVE_PARTS, median
 from tests.benchmarks.freshness import KEPT_RATE, WINDOW_AGE
 from tests.benchmarks.load import Load
 from tests.benchmarks.report import Result
-from tests.benchmarks.serve_data import ONE_VIEW, TWENTY_VIEWS, Shape
+from tests.benchmarks.serve_data import ON_DEMAND, ONE_VIEW, PREDICTION, TWENTY_VIEWS, Shape
 from tests.benchmarks.servers import READ, Feast, Stillwell
 from tests.benchmarks.testbed import MeasurementError, Testbed
 from tests.benchmarks.workers import Workers
@@ -93,8 +93,8 @@ class ServeRun:
                     "latency": lambda: self._latency(stillwell),
                     "views": lambda: self._views(stillwell),
                     "pushing": lambda: self._pushing(stillwell, feast),
-                    "prediction": self._prediction,
-                    "on-demand": self._on_demand,
+                    "prediction": lambda: self._prediction(stillwell),
+                    "on-demand": lambda: self._on_demand(stillwell),
                 }
                 for part in others:
                     self._part(part, measure[part])
@@ -196,17 +196,8 @@ class ServeRun:
 
     def _views(self, stillwell: Stillwell) -> None:
         shapes = {"one view": Shape(1, ONE_VIEW), "twenty views": Shape(1, TWENTY_VIEWS)}
-        bodies = {name: self._written(shape) for name, shape in shapes.items()}
-        how = Drive(connections=CONNECTIONS[1], seconds=self._scale.seconds)
-        runs: dict[str, list[Driven]] = {}
-        for number in range(self._scale.runs + 1):
-            for name, file in bodies.items():
-                self._keep(runs, name, stillwell.read(file, how), number)
-        self.result["runs"]["views"] = runs
-        rates = {name: [each.rate for each in of] for name, of in runs.items()}
-        self.result["views_1_to_20"] = median(rates["one view"]) / median(rates["twenty views"])
-        for name in shapes:
-            self._median(f"40 features of {name}: requests a second", rates[name])
+        rates = self._in_turn(stillwell, "views", shapes)
+        self.result["views_1_to_20"] = rates["one view"] / rates["twenty views"]
 
     # ---- pushing ----
 
@@ -241,11 +232,42 @@ class ServeRun:
 
     # ---- predictions, on-demand features ----
 
-    def _prediction(self) -> None:
-        raise MeasurementError("the service serves no predictions yet")
+    def _prediction(self, stillwell: Stillwell) -> None:
+        """A prediction that is in the cache, and fresh, against the features that it was made of."""
+        shapes = {"features": NARROW, "a feature": Shape(1, (), ("Of10:f0",)), "prediction": Shape(1, (), PREDICTION)}
+        everybody = range(serve_data.USERS)
+        for first in range(0, serve_data.USERS, 100):  # the model is asked once for each user, and never again
+            stillwell.columns(shapes["prediction"], everybody[first : first + 100])
+        state = stillwell.state_of("Score", everybody[:100])
+        if state != {"FRESH"}:
+            raise MeasurementError(f"predictions that were just made are {sorted(state)}")
+        rates = self._in_turn(stillwell, "prediction", shapes)
+        self.result["prediction_vs_feature"] = rates["features"] / rates["prediction"]
 
-    def _on_demand(self) -> None:
-        raise MeasurementError("the service computes no on-demand features yet")
+    def _on_demand(self, stillwell: Stillwell) -> None:
+        """What one on-demand feature costs a request that has it beside ten stored ones."""
+        shapes = {}
+        for rows in (1, 100):
+            shapes[f"{rows} x 10"] = serve_data.of(rows, 10)
+            shapes[f"{rows} x 10 and one on demand"] = Shape(rows, ("Of10",), ON_DEMAND)
+        rates = self._in_turn(stillwell, "on-demand", shapes)
+        for rows in (1, 100):
+            cost = rates[f"{rows} x 10"] / rates[f"{rows} x 10 and one on demand"]
+            self._median(f"{rows} x 10: one on-demand feature more, x", [cost])
+
+    def _in_turn(self, stillwell: Stillwell, part: str, shapes: Mapping[str, Shape]) -> dict[str, float]:
+        """Requests a second at full load of each shape, medians of runs that took turns."""
+        bodies = {name: self._written(shape) for name, shape in shapes.items()}
+        runs: dict[str, list[Driven]] = {}
+        for number in range(self._scale.runs + 1):
+            for name, file in bodies.items():
+                how = Drive(connections=CONNECTIONS[shapes[name].rows], seconds=self._scale.seconds)
+                self._keep(runs, name, stillwell.read(file, how), number)
+        self.result["runs"][part] = runs
+        for name, of in runs.items():
+            self._median(f"{part}, {name}: requests a second", [each.rate for each in of])
+            self._median(f"{part}, {name}: µs of CPU a request", [each.server_cpu_us for each in of])
+        return {name: median([each.rate for each in of]) for name, of in runs.items()}
 
     # ---- beside a worker ----
 

@@ -25,6 +25,8 @@ VIEWS: Mapping[str, range] = {
 """The views, and which features each has."""
 
 ONE_VIEW = ("Of40",)
+ON_DEMAND = ("Computed:ratio",)
+PREDICTION = ("Score:score",)
 TWENTY_VIEWS = tuple(name for name in VIEWS if name.startswith("Pair"))
 
 PUSHED, PUSHED_AT = "Pushed", "at"
@@ -40,7 +42,8 @@ _BODIES_OF_MANY = 200
 _DEFINITIONS = """\
 from datetime import timedelta
 
-from stillwell import Bool, Col, Entity, Feature, Float64, Int64, Key, String, Timestamp, Topic, View, col, feature
+from stillwell import Bool, Col, Entity, Feature, Float64, Int64, Key, Model, OnDemandView, Output, String, Timestamp
+from stillwell import Topic, View, col, feature
 
 
 class User(Entity, owner="benchmarks"):
@@ -71,6 +74,21 @@ class {name}(View, source={event}, entity=User, keys={{"{key}": {event}.{key}}},
 {features}
 """
 
+_COMPUTED = """
+
+class Computed(OnDemandView, inputs=(Of10,)):
+    ratio: Feature[Float64 | None] = feature(Of10.f0 / (Of10.f1 + 1))
+
+
+def mean(inputs):
+    return {{"score": [sum(row) / len(row) for row in zip(*inputs.values(), strict=True)]}}
+
+
+class Score(Model, entity=User, version="1", policy="wait", max_staleness=timedelta(days={days}), server=mean,
+            inputs={{{inputs}}}):
+    score: Output[Float64]
+"""
+
 
 def kind(column: int) -> str:
     """The type of a column, by the name that Stillwell and Feast both have for it: of ten, seven are floats."""
@@ -92,6 +110,8 @@ def write_definitions(folder: Path, topic: str = TOPIC) -> None:
         of_view = VIEWS["Of10"] if name == PUSHED else VIEWS[name]
         features = "\n".join(f"    f{each}: Feature[{kind(each)}] = feature({event}.f{each})" for each in of_view)
         parts.append(_VIEW.format(name=name, key=KEY, event=event, days=TTL_DAYS, features=features))
+    floats = ", ".join(f'"f{each}": Of10.f{each}' for each in VIEWS["Of10"] if kind(each) == "Float64")
+    parts.append(_COMPUTED.format(days=TTL_DAYS, inputs=floats))
     (folder / PACKAGE).mkdir(parents=True, exist_ok=True)
     (folder / PACKAGE / "__init__.py").write_text("".join(parts))
 
@@ -121,15 +141,16 @@ def events(first_us: int) -> Iterator[dict[str, object]]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Shape:
-    """A kind of request: so many users, and all features of these views."""
+    """A kind of request: so many users, all features of these views, and what else is named."""
 
     rows: int
     views: tuple[str, ...]
+    more: tuple[str, ...] = ()
 
     @property
     def features(self) -> list[str]:
         """As a request names them."""
-        return [f"{view}:f{column}" for view in self.views for column in VIEWS[view]]
+        return [*(f"{view}:f{column}" for view in self.views for column in VIEWS[view]), *self.more]
 
     def body(self, users: Sequence[int]) -> bytes:
         """A request, as Feast's clients send it."""

@@ -133,6 +133,11 @@ class Stillwell(Server):
     def __exit__(self, *_: object) -> None:
         self._process.end()
 
+    def state_of(self, model: str, users: Sequence[int]) -> set[str]:
+        """What the predictions of these users are worth."""
+        answer = self.ask("/v1/predictions", json.dumps({"model": model, "entities": {KEY: list(users)}}).encode())
+        return {each["state"] for each in answer["predictions"]}
+
 
 class Feast(Server):
     """`feast serve`, one worker, without the restart after every thousand requests that it would do otherwise."""
