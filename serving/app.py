@@ -49,6 +49,7 @@ from stillwell.kafka_connection import connection, unreachable
 from stillwell.kafka_topics import KafkaTopics, TopicsWhenAsked
 from stillwell.known_views import known_views
 from stillwell.layout.redis_keys import RedisKeys
+from stillwell.layout.stamp import topic_digest
 from stillwell.predictions.columns import ModelReaders
 from stillwell.predictions.engine import Engine
 from stillwell.predictions.hint import refresh_topic
@@ -56,6 +57,7 @@ from stillwell.predictions.hinting import HintBuffer
 from stillwell.predictions.inference import open_inference
 from stillwell.predictions.inputs import ModelInputs
 from stillwell.predictions.reading import ModelReader
+from stillwell.pushing.record import push_topic
 from stillwell.reading.after import Marks
 from stillwell.reading.features import FeatureReader
 from stillwell.settings import Settings
@@ -134,6 +136,8 @@ async def _serve(settings: Settings, definitions: DefinitionsSpec, place: Place 
         pages += [page for each in pushing for page in each.pages()]
         if readers:
             pages += PredictionPages(features, readers, _now_us).pages()
+        names = [push_topic(settings.project, view.name) for view in definitions.views]
+        features.topics = {**features.topics, **{topic_digest(name): name for name in names}}
         pages.append(openapi_page(pages, features.names))
         site = Site(pages, v1.error_body, _bounds(settings), metrics.request)
         status.ending = lambda: site.ending

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from serving.arrow import STREAM
 from serving.openapi import Json, Names, answer, answers, body, reference
 from stillwell.reading.after import MOST_TIMEOUT_MS
 
@@ -18,8 +19,8 @@ def _list(items: Json) -> Json:
     return {"type": "array", "items": items}
 
 
-def _object(required: Mapping[str, Json], **more: object) -> Json:
-    return {"type": "object", "properties": dict(required), "required": list(required), **more}
+def _object(required: Mapping[str, Json], optional: Mapping[str, Json] | None = None, **more: object) -> Json:
+    return {"type": "object", "properties": {**required, **(optional or {})}, "required": list(required), **more}
 
 
 def schemas(names: Names) -> dict[str, Json]:
@@ -29,6 +30,7 @@ def schemas(names: Names) -> dict[str, Json]:
     entities = reference("Entities")
     pushed: Json = {
         "after": {"type": "string", "description": "tokens of pushes, as they were returned, with spaces between"},
+        "provenance": {"type": "boolean", "description": "say of each value which record it was made of"},
         "timeout_ms": {
             "type": "integer",
             "minimum": 0,
@@ -67,7 +69,18 @@ def schemas(names: Names) -> dict[str, Json]:
                 "event_times": _list({**_TIME, "nullable": True}),
                 "ages_s": _list(_AGE),
                 "freshness": _list(_FRESHNESS),
-            }
+            },
+            {"provenance": _list(reference("Provenance"))},
+        ),
+        "Provenance": _object(
+            {
+                "topic": {"type": "string"},
+                "incarnation": {"type": "integer"},
+                "partition": {"type": "integer"},
+                "offset": {"type": "integer", "format": "int64"},
+                "version": {"type": "integer"},
+            },
+            nullable=True,
         ),
         "FeaturesAnswer": _object(
             {
@@ -114,13 +127,13 @@ def get_online_features() -> Json:
 
 def features_of_many() -> Json:
     """POST /v1/features."""
+    good = answer("a column for each feature", reference("FeaturesAnswer"))
+    good["content"][STREAM] = {"schema": {"type": "string", "format": "binary"}}
     return {
         "operationId": "readFeatures",
         "summary": "Features of entities, with all that is known of each value",
         "requestBody": body(reference("FeaturesRequest")),
-        "responses": answers(
-            {"200": answer("a column for each feature", reference("FeaturesAnswer"))}, reference("Error"), *_ERRORS, 504
-        ),
+        "responses": answers({"200": good}, reference("Error"), *_ERRORS, 504),
     }
 
 

@@ -4,12 +4,12 @@ Every bad request is answered by a 4xx that names the field and what to do, a st
 forgotten something by a 503 with Retry-After. Each interface words errors as its own clients read them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
 
-from serving import described, feast, v1
+from serving import arrow, described, feast, v1
 from serving.answers import encode
 from serving.kept import Kept
 from serving.limits import Limits
@@ -19,6 +19,7 @@ from serving.versions import Versions
 from serving.web import Page, Reply, Request
 from stillwell.errors import RequestError
 from stillwell.layout.projection import UnknownLayout
+from stillwell.layout.stamp import topic_digest
 from stillwell.predictions.columns import ModelReaders
 from stillwell.reading import entities
 from stillwell.reading.after import After, Marks, after
@@ -45,6 +46,8 @@ class Features:
         self._metrics = metrics or Metrics()
         self.versions: Versions | None = None
         """Where other versions of views are looked for, if anywhere."""
+        self.topics: Mapping[bytes, str] = {topic_digest(topic.topic): topic.topic for topic in definitions.topics}
+        """Topics that rows may have been made from, by the digests that stand in their stamps."""
         self.marks: Marks | None = None
         """What reads wait for that come behind a push, if anything can be pushed."""
         self.models: ModelReaders | None = None
@@ -174,11 +177,18 @@ class OwnPages:
             ),
         ]
 
-    async def _features_of_many(self, request: Request) -> bytes:
+    async def _features_of_many(self, request: Request) -> bytes | Reply:
         asked = decoded(v1.features_request, request.body)
         plan = self._features.plan(self._features.catalog.references(asked.features, asked.feature_service))
         wait = after(asked.after, asked.timeout_ms)
-        return v1.answer(asked.entities, await self._features.find_after(plan, asked.entities, wait))
+        if arrow.STREAM not in request.header("Accept"):
+            found = await self._features.find_after(plan, asked.entities, wait)
+            return v1.answer(asked.entities, found, self._features.topics if asked.provenance else None)
+        if asked.provenance:
+            raise RequestError("provenance", "is not in tables of Arrow; ask for JSON, or leave it away")
+        found = await self._features.find_after(plan, asked.entities, wait)
+        given = entities.typed(plan, asked.entities, self._features.catalog.keys)
+        return Reply(arrow.answer(plan.columns, given, found), type=arrow.STREAM)
 
     async def _features_of_one(self, request: Request) -> bytes:
         given = v1.single(request.query)

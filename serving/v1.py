@@ -12,6 +12,9 @@
 
 In the place of features, `feature_service` names a list of them. Request values stand beside the keys.
 
+`"provenance": true` adds to each feature of POST the record that each value was made of: topic, incarnation, partition,
+offset, and the version of the view.
+
 The type is the feature's: JSON alone does not say whether a text is a time, or bytes, or how wide a float is. A value
 that is past its TTL is what it was, and its status says so. Times are ISO-8601 in UTC, ages seconds since the event
 time of the row, null where there is none.
@@ -28,9 +31,11 @@ from multidict import MultiMapping
 from serving.answers import Rests, encode, instant, written
 from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import Behind, NotWritten, RequestError
+from stillwell.layout.stamp import Stamp
+from stillwell.layout.value import stamp_of
 from stillwell.reading.entities import Columns
 from stillwell.reading.features import FeatureColumn, Found, present
-from stillwell.reading.query import Output, Plan
+from stillwell.reading.query import Kind, Output, Plan
 from stillwell.reading.status import Freshness
 from stillwell.texts import value_of
 from stillwell.types import BYTES, FLOAT32, FLOAT64, TIMESTAMP, FieldType
@@ -44,6 +49,7 @@ class FeaturesRequest(msgspec.Struct, forbid_unknown_fields=True):
     entities: dict[str, list[Any]]
     features: list[str] = []
     feature_service: str | None = None
+    provenance: bool = False
     after: str = ""
     timeout_ms: int | None = None
 
@@ -85,17 +91,41 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, float) and math.isfinite(value)
 
 
-def answer(entities: Columns, found: Found) -> bytes:
-    """Columns, for any number of entities."""
+def answer(entities: Columns, found: Found, topics: Mapping[bytes, str] | None = None) -> bytes:
+    """Columns, for any number of entities. topics: by their digests, where it is asked what each value was made of."""
 
     def rest(column: FeatureColumn, statuses: bytes, times: bytes) -> bytes:
         ages = encode([_age(at, found.at_us) for at in column.event_times])
         freshness = encode([each and each.value for each in _freshness(column)])
-        return b',"statuses":%b,"event_times":%b,"ages_s":%b,"freshness":%b}' % (statuses, times, ages, freshness)
+        rest = b',"statuses":%b,"event_times":%b,"ages_s":%b,"freshness":%b' % (statuses, times, ages, freshness)
+        if topics is None:
+            return rest + b"}"
+        return b'%b,"provenance":%b}' % (rest, encode(_provenance(column, found, topics)))
 
     rests = Rests(len(next(iter(entities.values()), ())), rest, absent=None)
     features = [b"%b%b%b" % (_begin(each.output), encode(_values(each)), rests.of(each)) for each in found.columns]
     return b'{"entities":%b,"features":{%b}}' % (encode(entities), b",".join(features))
+
+
+def _provenance(
+    column: FeatureColumn, found: Found, topics: Mapping[bytes, str]
+) -> Sequence[Mapping[str, object] | None]:
+    """For each value the record that its row was made from; None where there is no row, and for what is computed."""
+    if column.output.kind is not Kind.STORED:
+        return [None] * len(column.values)
+    stamps = [None if row is None else Stamp.unpack(stamp_of(row)) for row in found.rows[column.output.source]]
+    return [
+        None
+        if stamp is None
+        else {
+            "topic": topics.get(stamp.topic, f"sha256:{stamp.topic.hex()}"),
+            "incarnation": stamp.incarnation,
+            "partition": stamp.partition,
+            "offset": stamp.offset,
+            "version": stamp.version,
+        }
+        for stamp in stamps
+    ]
 
 
 @functools.lru_cache(maxsize=10_000)

@@ -36,11 +36,12 @@ class FeatureColumn(NamedTuple):
 @dataclasses.dataclass(frozen=True, slots=True)
 class Found:
     """All that was asked for. at_us: when the rows were judged, in µs since the epoch. epoch: the one in force in the
-    reply that they come from."""
+    reply that they come from. rows: as they are stored, of each of the plan's lookups."""
 
     columns: list[FeatureColumn]
     at_us: int
     epoch: bytes
+    rows: Sequence[Sequence[bytes | None]] = ()
 
 
 class FeatureReader:
@@ -74,13 +75,13 @@ class FeatureReader:
         if not plan.models:
             epoch, rows = await self._rows(plan, columns)
             now = self._now_us()
-            return Found(columns_of_rows(plan, rows, columns, now), now, epoch)
+            return Found(columns_of_rows(plan, rows, columns, now), now, epoch, rows)
         # Asked for in the same turn of the event loop, so that they share a round trip.
         (epoch, rows), *predicted = await asyncio.gather(
             self._rows(plan, columns), *(self.predictions.columns(model, columns) for model in plan.models)
         )
         now = self._now_us()
-        return Found(columns_of_rows(plan, rows, columns, now, predicted), now, epoch)
+        return Found(columns_of_rows(plan, rows, columns, now, predicted), now, epoch, rows)
 
     async def _rows(
         self, plan: Plan, columns: Mapping[str, Sequence[object]]
