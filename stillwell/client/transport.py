@@ -6,6 +6,8 @@ Everything that the client knows of HTTP libraries is here, so that tests can st
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from stillwell.errors import StillwellError
+
 if TYPE_CHECKING:
     import aiohttp
 
@@ -54,12 +56,18 @@ class HttpTransport:
         self._url = url
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def send(self, method: str, path: str, body: bytes | None, accept: str = JSON) -> Reply:
         """See Transport."""
         import aiohttp
 
         session = self._session or self._open()
+        if self._loop is not asyncio.get_running_loop():
+            raise StillwellError(
+                "a client belongs to the event loop of its first call, and this is another one: make one in each, or "
+                "use SyncClient"
+            )
         headers = {"Accept": accept} if body is None else {"Accept": accept, "Content-Type": JSON}
         try:
             async with session.request(
@@ -87,6 +95,7 @@ class HttpTransport:
     def _open(self) -> "aiohttp.ClientSession":
         import aiohttp
 
+        self._loop = asyncio.get_running_loop()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=_IDLE),
             timeout=aiohttp.ClientTimeout(total=None),

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from stillwell.client import Client, NotDefined, NotReady, RequestError, Retries, Status, SyncClient, Unavailable
+from stillwell.errors import StillwellError
 from tests.served import Served
 
 SEEN = "2026-01-01T00:00:00.000001Z"
@@ -83,6 +84,19 @@ async def test_a_connection_that_is_cut_before_the_answer_is_tried_again() -> No
             with pytest.raises(Unavailable, match="ended the connection"):
                 await client.features(["Users:amount"], {"id": 1})
     assert attempts == 3
+
+
+def test_a_client_that_is_taken_to_another_event_loop_says_so() -> None:
+    client = Client("http://127.0.0.1:1", retries=Retries(attempts=1))
+
+    async def read() -> None:
+        await client.features(["Users:amount"], {"id": 1})
+
+    with pytest.raises(Unavailable):
+        asyncio.run(read())
+    with pytest.raises(StillwellError, match="belongs to the event loop of its first call"):
+        asyncio.run(read())
+    asyncio.run(client.close())
 
 
 async def test_the_synchronous_client_works_where_a_loop_runs_and_for_several_threads(served: Served) -> None:
