@@ -19,7 +19,7 @@ from stillwell.client.predictions import Predictions
 from stillwell.client.pushing import Pushed, Pushing, plain
 from stillwell.client.results import Column, Features
 from stillwell.client.retrying import Retries
-from stillwell.client.source import ANSWERS_SOONER, Asked, Columns, json_columns
+from stillwell.client.source import Asked, Columns, json_columns, to_wait
 from stillwell.errors import RequestError, StoreError, StoreNotReady
 from stillwell.known_views import known_views
 from stillwell.layout.projection import UnknownLayout
@@ -79,7 +79,7 @@ class Direct:
 
     async def features(self, asked: Asked, timeout: float) -> Features:
         """See `stillwell.client.source.Source`."""
-        after = After(asked.after, timeout * ANSWERS_SOONER) if asked.after else None
+        after = After(asked.after, to_wait(timeout)) if asked.after else None
         return await self._retries.until_answered("Redis", timeout, lambda: self._found(asked, after), self._draw)
 
     async def push(self, pushing: Pushing, timeout: float) -> Pushed:

@@ -19,7 +19,7 @@ from stillwell.client.predictions import Input, Prediction, Predictions, Predict
 from stillwell.client.pushing import Pushed, PushedRow, Pushing, PushStatus, plain
 from stillwell.client.results import Column, Features, Row, Value
 from stillwell.client.retrying import Retries
-from stillwell.client.source import ANSWERS_SOONER, Asked, Columns, json_columns
+from stillwell.client.source import Asked, Columns, json_columns, to_wait
 from stillwell.client.transport import HttpTransport, NoReply, NotSent, Reply, Transport
 from stillwell.errors import FormatError, NotDefined, RequestError, StillwellError
 from stillwell.pushing.token import Token
@@ -143,7 +143,7 @@ class Service:
             body["feature_service"] = asked.service
         if asked.after:
             body["after"] = " ".join(map(str, asked.after))
-            body["timeout_ms"] = int(timeout * 1_000 * ANSWERS_SOONER)
+            body["timeout_ms"] = int(to_wait(timeout) * 1_000)
         reply = await self._read("POST", "/v1/features", encoded(body, "entities"), timeout)
         answer = self._decoded(_features, reply)
         try:
@@ -216,7 +216,7 @@ class Service:
         service = len(names) == 1 and ":" not in names[0]
         words = {"feature_service" if service else "features": ",".join(names), **entity}
         if after:
-            words |= {"after": " ".join(after), "timeout_ms": str(int(timeout * 1_000 * ANSWERS_SOONER))}
+            words |= {"after": " ".join(after), "timeout_ms": str(int(to_wait(timeout) * 1_000))}
         reply = await self._read("GET", f"/v1/features?{urlencode(words)}", None, timeout)
         answer = self._decoded(_one, reply)
         try:

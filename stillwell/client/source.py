@@ -14,8 +14,10 @@ Columns = Mapping[str, tuple[Any, ...]]
 After = Token | str | Sequence[Token | str] | None
 """What a read must see: the tokens of pushes."""
 
-ANSWERS_SOONER = 0.9
-"""Of its time a caller leaves so much for a token to be waited for: the answer must still come back."""
+
+def to_wait(timeout: float) -> float:
+    """How much of a caller's seconds a token may be waited for: the answer must still come back."""
+    return timeout - min(max(timeout / 10, 0.05), timeout / 2)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

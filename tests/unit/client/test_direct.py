@@ -195,7 +195,7 @@ async def test_both_wait_for_a_push_and_say_alike_how_far_behind_they_are(
     said = []
     for client in both:
         with pytest.raises(Behind) as behind:
-            await client.features(["Users:name"], {"id": 1}, after=pushed.token, timeout=0.1)
+            await client.features(["Users:name"], {"id": 1}, after=pushed.token, timeout=2.0)
         said.append((str(behind.value), behind.value.lag))
         with pytest.raises(NotDefined, match="did you mean 'Users'"):
             await client.features(["Users:name"], {"id": 1}, after="User@1:0-7")
