@@ -68,6 +68,15 @@ async def test_under_another_epoch_its_token_waits_for_the_worker_too() -> None:
     assert (await marks_of(world).read_after(asked(token), reading(world))).rows == 1
 
 
+async def test_a_mark_of_an_epoch_that_is_no_longer_in_force_says_nothing() -> None:
+    world = await World().ready()
+    token = (await world.pusher().append(raw("a"))).token
+    await world.work()
+    world.server.write(world.keys.ready, b"another")
+    with pytest.raises(Behind, match="Redis has no mark of Last"):
+        await marks_of(world).read_after(asked(token, timeout_ms=20), reading(world))
+
+
 async def test_marks_that_were_seen_under_an_epoch_that_is_no_more_are_worth_nothing() -> None:
     """Between the look at the marks and the read, Redis is made anew: the read is made again, behind the worker."""
     world = await World().ready()
