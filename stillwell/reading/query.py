@@ -126,9 +126,9 @@ class Plan:
 
     @property
     def columns(self) -> Mapping[str, FieldType]:
-        """Every column that it takes, and its type."""
-        asked = {name: column.type for name, column in self.request_columns.items()}
-        return asked | {name: key.type for name, key in self.join_keys.items()}
+        """Every column that it takes, and its type, keys first."""
+        keys = {name: key.type for name, key in self.join_keys.items()}
+        return keys | {name: column.type for name, column in self.request_columns.items()}
 
 
 _Named = ViewSpec | AliasSpec | OnDemandSpec
