@@ -112,10 +112,10 @@ def home(tmp_path: Path, namespace: str) -> Path:
 
 
 class _Worker(WorkerProcess):
-    """`stillwell worker` of an environment of its own."""
+    """`stillwell worker` of an environment of its own, or another command that runs until it is told to end."""
 
-    def __init__(self, commands: Path, folder: Path, settings: Mapping[str, str]) -> None:
-        super().__init__(folder, settings)
+    def __init__(self, commands: Path, folder: Path, settings: Mapping[str, str], command: str = "worker") -> None:
+        super().__init__(folder, settings, command, command)
         self.environment.pop("PYTHONPATH", None)
         self._commands = commands
         self._in = folder
@@ -123,7 +123,11 @@ class _Worker(WorkerProcess):
     def start(self) -> "_Worker":
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [self._commands / "stillwell", "worker"], cwd=self._in, env=self.environment, stdout=log, stderr=log
+                [self._commands / "stillwell", self._command],
+                cwd=self._in,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
             )
         return self
 
@@ -171,6 +175,7 @@ def test_the_sdk_alone_asks_for_none_of_the_servers_libraries(wheel: Path) -> No
         return {each.name for each in needs if f'extra == "{extra}"' in str(each.marker)}
 
     assert set(card.get_all("Provides-Extra", [])) == {"training", "server", "local"}
+    assert "aiohttp" in always, "the client's"
     assert not always & (SERVERS_ALONE | LOCAL_ALONE | {"duckdb", "pandas", "fsspec"})
     assert with_extra("server") >= SERVERS_ALONE
     assert with_extra("local") == LOCAL_ALONE
@@ -188,10 +193,32 @@ def test_definitions_are_checked_by_the_sdk_alone(installed_alone: Path, home: P
     assert "pip install 'stillwell[local]'" in refused.stderr
 
 
+READING = f"""
+import sys
+from stillwell import Client, SyncClient
+
+with SyncClient(f"http://127.0.0.1:{{sys.argv[1]}}") as client:
+    found = client.features(["{orders.VIEW}:amount"], {{"customer": ["last", "nobody"]}})
+for row in found:
+    print(row.entity["customer"], *(f"{{each.value}} {{each.status.value}}" for each in row.features.values()))
+print(found.to_polars().height == 2 == found.to_arrow().num_rows)
+"""
+
+
+def _read_by(commands: Path, port: int) -> list[str]:
+    """What a program prints that reads from a service, in an environment of its own, in a folder with nothing else."""
+    done = subprocess.run(
+        [commands / "python", "-P", "-c", READING, str(port)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 def test_from_the_wheel_a_users_own_definitions_run_in_a_folder_of_their_own(
-    installed: Path, home: Path, stack: LocalStack, namespace: str, rng: random.Random
+    installed: Path, installed_alone: Path, home: Path, stack: LocalStack, namespace: str, rng: random.Random
 ) -> None:
-    """Check, create topics, work, get, verify; Redis, Parquet and the dead letters hold what was sent."""
+    """Check, create topics, work, get, serve, verify; Redis, Parquet and the dead letters hold what was sent, and the
+    SDK alone reads it."""
     topic = f"orders-{namespace}"
     worker = _Worker(
         installed,
@@ -220,6 +247,13 @@ def test_from_the_wheel_a_users_own_definitions_run_in_a_folder_of_their_own(
         worker.end()
     got = json.loads(worker.run("get", orders.VIEW, "customer=last", "--json"))
     assert got["features"]["amount"] == {"value": 1.5, "status": "PRESENT"}
+    service = _Worker(installed, home, worker.environment, "serve")
+    service.start()
+    try:
+        eventually(lambda: service.page("/health")[0] == 200, within_s=60, what=f"{service.log}: health")
+        assert _read_by(installed_alone, service.port) == ["last 1.5 PRESENT", "nobody None NOT_FOUND", "True"]
+    finally:
+        service.end()
     report = json.loads(worker.run("verify", "--json"))
     records = {each["partition"].partition("@")[0]: each["records"] for each in report["partitions"]}
     assert (report["good"], records) == (True, {topic: len(sent), f"test.push.{orders.VIEW}": 0})
