@@ -109,11 +109,10 @@ class TopicsWhenAsked:
     async def topics(self, names: Collection[str]) -> dict[str, TopicFacts]:
         """The named topics that exist. Raises StoreUnavailable."""
         async with self._asking:
-            if self._topics is None:
-                topics = self._make()
-                await topics.start()
-                self._topics = topics
             try:
+                if self._topics is None:
+                    self._topics = self._make()
+                    await self._topics.start()
                 return await self._topics.topics(names)
             except BaseException:
                 await self._drop()

@@ -40,6 +40,20 @@ async def test_what_is_pushed_is_read_at_once(served: Served) -> None:
     assert answer["features"]["Users:large"]["values"] == [True]
 
 
+async def test_a_token_goes_into_a_url_as_it_is(served: Served) -> None:
+    """The `;` before the epoch ends no word."""
+    await ready(served)
+    _, body = await served.post("/v1/push", view="Users", rows=[EVENT])
+    assert ";" in body["token"]
+    status, answer = await served.get(f"/v1/features?features=Users:amount&id=7&timeout_ms=0&after={body['token']}")
+    assert (status, answer["features"]["Users:amount"]["value"]) == (200, 120.0)
+    for text in ("-1", "1.5", "soon", "99999999999"):
+        status, told = await served.get(
+            f"/v1/features?features=Users:amount&id=7&after={body['token']}&timeout_ms={text}"
+        )
+        assert (status, told["error"]["field"]) == (422, "timeout_ms")
+
+
 async def test_rows_as_columns_or_as_objects_raw_or_final_are_the_same(served: Served) -> None:
     await ready(served)
     for transform, row in ((True, EVENT), (False, ROW)):

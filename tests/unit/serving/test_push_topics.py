@@ -166,3 +166,16 @@ async def test_kafka_is_connected_when_it_is_first_asked_and_anew_behind_a_failu
     await topics.topics(["t"])
     await topics.stop()
     assert [(each.starts, each.stops) for each in made] == [(1, 1), (1, 1)]
+
+
+async def test_who_is_given_up_while_connecting_leaves_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    kafka = Kafka()
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(kafka, "start", never)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await TopicsWhenAsked(lambda: kafka).topics(["t"])
+    assert kafka.stops == 1
