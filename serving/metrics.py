@@ -182,9 +182,9 @@ class Metrics:
             self.count(CALLS, 1, "answered")
             self.observe(CALL_SECONDS, seconds)
 
-    def prediction(self, model: str, state: State, refresh: Refresh) -> None:
-        """Take in that a prediction was read."""
-        self.count(PREDICTIONS, 1, model, state.value, refresh.value)
+    def prediction(self, model: str, state: State, refresh: Refresh, count: int = 1) -> None:
+        """Take in that predictions were read."""
+        self.count(PREDICTIONS, count, model, state.value, refresh.value)
 
     def begin_model(self, model: str) -> None:
         """Show 0 for what reads of a model's predictions may find."""

@@ -14,6 +14,7 @@ import datetime
 import logging
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
@@ -25,6 +26,7 @@ from aiokafka.errors import KafkaError
 from faust.app.base import BootStrategy
 
 from sinks.archive import Archive
+from sinks.push_log import KafkaPushLog, push_producer
 from sinks.redis import RedisOnlineStore
 from sinks.redis_link import RedisLink
 from sinks.redis_predictions import RedisPredictions
@@ -38,6 +40,7 @@ from stillwell.predictions.engine import Engine
 from stillwell.predictions.hint import refresh_topic
 from stillwell.predictions.inference import open_inference
 from stillwell.predictions.inputs import ModelInputs
+from stillwell.predictions.keeping import PredictionLog
 from stillwell.predictions.triggers import Triggers
 from stillwell.pushing.pipeline import PushPipeline
 from stillwell.pushing.topics import push_topics, pushed_views
@@ -306,8 +309,12 @@ class _Refreshing:
         self._metrics = metrics
         self._consumer: RefreshConsumer | None = None
         self._agent: RefreshAgent | None = None
+        views = {view.name for view in definitions.views}
         for model in definitions.models:
             metrics.begin_model(model.name)
+            for alias in model.refresh_on_write:
+                if alias not in views:
+                    _log.warning("writes to an aliased view refresh nothing yet", model=model.name, alias=alias)
         _add_refresh_agent(app, self.channel, self._take)
 
     async def connect(
@@ -339,7 +346,13 @@ class _Refreshing:
             inputs = ModelInputs(model, definitions, versions)
             store = RedisPredictions(link, keys)
             engines[model.name] = Engine(model, inputs, inference, store, keys, Counting(self._metrics))
-        self._agent = RefreshAgent(engines, self._metrics, retries.refresh)
+        log = None
+        if settings.push:
+            timeout = settings.serve_push_timeout.total_seconds()
+            pushed = KafkaPushLog(lambda: push_producer(connection, timeout), timeout, settings.serve_push_bytes)
+            opened.push_async_callback(_close, pushed.close)
+            log = PredictionLog(pushed, settings.project, definitions.models, lambda: time.time_ns() // 1_000_000)
+        self._agent = RefreshAgent(engines, self._metrics, retries.refresh, log)
         kafka = await retries.kafka.until_done(lambda: _started(lambda: _hint_consumer(settings, connection)))
         opened.push_async_callback(_close, kafka.stop)
         self._consumer = RefreshConsumer(kafka, self.topic, self._agent, self._deliver)

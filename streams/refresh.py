@@ -53,6 +53,7 @@ _GIVE_UP_AFTER = 3
 """Failures over the same inputs after which a job is given up, unless the server is not there at all."""
 
 _NOT_READY_PAUSE = 0.5
+_AWAY_PAUSE = 0.5
 _LEAST_PAUSE = 0.05
 _MOST_PAUSE = 5.0
 
@@ -334,6 +335,9 @@ class RefreshAgent:
         now = self._clock()
         for job, outcome, later in zip(batch, outcomes, again, strict=True):
             self._settle(jobs, job, outcome, later, now)
+        if any(outcome.unavailable for outcome in outcomes):
+            # The others would find the same: they wait with it, instead of asking Redis for each in turn.
+            await asyncio.sleep(_AWAY_PAUSE)
 
     def _settle(self, jobs: _Jobs, job: _Job, outcome: Outcome, later: Outcome, now: float) -> None:
         """Be done with a job, or put it back."""

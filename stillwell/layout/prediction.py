@@ -46,6 +46,8 @@ MAX_RECORD_BYTES = 1 << 20
 _HEAD = struct.Struct(">BI")
 _OUTPUTS = struct.Struct(">Q16sQI4s")
 _FAILURE = struct.Struct(">Q16sQQH")
+_WHOLE_HEAD = struct.Struct(">BIQ16sQI4s")
+"""That of a record and that of its outputs' part behind it."""
 _MOST_COST = 2**32 - 1
 _MOST_ATTEMPTS = 2**16 - 1
 
@@ -161,6 +163,9 @@ class OutputLayout:
         self.id = hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).digest()[:4]
         self._bitmap_bytes = -(-len(outputs) // 8)
         self._body = struct.Struct("<" + "".join(SLOT_CODES[output.type.name] for output in outputs))
+        self._plain = struct.Struct(f"<{self._bitmap_bytes}s{self._body.format[1:]}")
+        self._plain_length = _OUTPUTS.size + self._plain.size
+        self._no_nulls = bytes(self._bitmap_bytes)
         self._variable = [at for at, output in enumerate(outputs) if not output.type.width]
 
     @classmethod
@@ -188,6 +193,22 @@ class OutputLayout:
         if len(body) > MAX_RECORD_BYTES - 2 * MAX_REASON_BYTES:
             raise ValueError(f"the outputs take {len(body)} bytes, more than a record may have")
         return body
+
+    def of_inputs(self, record: bytes, fingerprint: bytes) -> tuple[int, int, int, tuple[object, ...]] | None:
+        """When the inputs were read, when it was computed, what that took, and the values of the outputs in a packed
+        record, if they are of these inputs; None where they are not, or `Record.unpack` must look closer.
+
+        What most reads need, and no more: a microsecond of each.
+        """
+        if len(record) < _WHOLE_HEAD.size:
+            return None
+        format, length, read_at, of, computed_at, cost_us, layout = _WHOLE_HEAD.unpack_from(record)
+        if of != fingerprint or format != FORMAT or layout != self.id or self._variable:
+            return None
+        if length != self._plain_length or len(record) < _HEAD.size + length:
+            return None
+        nulls, *slots = self._plain.unpack_from(record, _WHOLE_HEAD.size)
+        return (read_at, computed_at, cost_us, tuple(slots)) if nulls == self._no_nulls else None
 
     def decode(self, outputs: Outputs) -> tuple[object, ...]:
         """The values, in the order of the model's outputs. Raises FormatError for those of another layout."""

@@ -37,19 +37,23 @@ class ModelReaders:
 
     async def read(self, model: str, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
         """The predictions for entities, typed, in their order. Raises RequestError, and what the store raises."""
+        return (await self._read(model, columns))[1]
+
+    async def _read(self, model: str, columns: Mapping[str, Sequence[Any]]) -> tuple[bytes, list[Prediction]]:
         try:
-            return await self._readers[model].read(columns)
+            return await self._readers[model].read_under(columns)
         except WrongKey as error:
             raise RequestError(f"entities.{error.key}[{error.row}]", error.problem) from None
 
     async def columns(self, model: ModelSpec, columns: Mapping[str, Sequence[Any]]) -> PredictedColumns:
         """See `stillwell.reading.predicted.Predictions`."""
-        found = await self.read(model.name, columns)
+        epoch, found = await self._read(model.name, columns)
         oldest = self._now_us() - self._readers[model.name].engine.max_staleness_us
         width = range(len(model.outputs))
         values = [[None if each.values is None else each.values[at] for each in found] for at in width]
         rows = [_status(each, oldest) for each in found]
         return PredictedColumns(
+            epoch=epoch,
             values=values,
             statuses=[
                 [

@@ -142,17 +142,22 @@ class Engine:
     def entities(self, columns: Columns) -> list[Entity]:
         """The entities of some columns: of the entity's keys, and of requests. Raises WrongKey."""
         keys = self.inputs.entity_keys(columns)
-        digests = self.inputs.digests(columns) or [b""] * len(keys)
-        names = [key.name for key in self.model.entity.keys] + list(self.inputs.request)
-        rows = zip(*(columns[name] for name in names), strict=True)
-        return [
-            Entity(key, digest, dict(zip(names, values, strict=True)))
-            for key, digest, values in zip(keys, digests, rows, strict=True)
-        ]
+        digests = self.inputs.digests(columns)
+        return [self.entity(columns, keys, digests, number) for number in range(len(keys))]
+
+    def entity(self, columns: Columns, keys: Sequence[bytes], digests: Sequence[bytes], number: int) -> Entity:
+        """One of them. keys, digests: of all."""
+        names = [*(key.name for key in self.model.entity.keys), *self.inputs.request]
+        digest = digests[number] if digests else b""
+        return Entity(keys[number], digest, {name: columns[name][number] for name in names})
 
     def record_keys(self, entities: Sequence[Entity]) -> list[bytes]:
         """Where their predictions are."""
         return self._keys.predictions(self.of, [each.key for each in entities], _digests(entities))
+
+    def record_keys_of(self, keys: Sequence[bytes], digests: Sequence[bytes]) -> list[bytes]:
+        """Where the predictions of entities are, by their keys and the digests of their request values."""
+        return self._keys.predictions(self.of, keys, digests)
 
     @property
     def patience(self) -> float:

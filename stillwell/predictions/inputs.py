@@ -13,7 +13,7 @@ from stillwell.errors import RequestError
 from stillwell.layout.entity_key import keys_of_columns
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.layout.value import STAMP_AT
-from stillwell.predictions.fingerprint import fingerprint, request_digest
+from stillwell.predictions.fingerprint import fingerprints, request_digest
 from stillwell.predictions.tensors import Unusable
 from stillwell.reading.features import columns_of_rows
 from stillwell.reading.query import Catalog, Kind, Lookup
@@ -70,28 +70,25 @@ class ModelInputs:
             return []
         return [request_digest(values) for values in zip(*(columns[name] for name in self.request), strict=True)]
 
-    def row_keys(self, keys: RedisKeys, columns: Columns) -> list[list[bytes]]:
-        """Where the rows are: for each view or alias a list, of a key for each entity."""
+    def row_keys(
+        self, keys: RedisKeys, columns: Columns, entity_keys: Sequence[bytes] | None = None
+    ) -> list[list[bytes]]:
+        """Where the rows are: for each view or alias a list, of a key for each entity. entity_keys: of the entities,
+        where they are known."""
+        own = tuple(key.name for key in self._keys)
         return [
             keys.rows(
-                each.view.name, keys_of_columns(each.view.entity.keys, [columns[column] for column in each.columns])
+                each.view.name,
+                entity_keys
+                if entity_keys is not None and each.columns == own
+                else keys_of_columns(each.view.entity.keys, [columns[column] for column in each.columns]),
             )
             for each in self._lookups
         ]
 
     def fingerprints(self, rows: Rows, now_us: int) -> list[bytes]:
         """Of each entity's rows."""
-        limits = [now_us - ttl if ttl else None for ttl in self._ttls]
-        return [
-            fingerprint(
-                of_entity,
-                [
-                    row is not None and limit is not None and _event_time(row) < limit
-                    for row, limit in zip(of_entity, limits, strict=True)
-                ],
-            )
-            for of_entity in zip(*rows, strict=True)
-        ]
+        return fingerprints(rows, [_STAMPED.pack(now_us - ttl + _SIGN) if ttl else None for ttl in self._ttls])
 
     def event_times(self, rows: Sequence[bytes | None]) -> dict[str, int | None]:
         """The event times of one entity's rows, in µs since the epoch, by the names of views and aliases."""

@@ -9,23 +9,26 @@ import dataclasses
 import enum
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
 from stillwell.errors import StillwellError
-from stillwell.layout.prediction import Record
+from stillwell.layout.prediction import FINGERPRINT_BYTES, Record
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.engine import Engine, Entity, Outcome
 from stillwell.predictions.freshness import State, is_due_early, judge, may_try
 from stillwell.predictions.hint import Cause, Hint
-from stillwell.predictions.inputs import Columns
+from stillwell.predictions.inputs import Columns, ModelInputs
 from stillwell.reading.online import OnlineReader
 
 _log = structlog.get_logger(__name__)
 
 _MOST_AT_ONCE = 10_000
 """Predictions of one model that a process computes at once. Who comes on top is told what there is."""
+
+_MOST_EARLY = 30
+"""Nobody refreshes earlier before the end than so many times what the model took: the chance would be e^-30."""
 
 _ATTEMPTS = 3
 """How often a reader joins a computation whose inputs turn out to be older than those that it saw itself."""
@@ -40,22 +43,27 @@ class Refresh(enum.StrEnum):
     INLINE = "inline"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """What is told of one entity.
 
     values: of the outputs, in their order, a Timestamp as µs since the epoch; None where the model never answered, or
-    too long ago. read_at: when its inputs were read; computed_at; event_times: of the inputs that `state` is about, by
-    view or alias: all in µs since the epoch. refresh: what this read has set in motion. reason: why it failed, or "".
+    too long ago. read_at: when its inputs were read; computed_at: both in µs since the epoch. rows: the inputs that
+    `state` is about. refresh: what this read has set in motion. reason: why it failed, or "".
     """
 
     state: State
     values: tuple[object, ...] | None
     read_at: int | None
     computed_at: int | None
-    event_times: Mapping[str, int | None]
+    inputs: ModelInputs
+    rows: tuple[bytes | None, ...]
     refresh: Refresh
     reason: str
+
+    @property
+    def event_times(self) -> Mapping[str, int | None]:
+        """Of the inputs, by view or alias, in µs since the epoch."""
+        return self.inputs.event_times(self.rows)
 
 
 class Hints(Protocol):
@@ -76,8 +84,8 @@ class NoHints:
 class Counts(Protocol):
     """Who counts reads."""
 
-    def prediction(self, model: str, state: State, refresh: Refresh) -> None:
-        """A prediction was read."""
+    def prediction(self, model: str, state: State, refresh: Refresh, count: int = 1) -> None:
+        """So many predictions were read."""
 
 
 class ModelReader:
@@ -108,31 +116,59 @@ class ModelReader:
 
         Raises WrongKey, StoreUnavailable, StoreNotReady and FormatError.
         """
-        engine = self.engine
-        entities = engine.entities(columns)
-        if not entities:
-            return []
-        rows_at = engine.inputs.row_keys(self._keys, columns)
-        records_at = engine.record_keys(entities)
-        stored = (await self._online.read([*records_at, *(key for each in rows_at for key in each)])).values
+        return (await self.read_under(columns))[1]
+
+    async def read_under(self, columns: Columns) -> tuple[bytes, list[Prediction]]:
+        """The same, and the epoch in force."""
+        engine, inputs = self.engine, self.engine.inputs
+        keys, digests = inputs.entity_keys(columns), inputs.digests(columns)
+        wanted = engine.record_keys_of(keys, digests)
+        for each in inputs.row_keys(self._keys, columns, keys):
+            wanted += each
+        epoch, stored = await self._online.read(wanted)
         seen_at = asyncio.get_running_loop().time()
-        now, count = self._now_us(), len(entities)
-        rows = [stored[begin : begin + count] for begin in range(count, count * (len(rows_at) + 1), count)]
-        prints = engine.inputs.fingerprints(rows, now) if rows else [bytes(16)] * count
+        now, count = self._now_us(), len(keys)
+        rows = [stored[begin : begin + count] for begin in range(count, len(stored), count)] if count else []
+        prints = inputs.fingerprints(rows, now) if rows else [bytes(FINGERPRINT_BYTES)] * count
         by_entity = list(zip(*rows, strict=True)) if rows else [()] * count
-        seen = [
-            self._seen(entity, packed, print, of_entity, now)
-            for entity, packed, print, of_entity in zip(entities, stored[:count], prints, by_entity, strict=True)
+        found: list[Prediction | None] = [
+            self._fresh(packed, print, of_entity, now)
+            for packed, print, of_entity in zip(stored[:count], prints, by_entity, strict=True)
         ]
-        predictions = [self._told(each) for each in await self._refreshed(seen, seen_at)]
-        if self._counts:
-            for each in predictions:
-                self._counts.prediction(engine.model.name, each.state, each.refresh)
-        return predictions
+        others = [number for number, each in enumerate(found) if each is None]
+        if self._counts and len(others) < count:
+            self._counts.prediction(engine.model.name, State.FRESH, Refresh.NONE, count - len(others))
+        if others:
+            seen = [
+                self._seen(
+                    engine.entity(columns, keys, digests, number),
+                    stored[number],
+                    prints[number],
+                    by_entity[number],
+                    now,
+                )
+                for number in others
+            ]
+            for number, late in zip(others, await self._refreshed(seen, seen_at), strict=True):
+                found[number] = told = self._told(late)
+                if self._counts:
+                    self._counts.prediction(engine.model.name, told.state, told.refresh)
+        return epoch, [each for each in found if each is not None]
 
     async def close(self) -> None:
         """End what is computed; who waits for it is told what there was."""
         await self._shared.close()
+
+    def _fresh(self, packed: bytes | None, print: bytes, rows: tuple[bytes | None, ...], now: int) -> Prediction | None:
+        """The prediction, if it is fresh and will be for a while: the way that most reads go. `judge` is the rule."""
+        engine = self.engine
+        found = engine.layout.of_inputs(packed, print) if packed else None
+        if found is None:
+            return None
+        read_at, computed_at, cost_us, values = found
+        if now > read_at + engine.max_staleness_us - _MOST_EARLY * cost_us:
+            return None
+        return Prediction(State.FRESH, values, read_at, computed_at, engine.inputs, rows, Refresh.NONE, "")
 
     def _seen(
         self, entity: Entity, packed: bytes | None, print: bytes, rows: tuple[bytes | None, ...], now: int
@@ -193,7 +229,8 @@ class ModelReader:
             values=self.engine.layout.decode(outputs) if outputs else None,
             read_at=outputs.read_at if outputs else None,
             computed_at=outputs.computed_at if outputs else None,
-            event_times=self.engine.inputs.event_times(each.rows),
+            inputs=self.engine.inputs,
+            rows=each.rows,
             refresh=each.refresh,
             reason=each.reason or (failure.reason if failure else ""),
         )

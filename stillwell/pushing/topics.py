@@ -1,6 +1,7 @@
 """Which push topics a deployment has."""
 
 from stillwell.errors import DefinitionError
+from stillwell.predictions.log import log_view
 from stillwell.pushing.record import push_topic
 from stillwell.spec import DefinitionsSpec, ViewSpec
 
@@ -8,9 +9,10 @@ from stillwell.spec import DefinitionsSpec, ViewSpec
 def pushed_views(definitions: DefinitionsSpec) -> tuple[ViewSpec, ...]:
     """The views that can be pushed to: all. They are registered, and read from files, like those that are computed.
 
-    One of a topic without columns would be of final rows alone, each of them finished by whoever pushes it.
+    And those that models' predictions are logged as: of topics without columns, so that they take final rows alone,
+    each of them finished by whoever pushes it.
     """
-    return definitions.views
+    return (*definitions.views, *map(log_view, definitions.models))
 
 
 def push_topics(project: str, definitions: DefinitionsSpec) -> tuple[str, ...]:

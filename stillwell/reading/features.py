@@ -76,6 +76,10 @@ class FeatureReader:
             epoch, rows = await self._rows(plan, columns)
             now = self._now_us()
             return Found(columns_of_rows(plan, rows, columns, now), now, epoch, rows)
+        if not plan.lookups and not plan.computations and len(plan.models) == 1:
+            only = await self.predictions.columns(plan.models[0], columns)
+            now = self._now_us()
+            return Found(columns_of_rows(plan, [], columns, now, [only]), now, only.epoch, [])
         # Asked for in the same turn of the event loop, so that they share a round trip.
         (epoch, rows), *predicted = await asyncio.gather(
             self._rows(plan, columns), *(self.predictions.columns(model, columns) for model in plan.models)

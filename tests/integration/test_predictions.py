@@ -8,9 +8,11 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pyarrow.parquet as pq
 import pytest
 import redis
 
@@ -200,6 +202,34 @@ def test_a_command_has_all_predictions_of_a_model_computed_or_those_of_one_entit
         assert wrong.returncode == 2
         assert telling in wrong.stderr
     assert service.stop() == worker.stop() == 0
+
+
+def test_what_the_worker_computes_is_at_rest_as_a_dataset_of_the_models_own(
+    deploy: Callable[..., Deployment], model: ThreadedServer
+) -> None:
+    made = deploy(pushed=True, serve_timeout="5s")
+    package = made.folder / "orders" / "__init__.py"
+    package.write_text(package.read_text() + MODELS)
+    made.run("topics", "create", "--partitions", "1").check_returncode()
+    worker = made.start_worker().until_ready()
+    orders.produce(made.bootstrap, made.topic, [order(f"c{number}", number + 0.5, number) for number in range(20)])
+    root = Path(made.settings["STILLWELL_OFFLINE_URL"])
+
+    def logged() -> list[dict[str, Any]]:
+        return [row for file in root.glob("**/Written/**/*.parquet") for row in pq.read_table(file).to_pylist()]
+
+    def all_of_them() -> bool:
+        return len({row["customer"] for row in logged()}) == 20
+
+    eventually(all_of_them, within_s=90, what="every prediction is in a file")
+    for row in logged():
+        assert row["worth"] == int(row["customer"][1:]) + 1.5
+        assert (row["model_version"], row["_to"]) == ("1", "offline")
+        assert row["event_timestamp"] <= row["computed_at"]
+    with redis.Redis.from_url(made.settings["STILLWELL_REDIS_URL"]) as client:
+        assert client.keys(f"{made.settings['STILLWELL_PROJECT']}:*:f:*:Written") == []
+    assert worker.stop() == 0
+    assert made.run("verify").returncode == 0
 
 
 def test_a_worker_that_is_killed_loses_no_refresh(

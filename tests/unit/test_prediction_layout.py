@@ -125,6 +125,23 @@ def test_outputs_of_every_type_and_nulls_are_read_back(said: tuple[list[str], tu
     assert layout.decode(Outputs(0, b"f" * 16, 0, 0, layout.id, body)) == values
 
 
+@given(SAID, st.binary(min_size=16, max_size=16), failures(NEAR))
+def test_the_quick_look_finds_what_the_closer_one_does_or_nothing(
+    said: tuple[list[str], tuple[object, ...]], of: bytes, failed: Failure
+) -> None:
+    kinds, values = said
+    layout = layout_of(kinds)
+    outputs = Outputs(5, of, 7, 9, layout.id, layout.encode({f"o{at}": value for at, value in enumerate(values)}))
+    quick = all(FIELD_TYPES[kind].width for kind in kinds) and None not in values
+    for failure in (None, failed):
+        record = Record(outputs, failure).pack()
+        assert layout.of_inputs(record, of) == ((5, 7, 9, values) if quick else None)
+        assert layout.of_inputs(record, bytes(15) + b"x") is None or of == bytes(15) + b"x"
+        assert layout.of_inputs(record[:45], of) is None
+        assert layout.of_inputs(b"\2" + record[1:], of) is None
+    assert layout.of_inputs(Record(None, failed).pack(), of) is None
+
+
 def test_outputs_of_another_layout_or_length_are_refused() -> None:
     layout = layout_of(["Float32", "String"])
     body = layout.encode({"o0": 1.5, "o1": "late"})

@@ -1,0 +1,51 @@
+"""Keeping computed predictions: final rows on the push topic of the view that a model's log stands as."""
+
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+
+from stillwell.predictions.engine import Engine, Entity, Outcome
+from stillwell.predictions.log import log_view
+from stillwell.pushing.log import PushLog
+from stillwell.pushing.record import PushEncoder, PushRecord, To, push_topic
+from stillwell.spec import ModelSpec
+from stillwell.types import TIMESTAMP
+from stillwell.wire import EPOCH
+
+
+class PredictionLog:
+    """Pushes predictions to their models' topics."""
+
+    def __init__(self, log: PushLog, project: str, models: Sequence[ModelSpec], now_ms: Callable[[], int]) -> None:
+        """now_ms: the clock of records, in ms since the epoch."""
+        self._log = log
+        self._topics = {model.name: push_topic(project, model.name) for model in models}
+        self._encoders = {model.name: PushEncoder(log_view(model)) for model in models}
+        self._now_ms = now_ms
+
+    async def append(self, engine: Engine, predictions: Sequence[tuple[Entity, Outcome]]) -> None:
+        """Keep those that were computed. Repeating a call repeats them. Raises StoreUnavailable or OutcomeUnknown."""
+        records = [
+            record for entity, outcome in predictions if (record := self.record(engine, entity, outcome)) is not None
+        ]
+        if records:
+            await self._log.append(self._topics[engine.model.name], records, self._now_ms())
+
+    def record(self, engine: Engine, entity: Entity, outcome: Outcome) -> PushRecord | None:
+        """The record of one prediction; None where there is none."""
+        outputs = outcome.record.outputs if outcome.record else None
+        if outputs is None:
+            return None
+        model = engine.model
+        values = zip(model.outputs, engine.layout.decode(outputs), strict=True)
+        row: Mapping[str, object] = {
+            **{key.name: entity.values[key.name] for key in model.entity.keys},
+            "event_timestamp": _time(outputs.read_at),
+            **{each.name: _time(value) if each.type is TIMESTAMP else value for each, value in values},
+            "model_version": model.version,
+            "computed_at": _time(outputs.computed_at),
+        }
+        return self._encoders[model.name].final(row, to=To.OFFLINE)
+
+
+def _time(us: object) -> datetime.datetime | None:
+    return EPOCH + datetime.timedelta(microseconds=us) if isinstance(us, int) else None

@@ -1,0 +1,38 @@
+"""The log of predictions: what was computed, as rows of a view that nobody declares.
+
+Each model stands as a view of its entity: its outputs, `model_version` and `computed_at`; the event time is when the
+inputs were read. Its rows are final ones that are pushed, `to=offline`, so that the line keeps them like any other and
+Redis never sees them. The same prediction logged twice is two rows of the same event time and values.
+"""
+
+import datetime
+from zlib import crc32
+
+from stillwell.spec import FeatureSpec, ModelSpec, TopicSpec, ViewSpec
+from stillwell.types import STRING, TIMESTAMP, FieldType
+
+_VERSIONS = 65_000
+"""A version of a view is one of so many. It is made of the outputs, so that others of them have another one."""
+
+
+def log_view(model: ModelSpec) -> ViewSpec:
+    """The view that a model's log stands as."""
+    outputs = "".join(f"{each.name} {each.type.name} {each.nullable}\n" for each in model.outputs)
+    return ViewSpec(
+        name=model.name,
+        version=1 + crc32(outputs.encode()) % _VERSIONS,
+        entity=model.entity,
+        source=TopicSpec(name=model.name, topic=f"~predictions/{model.name}", columns=(), event_time="event_timestamp"),
+        ttl=datetime.timedelta(0),
+        features=(
+            *(_feature(each.name, each.type, each.nullable, each.description) for each in model.outputs),
+            _feature("model_version", STRING, False, "The model's own version."),
+            _feature("computed_at", TIMESTAMP, False, "When the model answered."),
+        ),
+        description=f"Predictions of {model.name} that were computed.",
+        file=model.file,
+    )
+
+
+def _feature(name: str, kind: FieldType, nullable: bool, description: str) -> FeatureSpec:
+    return FeatureSpec(name=name, type=kind, nullable=nullable, expression=None, description=description)

@@ -1,0 +1,70 @@
+"""Logged predictions are rows that the line takes as they are."""
+
+import datetime
+
+import pytest
+
+from stillwell.layout.prediction import Outputs, Record
+from stillwell.layout.redis_keys import RedisKeys
+from stillwell.predictions.engine import Engine, Outcome
+from stillwell.predictions.freshness import State
+from stillwell.predictions.inputs import ModelInputs
+from stillwell.predictions.keeping import PredictionLog
+from stillwell.predictions.log import log_view
+from stillwell.pushing.pipeline import PushPipeline
+from stillwell.pushing.topics import push_topics, pushed_views
+from stillwell.spec import ModelSpec, OutputSpec
+from stillwell.testing.online import MemoryRedis
+from stillwell.testing.predictions import MemoryPredictions
+from stillwell.testing.push_log import MemoryPushLog
+from stillwell.types import FIELD_TYPES, FLOAT32, FLOAT64, STRING
+from stillwell.wire import EPOCH
+from tests.batches import NOW_MS, records
+from tests.predicted import DEFINITIONS, Adding, model
+
+READ_AT = NOW_MS * 1_000
+VALUES: dict[str, object] = {
+    "Bool": True,
+    "Int32": -1,
+    "Int64": 2**62,
+    "Float32": 1.5,
+    "Float64": 0.1,
+    "String": "é",
+    "Bytes": b"\xff",
+    "Timestamp": 1_700_000_000_000_001,
+}
+
+
+def engine_of(spec: ModelSpec) -> Engine:
+    inputs = ModelInputs(spec, DEFINITIONS)
+    return Engine(spec, inputs, Adding(), MemoryPredictions(MemoryRedis()), RedisKeys("test", "test"))
+
+
+@pytest.mark.parametrize("null", [False, True])
+async def test_outputs_of_every_type_come_to_rest_as_they_were(null: bool) -> None:
+    spec = model(outputs=tuple(OutputSpec(name=f"o{name}", type=FIELD_TYPES[name], nullable=True) for name in VALUES))
+    engine = engine_of(spec)
+    said = {f"o{name}": None if null else value for name, value in VALUES.items()}
+    outputs = Outputs(READ_AT, b"f" * 16, READ_AT + 5, 5, engine.layout.id, engine.layout.encode(said))
+    (entity,) = engine.entities({"id": [7]})
+    outcome = Outcome(Record(outputs, None), State.FRESH, b"f" * 16, READ_AT, (), asked=True)
+    log = MemoryPushLog({"shop.push.Delay": 1})
+    await PredictionLog(log, "shop", [spec], lambda: NOW_MS).append(engine, [(entity, outcome)])
+    ((_, record),) = log.records("shop.push.Delay")
+    pipeline = PushPipeline("shop", log_view(spec))
+    made = pipeline.run(records([record.value], keys=[record.key], headers=[record.headers]))
+    assert made.rejects == ()
+    (row,) = made.rows[0].frame.to_dicts()
+    expected = said | ({} if null else {"oTimestamp": EPOCH + datetime.timedelta(microseconds=1_700_000_000_000_001)})
+    assert {name: row[name] for name in expected} == expected
+    assert (row["id"], row["model_version"], row["_to"]) == (7, "3", "offline")
+    assert row["computed_at"] - row["event_timestamp"] == datetime.timedelta(microseconds=5)
+
+
+def test_a_model_has_a_push_topic_and_other_outputs_make_another_version() -> None:
+    definitions = DEFINITIONS.model_copy(update={"models": (model(),)})
+    assert push_topics("shop", definitions) == ("shop.push.V", "shop.push.Delay")
+    assert [view.name for view in pushed_views(definitions)] == ["V", "Delay"]
+    of = [log_view(model(outputs=(OutputSpec(name="minutes", type=kind),))) for kind in (FLOAT32, FLOAT64, STRING)]
+    assert len({view.version for view in of}) == 3
+    assert log_view(model(version="4")) == log_view(model())
