@@ -21,8 +21,9 @@ from stillwell.reading.online import Stored
 _AHEAD = 4
 """Calls on their way at once. With one, the server idles while a reply travels; with many, each carries little."""
 
-_MOST_KEYS = 2_000
-"""Of one call: the server does nothing else meanwhile, a millisecond or two. A request that has more goes alone."""
+_MOST_KEYS = 500
+"""Of one call: the server does nothing else meanwhile. With rows of 144 bytes that is 0.09 ms, of 2 kB 0.32 ms; with
+2,000 keys it was 1.0 and 2.5 ms. Who asks for more is answered from several calls."""
 
 _REFUSE_FOR = 0.1
 """Seconds after a connection that could not be opened in which everybody is refused at once: a thousand who wait for
@@ -30,7 +31,7 @@ one attempt each would be a thousand attempts."""
 
 _MOST_WAITING = 200_000
 """Keys that may wait to be asked for: some 20 MB, and a fifth of a second of Redis' time. Who comes then is refused at
-once. A request that has more is let in where nobody waits."""
+once."""
 
 _LOOK_EVERY = 1.0
 """Seconds between two looks at the server's role. A primary that was demoted keeps its clients, answers them, and falls
@@ -101,6 +102,15 @@ class RedisReader:
 
     async def read(self, keys: Sequence[bytes]) -> Stored:
         """See `stillwell.reading.online.OnlineReader`."""
+        if len(keys) <= _MOST_KEYS:
+            return await self._read(keys)
+        parts = [keys[begin : begin + _MOST_KEYS] for begin in range(0, len(keys), _MOST_KEYS)]
+        read = await asyncio.gather(*map(self._read, parts))
+        if len({part.epoch for part in read}) > 1:
+            raise self._link.not_ready()  # it was rebuilt between two of them
+        return Stored(read[0].epoch, [value for part in read for value in part.values])
+
+    async def _read(self, keys: Sequence[bytes]) -> Stored:
         if self._waiting_keys + len(keys) > _MOST_WAITING and self._waiting_keys:
             raise StoreUnavailable(
                 f"{self._waiting_keys} keys wait to be asked of Redis at {self._link.address}: it does not keep up"
