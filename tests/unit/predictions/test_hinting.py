@@ -1,0 +1,77 @@
+"""Hints of a process that answers: sent together, not too often, and dropped rather than waited for."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from stillwell.errors import OutcomeUnknown, StoreUnavailable
+from stillwell.predictions.hint import Cause, Hint
+from stillwell.predictions.hinting import HintBuffer, Topic
+from stillwell.testing.hints import MemoryHints
+from tests.waiting import eventually_async
+
+
+def hint(number: int) -> Hint:
+    return Hint("Delay", b"i%d:%d" % (len(str(number)), number), b"", {"id": number}, Cause.READ)
+
+
+def buffer(topic: Topic, clock: Callable[[], float]) -> HintBuffer:
+    async def connect() -> Topic:
+        return topic
+
+    return HintBuffer(connect, clock)
+
+
+async def until(count: int, topic: MemoryHints) -> None:
+    async def there() -> bool:
+        return len(topic.hints) == count
+
+    await eventually_async(there, what=f"{count} hints, now {len(topic.hints)}")
+
+
+async def test_a_hint_is_sent_once_within_a_second_and_again_after_it() -> None:
+    topic, now = MemoryHints(), 100.0
+    hints = buffer(topic, lambda: now)
+    assert hints.put([hint(1), hint(2), hint(1)]) == [True, True, False]
+    await until(2, topic)
+    now += 0.9
+    assert hints.put([hint(1)]) == [False]
+    now += 0.2
+    assert hints.put([hint(1)]) == [True]
+    await until(3, topic)
+    await hints.close()
+
+
+async def test_what_cannot_be_sent_is_dropped_and_may_be_hinted_again_at_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    topic = MemoryHints()
+
+    def refuse() -> None:
+        raise OutcomeUnknown("refused by the test")
+
+    topic.faults = refuse
+    hints = buffer(topic, lambda: 100.0)
+    assert hints.put([hint(1)]) == [True]
+
+    async def dropped() -> bool:
+        return hints.put([hint(1)]) == [True]
+
+    await eventually_async(dropped, what="the hint was dropped")
+    assert "hints were dropped" in capsys.readouterr().out
+    topic.faults = lambda: None
+    await until(1, topic)
+    await hints.close()
+
+
+async def test_a_kafka_that_is_away_keeps_nobody_waiting_and_memory_bounded() -> None:
+    async def connect() -> Topic:
+        await asyncio.sleep(3_600)
+        raise StoreUnavailable("never")
+
+    hints = HintBuffer(connect, lambda: 100.0)
+    accepted = hints.put([hint(number) for number in range(30_000)])
+    assert accepted.count(True) == 10_000
+    await asyncio.sleep(0)
+    await hints.close()
