@@ -17,6 +17,7 @@ from typing import TypeVar
 import structlog
 import uvloop
 from aiohttp import web
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -208,17 +209,26 @@ async def _models(
     if not definitions.models:
         return None
     kafka = connection(settings)
+    started: list[AIOKafkaProducer] = []
 
     async def connect() -> RefreshTopic:
         producer = hint_producer(kafka)
-        closing.push_async_callback(producer.stop)
         try:
             await producer.start()
         except (KafkaError, OSError) as error:
+            await producer.stop()
             raise unreachable(error) from error
+        started.append(producer)
         return RefreshTopic(producer, refresh_topic(settings.project, settings.namespace))
 
     hints = HintBuffer(connect)
+
+    async def close() -> None:
+        """Send no more hints, and then end what sends them."""
+        await hints.close()
+        for producer in started:
+            await producer.stop()
+
     store = RedisPredictions(_link(settings, closing), keys)
     made = {}
     for model in definitions.models:
@@ -228,7 +238,7 @@ async def _models(
         engine = Engine(model, ModelInputs(model, definitions), inference, store, keys)
         made[model.name] = ModelReader(engine, rows, keys, hints, _now_us, metrics)
     readers = ModelReaders(made, definitions, _now_us)
-    closing.push_async_callback(hints.close)
+    closing.push_async_callback(close)
     closing.push_async_callback(readers.close)
     return readers
 
