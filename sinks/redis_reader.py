@@ -30,12 +30,12 @@ _REFUSE_FOR = 0.1
 one attempt each would be a thousand attempts."""
 
 _MOST_WAITING = 200_000
-"""Keys that may wait to be asked for: some 20 MB, and a fifth of a second of Redis' time. Who comes then is refused at
-once."""
+"""Keys that may wait to be asked for: some 20 MB, and up to an eighth of a second of Redis' time. Who comes then is
+refused at once."""
 
 _LOOK_EVERY = 1.0
 """Seconds between two looks at the server's role. A primary that was demoted keeps its clients, answers them, and falls
-behind; nothing but this tells them. A look takes Redis 20 µs."""
+behind; nothing but this tells them. A look takes Redis 2 µs."""
 
 _LOOK = hiredis.pack_command((b"INFO", b"replication"))  # type: ignore[arg-type]
 

@@ -364,7 +364,7 @@ class Settings(ProjectSettings):
     would only wait longer: a thousand requests for ten features of one entity are a tenth of a second's work."""
 
     serve_connections: Annotated[int, Field(gt=0)] = 4_000
-    """The most connections of clients to one process of the query service; each takes some 20 kB. The process's limit
+    """The most connections of clients to one process of the query service; each takes some 9 kB. The process's limit
     of open files must be above it."""
 
     serve_client_timeout: Duration = datetime.timedelta(seconds=10)
