@@ -57,6 +57,7 @@ from stillwell.predictions.hint import refresh_topic
 from stillwell.predictions.hinting import HintBuffer
 from stillwell.predictions.inference import open_inference
 from stillwell.predictions.inputs import ModelInputs
+from stillwell.predictions.keeping import LogBuffer, PredictionLog
 from stillwell.predictions.reading import ModelReader
 from stillwell.pushing.record import push_topic
 from stillwell.reading.after import Marks
@@ -222,6 +223,13 @@ async def _models(
         return RefreshTopic(producer, refresh_topic(settings.project, settings.namespace))
 
     hints = HintBuffer(connect)
+    kept = None
+    if settings.push:
+        timeout = settings.serve_push_timeout.total_seconds()
+        log = KafkaPushLog(lambda: push_producer(kafka, timeout), timeout, settings.serve_push_bytes)
+        closing.push_async_callback(log.close)
+        kept = LogBuffer(PredictionLog(log, settings.project, definitions.models, lambda: time.time_ns() // 1_000_000))
+        closing.push_async_callback(kept.close)
 
     async def close() -> None:
         """Send no more hints, and then end what sends them."""
@@ -236,6 +244,8 @@ async def _models(
         inference = open_inference(model, os.environ)
         closing.push_async_callback(inference.close)
         engine = Engine(model, ModelInputs(model, definitions), inference, store, keys)
+        if kept:
+            engine.computed = functools.partial(kept.put, engine)
         made[model.name] = ModelReader(engine, rows, keys, hints, _now_us, metrics)
     readers = ModelReaders(made, definitions, _now_us)
     closing.push_async_callback(close)

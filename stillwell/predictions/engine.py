@@ -133,6 +133,8 @@ class Engine:
         self._lease_ms = lease_ms
         self._kept_ms = kept_ms(model.max_staleness)
         self._computing = asyncio.Semaphore(_BATCHES_AT_A_TIME)
+        self.computed: Callable[[Sequence[tuple[Entity, Outcome]]], None] | None = None
+        """Told of what this process has computed and written back, if anybody is."""
 
     @property
     def batch(self) -> int:
@@ -322,6 +324,9 @@ class Engine:
             step.outcomes[number] = dataclasses.replace(
                 self._judged(now.outcomes[number], known), asked=True, unavailable=call is Call.UNAVAILABLE
             )
+        if self.computed:
+            fresh = [number for number in todo if step.outcomes[number].state is State.FRESH]
+            self.computed([(entities[number], step.outcomes[number]) for number in fresh])
 
     def _record(self, before: Outcome, said: Said, read_at: int, cost_us: int) -> Record:
         done_at = read_at + cost_us

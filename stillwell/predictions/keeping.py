@@ -1,8 +1,13 @@
 """Keeping computed predictions: final rows on the push topic of the view that a model's log stands as."""
 
+import asyncio
+import collections
 import datetime
 from collections.abc import Callable, Mapping, Sequence
 
+import structlog
+
+from stillwell.errors import StillwellError
 from stillwell.predictions.engine import Engine, Entity, Outcome
 from stillwell.predictions.log import log_view
 from stillwell.pushing.log import PushLog
@@ -10,6 +15,10 @@ from stillwell.pushing.record import PushEncoder, PushRecord, To, push_topic
 from stillwell.spec import ModelSpec
 from stillwell.types import TIMESTAMP
 from stillwell.wire import EPOCH
+
+_log = structlog.get_logger(__name__)
+
+_MOST_WAITING = 10_000
 
 
 class PredictionLog:
@@ -49,3 +58,51 @@ class PredictionLog:
 
 def _time(us: object) -> datetime.datetime | None:
     return EPOCH + datetime.timedelta(microseconds=us) if isinstance(us, int) else None
+
+
+class LogBuffer:
+    """Predictions of a process that answers, on their way to the log, for one event loop; `close` it.
+
+    Nobody who reads waits for it. What cannot be kept is dropped, with a warning: the log is for who looks back.
+    """
+
+    def __init__(self, log: PredictionLog) -> None:
+        self._log = log
+        self._waiting: collections.deque[tuple[Engine, Sequence[tuple[Entity, Outcome]]]] = collections.deque()
+        self._count = 0
+        self._arrived = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def put(self, engine: Engine, predictions: Sequence[tuple[Entity, Outcome]]) -> None:
+        """Keep what an engine has computed, soon."""
+        if not predictions:
+            return
+        if self._count + len(predictions) > _MOST_WAITING:
+            self._dropped(len(predictions), f"{self._count} wait already")
+            return
+        self._waiting.append((engine, predictions))
+        self._count += len(predictions)
+        self._arrived.set()
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._keep_on())
+
+    async def close(self) -> None:
+        """Keep no more."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _keep_on(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._waiting:
+                engine, predictions = self._waiting.popleft()
+                self._count -= len(predictions)
+                try:
+                    await self._log.append(engine, predictions)
+                except StillwellError as error:
+                    self._dropped(len(predictions), str(error))
+
+    def _dropped(self, count: int, why: str) -> None:
+        _log.warning("predictions are not logged", predictions=count, reason=why)

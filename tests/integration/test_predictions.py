@@ -204,7 +204,12 @@ def test_a_command_has_all_predictions_of_a_model_computed_or_those_of_one_entit
     assert service.stop() == worker.stop() == 0
 
 
-def test_what_the_worker_computes_is_at_rest_as_a_dataset_of_the_models_own(
+def rows_of(file: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = pq.ParquetFile(file).read().to_pylist()
+    return found
+
+
+def test_what_is_computed_is_at_rest_as_a_dataset_of_the_models_own(
     deploy: Callable[..., Deployment], model: ThreadedServer
 ) -> None:
     made = deploy(pushed=True, serve_timeout="5s")
@@ -216,7 +221,7 @@ def test_what_the_worker_computes_is_at_rest_as_a_dataset_of_the_models_own(
     root = Path(made.settings["STILLWELL_OFFLINE_URL"])
 
     def logged() -> list[dict[str, Any]]:
-        return [row for file in root.glob("**/Written/**/*.parquet") for row in pq.read_table(file).to_pylist()]
+        return [row for file in root.glob("**/Written/**/*.parquet") for row in rows_of(file)]
 
     def all_of_them() -> bool:
         return len({row["customer"] for row in logged()}) == 20
@@ -226,8 +231,16 @@ def test_what_the_worker_computes_is_at_rest_as_a_dataset_of_the_models_own(
         assert row["worth"] == int(row["customer"][1:]) + 1.5
         assert (row["model_version"], row["_to"]) == ("1", "offline")
         assert row["event_timestamp"] <= row["computed_at"]
+    service = until_up(made.service().start())
+    until_worth(service, "Waited", "c7", 8.5)
+
+    def inline() -> bool:
+        return [row["worth"] for file in root.glob("**/Waited/**/*.parquet") for row in rows_of(file)] == [8.5]
+
+    eventually(inline, within_s=90, what="what the service computed is in a file too")
     with redis.Redis.from_url(made.settings["STILLWELL_REDIS_URL"]) as client:
         assert client.keys(f"{made.settings['STILLWELL_PROJECT']}:*:f:*:Written") == []
+    assert service.stop() == 0
     assert worker.stop() == 0
     assert made.run("verify").returncode == 0
 

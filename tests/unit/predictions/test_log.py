@@ -9,7 +9,7 @@ from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.engine import Engine, Outcome
 from stillwell.predictions.freshness import State
 from stillwell.predictions.inputs import ModelInputs
-from stillwell.predictions.keeping import PredictionLog
+from stillwell.predictions.keeping import LogBuffer, PredictionLog
 from stillwell.predictions.log import log_view
 from stillwell.pushing.pipeline import PushPipeline
 from stillwell.pushing.topics import push_topics, pushed_views
@@ -21,6 +21,7 @@ from stillwell.types import FIELD_TYPES, FLOAT32, FLOAT64, STRING
 from stillwell.wire import EPOCH
 from tests.batches import NOW_MS, records
 from tests.predicted import DEFINITIONS, Adding, model
+from tests.waiting import eventually_async
 
 READ_AT = NOW_MS * 1_000
 VALUES: dict[str, object] = {
@@ -59,6 +60,41 @@ async def test_outputs_of_every_type_come_to_rest_as_they_were(null: bool) -> No
     assert {name: row[name] for name in expected} == expected
     assert (row["id"], row["model_version"], row["_to"]) == (7, "3", "offline")
     assert row["computed_at"] - row["event_timestamp"] == datetime.timedelta(microseconds=5)
+
+
+async def test_a_process_that_answers_logs_without_waiting_and_drops_what_cannot_be_kept(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    engine = engine_of(model())
+    outputs = Outputs(READ_AT, b"f" * 16, READ_AT + 5, 5, engine.layout.id, engine.layout.encode({"minutes": 1.5}))
+    outcome = Outcome(Record(outputs, None), State.FRESH, b"f" * 16, READ_AT, (), asked=True)
+    entities = engine.entities({"id": list(range(10_001))})
+    log = MemoryPushLog({"shop.push.Delay": 1})
+    buffer = LogBuffer(PredictionLog(log, "shop", [model()], lambda: NOW_MS))
+    buffer.put(engine, [])
+    buffer.put(engine, [(each, outcome) for each in entities])
+    assert "predictions are not logged" in capsys.readouterr().out
+    buffer.put(engine, [(each, outcome) for each in entities[:3]])
+
+    async def kept() -> bool:
+        return len(log.records("shop.push.Delay")) == 3
+
+    await eventually_async(kept, what="three predictions in the log")
+    log.faults = lambda topic: "refused"
+    buffer.put(engine, [(entities[3], outcome)])
+
+    async def told() -> bool:
+        return "refused by the test" in capsys.readouterr().out
+
+    await eventually_async(told, what="the warning")
+    log.faults = lambda topic: None
+    buffer.put(engine, [(entities[4], outcome)])
+
+    async def kept_again() -> bool:
+        return len(log.records("shop.push.Delay")) == 4
+
+    await eventually_async(kept_again, what="a fourth")
+    await buffer.close()
 
 
 def test_a_model_has_a_push_topic_and_other_outputs_make_another_version() -> None:

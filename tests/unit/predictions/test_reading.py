@@ -12,7 +12,7 @@ import pytest
 from stillwell.errors import ModelError, ModelUnavailable, StoreNotReady
 from stillwell.layout.prediction import Record
 from stillwell.layout.redis_keys import RedisKeys
-from stillwell.predictions.engine import Engine
+from stillwell.predictions.engine import Engine, Entity, Outcome
 from stillwell.predictions.freshness import State
 from stillwell.predictions.hint import Hint
 from stillwell.predictions.inputs import ModelInputs
@@ -116,6 +116,17 @@ async def test_who_waits_gets_what_the_model_says_and_the_next_one_finds_it(made
     assert second.read_at == BEGIN_MS * 1_000
     assert site.model.calls == 1
     assert site.leases() == []
+
+
+async def test_what_a_process_has_computed_is_told_once_and_what_it_found_is_not(made: Callable[..., Site]) -> None:
+    site = made(policy="wait")
+    await site.put(7, 30.0)
+    told: list[tuple[Entity, Outcome]] = []
+    reader = site.reader()
+    reader.engine.computed = told.extend
+    await read(reader, 7, 8)
+    await read(reader, 7)
+    assert [(entity.key, outcome.state) for entity, outcome in told] == [(b"i1:7", State.FRESH)]
 
 
 async def test_a_changed_input_makes_it_stale_and_who_waits_gets_the_new_one(made: Callable[..., Site]) -> None:
