@@ -54,16 +54,47 @@ def test_any_features_in_any_order_are_what_the_whole_row_says(
     layout = RowLayout.of(view)
     wanted = [chance.choice(view.features) for _ in range(chance.randrange(2 * len(view.features)))]
     whole = [decode(layout, value) for value in stored]
-    found = Projection(view, wanted).read([*stored, None])
+    projection = Projection(view, wanted)
+    found = projection.read([*stored, None])
     assert found.event_times == [*(row.stamp.event_time for row in whole), None]
     assert len(found.columns) == len(wanted)
     for feature, column in zip(wanted, found.columns, strict=True):
         assert [plain(value) for value in column] == [*(plain(row.values[feature.name]) for row in whole), ABSENT]
+    # Together without a row that is missing, and each alone, which are read in other ways.
+    for rows in [list(range(len(stored)))] * bool(stored) + [[at] for at in range(len(stored))]:
+        found = projection.read([stored[at] for at in rows])
+        assert found.event_times == [whole[at].stamp.event_time for at in rows]
+        for feature, column in zip(wanted, found.columns, strict=True):
+            assert [plain(value) for value in column] == [plain(whole[at].values[feature.name]) for at in rows]
 
 
 def test_without_entities_there_is_a_column_of_nothing_for_each_feature() -> None:
     view, _ = rows_of([INT32, STRING], [])
     assert Projection(view, view.features).read([])[:2] == ([], [(), ()])
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_rows_of_fixed_length_are_read_together_only_where_all_are_whole(count: int) -> None:
+    """One that has a null, is missing, of another version with as many bytes, or damaged, is never taken for whole."""
+    view, whole = rows_of([INT64, FLOAT64], [(number, number / 2) for number in range(count)])
+    _, (null,) = rows_of([INT64, FLOAT64], [(None, 0.5)])
+    older = view_of(*features([FLOAT64, INT64]))
+    other = encode(RowLayout.of(older), frame_of(RowLayout.of(older), [(2.5, 7)]), stamps_of(1))[0]
+    assert len(null) == len(other) == len(whole[0])
+    projection = Projection(view, view.features, [older])
+    found = projection.read(whole)
+    assert found.whole
+    assert found.columns == [tuple(range(count)), tuple(number / 2 for number in range(count))]
+    for odd, row in ((null, (None, 0.5)), (other, (ABSENT, ABSENT)), (None, (ABSENT, ABSENT))):
+        mixed: Sequence[Sequence[bytes | None]] = ([*whole, odd], [odd, *whole], [odd])
+        for stored in mixed:
+            found = projection.read(stored)
+            assert not found.whole
+            assert [column[stored.index(odd)] for column in found.columns] == list(row)
+    for damaged in (b"\x09" + whole[0][1:], whole[0][:-1], whole[0] + b"\0"):
+        for spoiled in ([damaged], [*whole, damaged]):
+            with pytest.raises(FormatError):
+                projection.read(spoiled)
 
 
 def test_rows_of_other_versions_lack_what_they_had_not_or_in_another_type() -> None:
