@@ -12,7 +12,14 @@ README = Path(__file__).parent.parent.parent / "README.md"
 def test_the_readmes_own_topic_works_by_copy_and_paste(reader: Reader) -> None:
     marked = steps(README.read_text())
     kinds = [step.kind for step in marked]
-    assert [kinds.count(kind) for kind in ("file", "worker", "service", "shell", "output", "stop")] == [3, 1, 1, 4, 4, 1]
+    assert [kinds.count(kind) for kind in ("file", "worker", "service", "shell", "output", "stop")] == [
+        3,
+        1,
+        1,
+        4,
+        4,
+        1,
+    ]
     for step in marked:
         reader.take(step)
 
