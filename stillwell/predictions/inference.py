@@ -205,7 +205,9 @@ class ServedModel:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=_CALLS_AT_A_TIME),
-                headers={"Content-Type": "application/json"},
+                # MLServer packs answers of more than a thousand bytes for whoever takes them packed, and what unpacking
+                # gives has no bound.
+                headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
                 auto_decompress=False,
                 timeout=aiohttp.ClientTimeout(total=None),  # ours holds
             )

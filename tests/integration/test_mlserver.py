@@ -51,6 +51,16 @@ async def test_flights_are_predicted_in_their_order(server: ModelServer) -> None
     await asked.close()
 
 
+async def test_a_large_batch_is_answered_though_the_server_would_compress_it(server: ModelServer) -> None:
+    """It packs answers of more than a thousand bytes for whoever takes them packed."""
+    asked = client(server)
+    answers = await asked.infer({name: values * 20 for name, values in FLIGHTS.items()}, 60)
+    assert len(answers) == 60
+    assert not [each for each in answers if isinstance(each, Unusable)]
+    assert answers[:3] == answers[-3:] == await asked.infer(FLIGHTS, 3)
+    await asked.close()
+
+
 async def test_a_definition_that_differs_is_told_before_anything_is_asked(server: ModelServer) -> None:
     asked = client(server, model({**INPUTS, "distance": INT64}))
     with pytest.raises(ModelError, match="'distance' is Int64, which wants INT64, and INT32 at the server"):

@@ -17,7 +17,7 @@ from stillwell.predictions.inference import FunctionModel, ServedModel, open_inf
 from stillwell.predictions.tensors import Unusable
 from stillwell.spec import ModelSpec, OpenInferenceSpec
 from stillwell.types import FLOAT32, INT64
-from tests.predicted import MINUTES, OddServer, model, text
+from tests.predicted import MINUTES, OddServer, model, outputs, text
 
 
 @dataclasses.dataclass
@@ -57,6 +57,18 @@ async def test_entities_are_answered_in_their_order_and_in_batches(server: OddSe
     assert await said(asked, *map(float, range(7))) == [1, 2, 3, 4, 5, 6, 7]
     assert server.batches == [[0, 1, 2], [3, 4, 5], [6]]
     assert await said(asked) == []
+    await asked.close()
+
+
+async def test_a_server_that_compresses_for_who_accepts_it_does_not(server: OddServer) -> None:
+    async def packed(request: web.Request) -> web.StreamResponse:
+        answer = web.json_response(outputs([2.0] * 500))
+        answer.enable_compression()
+        return answer
+
+    server.answer = packed
+    asked = client(server.url, max_batch=500)
+    assert await said(asked, *[1.0] * 500) == [2.0] * 500
     await asked.close()
 
 
