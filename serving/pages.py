@@ -4,7 +4,7 @@ Every bad request is answered by a 4xx that names the field and what to do, a st
 forgotten something by a 503 with Retry-After. Each interface words errors as its own clients read them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -97,14 +97,21 @@ class Features:
         columns = entities.typed(plan, asked, self.catalog.keys)
         self._metrics.count(ENTITIES, rows)
         self._metrics.count(VALUES, rows * outputs)
+        references = [output.reference for output in plan.outputs]
+        return await self.knowing(
+            lambda: self._reader.read(plan, columns), lambda: self._reader.read(self.plan(references), columns)
+        )
+
+    async def knowing(self, read: Callable[[], Awaitable[_T]], again: Callable[[], Awaitable[_T]]) -> _T:
+        """What is read; again, where rows are of a version that nobody knew."""
         try:
-            return await self._reader.read(plan, columns)
+            return await read()
         except UnknownLayout:
             self._metrics.count(LAYOUTS)
             # A worker of another version may have begun since we looked, and have registered what it writes.
             if self.versions is None or not await self.versions.look():
                 raise
-            return await self._reader.read(self.plan([output.reference for output in plan.outputs]), columns)
+            return await again()
 
     async def find_after(self, plan: Plan, asked: Columns, after: After | None) -> Found:
         """The same, once what was pushed is there. Raises Behind where it is not in time."""
@@ -140,10 +147,10 @@ class FeastPages:
     async def _get_online_features(self, request: Request) -> bytes:
         asked = decoded(feast.online_features_request, request.body)
         plan = self._features.plan(self._features.catalog.references(asked.features, asked.feature_service))
-        names = self._names(plan, asked)
         wait = after(request.header("Stillwell-After"), _milliseconds(request.header("Stillwell-Timeout-Ms")))
         found = await self._features.find_after(plan, asked.entities, wait)
-        return feast.answer(names, asked.entities, found.columns)
+        # Only now: names that no entity has, of any length, are refused before they could be kept.
+        return feast.answer(self._names(plan, asked), asked.entities, found.columns)
 
     def _names(self, plan: Plan, asked: feast.OnlineFeaturesRequest) -> bytes:
         """The names of the answer's columns in JSON, made once for all requests that ask alike."""

@@ -108,7 +108,11 @@ class PredictionPages:
     async def _find(self, model: ModelSpec, asked: Columns) -> Sequence[Prediction]:
         self._features.row_count(asked)
         columns = entities.typed(self._plan(model), asked, self._features.catalog.keys)
-        return await self._readers.read(model.name, columns)
+
+        async def read() -> Sequence[Prediction]:
+            return await self._readers.read(model.name, columns)
+
+        return await self._features.knowing(read, read)
 
 
 def _types(model: ModelSpec) -> dict[str, str]:

@@ -259,10 +259,11 @@ class _Line(faust.Service):
             refresh = None
             if self._refreshing:
                 definitions = self._definitions
-                known = await retries.archive.until_done(
-                    lambda: objects.call(lambda store: known_views(store, definitions))
-                )
-                refresh = await self._refreshing.connect(opened, self._connection, retries, list(known.values()))
+
+                async def versions() -> list[ViewSpec]:
+                    return list((await objects.call(lambda store: known_views(store, definitions))).values())
+
+                refresh = await self._refreshing.connect(opened, self._connection, retries, versions)
             kafka = await retries.kafka.until_done(lambda: _started(lambda: _consumer(settings, self._connection)))
             opened.push_async_callback(_close, kafka.stop)
             self._closing = opened.pop_all()
@@ -322,12 +323,13 @@ class _Refreshing:
         opened: contextlib.AsyncExitStack,
         connection: Mapping[str, Any],
         retries: Retries,
-        versions: Sequence[ViewSpec],
+        versions: Callable[[], Awaitable[list[ViewSpec]]],
     ) -> Refreshing:
         """Everything that it needs, closed by `opened`; gives what asks for refreshes on writes.
 
-        versions: of views, whose rows may be in Redis.
+        versions: every registered version of views, whose rows may be in Redis.
         """
+        known = await retries.archive.until_done(versions)
         settings, definitions = self._settings, self._definitions
         producer = await retries.refresh.until_done(lambda: _started(lambda: hint_producer(connection)))
         opened.push_async_callback(_close, producer.stop)
@@ -343,7 +345,7 @@ class _Refreshing:
             except ModelError as error:
                 # Features do not depend on it, and it may come: who asks for its predictions is told why there is none.
                 _log.warning("a model cannot be asked", model=model.name, error=str(error))
-            inputs = ModelInputs(model, definitions, versions)
+            inputs = ModelInputs(model, definitions, known)
             store = RedisPredictions(link, keys)
             engines[model.name] = Engine(model, inputs, inference, store, keys, Counting(self._metrics))
         log = None
@@ -352,7 +354,13 @@ class _Refreshing:
             pushed = KafkaPushLog(lambda: push_producer(connection, timeout), timeout, settings.serve_push_bytes)
             opened.push_async_callback(_close, pushed.close)
             log = PredictionLog(pushed, settings.project, definitions.models, lambda: time.time_ns() // 1_000_000)
-        self._agent = RefreshAgent(engines, self._metrics, retries.refresh, log)
+
+        async def look_for_versions() -> None:
+            found = await versions()
+            for engine in engines.values():
+                engine.inputs = ModelInputs(engine.model, definitions, found)
+
+        self._agent = RefreshAgent(engines, self._metrics, retries.refresh, log, look_for_versions)
         kafka = await retries.kafka.until_done(lambda: _started(lambda: _hint_consumer(settings, connection)))
         opened.push_async_callback(_close, kafka.stop)
         self._consumer = RefreshConsumer(kafka, self.topic, self._agent, self._deliver)

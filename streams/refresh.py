@@ -18,13 +18,15 @@ import contextlib
 import dataclasses
 import heapq
 import itertools
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import structlog
 
 from stillwell.errors import FormatError, StoreNotReady
+from stillwell.layout.projection import UnknownLayout
 from stillwell.predictions.debounce import Debounced
 from stillwell.predictions.engine import Call, Engine, Entity, Outcome
 from stillwell.predictions.freshness import State
@@ -53,6 +55,9 @@ _GIVE_UP_AFTER = 3
 """Failures over the same inputs after which a job is given up, unless the server is not there at all."""
 
 _NOT_READY_PAUSE = 0.5
+_UNKNOWN_PAUSE = 2.0
+"""Seconds between looks for a version of a view that nobody has told us of."""
+
 _AWAY_PAUSE = 0.5
 _LEAST_PAUSE = 0.05
 _MOST_PAUSE = 5.0
@@ -203,6 +208,10 @@ class _Jobs:
         self.arrived.set()
 
 
+async def _nothing() -> None:
+    """There is nowhere to look."""
+
+
 class RefreshAgent:
     """Computes what hints ask for. `take` them, `run` it, and commit what it says."""
 
@@ -212,10 +221,13 @@ class RefreshAgent:
         metrics: Metrics,
         retry: Retry,
         log: PredictionLog | None = None,
+        look_for_versions: Callable[[], Awaitable[None]] = _nothing,
         clock: Callable[[], float] = time.monotonic,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        """retry: how Redis and the log are asked again. clock: seconds; wall_ms: ms since the epoch."""
+        """retry: how Redis and the log are asked again. look_for_versions: has the engines know every registered
+        version of their views; asked where a row is of one that they do not know. clock: seconds; wall_ms: ms since the
+        epoch."""
         self._engines = engines
         self._metrics = metrics
         self._retry = retry
@@ -224,6 +236,8 @@ class RefreshAgent:
         self._wall_ms = wall_ms
         self._jobs = {name: _Jobs(engine) for name, engine in engines.items()}
         self._offsets: dict[Partition, Offsets] = {}
+        self._look_for_versions = look_for_versions
+        self._next_look = -math.inf
         self.life = 0
         """Counts assignments."""
         self.moved = asyncio.Event()
@@ -245,18 +259,22 @@ class RefreshAgent:
         """Hints, in their order; those of an assignment that is over are dropped."""
         batch.taken.set()
         now = self._clock()
+        bad: list[str] = []
         for hint in batch.hints if batch.life == self.life else ():
             offsets = self._offsets.setdefault(hint.partition, Offsets())
             offsets.take(hint.offset)
             try:
                 model, entity, cause = decode(hint.value, self._engines)
             except ValueError as error:
-                _log.warning("a hint is left out", reason=str(error))
-                self._metrics.count(BAD_HINTS, 1)
+                bad.append(str(error))
                 offsets.done(hint.offset)
                 continue
             self._metrics.count(HINTS, 1, model, cause.value)
             self._jobs[model].ask(entity, cause, hint, now)
+        if bad:
+            # Whoever may write to the topic can make any number of them: a line for each batch.
+            _log.warning("hints are left out", hints=len(bad), reason=bad[0])
+            self._metrics.count(BAD_HINTS, len(bad))
         for name, jobs in self._jobs.items():
             self._metrics.set(HINTS_WAITING, len(jobs), name)
         self.moved.set()
@@ -288,19 +306,46 @@ class RefreshAgent:
         while True:
             batch = await self._next_batch(jobs)
             life = self.life
-            try:
-                await self._refresh(jobs, batch)
-            except StoreNotReady as error:
-                # Redis may have lost rows, and is rebuilt: until then nothing can be said of any prediction.
-                _log.warning("predictions wait for Redis", model=jobs.engine.model.name, error=str(error))
-                for job in batch if life == self.life else ():
-                    jobs.put_back(job, self._clock() + _NOT_READY_PAUSE)
-            except FormatError as error:
-                _log.error("predictions cannot be refreshed", model=jobs.engine.model.name, error=str(error))
-                self._finish(jobs, batch, "given_up")
+            await self._attempt(jobs, batch, life)
             if life == self.life:
                 self.moved.set()
             self._metrics.set(HINTS_WAITING, len(jobs), jobs.engine.model.name)
+
+    async def _attempt(self, jobs: _Jobs, batch: Sequence[_Job], life: int) -> None:
+        """Refresh them, or put them back; only what can never be refreshed is given up."""
+        if life != self.life:
+            return
+        model = jobs.engine.model.name
+        try:
+            await self._refresh(jobs, batch)
+        except StoreNotReady as error:
+            # Redis may have lost rows, and is rebuilt: until then nothing can be said of any prediction.
+            _log.warning("predictions wait for Redis", model=model, error=str(error))
+            self._put_back(jobs, batch, life, _NOT_READY_PAUSE)
+        except FormatError as error:
+            if len(batch) > 1:
+                # What one of them stands on must not cost the others their refresh.
+                for job in batch:
+                    await self._attempt(jobs, [job], life)
+            elif isinstance(error, UnknownLayout):
+                # Of a newer worker, most likely, which has registered what it writes.
+                await self._learn_versions(model, error)
+                self._put_back(jobs, batch, life, _UNKNOWN_PAUSE)
+            elif life == self.life:
+                _log.error("a prediction cannot be refreshed", model=model, error=str(error))
+                self._finish(jobs, batch, "given_up")
+
+    def _put_back(self, jobs: _Jobs, batch: Sequence[_Job], life: int, pause: float) -> None:
+        for job in batch if life == self.life else ():
+            jobs.put_back(job, self._clock() + pause)
+
+    async def _learn_versions(self, model: str, error: UnknownLayout) -> None:
+        """Look for registered versions of views, unless that was a moment ago."""
+        now = self._clock()
+        if now >= self._next_look:
+            self._next_look = now + _UNKNOWN_PAUSE
+            _log.warning("predictions wait until a version is known", model=model, error=str(error))
+            await self._retry.until_done(self._look_for_versions)
 
     async def _next_batch(self, jobs: _Jobs) -> list[_Job]:
         """What is due, after waiting a little for more unless it is enough for a call."""

@@ -6,7 +6,7 @@ would write. Blocks while it computes: call it in a thread.
 
 import dataclasses
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from stillwell.layout.online import Answer, EncodedRows
 from stillwell.pushing.log import Place
 from stillwell.pushing.pipeline import PushPipeline
 from stillwell.pushing.record import RAW, PushEncoder, PushRecord, To, headers_of
-from stillwell.records import Records, Reject
+from stillwell.records import Headers, Records, Reject
 from stillwell.spec import ViewSpec
 
 LARGEST_RECORD = 900_000
@@ -73,13 +73,15 @@ class Judged:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Batch:
     """Pushes that were transformed together. records: what goes to Kafka, of all of them; frame: the rows that go to
-    Redis, with the record that each comes from as `_offset`, and its place among all that was pushed as `_place`."""
+    Redis, with the record that each comes from as `_offset`, and its place among all that was pushed as `_place`.
+    timestamp: of the records, by which they were judged."""
 
     view: ViewSpec
     judged: tuple[Judged, ...]
     records: tuple[PushRecord, ...]
     frame: pl.DataFrame
     filtered: frozenset[int]
+    timestamp: int
 
     def of(self, wanted: Sequence[bool]) -> "Batch":
         """With the rows of some of the pushes alone. wanted: which."""
@@ -144,7 +146,35 @@ class ViewBatches:
             frame = frame.filter(pl.Series(of_row >= 0))
         with_rows = set(places.tolist())
         filtered = frozenset(at for at in range(len(values)) if at not in rejects and at not in with_rows)
-        return Batch(self.view, tuple(judged), tuple(records), frame, filtered)
+        return Batch(self.view, tuple(judged), tuple(records), frame, filtered, now_ms)
+
+    def as_kept(self, batch: Batch, places: Sequence[Place]) -> Batch:
+        """The batch as a worker will find it. Where the topic keeps the log's own timestamps and not those that records
+        come with, it judges by others than we did: what it computes or refuses by them must be so in Redis too."""
+        if all(place.timestamp == batch.timestamp for place in places):
+            return batch
+        of_record = [
+            judged.begin + row
+            for judged in batch.judged
+            if not judged.refused
+            for row in range(len(judged.push.values))
+            if row not in {refusal.row for refusal in judged.refusals}
+        ]
+        timestamps = [place.timestamp for place in places]
+        outcome = self._pipeline.run(
+            _as_records(self.topic, [(each.value, each.headers) for each in batch.records], timestamps)
+        )
+        frame = outcome.rows[0].frame
+        record_of = frame.get_column("_offset").to_numpy()
+        rejects = {of_record[reject.offset]: reject for reject in outcome.rejects}
+        judged = tuple(_with_rejects(each, rejects) for each in batch.judged)
+        given = {*frame.get_column("_offset").to_list(), *(reject.offset for reject in outcome.rejects)}
+        return dataclasses.replace(
+            batch,
+            judged=judged,
+            frame=frame.hstack([pl.Series(_PLACE, np.array(of_record, np.int64)[record_of])]),
+            filtered=frozenset(of_record[number] for number in range(len(batch.records)) if number not in given),
+        )
 
     def encode(self, batch: Batch, places: Sequence[Place], incarnation: int) -> Encoded:
         """The batch's rows for Redis, given where Kafka has its records. Those for the offline store alone are left
@@ -199,26 +229,38 @@ class ViewBatches:
 
 
 def _records(topic: str, pushes: Sequence[Push], values: Sequence[bytes], now_ms: int) -> Records:
-    count = len(values)
     headers = [
         each for push in pushes for each in [headers_of(transform=push.transform, to=push.to)] * len(push.values)
     ]
+    return _as_records(topic, list(zip(values, headers, strict=True)), [now_ms] * len(values))
+
+
+def _as_records(topic: str, contents: Sequence[tuple[bytes, Headers]], timestamps: Sequence[int]) -> Records:
+    """Records of these values and headers, numbered from 0, as a worker takes them in."""
+    count = len(contents)
     return Records(
         topic=topic,
         partition=0,
         start=0,
         end=count,
         offsets=np.arange(count, dtype=np.int64),
-        timestamps=np.full(count, now_ms, np.int64),
+        timestamps=np.array(timestamps, np.int64),
         keys=[None] * count,
-        values=values,
-        headers=headers,
+        values=[value for value, _ in contents],
+        headers=[headers for _, headers in contents],
     )
 
 
 def _replaced(frame: pl.DataFrame, name: str, values: npt.NDArray[np.int64]) -> pl.DataFrame:
     """With other values in a column."""
     return frame.clone().replace_column(frame.get_column_index(name), pl.Series(name, values))
+
+
+def _with_rejects(judged: Judged, rejects: Mapping[int, Reject]) -> Judged:
+    """With those of its rows refused too that a worker will reject."""
+    span = range(judged.begin, judged.begin + len(judged.push.values))
+    more = tuple(Refusal(at - judged.begin, rejects[at].reason, rejects[at].error) for at in span if at in rejects)
+    return dataclasses.replace(judged, refusals=(*judged.refusals, *more)) if more else judged
 
 
 def raw_records(push: Push) -> list[PushRecord]:

@@ -188,6 +188,8 @@ class Pusher:
             return
         tokens = [_token(view.view.name, incarnation, [places[at] for at in judged.records]) for judged in batch.judged]
         try:
+            if any(each.write for each in together) and any(place.timestamp != now for place in places):
+                batch = await self._threads.call(view.as_kept, batch, places)
             words, epoch = await self._put(view, batch, places, incarnation, together)
         except Exception as error:
             for each, judged, token in zip(together, batch.judged, tokens, strict=True):

@@ -8,12 +8,15 @@
 --
 -- A record is a format byte, the length of its outputs' part (4 bytes, big-endian), that part, and the failure's. Each
 -- part begins with the instant at which its inputs were read, big-endian: so the greater part, as bytes, is the newer.
+-- But a part whose inputs were read more than a second from now, by the server's own clock, was read by the clock of another
+-- server, before this one took over: that is older than any other part, however small its instant.
 -- `merged` in stillwell/layout/prediction.py is the same rule. Answers one letter for each record: `a` what is stored has
 -- changed, `s` it has not, `e` it would be past its life by the server's own clock, and is not written.
 --
 -- Refuses with NOTREADY where the ready key is missing or holds another epoch, with BADFORMAT over what is no record.
 
 local call, sub, byte, read = redis.call, string.sub, string.byte, struct.unpack
+local AHEAD_US = 1000000
 
 if call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('NOTREADY the ready key is missing, or holds another epoch than ' .. ARGV[1])
@@ -33,6 +36,31 @@ end
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local kept = tonumber(ARGV[2])
+local last = time[1] * 1000000 + time[2] + AHEAD_US
+local limit = struct.pack('>I4I4', math.floor(last / 4294967296), last % 4294967296)
+
+-- The instant of a part, as bytes that sort.
+local function instant(part)
+  local at = sub(part, 1, 8)
+  return at > limit and '' or at
+end
+
+local function newer(one, other)
+  local of_one, of_other = instant(one), instant(other)
+  if of_one == of_other then
+    return one > other and one or other
+  end
+  return of_one > of_other and one or other
+end
+
+local function is_outdated(failure, outputs)
+  local of_failure, of_outputs = instant(failure), instant(outputs)
+  if of_failure == of_outputs then
+    return sub(failure, 1, 8) <= sub(outputs, 1, 8)
+  end
+  return of_failure < of_outputs
+end
+
 local answers = {}
 for i = 2, #KEYS do
   local given, stored = ARGV[i + 1], call('GET', KEYS[i])
@@ -45,10 +73,10 @@ for i = 2, #KEYS do
     if not old_outputs then
       return redis.error_reply('BADFORMAT stored at ' .. KEYS[i])
     end
-    outputs = old_outputs > outputs and old_outputs or outputs
-    failure = old_failure > failure and old_failure or failure
+    outputs = newer(old_outputs, outputs)
+    failure = newer(old_failure, failure)
   end
-  if sub(failure, 1, 8) <= sub(outputs, 1, 8) then
+  if is_outdated(failure, outputs) then
     failure = ''
   end
   local merged = struct.pack('>BI4', 1, #outputs) .. outputs .. failure

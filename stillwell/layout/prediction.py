@@ -23,6 +23,10 @@ Integers of the parts' heads are big-endian and unsigned, times µs since the ep
 itself, and a failure of inputs that were read no later than those of the outputs is dropped. Parts of one instant are
 compared as bytes. So completions that arrive in any order, or twice, end in the same record; `merged` is the rule, and
 the script and the twin follow it.
+
+A part that was read more than a second from now, by the clock of the server that merges, was read by another server's,
+which this one has taken over from: it is older than any other part. By its instant alone it would win until this
+server's clock has come as far.
 """
 
 import dataclasses
@@ -42,6 +46,8 @@ FORMAT = 1
 FINGERPRINT_BYTES = 16
 MAX_REASON_BYTES = 500
 MAX_RECORD_BYTES = 1 << 20
+AHEAD_US = 1_000_000
+"""How far ahead of a server's clock an instant may be that was read by it: not at all, but for its own corrections."""
 
 _HEAD = struct.Struct(">BI")
 _OUTPUTS = struct.Struct(">Q16sQI4s")
@@ -115,16 +121,25 @@ class Record:
             raise FormatError(f"a prediction's {len(stored)} bytes do not end where they should ({error})") from None
 
 
-def merged(stored: bytes | None, given: bytes) -> bytes:
+def merged(stored: bytes | None, given: bytes, now_us: int | None = None) -> bytes:
     """What is to stand in the place of two records of one prediction: the rule, on packed records.
 
-    It is associative, commutative and idempotent. Raises FormatError.
+    now_us: the server's time; None where all instants are in its past. It is associative, commutative and idempotent.
+    Raises FormatError.
     """
+
+    def age(part: bytes) -> tuple[bytes, bytes]:
+        ahead = now_us is not None and part != b"" and int.from_bytes(part[:8]) > now_us + AHEAD_US
+        return b"" if ahead else part[:8], part
+
+    def instant(part: bytes) -> tuple[bytes, bytes]:
+        return age(part)[0], part[:8]
+
     outputs, failure = _parts(given)
     if stored:
         stored_outputs, stored_failure = _parts(stored)
-        outputs, failure = max(outputs, stored_outputs), max(failure, stored_failure)
-    return _joined(outputs, b"" if failure[:8] <= outputs[:8] else failure)
+        outputs, failure = max(outputs, stored_outputs, key=age), max(failure, stored_failure, key=age)
+    return _joined(outputs, b"" if instant(failure) <= instant(outputs) else failure)
 
 
 def lived_from(record: bytes) -> int:

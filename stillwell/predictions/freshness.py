@@ -1,6 +1,7 @@
 """What a cached prediction is worth, and when it is to be computed again. Pure: the time and chance are parameters.
 
-FRESH     it is of the inputs as they are now, and they were read no longer ago than the model's max_staleness
+FRESH     it is of the inputs as they are now, and they were read no longer ago than the model's max_staleness (nor, by
+          the clock of a server that is no more, so far ahead)
 STALE     it is of other inputs, or older
 MISSING   there is none
 FAILED    the model was asked with the inputs as they are now, and gave no answer of use; an older prediction may be
@@ -38,7 +39,8 @@ def judge(record: Record | None, fingerprint: bytes, max_staleness_us: int, now_
     if record is None:
         return State.MISSING
     outputs, failure = record.outputs, record.failure
-    if outputs and outputs.fingerprint == fingerprint and now_us <= outputs.read_at + max_staleness_us:
+    # An instant far ahead of us was read by a clock that is not the one that counts now: nobody knows how old it is.
+    if outputs and outputs.fingerprint == fingerprint and abs(now_us - outputs.read_at) <= max_staleness_us:
         return State.FRESH
     if failure and failure.fingerprint == fingerprint:
         return State.FAILED
@@ -48,7 +50,10 @@ def judge(record: Record | None, fingerprint: bytes, max_staleness_us: int, now_
 def may_try(record: Record | None, fingerprint: bytes, now_us: int) -> bool:
     """Whether the model may be asked: not yet, where it has just failed over the same inputs."""
     failure = record.failure if record else None
-    return failure is None or failure.fingerprint != fingerprint or now_us >= failure.retry_at
+    if failure is None or failure.fingerprint != fingerprint:
+        return True
+    # No pause is as long as one that begins more than it from now: it was set by a clock that counts no more.
+    return not failure.retry_at - 2 * _LONGEST_PAUSE_US <= now_us < failure.retry_at
 
 
 def is_due_early(record: Record, max_staleness_us: int, now_us: int, chance: float) -> bool:

@@ -166,7 +166,8 @@ class ModelReader:
         if found is None:
             return None
         read_at, computed_at, cost_us, values = found
-        if now > read_at + engine.max_staleness_us - _MOST_EARLY * cost_us:
+        longest = engine.max_staleness_us
+        if not read_at - longest <= now <= read_at + longest - _MOST_EARLY * cost_us:
             return None
         return Prediction(State.FRESH, values, read_at, computed_at, engine.inputs, rows, Refresh.NONE, "")
 

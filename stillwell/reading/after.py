@@ -27,6 +27,10 @@ DEFAULT_TIMEOUT_MS = 1_000
 _PAUSE = 0.005
 """Seconds between two looks at the marks. A worker writes within some 50 ms; more looks would find nothing sooner."""
 
+_PAUSE_PER_KEY = 20e-6
+"""… or so many for each mark that is looked at, if that is more: reading one takes Redis 0.7 µs, and those who wait for
+many, or for what never comes, must not take it all from those who read."""
+
 _MOST_WAITING = 1_000
 _MOST_KEYS = 10_000
 """Marks that all who wait want to see, at the most: beyond, who comes is refused."""
@@ -73,6 +77,7 @@ class _Waiter:
 
     wanted: dict[bytes, int]
     done: "asyncio.Future[bytes]"
+    looked: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
     seen: dict[bytes, int | None] = dataclasses.field(default_factory=dict)
 
 
@@ -130,6 +135,8 @@ class Marks:
         for _, of_token in wanted:
             for key, offset in of_token.items():
                 marks[key] = max(offset, marks.get(key, offset))
+        if len(marks) > _MOST_KEYS:
+            raise RequestError("after", f"names {len(marks)} partitions; at most {_MOST_KEYS} are allowed")
         if len(self._waiting) >= _MOST_WAITING or self._keys_wanted() + len(marks) > _MOST_KEYS:
             raise StoreUnavailable(f"{len(self._waiting)} reads wait for pushes already; ask again in a moment")
         loop = asyncio.get_running_loop()
@@ -139,6 +146,8 @@ class Marks:
         if self._looking is None:
             self._looking = loop.create_task(self._look())
         try:
+            # However little time there is: without one look nobody can say how far behind it is, or that it is not.
+            await waiter.looked.wait()
             async with asyncio.timeout_at(deadline):
                 return await waiter.done
         except TimeoutError:
@@ -160,25 +169,25 @@ class Marks:
                     epoch, values = await self._online.read(keys)
                 except StillwellError as error:
                     for waiter in waiters:
-                        if not waiter.done.done():
-                            waiter.done.set_exception(error)
+                        _fail(waiter, error)
                     self._waiting.difference_update(waiters)
                     continue
                 positions = dict(zip(keys, (_position(value, epoch) for value in values), strict=True))
                 for waiter in waiters:
                     waiter.seen = {key: positions[key] for key in waiter.wanted}
+                    waiter.looked.set()
                     if not waiter.done.done() and not _left(waiter):
                         waiter.done.set_result(epoch)
                         self._waiting.discard(waiter)
                 if self._waiting:
-                    await self._pause()
+                    await self._pause(max(_PAUSE, _PAUSE_PER_KEY * len(keys)))
         finally:
             self._looking = None
 
-    async def _pause(self) -> None:
+    async def _pause(self, seconds: float) -> None:
         """Until the next look is due; at once for somebody who has just come."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PAUSE):
+            async with asyncio.timeout(seconds):
                 await self._come.wait()
 
     async def close(self) -> None:
@@ -186,8 +195,13 @@ class Marks:
         if self._looking:
             self._looking.cancel()
         for waiter in self._waiting:
-            if not waiter.done.done():
-                waiter.done.set_exception(StoreUnavailable("the query service ends: ask again, another one"))
+            _fail(waiter, StoreUnavailable("the query service ends: ask again, another one"))
+
+
+def _fail(waiter: _Waiter, error: StillwellError) -> None:
+    if not waiter.done.done():
+        waiter.done.set_exception(error)
+    waiter.looked.set()
 
 
 def _position(value: bytes | None, epoch: bytes) -> int | None:

@@ -58,7 +58,7 @@ class MemoryPredictions:
 
     def _put(self, key: bytes, record: bytes, kept_ms: int) -> bool:
         stored = self.server.read(key)
-        result = merged(stored, record)
+        result = merged(stored, record, self.server.clock() * 1_000)
         expires = lived_from(result) // 1_000 + kept_ms
         if result == stored or expires <= self.server.clock():
             return False

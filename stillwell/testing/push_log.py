@@ -36,6 +36,8 @@ class MemoryPushLog:
 
     def __init__(self, topics: Mapping[str, int], faults: Callable[[str], Fault | None] = no_faults) -> None:
         self.faults = faults
+        self.clock: Callable[[], int] | None = None
+        """What gives records their timestamps, in ms, where the topics do not keep those that they come with."""
         self._topics = {topic: [[] for _ in range(count)] for topic, count in topics.items()}  # type: ignore[var-annotated]
         self._appended = 0
 
@@ -63,6 +65,6 @@ class MemoryPushLog:
     def _keep(self, topic: str, record: PushRecord, timestamp: int) -> Place:
         partitions = self._topics[topic]
         number = (self._appended if record.key is None else crc32(record.key)) % len(partitions)
-        place = Place(number, len(partitions[number]), timestamp)
+        place = Place(number, len(partitions[number]), self.clock() if self.clock else timestamp)
         partitions[number].append(Kept(place, record))
         return place

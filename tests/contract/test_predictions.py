@@ -95,6 +95,25 @@ async def test_the_newest_input_instant_wins_in_whatever_order_completions_arriv
     assert_nothing_lives_for_ever(server)
 
 
+async def test_what_the_clock_of_another_server_says_lies_ahead_is_older_than_all_that_this_ones_says(
+    server: Server, store: PredictionStore
+) -> None:
+    """This server took over from one with a clock an hour ahead, and may not take what is computed now for old."""
+    now, ahead = now_us() - 1_000_000, now_us() + 3_600_000_000
+    key = key_of(server)
+    assert await store.put([(key, outputs(ahead))], KEPT_MS, EPOCH) == [True]
+    assert await store.put([(key, failure(now))], KEPT_MS, EPOCH) == [True]
+    assert server.dump()[key][0] == merged(outputs(ahead), failure(now), now)
+    assert Record.unpack(server.dump()[key][0]).failure is not None
+    assert await store.put([(key, failure(ahead))], KEPT_MS, EPOCH) == [False]
+    assert await store.put([(key, outputs(now + 1))], KEPT_MS, EPOCH) == [True]
+    assert server.dump()[key][0] == outputs(now + 1)
+    assert await store.put([(key, outputs(ahead)), (key, failure(ahead + 1))], KEPT_MS, EPOCH) == [False, False]
+    alone = key_of(server, b"i1:8")
+    assert await store.put([(alone, failure(ahead)), (alone, outputs(ahead))], KEPT_MS, EPOCH) == [True, True]
+    assert await store.put([(alone, outputs(ahead - 1)), (alone, failure(ahead + 1))], KEPT_MS, EPOCH) == [False, True]
+
+
 async def test_a_record_says_whether_it_changed_anything(server: Server, store: PredictionStore) -> None:
     now, key = now_us(), key_of(server)
     assert await store.put([(key, outputs(now))], KEPT_MS, EPOCH) == [True]

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,10 +21,12 @@ from stillwell.predictions.engine import Engine, Entity, Outcome
 from stillwell.predictions.inputs import ModelInputs
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
+from stillwell.types import FLOAT32
 from streams.metrics import BAD_HINTS, REFRESHES, Metrics
 from streams.refresh import Offsets, RefreshAgent, RefreshBatch, RefreshHint
 from streams.retry import Retry
-from tests.predicted import DEFINITIONS, Adding, encoded_row, model
+from tests.batches import feature
+from tests.predicted import DEFINITIONS, Adding, V, encoded_row, model
 from tests.waiting import eventually_async
 
 EPOCH = "epoch"
@@ -310,3 +313,47 @@ async def test_an_error_of_the_model_stops_no_agent(error: ModelError) -> None:
         site.hint(7)
         await site.until_committable(102)
         assert site.value(7) == 31.0
+
+
+async def test_what_one_prediction_stands_on_costs_the_others_nothing() -> None:
+    async with Site().running() as site:
+        await site.put(7, 30.0)
+        await site.put(8, 50.0)
+        (key,) = site.engine.record_keys(site.engine.entities({"id": [7]}))
+        site.server.write(key, b"no record")
+        site.hint(7, 8)
+        await site.until_committable(102)
+        assert site.value(8) == 51.0
+        assert site.results() == {"given_up": 1, "computed": 1}
+
+
+async def test_a_row_of_a_version_that_nobody_has_told_of_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer worker has written it, which has registered the version first. Given up, its refresh would be lost."""
+    monkeypatch.setattr("streams.refresh._UNKNOWN_PAUSE", 0.01)
+    newer = V.model_copy(
+        update={"version": 2, "features": (*V.features, feature("more", FLOAT32, pl.col("T.delay"), nullable=True))}
+    )
+    site, looks = Site(), 0
+
+    async def look() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            site.engine.inputs = ModelInputs(site.spec, DEFINITIONS, [newer])
+
+    site.agent = RefreshAgent({"Delay": site.engine}, site.metrics, Retry("refresh", site.metrics, _soon), None, look)
+    async with site.running():
+        await site.store.put(encoded_row(7, 30.0, 1_767_225_600_000_000, of=newer), EPOCH)
+        await site.put(8, 50.0)
+        site.hint(7, 8)
+        assert site.agent.commits() == {"p0": 100}
+        await site.until_committable(102)
+        assert (site.value(7), site.value(8), looks) == (31.0, 51.0, 3)
+        assert site.results() == {"computed": 2}
+
+
+async def test_hints_that_cannot_be_read_are_told_of_once_a_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    site = Site()
+    site.take(*[{"model": "Lost", "entity": {}}] * 1_000)
+    assert capsys.readouterr().out.count("hints are left out") == 1
+    assert site.metrics.get(BAD_HINTS) == 1_000

@@ -419,3 +419,38 @@ async def test_whatever_order_completions_have_fresh_is_the_model_over_the_input
         (found,) = await read(reader, id)
         newest = max(at for of, at in written if of == id)
         assert (found.state, found.values) == (State.FRESH, (written[id, newest] + 1,))
+
+
+async def test_a_server_whose_clock_is_behind_takes_over_and_what_is_computed_now_is_kept() -> None:
+    """By instants alone the record of the first server would win for as long as the clock takes to come so far; every
+    read would ask the model, and none be answered from the store."""
+    site = Site()
+    site.server.write(RedisKeys("test", "test").ready, EPOCH.encode())
+    reader = site.reader()
+    await site.put(7, 30.0)
+    assert (await reader.read({"id": [7]}))[0].values == (31.0,)
+    site.server.fail_over()
+    site.ms -= 3_600_000
+    (same,) = await reader.read({"id": [7]})
+    assert (same.state, site.model.calls) == (State.FRESH, 2), "who knows how old it is"
+    site.ms += 10
+    await site.put(7, 40.0, at_ms=7_200_000)
+    for _ in range(3):
+        (prediction,) = await reader.read({"id": [7]})
+        assert (prediction.state, prediction.values) == (State.FRESH, (41.0,))
+    assert site.model.calls == 3
+
+
+async def test_a_failure_of_a_clock_that_is_no_more_keeps_nobody_from_asking() -> None:
+    site = Site()
+    site.server.write(RedisKeys("test", "test").ready, EPOCH.encode())
+    reader = site.reader()
+    await site.put(7, 30.0)
+    site.model.error = ModelError("broken")
+    assert (await reader.read({"id": [7]}))[0].state is State.FAILED
+    site.model.error = None
+    assert (await reader.read({"id": [7]}))[0].state is State.FAILED
+    assert site.model.calls == 1
+    site.ms -= 3_600_000
+    (prediction,) = await reader.read({"id": [7]})
+    assert (prediction.state, prediction.values) == (State.FRESH, (31.0,))

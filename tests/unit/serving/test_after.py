@@ -225,3 +225,42 @@ def test_what_cannot_be_waited_for_is_told(text: str, timeout_ms: int, says: str
 def test_nothing_to_wait_for_is_nothing() -> None:
     assert after("", None) is None
     assert after("  ", 5) is None
+
+
+async def test_with_no_time_to_wait_what_is_there_is_read_and_what_is_not_is_counted_truly() -> None:
+    world = await World().ready()
+    pusher, marks = world.pusher(), marks_of(world)
+    first = (await pusher.append(raw("a"))).token
+    await world.work()
+    assert (await marks.read_after(asked(first, timeout_ms=0), reading(world))).rows == 1
+    for _ in range(40):
+        last = (await pusher.append(raw("a"))).token
+    await world.work()
+    last = (await pusher.append(raw("a"))).token
+    with pytest.raises(Behind) as caught:
+        await marks.read_after(asked(last, timeout_ms=0), reading(world))
+    assert caught.value.lag == 1
+
+
+async def test_tokens_of_more_partitions_than_are_ever_looked_at_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To be told to ask again in a moment would be for nothing."""
+    monkeypatch.setattr(after_, "_MOST_KEYS", 3)
+    world = await World().ready()
+    token = Token("Last", INCARNATION, dict.fromkeys(range(4), 0))
+    with pytest.raises(RequestError, match="after: names 4 partitions; at most 3 are allowed"):
+        await marks_of(world).read_after(asked(token), reading(world))
+
+
+async def test_who_waits_for_many_marks_looks_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(after_, "_PAUSE_PER_KEY", 1.0)
+    world = await World().ready()
+    looks = 0
+
+    def count(operation: str) -> None:
+        nonlocal looks
+        looks += operation == "get"
+
+    world.store.faults = count
+    with pytest.raises(Behind):
+        await marks_of(world).read_after(asked(Token("Last", INCARNATION, {7: 0}), timeout_ms=50), reading(world))
+    assert looks == 1

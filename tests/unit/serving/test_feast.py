@@ -226,3 +226,16 @@ async def test_the_service_is_healthy_where_features_can_be_read(served: Served)
     await served.put({"id": 1, "name": "a"})
     async with served.client.get("/health") as response:
         assert (response.status, await response.read()) == (200, b"")
+
+
+async def test_names_that_no_entity_has_are_not_kept(served: Served) -> None:
+    """A thousand requests are remembered by the names of their columns: these could be of any length."""
+    page = served.site.pages["POST", "/get-online-features"]
+    kept = page.answer.__self__._named._made  # type: ignore[attr-defined]
+    await served.put({"id": 1, "name": "a"})
+    for number in range(5):
+        entities = {"id": [1], f"{'x' * 1_000}{number}": [1]}
+        assert (await ask(served, features=["Users:name"], entities=entities))[0] == 422
+    assert len(kept) == 0
+    await ask(served, features=["Users:name"], entities={"id": [1]})
+    assert len(kept) == 1

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+import polars as pl
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
@@ -12,6 +13,7 @@ from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.pages import FeastPages, Features, OwnPages
 from serving.predictions import PredictionPages
+from serving.versions import Versions
 from serving.web import Bounds, Site
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.columns import ModelReaders
@@ -19,9 +21,12 @@ from stillwell.predictions.engine import Engine
 from stillwell.predictions.inputs import ModelInputs
 from stillwell.predictions.reading import ModelReader, NoHints
 from stillwell.reading.features import FeatureReader
+from stillwell.spec import ViewSpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
-from tests.predicted import DEFINITIONS, Adding, encoded_row, model
+from stillwell.types import FLOAT32
+from tests.batches import feature
+from tests.predicted import DEFINITIONS, Adding, V, encoded_row, model
 from tests.served import Listening
 
 NOW_MS = 1_767_225_600_000
@@ -34,6 +39,7 @@ class Service:
 
     def __init__(self) -> None:
         self.ms = NOW_MS
+        self.registered: list[ViewSpec] = []
         self.server = MemoryRedis(clock=lambda: self.ms)
         self.server.write(KEYS.ready, b"epoch")
         self.store = MemoryOnlineStore(self.server)
@@ -49,6 +55,7 @@ class Service:
             definitions, FeatureReader(self.store, KEYS, self._now_us, self.readers), Limits(50, 10, 200), self.metrics
         )
         features.models = self.readers
+        features.versions = Versions(lambda: self.registered, features.know)
         pages = [*FeastPages(features).pages(), *OwnPages(features).pages()]
         pages += PredictionPages(features, self.readers, self._now_us).pages()
         site = Site(pages, v1.error_body, Bounds(), self.metrics.request)
@@ -183,3 +190,13 @@ async def test_a_store_that_may_have_lost_rows_answers_503(service: Service) -> 
         ("/v1/features", {"features": ["Delay:minutes"], "entities": {"id": [7]}}),
     ):
         assert (await service.post(path, **body))[0] == 503
+
+
+async def test_rows_of_a_version_that_was_registered_meanwhile_are_read(service: Service) -> None:
+    newer = V.model_copy(
+        update={"version": 2, "features": (*V.features, feature("more", FLOAT32, pl.col("T.delay"), nullable=True))}
+    )
+    service.registered = [newer]
+    await service.store.put(encoded_row(7, 30.0, NOW_MS * 1_000, of=newer), "epoch")
+    status, answer = await service.post("/v1/predictions", model="Delay", entities={"id": [7]})
+    assert (status, answer["predictions"][0]["outputs"]) == (200, {"minutes": 31.0})

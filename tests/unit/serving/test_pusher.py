@@ -13,7 +13,9 @@ from serving.pushing.pusher import Pusher, Written
 from stillwell.errors import NotDefined, NotWritten, OutcomeUnknown, RequestError, StoreNotReady, StoreUnavailable
 from stillwell.layout.online import Answer
 from stillwell.pushing.record import To
-from tests.batches import event
+from stillwell.spec import Origin, TopicSpec
+from stillwell.types import INT64, STRING, TIMESTAMP
+from tests.batches import column, event, feature, view
 from tests.pushed import INCARNATION, World, raw, together
 
 
@@ -275,3 +277,46 @@ async def test_an_empty_push_is_nothing() -> None:
     nothing = Push("Last", [], True, To.BOTH)
     for written in (await pusher.write(nothing), await pusher.append(nothing)):
         assert written == Written(None, written.statuses, ())
+
+
+async def test_rows_are_judged_by_the_timestamps_that_a_topic_gives_its_records() -> None:
+    """Such a topic keeps the broker's time. By ours, half an hour ahead of it, an event is not too far in the future; a
+    worker says that it is, and its row must not be in Redis."""
+    world = await World().ready()
+    world.log.clock = lambda: world.now_ms - 1_800_000
+    pusher = world.pusher()
+    written = await pusher.write(
+        together(raw("a", amount="much"), raw("b", at="2026-01-01T00:45:00Z"), raw("c", step=-1), raw("d"))
+    )
+    assert written.statuses == ["rejected", "rejected", "filtered", "applied"]
+    assert [(refusal.row, refusal.reason) for refusal in written.refusals] == [(0, "decode"), (1, "future")]
+    before = world.rows()
+    assert len(before) == 1
+    await world.work()
+    world.server.flush()
+    await world.ready()
+    await world.work()
+    assert world.rows() == before
+
+
+async def test_what_depends_on_a_records_timestamp_is_computed_from_the_one_in_the_log(
+    rng: random.Random,
+) -> None:
+    """A function of one event to many rows is run again by the worker, from the event: it sees the broker's time."""
+    at = column("at", TIMESTAMP, origin=Origin.RECORD_TIMESTAMP)
+    columns = (at, column("customer", STRING), column("step", INT64))
+    source = TopicSpec(name="T", topic="t", columns=columns, event_time="at")
+    split = view(source, {"customer": (STRING, None)}, feature("step", INT64, None), name="Split", rows=_each)
+    world = await World((split,)).ready()
+    world.log.clock = lambda: world.now_ms + rng.randrange(-5_000, 5_000)
+    for _ in range(5):
+        value = json.dumps({"customer": "a+b", "step": 1}).encode()
+        await world.pusher().write(Push("Split", [value], True, To.BOTH))
+        before = world.rows()
+        assert len(before) == 2
+        assert set(await world.work("Split")) <= {Answer.DUPLICATE, Answer.STALE}
+        assert world.rows() == before
+
+
+def _each(event: Any) -> list[dict[str, object]]:
+    return [{"customer": part, "step": event.step} for part in event.customer.split("+")]
