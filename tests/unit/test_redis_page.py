@@ -219,4 +219,4 @@ def test_predictions_are_laid_out_as_the_page_says() -> None:
         ] == values
     assert Record(Outputs(1, b"2" * 16, 3, 4, b"5555", b"6"), None).pack()[:5] == bytes([1, 0, 0, 0, 41])
     assert f"at most {MAX_REASON_BYTES} bytes" in PAGE
-    assert (KEPT_FOR, "ten\ntimes the model's `max_staleness`" in PAGE) == (10, True)
+    assert (KEPT_FOR, "ten times the model's `max_staleness`" in " ".join(PAGE.split())) == (10, True)
