@@ -48,7 +48,8 @@ NOT_SETTINGS: Mapping[str, str] = {
     "STILLWELL_LOCAL": "where `stillwell local` keeps its data; by default `~/.local/state/stillwell/local`",
     "STILLWELL_MAVEN_URL": "a mirror to download Kafka from, in Maven Central's place",
     "STILLWELL_VENV": "the environment that `scripts/test` makes and uses; by default `.venv`",
-    "STILLWELL_TOOLS": "where `scripts/test` builds the tools that are written in Go; by default `.tools`",
+    "STILLWELL_TOOLS": "where `scripts/test` builds the tools that are written in Go, and `scripts/apart` makes "
+    "environments; by default `.tools`",
 }
 """Variables with our prefix that are read elsewhere."""
 

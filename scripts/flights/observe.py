@@ -14,8 +14,9 @@ import aiohttp
 import redis.asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
+from scripts.flights.model import MODEL
 from scripts.flights.replay import PARTITIONS
-from scripts.flights.scene import Worker
+from scripts.flights.scene import Command
 from sinks.redis import RedisOnlineStore
 from stillwell.errors import StoreNotReady
 from stillwell.layout import chain
@@ -32,14 +33,21 @@ Series = Mapping[tuple[str, Labels], float]
 _EVENTS = "stillwell_events_total"
 _ASSIGNED = "stillwell_assigned_partitions"
 _SERVABLE = "stillwell_servable_seconds_bucket"
+_HINTS = "stillwell_refresh_hints_total"
+_REFRESHES = "stillwell_refreshes_total"
+_ASKED = "stillwell_model_predictions_total"
+_CALLS = "stillwell_model_seconds_count"
+_REFRESHED = "stillwell_refreshed_seconds_bucket"
+_SHOWN = (_EVENTS, _ASSIGNED, _SERVABLE, _HINTS, _REFRESHES, _ASKED, _CALLS, _REFRESHED)
 
 _PATIENCE = aiohttp.ClientTimeout(total=3)
 _SCANNED_AT_A_TIME = 2_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class WorkerLook:
-    """A worker: what its process does, and how many partitions it holds. pid is None where there is no process."""
+class CommandLook:
+    """A worker or the service: what its process does, and how many partitions it holds. pid is None where there is no
+    process."""
 
     name: str
     pid: int | None
@@ -67,13 +75,29 @@ class ViewLook:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class ModelLook:
+    """The model, as the workers count: hints taken in; predictions looked at, by what became of them (computed, fresh,
+    given_up); calls; entities that it had no answer of use for; predictions in Parquet. refreshed: counts by upper
+    bound in seconds, from 0 and cumulative, from a hint to its prediction."""
+
+    hints: int
+    became: Mapping[str, int]
+    calls: int
+    failed: int
+    rows: int
+    refreshed: Mapping[float, float]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Look:
     """Everything at one moment; at: seconds of a clock that does not jump. files: in Parquet, raw archive included."""
 
     at: float
-    workers: tuple[WorkerLook, ...]
+    workers: tuple[CommandLook, ...]
+    service: CommandLook
     topics: Mapping[str, TopicLook]
     views: Mapping[str, ViewLook]
+    model: ModelLook
     files: int
 
     @property
@@ -87,7 +111,8 @@ class Observer:
 
     def __init__(
         self,
-        workers: Sequence[Worker],
+        workers: Sequence[Command],
+        service: Command,
         definitions: DefinitionsSpec,
         online: RedisOnlineStore,
         client: "redis.asyncio.Redis",
@@ -95,6 +120,7 @@ class Observer:
         objects: ObjectStore,
     ) -> None:
         self._workers = workers
+        self._service = service
         self._views = {view.name: view.source.topic for view in definitions.views}
         self._versions = {view.name: view.version for view in definitions.views}
         self._online = online
@@ -132,7 +158,7 @@ class Observer:
 
     async def look(self) -> Look:
         """Everything, now."""
-        workers = await asyncio.gather(*(self._look_at(worker) for worker in self._workers))
+        service, *workers = await asyncio.gather(*map(self._look_at, [self._service, *self._workers]))
         served, entities = await self._served(), await self._entities()
         await asyncio.to_thread(self._chains.follow)
         counters: Counter[tuple[str, Labels]] = Counter()
@@ -141,6 +167,7 @@ class Observer:
         return Look(
             at=time.monotonic(),
             workers=tuple(workers),
+            service=service,
             topics={
                 topic: TopicLook(
                     taken_in=_count(counters, _EVENTS, topic=topic),
@@ -151,29 +178,40 @@ class Observer:
                 for topic in PARTITIONS
             },
             views={
-                view: ViewLook(entities[view], self._chains.rows[view], _buckets(counters, view))
+                view: ViewLook(entities[view], self._chains.rows[view], _buckets(counters, _SERVABLE, view=view))
                 for view in self._views
             },
+            model=ModelLook(
+                hints=_count(counters, _HINTS, model=MODEL),
+                became={
+                    became: _count(counters, _REFRESHES, model=MODEL, became=became)
+                    for became in ("computed", "fresh", "given_up")
+                },
+                calls=_count(counters, _CALLS, model=MODEL),
+                failed=_count(counters, _ASKED, model=MODEL) - _count(counters, _ASKED, model=MODEL, answer="answered"),
+                rows=self._chains.rows[MODEL],
+                refreshed=_buckets(counters, _REFRESHED, model=MODEL),
+            ),
             files=self._chains.files,
         )
 
-    async def _look_at(self, worker: Worker) -> WorkerLook:
+    async def _look_at(self, worker: Command) -> CommandLook:
         process = worker.process
         if process is None:
-            return WorkerLook(worker.name, None, False, 0)
+            return CommandLook(worker.name, None, False, 0)
         ready, text = await asyncio.gather(self._page(worker, "readyz"), self._page(worker, "metrics"))
         partitions = 0
         if text is not None:
             series = _parse(text)
             self._seen[worker.name, worker.generation] = series
             partitions = int(sum(value for _, value in _find(series, _ASSIGNED)))
-        return WorkerLook(worker.name, process.pid, ready is not None, partitions)
+        return CommandLook(worker.name, process.pid, ready is not None, partitions)
 
-    async def _page(self, worker: Worker, path: str) -> str | None:
+    async def _page(self, worker: Command, path: str) -> str | None:
         """A page of a worker's; None where it says no, or nothing."""
         self._session = self._session or aiohttp.ClientSession(timeout=_PATIENCE)
         try:
-            async with self._session.get(f"http://127.0.0.1:{worker.port}/{path}") as answer:
+            async with self._session.get(f"{worker.url}/{path}") as answer:
                 return await answer.text() if answer.status == 200 else None
         except (aiohttp.ClientError, TimeoutError):
             return None
@@ -213,7 +251,7 @@ class _Chains:
 
 def _parse(text: str) -> Series:
     """The metrics that are shown; to parse all of them twice a second would cost several per cent of a core."""
-    text = "".join(line for line in text.splitlines(keepends=True) if line.startswith((_EVENTS, _ASSIGNED, _SERVABLE)))
+    text = "".join(line for line in text.splitlines(keepends=True) if line.startswith(_SHOWN))
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -232,6 +270,5 @@ def _count(series: Series, name: str, **labels: str) -> int:
     return int(sum(value for _, value in _find(series, name, **labels)))
 
 
-def _buckets(series: Series, view: str) -> dict[float, float]:
-    found = _find(series, _SERVABLE, view=view)
-    return {float(labels["le"]): value for labels, value in found}
+def _buckets(series: Series, name: str, **labels: str) -> dict[float, float]:
+    return {float(found["le"]): value for found, value in _find(series, name, **labels)}

@@ -1,4 +1,7 @@
-"""The proof, when all is linked: `stillwell verify`, and the oracle beside what is at rest and what is in Redis."""
+"""The proof, when all is linked: `stillwell verify`, and the oracle beside what is at rest and what is in Redis.
+
+What is served is proven in `predicted.py`.
+"""
 
 import asyncio
 import dataclasses
@@ -9,6 +12,8 @@ from typing import Any
 from scripts.flights.agreement import Agreement, compare, read
 from scripts.flights.ending import DemoFailed
 from scripts.flights.oracle import VIEWS, Oracle
+from scripts.flights.predicted import Foretold, Pushed
+from scripts.flights.replay import PARTITIONS
 from scripts.flights.scene import STILLWELL
 from sinks.redis import RedisOnlineStore
 from stillwell.spec import DefinitionsSpec
@@ -16,12 +21,14 @@ from stillwell.spec import DefinitionsSpec
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Verified:
-    """What `stillwell verify` has found. rows and rejected: by view."""
+    """What `stillwell verify` has found. records: of all topics; flights: of those that the demo has sent; rows and
+    rejected: by view."""
 
     good: bool
     findings: tuple[str, ...]
     partitions: int
     records: int
+    flights: int
     files: int
     unlinked: int
     rows: Mapping[str, int]
@@ -30,10 +37,12 @@ class Verified:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Proof:
-    """Everything that was found; wrong: in words, empty if all agrees."""
+    """Everything that was found; foretold: None where there is no model. wrong: in words, empty if all agrees."""
 
     verified: Verified
     agreements: list[Agreement]
+    pushed: Pushed
+    foretold: Foretold | None
     wrong: list[str]
 
 
@@ -68,6 +77,9 @@ def _verified(report: dict[str, Any]) -> Verified:
         findings=tuple(f"{each['kind']}: {each['path']}: {each['error']}" for each in report["findings"]),
         partitions=len(partitions),
         records=sum(partition["records"] for partition in partitions),
+        flights=sum(
+            partition["records"] for partition in partitions if partition["partition"].rpartition("@")[0] in PARTITIONS
+        ),
         files=sum(partition["files"] for partition in partitions),
         unlinked=len(report["unlinked"]),
         rows=rows,
@@ -80,8 +92,8 @@ def wrong_at_rest(
 ) -> Iterator[str]:
     """Where the accounts at rest are not what follows from what was sent. sent: records by topic."""
     yield from verified.findings
-    if verified.records != sum(sent.values()):
-        yield f"{verified.records:,} records are at rest, {sum(sent.values()):,} were sent"
+    if verified.flights != sum(sent.values()):
+        yield f"{verified.flights:,} records are at rest, {sum(sent.values()):,} were sent"
     readable = oracle.readable()
     for view in definitions.views:
         topic = view.source.topic

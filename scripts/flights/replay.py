@@ -141,6 +141,14 @@ def plan(events: pl.DataFrame, count: int | None, seed: int, disorder: Disorder)
     )
 
 
+def routes(year: Year, plan: Plan) -> pl.DataFrame:
+    """The routes that are told of: `origin`, `dest`, `sequence` (the records before the first of it), and `count`."""
+    sent = plan.records.with_row_index("sequence").filter((pl.col("topic") == DEPARTURES) & ~pl.col("cut_short"))
+    known = sent.select("sequence", "row").join(year.flights.select("row", "origin", "dest"), on="row")
+    found = known.group_by("origin", "dest").agg(pl.col("sequence").min(), count=pl.len())
+    return found.sort("sequence")
+
+
 def _between(
     dice: np.random.Generator, bounds: tuple[datetime.timedelta, datetime.timedelta], count: int
 ) -> npt.NDArray[np.int64]:

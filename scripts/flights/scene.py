@@ -1,4 +1,4 @@
-"""Where it happens: Kafka, Redis, a folder for the object store and two workers, all of them on this machine."""
+"""Where it happens: Kafka, Redis, a folder for the object store, two workers and a query service, on this machine."""
 
 import dataclasses
 import functools
@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from scripts.flights.ending import DemoFailed
+from scripts.flights.model import URL_VARIABLE
 from scripts.flights.replay import PARTITIONS
 from stillwell.definitions.loading import load_definitions
 from stillwell.local import LocalStack, Process, free_port
@@ -40,25 +41,35 @@ HASTE: Mapping[str, str] = {
 
 WORKERS = ("worker 1", "worker 2")
 
+_REFRESH_PARTITIONS = 2
+"""So that both workers compute predictions."""
+
 
 @dataclasses.dataclass(slots=True)
-class Worker:
-    """`stillwell worker`, again and again under one name. generation: counts its processes, from 1."""
+class Command:
+    """`stillwell worker` or `stillwell serve`, again and again under one name. generation: counts its processes, from
+    1."""
 
     name: str
     log: Path
+    word: str = "worker"
     port: int = dataclasses.field(default_factory=free_port)
     generation: int = 0
     process: Process | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Start a process; does not wait until it is ready."""
         self.generation += 1
         self.process = Process(
             self.name,
-            [STILLWELL, "worker"],
+            [STILLWELL, self.word],
             log=self.log,
-            environment={"STILLWELL_WEB_PORT": str(self.port)},
+            environment={"STILLWELL_WEB_PORT": str(self.port), "STILLWELL_SERVE_PORT": str(self.port)},
             grace_s=40.0,
         )
 
@@ -87,6 +98,7 @@ def enter(stack: LocalStack) -> None:
     for name in [name for name in os.environ if name.startswith(PREFIX) and name not in NOT_SETTINGS]:
         del os.environ[name]
     os.environ.pop("STILLWELL_CONFIG", None)
+    os.environ.pop(URL_VARIABLE, None)
     os.environ.update({**PROJECT, **HASTE, **stack.environment})
 
 
@@ -100,7 +112,9 @@ def consumed_partitions() -> dict[str, int]:
 def create_topics(bootstrap: str) -> None:
     """Create all topics that are needed."""
     needed = needed_topics(Settings.load(), load_definitions(DEFINITIONS))
-    partitions = {each.name: PARTITIONS.get(each.name, 1) for each in needed}
+    partitions = {
+        each.name: _REFRESH_PARTITIONS if each.use == "refreshes" else PARTITIONS.get(each.name, 1) for each in needed
+    }
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
     topics = [NewTopic(name, num_partitions=count, replication_factor=1) for name, count in partitions.items()]
     for created in admin.create_topics(topics).values():

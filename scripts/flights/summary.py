@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from scripts.flights.feed import Feed
 from scripts.flights.observe import Look
+from scripts.flights.predicted import Foretold
 from scripts.flights.proof import Proof
 from scripts.flights.replay import Plan
 from scripts.flights.table import quantile
@@ -39,11 +40,28 @@ def summary(plan: Plan, feed: Feed, outage: Outage, last: Look, proof: Proof) ->
         "servable_p50_s": quantile(0.5, servable),
         "servable_p99_s": quantile(0.99, servable),
         "verify_good": proof.verified.good,
-        "records_at_rest": proof.verified.records,
+        "records_at_rest": proof.verified.flights,
         "rejected": sum(topic.rejected for topic in last.topics.values()),
         "rows_in_parquet": proof.verified.rows,
         "files": proof.verified.files,
         "unlinked_files": proof.verified.unlinked,
         "entities_in_redis": {name: view.entities for name, view in last.views.items()},
         "compared": [dataclasses.asdict(agreement) for agreement in proof.agreements],
+        "pushed": dataclasses.asdict(proof.pushed),
+        "predicted": None if proof.foretold is None else _predicted(last, proof.foretold),
+    }
+
+
+def _predicted(last: Look, foretold: Foretold) -> Mapping[str, object]:
+    """What the workers have counted while the flights streamed, and what was found of predictions in the end."""
+    model = last.model
+    return {
+        "hints": model.hints,
+        **model.became,
+        "calls": model.calls,
+        "failed": model.failed,
+        "in_parquet": model.rows,
+        "refreshed_p50_s": quantile(0.5, [model.refreshed]),
+        "refreshed_p99_s": quantile(0.99, [model.refreshed]),
+        "compared": dataclasses.asdict(foretold),
     }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import itertools
 from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
@@ -10,10 +11,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from scripts.flights.model import MODEL
 from scripts.flights.observe import Look
 
 WIDTH = 96
 _RATE_OVER = 3.0
+
+STATES = ("FRESH", "STALE", "MISSING", "FAILED")
+"""Of predictions."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,13 +33,15 @@ class Sent:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Scene:
-    """What is drawn. before: an earlier look, to tell rates from; note: what goes on, in a few words."""
+    """What is drawn. before: an earlier look, to tell rates from; note: what goes on, in a few words; read: of how many
+    routes a reader finds the prediction in which state, None where there is no model."""
 
     elapsed: float
     sent: Sent
     look: Look
     before: Look
     note: str
+    read: Mapping[str, int] | None = None
 
     @property
     def lag(self) -> int:
@@ -57,10 +64,17 @@ class Scene:
         views = [view] if view else list(self.look.views)
         return quantile(part, [_latest(self, each) for each in views])
 
+    def refreshed(self, part: float) -> float | None:
+        """Within how many seconds of a hint that part of the latest predictions was there; None where none was."""
+        return quantile(part, [_since(self.before.model.refreshed, self.look.model.refreshed)])
+
 
 def _latest(scene: Scene, view: str) -> dict[float, float]:
-    before = scene.before.views[view].servable
-    return {bound: count - before.get(bound, 0.0) for bound, count in scene.look.views[view].servable.items()}
+    return _since(scene.before.views[view].servable, scene.look.views[view].servable)
+
+
+def _since(before: Mapping[float, float], now: Mapping[float, float]) -> dict[float, float]:
+    return {bound: count - before.get(bound, 0.0) for bound, count in now.items()}
 
 
 def quantile(part: float, histograms: Sequence[Mapping[float, float]]) -> float | None:
@@ -102,10 +116,22 @@ def line(scene: Scene) -> str:
     )
 
 
+def line_of_model(scene: Scene) -> str:
+    """One line more: how predictions are. Only where there is a model."""
+    model = scene.look.model
+    read = scene.read or {}
+    states = ", ".join(f"{state.lower()} {read.get(state, 0)}" for state in STATES)
+    computed, p50 = model.became["computed"], seconds(scene.refreshed(0.5))
+    return f"        predictions {computed:,}  calls {model.calls:,}  p50 {p50}  {states}"
+
+
 def draw(scene: Scene) -> RenderableType:
     """The whole picture."""
     gap = Text()
-    return Group(gap, _headline(scene), gap, _topics(scene), gap, _views(scene), gap, _workers(scene), gap)
+    parts = [_headline(scene), _topics(scene), _views(scene), _workers(scene)]
+    if scene.read is not None:
+        parts[3:3] = [_model(scene), _read(scene.read)]
+    return Group(gap, *itertools.chain.from_iterable((part, gap) for part in parts))
 
 
 def _headline(scene: Scene) -> RenderableType:
@@ -146,13 +172,38 @@ def _views(scene: Scene) -> RenderableType:
     return table
 
 
+def _model(scene: Scene) -> RenderableType:
+    table = _table("predictions", "hints", "computed", "were fresh", "failed", "calls", "p50", "in Parquet")
+    model = scene.look.model
+    table.add_row(
+        f" {MODEL}",
+        f"{model.hints:,}",
+        f"{model.became['computed']:,}",
+        f"{model.became['fresh']:,}",
+        f"{model.failed:,}",
+        f"{model.calls:,}",
+        seconds(scene.refreshed(0.5)),
+        f"{model.rows:,}",
+    )
+    return table
+
+
+def _read(read: Mapping[str, int]) -> RenderableType:
+    grid = Table.grid(padding=(0, 2))
+    styles = {"FRESH": "green", "STALE": "yellow", "MISSING": "dim", "FAILED": "red"}
+    texts = [Text(f"{read.get(state, 0)} {state}", styles[state]) for state in STATES]
+    grid.add_row(f"  {sum(read.values())} routes, as readers find them:", *texts)
+    return grid
+
+
 def _workers(scene: Scene) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
-    for worker in scene.look.workers:
+    for worker in (*scene.look.workers, scene.look.service):
         if worker.pid is None:
             state = Text("killed by -9", "bold red")
         elif worker.ready:
-            state = Text(f"process {worker.pid}, {worker.partitions} partitions", "green")
+            holds = f", {worker.partitions} partitions" if worker is not scene.look.service else ""
+            state = Text(f"process {worker.pid}{holds}", "green")
         else:
             state = Text(f"process {worker.pid}, not ready", "yellow")
         grid.add_row(f"  {worker.name}", state)

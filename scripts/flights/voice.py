@@ -1,6 +1,7 @@
 """What the demo says, line by line."""
 
 import contextlib
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -83,13 +84,32 @@ class Voice:
         self.say("To look around in it, leave it running by `scripts/demo --keep`. It then says how to try:\n")
         self._commands(LOOK_FURTHER)
 
-    def how_to_look_around(self, environment: Mapping[str, str], commands: Path, keeper: int) -> None:
-        """What can be done with all that goes on. commands: the folder where `stillwell` is; keeper: who ends it."""
+    def answered(self, lines: Sequence[str], answers: Sequence[str]) -> None:
+        """Lines for a shell that were run, and what they printed."""
+        self.say("\nSo can anybody ask, while it runs:\n")
+        for line, answer in zip(lines, answers, strict=True):
+            self._out.print(f"    {line}", soft_wrap=True, markup=False)
+            self._out.print(textwrap.indent(answer, "      "), style="dim", soft_wrap=True, markup=False)
+
+    def without_model(self) -> None:
+        """That half of it is left out."""
+        self.say(
+            "[bold yellow]WITHOUT A MODEL[/], as --no-model says: no model is trained and no model server runs. No "
+            "prediction is computed,\nshown or proven; all else is as always.\n"
+        )
+
+    def how_to_look_around(
+        self, environment: Mapping[str, str], commands: Path, lines: Sequence[str], keeper: int
+    ) -> None:
+        """What can be done with all that goes on. commands: the folder where `stillwell` is; lines: for curl; keeper:
+        who ends it."""
         self.say("Everything goes on. In another terminal:\n")
         self._commands(
             [f"export PATH={commands}:$PATH", *(f"export {name}={environment[name]}" for name in environment)]
         )
         self._commands(LOOK_FURTHER)
+        self.say("Or without any of it, from anywhere on this machine:\n")
+        self._commands(lines)
         self.say(f"To end it and remove its data: kill {keeper}")
 
     def _commands(self, lines: Sequence[str]) -> None:
@@ -116,3 +136,5 @@ class Picture:
         elif is_last or scene.look.at - self._printed_at >= _LINE_EVERY:
             self._printed_at = scene.look.at
             self._out.print(table.line(scene), soft_wrap=True)
+            if scene.read is not None:
+                self._out.print(table.line_of_model(scene), soft_wrap=True)

@@ -11,6 +11,7 @@ import pytest
 
 from scripts.flights import replay
 from scripts.flights.agreement import compare
+from scripts.flights.examples import INPUTS, TARGET, examples
 from scripts.flights.feed import Pace
 from scripts.flights.oracle import Oracle, Row
 from scripts.flights.replay import ARRIVALS, DEPARTURES, WEATHER, Disorder, Year
@@ -279,6 +280,47 @@ def test_a_wind_of_a_thousand_miles_an_hour_is_not_used(files: Files, tmp_path: 
     knows = oracle(source, [{"row": 0, "topic": WEATHER}, {"row": 1, "topic": WEATHER}], tmp_path)
     assert knows.readable()[WEATHER] == 1
     assert knows.newest("AirportWeather")["EWR",].event_time.hour == 6
+
+
+# ---- what the model learns from ----
+
+
+def test_an_example_knows_what_was_known_the_instant_before(files: Files) -> None:
+    """The news of its route, of any flight from its airport, and of the weather; nothing of itself, or of later."""
+    source = files(
+        {"minute": "0", "dep_delay": "1", "distance": "10"},
+        {"minute": "5", "dest": "LAX", "dep_delay": "2"},
+        {"minute": "10", "dep_delay": "900"},
+        {"minute": "20", "dep_delay": "4", "time_hour": "2013-01-02T10:00:00Z"},
+        {**CANCELLED, "minute": "30", "time_hour": "2013-01-02T10:00:00Z"},
+        {"minute": "40", "dep_delay": "6", "time_hour": "2013-01-02T10:00:00Z"},
+        weather=[{}, {"time_hour": "2013-01-02T10:30:00Z", "wind_speed": "1048.36"}, {"origin": "JFK", "visib": "1"}],
+    )
+    learned = examples(replay.read(source), most=100, seed=1)
+    assert learned.columns == [*INPUTS, TARGET]
+    wind = pytest.approx(10.36)
+    assert learned.rows() == [
+        (None, 10, None, wind, 10.0, 1.0),
+        (None, 1400, 1.0, wind, 10.0, 2.0),
+        (1.0, 1400, 2.0, wind, 10.0, 900.0),
+        (600.0, 1400, 900.0, wind, 10.0, 4.0),
+        (None, 1400, 4.0, wind, 10.0, 6.0),
+    ]
+
+
+def test_no_more_examples_are_taken_than_wanted(files: Files) -> None:
+    source = files(*({"minute": str(minute)} for minute in range(50)))
+    assert examples(replay.read(source), most=10, seed=1).height == 10
+
+
+def test_routes_are_told_in_the_order_in_which_they_are_sent(files: Files) -> None:
+    source = files({"minute": "5"}, {"minute": "1", "dest": "LAX"}, {"minute": "9"}, weather=[{}])
+    year = replay.read(source)
+    told = replay.routes(
+        year, replay.plan(replay.events(year, NO_SHIFT), None, 1, Disorder(0, out_of_order=0, twice=0))
+    )
+    assert told.select("origin", "dest", "count").rows() == [("EWR", "LAX", 1), ("EWR", "IAH", 2)]
+    assert told.get_column("sequence").to_list() == [1, 2]
 
 
 # ---- the comparison ----
