@@ -14,12 +14,12 @@ from typing import Self
 
 from redis import exceptions
 
-from sinks.redis_link import Command, Exchange, RedisLink, Reply
+from sinks.redis_link import Command, Exchange, RedisLink, Reply, facts_of
 from stillwell.errors import SettingsError, StoreUnavailable
 from stillwell.layout.online import (
     ANSWERS,
-    Answer,
     Applied,
+    AppliedEach,
     EncodedRows,
     MarkKey,
     MarkMove,
@@ -113,11 +113,14 @@ class RedisOnlineStore:
             (counts,) = await self._put_rows(exchange, [rows], epoch)
         return counts
 
-    async def put_each(self, rows: Sequence[EncodedRows], epoch: str) -> list[list[Answer]]:
-        """Write each row that is newer than the one in its place; what became of each."""
+    async def put_each(self, rows: Sequence[EncodedRows], epoch: str) -> AppliedEach:
+        """Write each row that is newer than the one in its place; what became of each, and which server says so."""
         async with self._link.connection() as exchange:
-            letters = await self._put_letters(exchange, rows, epoch)
-        return [[ANSWERS[letter] for letter in of_view] for of_view in letters]
+            # Asked first: what a server of this id has then taken, one of another id need not have.
+            said: list[Reply] = []
+            letters = await self._put_letters(exchange, rows, epoch, [("INFO", "replication")], said)
+        answers = [[ANSWERS[letter] for letter in of_view] for of_view in letters]
+        return AppliedEach(answers, facts_of(*said)["master_replid"])
 
     async def set_marks(self, moves: Sequence[MarkMove], epoch: str) -> None:
         """Create the marks that are absent, or of another epoch, at the start of their moves."""
@@ -141,12 +144,12 @@ class RedisOnlineStore:
     async def read_state(self) -> OnlineState:
         """Which epoch is in force (None: not ready), and which server answers."""
         epoch, info = await self._link.ask(("GET", self._gate), ("INFO", "replication"))
-        return OnlineState(epoch=epoch.decode() if epoch else None, replication_id=_facts(info)["master_replid"])
+        return OnlineState(epoch=epoch.decode() if epoch else None, replication_id=facts_of(info)["master_replid"])
 
     async def read_server(self) -> OnlineServer:
         """What the server says of itself."""
         # By INFO, because managed services refuse CONFIG.
-        facts = _facts(*await self._link.ask(("INFO", "server"), ("INFO", "memory"), ("INFO", "replication")))
+        facts = facts_of(*await self._link.ask(("INFO", "server"), ("INFO", "memory"), ("INFO", "replication")))
         return OnlineServer(
             role=facts["role"], version=facts["redis_version"], maxmemory_policy=facts["maxmemory_policy"]
         )
@@ -200,15 +203,26 @@ class RedisOnlineStore:
         """Write the rows of several views in one stream; what became of each view's."""
         return [PutCounts.of_letters(letters) for letters in await self._put_letters(exchange, rows, epoch)]
 
-    async def _put_letters(self, exchange: Exchange, rows: Sequence[EncodedRows], epoch: str) -> list[bytes]:
-        """The same, a letter for each row."""
+    async def _put_letters(
+        self,
+        exchange: Exchange,
+        rows: Sequence[EncodedRows],
+        epoch: str,
+        before: Sequence[Command] = (),
+        said: list[Reply] | None = None,
+    ) -> list[bytes]:
+        """The same, a letter for each row. before: commands that go first; said: takes the replies to them."""
         cuts = [list(_cuts(each.values)) for each in rows]
 
         def calls() -> Iterator[Command]:
+            yield from before
             for each, own in zip(rows, cuts, strict=True):
                 yield from self._put_calls(each, own, epoch)
 
-        letters = iter(await self._run(exchange, self._put, calls))
+        replies = await self._run(exchange, self._put, calls)
+        if said is not None:
+            said += replies[: len(before)]
+        letters = iter(replies[len(before) :])
         return [b"".join(itertools.islice(letters, len(own))) for own in cuts]
 
     def _put_calls(self, rows: EncodedRows, cuts: Sequence[tuple[int, int]], epoch: str) -> Iterator[Command]:
@@ -286,11 +300,6 @@ def _batches(calls: Iterable[Command]) -> Iterator[Sequence[Command]]:
 def _position(offset: int) -> str:
     """An offset as marks hold it: as text that sorts as the numbers do."""
     return f"{offset:020d}"
-
-
-def _facts(*infos: bytes) -> dict[str, str]:
-    """What INFO tells, by name."""
-    return dict(line.split(":", 1) for info in infos for line in info.decode().splitlines() if ":" in line)
 
 
 def _require_fit(server: OnlineServer, address: str) -> None:

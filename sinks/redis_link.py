@@ -155,6 +155,11 @@ class RedisLink:
         return StoreUnavailable(f"Redis at {self.address} cannot be reached: {error}; {mend}")
 
 
+def facts_of(*infos: bytes) -> dict[str, str]:
+    """What INFO tells, by name."""
+    return dict(line.split(":", 1) for info in infos for line in info.decode().splitlines() if ":" in line)
+
+
 async def _exchange(connection: Any, batches: Iterable[Sequence[Command]]) -> list[Reply]:
     replies: list[Reply] = []
     awaited = 0

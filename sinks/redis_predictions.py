@@ -26,14 +26,19 @@ class RedisPredictions:
     def __init__(self, link: RedisLink, keys: RedisKeys) -> None:
         self._link = link
         self._ready = keys.ready
+        self._nothing = keys.probe + b"never"
         self._put = Script.load("put_prediction")
         self._claim = Script.load("claim_leases")
         self._keep = Script.load("keep_leases")
 
     async def read_at(self, keys: Sequence[bytes]) -> StoredAt:
         """What is stored under these keys, all at one instant."""
-        *_, replies = await self._link.ask(("MULTI",), ("TIME",), ("MGET", self._ready, *keys), ("EXEC",))
-        (seconds, microseconds), (epoch, *values) = replies
+        # To delete what is never there makes it a write, which a primary that was demoted refuses. Reads it answers, to
+        # clients that it has kept, from rows that may be behind: what is stale would be called fresh, and forgotten.
+        *_, replies = await self._link.ask(
+            ("MULTI",), ("TIME",), ("MGET", self._ready, *keys), ("DEL", self._nothing), ("EXEC",)
+        )
+        (seconds, microseconds), (epoch, *values), _ = replies
         if epoch is None:
             raise self._link.not_ready()
         return StoredAt(epoch, values, int(seconds) * 1_000_000 + int(microseconds))

@@ -14,7 +14,7 @@ from typing import Any
 
 import hiredis
 
-from sinks.redis_link import RedisLink
+from sinks.redis_link import RedisLink, facts_of
 from stillwell.errors import StillwellError, StoreUnavailable
 from stillwell.reading.online import Stored
 
@@ -55,12 +55,12 @@ class _Call:
     sent_at: float = 0.0
     look: bool = False
 
-    def answer(self, epoch: bytes, replies: list[bytes | None]) -> None:
+    def answer(self, epoch: bytes, replies: list[bytes | None], replication_id: str) -> None:
         """Hand everybody their part."""
         self._end()
         for asker, begin, end in self.askers:
             if not asker.done():
-                asker.set_result(Stored(epoch, replies[begin:end]))
+                asker.set_result(Stored(epoch, replies[begin:end], replication_id))
 
     def fail(self, error: StillwellError) -> None:
         """Tell everybody."""
@@ -91,6 +91,7 @@ class RedisReader:
         self._waiting_keys = 0
         self._sent: collections.deque[_Call] = collections.deque()
         self._wire: _Wire | None = None
+        self._replication_id = ""
         self._opening: asyncio.Task[None] | None = None
         self._refused: tuple[float, StoreUnavailable] | None = None
         self._next_look: asyncio.TimerHandle | None = None
@@ -108,7 +109,10 @@ class RedisReader:
         read = await asyncio.gather(*map(self._read, parts))
         if len({part.epoch for part in read}) > 1:
             raise self._link.not_ready()  # it was rebuilt between two of them
-        return Stored(read[0].epoch, [value for part in read for value in part.values])
+        servers = {part.replication_id for part in read}
+        return Stored(
+            read[0].epoch, [value for part in read for value in part.values], servers.pop() if len(servers) == 1 else ""
+        )
 
     async def _read(self, keys: Sequence[bytes]) -> Stored:
         if self._waiting_keys + len(keys) > _MOST_WAITING and self._waiting_keys:
@@ -189,11 +193,14 @@ class RedisReader:
         """A reply has come: to the oldest call."""
         call = self._sent.popleft()
         if call.look:
-            call.answer(b"", [])
+            call.answer(b"", [], "")
             if isinstance(reply, hiredis.HiredisError):
                 self._lose(self._link.refusal(reply))
             elif b"role:slave" in reply:
                 self._lose(self._link.replica())
+            else:
+                # The first look of a connection is answered before anything else of it.
+                self._replication_id = facts_of(reply)["master_replid"]
             self._send()
             return
         self._observe(len(call.keys) + 1, self._loop.time() - call.sent_at)
@@ -202,7 +209,7 @@ class RedisReader:
         elif reply[0] is None:
             call.fail(self._link.not_ready())
         else:
-            call.answer(reply.pop(0), reply)
+            call.answer(reply.pop(0), reply, self._replication_id)
         self._send()
 
     def _late(self, call: _Call) -> None:

@@ -119,7 +119,7 @@ class World:
                 headers=[each.record.headers for each in kept],
             )
             rows, _ = encoder.encode(pipeline.run(records).rows[0].frame, id)
-            (found,) = await self.store.put_each([rows], self.epoch)
+            (found,) = (await self.store.put_each([rows], self.epoch)).answers
             answers += found
             mark = MarkKey(id, name, view.version)
             await self.store.set_marks([MarkMove(mark, 0, 0)], self.epoch)

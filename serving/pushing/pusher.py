@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 from serving.pushing.batch import Batch, Judged, Push, Refusal, ViewBatches, raw_records, statuses, too_large
 from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import NotDefined, NotWritten, RequestError, StillwellError, StoreNotReady, StoreUnavailable
-from stillwell.layout.online import Answer, EncodedRows, OnlineState
+from stillwell.layout.online import AppliedEach, EncodedRows, OnlineState, written_under
 from stillwell.pushing.log import Place, PushLog
 from stillwell.pushing.record import PushRecord
 from stillwell.pushing.token import Token
@@ -28,8 +28,8 @@ _ROWS_TOGETHER = 1_000
 class OnlineRows(Protocol):
     """What is needed of the online store."""
 
-    async def put_each(self, rows: Sequence[EncodedRows], epoch: str) -> list[list[Answer]]:
-        """Write each row that is newer than the one in its place; what became of each."""
+    async def put_each(self, rows: Sequence[EncodedRows], epoch: str) -> AppliedEach:
+        """Write each row that is newer than the one in its place; what became of each, and which server says so."""
 
     async def read_state(self) -> OnlineState:
         """Which epoch is in force (None: not ready), and which server answers."""
@@ -95,6 +95,7 @@ class Pusher:
         self._gathering: dict[str, collections.deque[_Waiting]] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._epoch: str | None = None
+        self._under: str | None = None
 
     def view(self, name: str, field: str = "view") -> ViewBatches:
         """The view of a name. field: what a request calls it. Raises NotDefined."""
@@ -208,15 +209,16 @@ class Pusher:
         incarnation: int,
         together: Sequence[_Waiting],
     ) -> tuple[list[list[str]], str | None]:
-        """Write the rows of those pushes that want it. What became of each row, and the epoch under which it was."""
+        """Write the rows of those pushes that want it. What became of each, and what tokens are to say of it."""
         if not any(each.write for each in together):
             return [[] for _ in together], None
         writing = batch.of([each.write for each in together])
         encoded = await self._threads.call(view.encode, writing, places, incarnation)
         if not encoded.rows:
-            return statuses(batch, encoded, []), self._epoch
-        answers, epoch = await self._under_epoch(functools.partial(self._online.put_each, encoded.rows))
-        return statuses(batch, encoded, answers), epoch
+            return statuses(batch, encoded, []), self._under
+        put, epoch = await self._under_epoch(functools.partial(self._online.put_each, encoded.rows))
+        self._under = written_under(epoch, put.replication_id)
+        return statuses(batch, encoded, put.answers), self._under
 
     async def _under_epoch(self, put: Callable[[str], Coroutine[Any, Any, _T]]) -> tuple[_T, str]:
         """Write under the epoch in force: that which is known, or the one that has taken its place."""

@@ -134,6 +134,23 @@ class Applied:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class AppliedEach:
+    """What became of each row, by view. replication_id: of the server that has taken them, from before it did."""
+
+    answers: list[list[Answer]]
+    replication_id: str
+
+
+def written_under(epoch: str, replication_id: str) -> str:
+    """What says that rows are in Redis: the epoch, and the server that has taken them.
+
+    After a failover the epoch stands, but the server that took over may lack the latest rows. Twelve digits of its id
+    tell servers apart, and keep tokens short.
+    """
+    return f"{epoch}-{replication_id[-12:]}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class OnlineState:
     """What is looked at before every link.
 

@@ -47,13 +47,13 @@ class ModelReaders:
 
     async def columns(self, model: ModelSpec, columns: Mapping[str, Sequence[Any]]) -> PredictedColumns:
         """See `stillwell.reading.predicted.Predictions`."""
-        epoch, found = await self._read(model.name, columns)
+        under, found = await self._read(model.name, columns)
         oldest = self._now_us() - self._readers[model.name].engine.max_staleness_us
         width = range(len(model.outputs))
         values = [[None if each.values is None else each.values[at] for each in found] for at in width]
         rows = [_status(each, oldest) for each in found]
         return PredictedColumns(
-            epoch=epoch,
+            under=under,
             values=values,
             statuses=[
                 [

@@ -119,13 +119,14 @@ class ModelReader:
         return (await self.read_under(columns))[1]
 
     async def read_under(self, columns: Columns) -> tuple[bytes, list[Prediction]]:
-        """The same, and the epoch in force."""
+        """The same, and under which epoch and by which server (`stillwell.reading.online.Stored.under`)."""
         engine, inputs = self.engine, self.engine.inputs
         keys, digests = inputs.entity_keys(columns), inputs.digests(columns)
         wanted = engine.record_keys_of(keys, digests)
         for each in inputs.row_keys(self._keys, columns, keys):
             wanted += each
-        epoch, stored = await self._online.read(wanted)
+        answer = await self._online.read(wanted)
+        stored = answer.values
         seen_at = asyncio.get_running_loop().time()
         now, count = self._now_us(), len(keys)
         rows = [stored[begin : begin + count] for begin in range(count, len(stored), count)] if count else []
@@ -153,7 +154,7 @@ class ModelReader:
                 found[number] = told = self._told(late)
                 if self._counts:
                     self._counts.prediction(engine.model.name, told.state, told.refresh)
-        return epoch, [each for each in found if each is not None]
+        return answer.under, [each for each in found if each is not None]
 
     async def close(self) -> None:
         """End what is computed; who waits for it is told what there was."""

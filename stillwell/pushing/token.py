@@ -3,8 +3,8 @@
     <View>@<incarnation>:<partition>-<offset>[,<partition>-<offset>…][;<epoch>]
 
     Departures@1:0-1041,3-977              a reader waits until Redis holds every row up to these offsets
-    Departures@1:0-1041,3-977;5f1c0a93d2…  the rows were in Redis when the push was answered, under this epoch: a reader
-                                           who finds the same epoch in force need not wait
+    Departures@1:0-1041,3-977;5f1c0a93d2…  the rows were in Redis when the push was answered, under this epoch and by
+                                           this server: a reader who finds the same in force need not wait
 
 An offset is that of the last record of the push in its partition. Tokens are made by Stillwell and handed back as they
 are; what is read here may come from anybody, and is bounded before it is looked at.
@@ -34,8 +34,9 @@ _MOST_OFFSET = 2**63 - 1
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Token:
-    """offsets: by partition, the last record that the push wrote there. epoch: the one under which a synchronous push
-    has written the rows to Redis; None where it did not."""
+    """offsets: by partition, the last record that the push wrote there. epoch: under which epoch, and in
+    which server, a synchronous push has written the rows to Redis (`stillwell.layout.online.written_under`); None where
+    it did not."""
 
     view: str
     incarnation: int
@@ -56,7 +57,7 @@ class Token:
         return cls(view, incarnation, offsets)
 
     def applied(self, epoch: str) -> Self:
-        """The same, whose rows are in Redis under this epoch."""
+        """The same, whose rows are in Redis under this epoch and in this server."""
         return dataclasses.replace(self, epoch=epoch)
 
     @classmethod

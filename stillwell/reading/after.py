@@ -37,10 +37,10 @@ _MOST_KEYS = 10_000
 
 
 class Answered(Protocol):
-    """What was read. epoch: the one in force in the reply that it comes from."""
+    """What was read. under: the epoch and the server of the reply that it comes from (`Stored.under`)."""
 
     @property
-    def epoch(self) -> bytes: ...
+    def under(self) -> bytes: ...
 
 
 _Answered = TypeVar("_Answered", bound=Answered)
@@ -101,7 +101,7 @@ class Marks:
 
     async def read_after(self, asked: After, read: Callable[[], Awaitable[_Answered]]) -> _Answered:
         """What `read` finds once the rows of these tokens are there. It is called once more where Redis was rebuilt in
-        between, and what was seen before is worth nothing.
+        between, or another server took over, and what was seen before is worth nothing.
 
         Raises Behind where they are not there in time, RequestError for a token of a view that is not defined, and what
         `read` and the store raise.
@@ -109,13 +109,13 @@ class Marks:
         wanted = [(token, self._wanted(token)) for token in asked.tokens]
         deadline = asyncio.get_running_loop().time() + asked.seconds
         epochs = {(token.epoch or "").encode() for token in asked.tokens}
-        # Rows that were written under one epoch need no look at the marks, unless another has come into force.
+        # Rows that one server has taken under one epoch need no look at the marks, unless it is another by now.
         passed = b"" if b"" in epochs or len(epochs) > 1 else epochs.pop()
         if not passed:
             passed = await self._passed(wanted, deadline)
         while True:
             found = await read()
-            if found.epoch == passed:
+            if found.under == passed:
                 return found
             passed = await self._passed(wanted, deadline)
 
@@ -130,7 +130,7 @@ class Marks:
         }
 
     async def _passed(self, wanted: _Wanted, deadline: float) -> bytes:
-        """Wait until all marks have passed their offsets; the epoch under which they have."""
+        """Wait until all marks have passed their offsets; the epoch and server under which they have."""
         marks: dict[bytes, int] = {}
         for _, of_token in wanted:
             for key, offset in of_token.items():
@@ -166,18 +166,19 @@ class Marks:
                 waiters = list(self._waiting)
                 keys = list(dict.fromkeys(key for waiter in waiters for key in waiter.wanted))
                 try:
-                    epoch, values = await self._online.read(keys)
+                    stored = await self._online.read(keys)
                 except StillwellError as error:
                     for waiter in waiters:
                         _fail(waiter, error)
                     self._waiting.difference_update(waiters)
                     continue
-                positions = dict(zip(keys, (_position(value, epoch) for value in values), strict=True))
+                found = (_position(value, stored.epoch) for value in stored.values)
+                positions = dict(zip(keys, found, strict=True))
                 for waiter in waiters:
                     waiter.seen = {key: positions[key] for key in waiter.wanted}
                     waiter.looked.set()
                     if not waiter.done.done() and not _left(waiter):
-                        waiter.done.set_result(epoch)
+                        waiter.done.set_result(stored.under)
                         self._waiting.discard(waiter)
                 if self._waiting:
                     await self._pause(max(_PAUSE, _PAUSE_PER_KEY * len(keys)))

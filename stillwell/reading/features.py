@@ -35,12 +35,12 @@ class FeatureColumn(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Found:
-    """All that was asked for. at_us: when the rows were judged, in µs since the epoch. epoch: the one in force in the
-    reply that they come from. rows: as they are stored, of each of the plan's lookups."""
+    """All that was asked for. at_us: when the rows were judged, in µs since the epoch. under: the epoch and the
+    server of the reply that they come from. rows: as they are stored, of each of the plan's lookups."""
 
     columns: list[FeatureColumn]
     at_us: int
-    epoch: bytes
+    under: bytes
     rows: Sequence[Sequence[bytes | None]] = ()
 
 
@@ -73,24 +73,24 @@ class FeatureReader:
         StoreNotReady.
         """
         if not plan.models:
-            epoch, rows = await self._rows(plan, columns)
+            under, rows = await self._rows(plan, columns)
             now = self._now_us()
-            return Found(columns_of_rows(plan, rows, columns, now), now, epoch, rows)
+            return Found(columns_of_rows(plan, rows, columns, now), now, under, rows)
         if not plan.lookups and not plan.computations and len(plan.models) == 1:
             only = await self.predictions.columns(plan.models[0], columns)
             now = self._now_us()
-            return Found(columns_of_rows(plan, [], columns, now, [only]), now, only.epoch, [])
+            return Found(columns_of_rows(plan, [], columns, now, [only]), now, only.under, [])
         # Asked for in the same turn of the event loop, so that they share a round trip.
-        (epoch, rows), *predicted = await asyncio.gather(
+        (under, rows), *predicted = await asyncio.gather(
             self._rows(plan, columns), *(self.predictions.columns(model, columns) for model in plan.models)
         )
         now = self._now_us()
-        return Found(columns_of_rows(plan, rows, columns, now, predicted), now, epoch, rows)
+        return Found(columns_of_rows(plan, rows, columns, now, predicted), now, under, rows)
 
     async def _rows(
         self, plan: Plan, columns: Mapping[str, Sequence[object]]
     ) -> tuple[bytes, list[list[bytes | None]]]:
-        """The epoch in force; and for each lookup, the row of each entity."""
+        """Under which epoch and by which server; and for each lookup, the row of each entity."""
         wanted, places = [], list[list[bytes]]()
         for at, lookup in enumerate(plan.lookups):
             places.append(
@@ -98,13 +98,14 @@ class FeatureReader:
             )
             suffix = self._suffix(lookup.view.name)
             wanted += [place + suffix for place in places[at]]
-        epoch, stored = await self._online.read(wanted)
+        found = await self._online.read(wanted)
+        stored = found.values
         rows = []
         begin = 0
         for of_lookup in places:
             rows.append(stored[begin : begin + len(of_lookup)])
             begin += len(of_lookup)
-        return epoch, rows
+        return found.under, rows
 
 
 def columns_of_rows(

@@ -4,12 +4,21 @@ in `stillwell.testing`."""
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from stillwell.layout.online import written_under
+
 
 class Stored(NamedTuple):
-    """What is stored under some keys, in their order; None where there is nothing. epoch: the one in force."""
+    """What is stored under some keys, in their order; None where there is nothing. epoch: the one in force.
+    replication_id: of the server that says so, as far as is known."""
 
     epoch: bytes
     values: list[bytes | None]
+    replication_id: str = ""
+
+    @property
+    def under(self) -> bytes:
+        """Epoch and server in one: what is there under it stays there under it."""
+        return written_under(self.epoch.decode(errors="replace"), self.replication_id).encode()
 
 
 class OnlineReader(Protocol):

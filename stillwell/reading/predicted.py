@@ -13,12 +13,14 @@ from stillwell.spec import ModelSpec
 class PredictedColumns(NamedTuple):
     """A model's outputs for some entities: a column for each output, in the model's order.
 
-    epoch: the one in force. values, statuses: by output, then entity. read_at: when each entity's inputs were read, in
+    under: the epoch and the server that it was read from (`stillwell.reading.online.Stored.under`).
+
+    values, statuses: by output, then entity. read_at: when each entity's inputs were read, in
     µs since the epoch, None where there is no prediction. freshness: LATE for a prediction of other inputs than those
     there are, or an old one.
     """
 
-    epoch: bytes
+    under: bytes
     values: Sequence[Sequence[Any]]
     statuses: Sequence[Sequence[Status]]
     read_at: Sequence[int | None]

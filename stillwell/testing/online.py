@@ -16,6 +16,7 @@ from stillwell.errors import FormatError, OutcomeUnknown, StoreNotReady, StoreUn
 from stillwell.layout.online import (
     Answer,
     Applied,
+    AppliedEach,
     EncodedRows,
     MarkKey,
     MarkMove,
@@ -143,13 +144,14 @@ class MemoryOnlineStore:
             await self._call("put", lambda: self._put(rows, epoch), lambda: self._put_half(rows, epoch))
         )
 
-    async def put_each(self, rows: Sequence[EncodedRows], epoch: str) -> list[list[Answer]]:
-        """Write each row that is newer than the one in its place; what became of each."""
+    async def put_each(self, rows: Sequence[EncodedRows], epoch: str) -> AppliedEach:
+        """Write each row that is newer than the one in its place; what became of each, and which server says so."""
+        replication_id = self.server.replication_id
         answers = []
         for each in rows:
             put, half = functools.partial(self._put, each, epoch), functools.partial(self._put_half, each, epoch)
             answers.append(await self._call("put", put, half))
-        return answers
+        return AppliedEach(answers, replication_id)
 
     async def set_marks(self, moves: Sequence[MarkMove], epoch: str) -> None:
         """Create the marks that are absent, or of another epoch, at the start of their moves."""
@@ -275,7 +277,7 @@ class MemoryOnlineStore:
         return [self._position(mark, epoch) for mark in marks]
 
     def _read(self, keys: Sequence[bytes]) -> Stored:
-        return Stored(self._in_force().encode(), [self.server.read(key) for key in keys])
+        return Stored(self._in_force().encode(), [self.server.read(key) for key in keys], self.server.replication_id)
 
     def _get(self, view: str, keys: Sequence[bytes]) -> list[bytes | None]:
         self._in_force()

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from stillwell.errors import StoreNotReady
+from stillwell.errors import StoreNotReady, StoreUnavailable
 from stillwell.layout.prediction import lived_from, merged
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.store import Claim, Claimed, StoredAt
@@ -20,6 +20,8 @@ class MemoryPredictions:
     async def read_at(self, keys: Sequence[bytes]) -> StoredAt:
         """What is stored under these keys, all at one instant."""
         await asyncio.sleep(0)
+        if self.server.role != "master":
+            raise StoreUnavailable("it is a replica, whose rows may be behind")
         epoch = self.server.read(self._ready)
         if epoch is None:
             raise self._not_ready()

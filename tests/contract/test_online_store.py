@@ -200,9 +200,11 @@ async def test_what_became_of_each_row_is_told_in_their_order(store: OnlineStore
     old, new, dead = value(stamp(now)), value(stamp(now + 1)), value(stamp(0))
     await store.put(rows((b"i1:1", new), (b"i1:2", old)), EPOCH)
     many = [(b"i%d:%d" % (len(str(at)), at), old) for at in range(1, 251)]
-    judged, others, none = await store.put_each(
+    told = await store.put_each(
         [rows(*many, (b"i1:2", new), (b"i3:251", dead)), rows((b"i1:1", old), view="Arrivals"), rows()], EPOCH
     )
+    judged, others, none = told.answers
+    assert told.replication_id == (await store.read_state()).replication_id
     assert judged == [Answer.STALE, Answer.DUPLICATE, *[Answer.APPLIED] * 249, Answer.EXPIRED]
     assert others == [Answer.APPLIED]
     assert none == []

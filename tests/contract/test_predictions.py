@@ -4,14 +4,16 @@ import asyncio
 import itertools
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 
 import pytest
+import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sinks.redis_link import RedisLink
 from sinks.redis_predictions import RedisPredictions
-from stillwell.errors import FormatError, StoreNotReady
+from stillwell.errors import FormatError, StoreNotReady, StoreUnavailable
 from stillwell.layout.prediction import Failure, Outputs, Record, merged
 from stillwell.layout.redis_keys import PredictionsOf, RedisKeys
 from stillwell.predictions.store import Claim, PredictionStore
@@ -274,3 +276,29 @@ def test_no_two_predictions_and_leases_share_a_key() -> None:
         keys.predictions(PredictionsOf("M", "1:2"), entities)
     with pytest.raises(ValueError, match="model"):
         keys.predictions(PredictionsOf("M:2", "1"), entities)
+
+
+async def test_a_primary_that_was_demoted_is_not_read(server: Server, store: PredictionStore, tmp_path: Path) -> None:
+    """Its rows may be behind, and a refresh that finds a prediction fresh there is forgotten."""
+    assert (await store.read_at([b"nothing"])).values == [None]
+    if isinstance(server, TwinServer):
+        server.memory.role = "slave"
+        with pytest.raises(StoreUnavailable, match="it is a replica"):
+            await store.read_at([b"nothing"])
+        return
+    own = AnyRedisServer(next(iter(executables().values())), tmp_path)
+    own.start()
+    link = RedisLink(own.url, 5.0, 1)
+    predictions = RedisPredictions(link, server.keys)
+    try:
+        with redis.Redis.from_url(own.url) as client:
+            client.set(server.keys.ready, EPOCH)
+            assert (await predictions.read_at([b"nothing"])).epoch == EPOCH
+            client.execute_command("REPLICAOF", "127.0.0.1", "1")
+            with pytest.raises(StoreUnavailable, match=r"READONLY.*it is a replica"):
+                await predictions.read_at([b"nothing"])
+            client.execute_command("REPLICAOF", "NO", "ONE")
+            assert (await predictions.read_at([b"nothing"])).epoch == EPOCH
+    finally:
+        await link.close()
+        own.stop()

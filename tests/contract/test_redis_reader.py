@@ -294,6 +294,7 @@ async def test_a_primary_that_was_demoted_is_left_by_its_readers(
 
         await eventually_async(synced, within_s=20, what="a replica that has all")
         assert await refused()  # though its rows are all there: it may be behind at any moment
+        before = reader.reader._replication_id
         first.execute_command("REPLICAOF", "NO", "ONE")
 
         async def read() -> bool:
@@ -303,6 +304,10 @@ async def test_a_primary_that_was_demoted_is_left_by_its_readers(
                 return False
 
         await eventually_async(read, what="an answer from a primary")
+        told = (await reader.reader.read([row])).replication_id
+        assert told == first.info("replication")["master_replid"]
+        assert len(told) == 40
+        assert told != before
 
 
 async def test_no_more_calls_are_on_their_way_than_may_be(

@@ -17,15 +17,15 @@ from tests.pushed import INCARNATION, LAST, SPLIT, World, raw
 
 @dataclasses.dataclass(frozen=True)
 class Read:
-    """What was read: the epoch in force, and how many rows there were."""
+    """What was read: under which epoch and in which server, and how many rows there were."""
 
-    epoch: bytes
+    under: bytes
     rows: int
 
 
 def reading(world: World) -> Callable[[], Awaitable[Read]]:
     async def read() -> Read:
-        return Read((await world.store.read([])).epoch, len(world.rows()))
+        return Read((await world.store.read([])).under, len(world.rows()))
 
     return read
 
@@ -66,6 +66,39 @@ async def test_under_another_epoch_its_token_waits_for_the_worker_too() -> None:
         await marks_of(world).read_after(asked(token, timeout_ms=10), reading(world))
     await world.work()
     assert (await marks_of(world).read_after(asked(token), reading(world))).rows == 1
+
+
+async def test_behind_a_failover_its_token_waits_for_the_worker_too() -> None:
+    """The replica that takes over has the epoch and may lack the row; what it has of the worker's tells."""
+    world = await World().ready()
+    token = (await world.pusher().write(raw("a"))).token
+    world.server.fail_over(lost=1)
+    with pytest.raises(Behind):
+        await marks_of(world).read_after(asked(token, timeout_ms=10), reading(world))
+    await world.work()
+    assert (await marks_of(world).read_after(asked(token), reading(world))).rows == 1
+
+
+async def test_marks_that_another_server_had_are_worth_nothing() -> None:
+    """Between the look at the marks and the read a replica takes over that lacks the row, and the marks that say so."""
+    world = await World().ready()
+    token = (await world.pusher().append(raw("a"))).token
+    before = len(world.server._writes)
+    await world.work()
+    reads = 0
+
+    async def read() -> Read:
+        nonlocal reads
+        reads += 1
+        if reads == 1:
+            world.server.fail_over(lost=len(world.server._writes) - before)
+            found = await reading(world)()
+            assert found.rows == 0
+            await world.work()
+            return found
+        return await reading(world)()
+
+    assert (await marks_of(world).read_after(asked(token), read)).rows == 1
 
 
 async def test_a_mark_of_an_epoch_that_is_no_longer_in_force_says_nothing() -> None:

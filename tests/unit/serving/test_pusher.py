@@ -91,7 +91,7 @@ async def test_the_token_names_the_last_record_of_each_partition_and_the_epoch()
     world = await World().ready()
     token = (await world.pusher().write(together(*(raw(f"c{number}") for number in range(20))))).token
     assert token
-    assert (token.view, token.incarnation, token.epoch) == ("Last", INCARNATION, "epoch")
+    assert (token.view, token.incarnation, token.epoch) == ("Last", INCARNATION, "epoch-000000000000")
     ends = {kept.place.partition: kept.place.offset for kept in world.log.records("test.push.Last")}
     assert token.offsets == ends
 
@@ -200,7 +200,7 @@ async def test_a_rebuild_between_two_pushes_is_noticed() -> None:
     written = await pusher.write(raw("b"))
     assert written.statuses == ["applied"]
     assert written.token
-    assert written.token.epoch == "another"
+    assert written.token.epoch == "another-000000000000"
 
 
 @pytest.mark.parametrize(("fault", "error"), [("refused", StoreUnavailable), ("lost call", OutcomeUnknown)])
