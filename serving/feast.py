@@ -20,6 +20,7 @@ from stillwell.reading.entities import Columns
 from stillwell.reading.features import FeatureColumn, present
 from stillwell.reading.query import Plan
 from stillwell.reading.status import Status
+from stillwell.wording import shorten
 
 _SECOND_US = 1_000_000
 
@@ -46,7 +47,7 @@ def names_of(plan: Plan, entities: Columns, full_feature_names: bool) -> list[st
     if len(set(names)) < len(names):
         twice = next(name for number, name in enumerate(names) if name in names[:number])
         raise RequestError(
-            "features", f"two columns of the answer would be called {twice!r}; set full_feature_names to true"
+            "features", f"two columns of the answer would be called {shorten(twice)!r}; set full_feature_names to true"
         )
     return names
 

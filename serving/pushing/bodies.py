@@ -24,6 +24,7 @@ from stillwell.pushing.record import To, final_topic, raw_topic
 from stillwell.spec import ColumnSpec, Origin, ViewSpec
 from stillwell.types import TIMESTAMP
 from stillwell.wire import EPOCH
+from stillwell.wording import shorten
 
 MOST_KEY_CHARACTERS = 256
 
@@ -118,7 +119,7 @@ def _values(rows: Mapping[str, Sequence[Any]] | Sequence[msgspec.Raw], field: st
         return values
     lengths = {name: len(column) for name, column in rows.items()}
     if len(set(lengths.values())) > 1:
-        shown = ", ".join(f"{name} has {length}" for name, length in list(lengths.items())[:20])
+        shown = ", ".join(f"{shorten(name)} has {length}" for name, length in list(lengths.items())[:20])
         raise RequestError(field, f"every column must have a value for each row; {shown}")
     count = next(iter(lengths.values()), 0)
     _require_few(field, count, most)

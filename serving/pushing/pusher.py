@@ -18,6 +18,7 @@ from stillwell.layout.online import AppliedEach, EncodedRows, OnlineState, writt
 from stillwell.pushing.log import Place, PushLog
 from stillwell.pushing.record import PushRecord
 from stillwell.pushing.token import Token
+from stillwell.wording import shorten
 
 _T = TypeVar("_T")
 
@@ -101,7 +102,7 @@ class Pusher:
         """The view of a name. field: what a request calls it. Raises NotDefined."""
         found = self._views.get(name)
         if found is None:
-            raise NotDefined(field, f"there is no view {name!r}{did_you_mean(name, self._views)}")
+            raise NotDefined(field, f"there is no view {shorten(name)!r}{did_you_mean(name, self._views)}")
         return found
 
     async def append(self, push: Push) -> Written:

@@ -6,11 +6,19 @@ from collections.abc import Iterable
 from stillwell.definitions.source import location
 from stillwell.errors import DefinitionError
 
+_NEAR = 0.6
+"""How alike two words are that one may have been meant for: twice the letters that they share, over all their letters."""
+_MOST_TIMES_AS_LONG = 2 / _NEAR
+"""A word so many times as long as another shares at most all of the other's letters, which is not near."""
+
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'origin'?` where a known word is near, otherwise the list of what there is."""
     words = sorted(known)
-    near = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    # Nothing is near a word so much longer; to find that out about a megabyte, which a request may bring, takes difflib
+    # half a second.
+    is_comparable = len(word) <= _MOST_TIMES_AS_LONG * max(map(len, words), default=0)
+    near = difflib.get_close_matches(word, words, n=1, cutoff=_NEAR) if is_comparable else []
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; there is {', '.join(words)}" if words else ""

@@ -25,6 +25,7 @@ from stillwell.predictions.engine import Engine, Entity
 from stillwell.spec import ModelSpec
 from stillwell.types import FieldType
 from stillwell.wire import FITS
+from stillwell.wording import shorten
 
 
 class Cause(enum.StrEnum):
@@ -82,10 +83,10 @@ def decode(value: bytes | None, models: Mapping[str, Engine]) -> tuple[str, Enti
         raise ValueError(f"the hint cannot be read: {error}") from None
     engine = models.get(said.model)
     if engine is None:
-        raise ValueError(f"there is no model {said.model!r}")
+        raise ValueError(f"there is no model {shorten(said.model)!r}")
     types = types_of(engine.model) | {name: column.type for name, column in engine.inputs.request.items()}
     if said.entity.keys() != types.keys():
-        raise ValueError(f"a hint for {said.model} names {sorted(said.entity)}, not {sorted(types)}")
+        raise ValueError(f"a hint for {said.model} names {shorten(', '.join(sorted(said.entity)))}, not {', '.join(sorted(types))}")
     try:
         columns = {
             name: [None if said.entity[name] is None else msgspec.convert(said.entity[name], FITS[kind.name])]

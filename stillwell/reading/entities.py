@@ -21,6 +21,9 @@ from stillwell.wording import shorten
 
 _FITS_ALL: Mapping[str, Any] = {name: types.GenericAlias(list, (fits | None,)) for name, fits in FITS.items()}
 
+_MOST_SHOWN = 20
+"""Columns that an error tells of: a request may bring any number."""
+
 Columns = Mapping[str, Sequence[object]]
 
 
@@ -29,7 +32,7 @@ def row_count(entities: Columns, most: int) -> int:
     lengths = {name: len(column) for name, column in entities.items()}
     counts = set(lengths.values())
     if len(counts) > 1:
-        shown = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        shown = ", ".join(f"{shorten(name)} has {length}" for name, length in list(lengths.items())[:_MOST_SHOWN])
         raise RequestError("entities", f"every column must have a value for each entity; {shown}")
     count = counts.pop() if counts else 0
     if count > most:
@@ -50,7 +53,7 @@ def typed(plan: Plan, entities: Columns, known: Mapping[str, FieldType]) -> dict
             raise RequestError(f"entities.{name}", f"is missing; the features asked for need {needed}")
     for name in entities.keys() - plan.join_keys.keys() - known.keys():
         raise RequestError(
-            f"entities.{name}", f"is no key of any entity{did_you_mean(name, {*plan.join_keys, *known})}"
+            f"entities.{shorten(name)}", f"is no key of any entity{did_you_mean(name, {*plan.join_keys, *known})}"
         )
     columns = {name: _from_json(name, key.type, entities[name]) for name, key in plan.join_keys.items()}
     if plan.request_columns:
@@ -116,7 +119,7 @@ def _instant(name: str, row: int, value: object) -> object:
         return msgspec.convert(value, INSTANT)
     except msgspec.ValidationError:
         raise RequestError(
-            f"entities.{name}[{row}]", f"must be a time with a zone, as 2026-01-31T12:00:00Z, not {value!r}"
+            f"entities.{name}[{row}]", f"must be a time with a zone, as 2026-01-31T12:00:00Z, not {shorten(repr(value))}"
         ) from None
 
 
@@ -126,4 +129,4 @@ def _bytes(name: str, row: int, value: object) -> object:
             return b64decode(value, validate=True)
     except binascii.Error:
         pass
-    raise RequestError(f"entities.{name}[{row}]", f"must be bytes in base64, not {value!r}")
+    raise RequestError(f"entities.{name}[{row}]", f"must be bytes in base64, not {shorten(repr(value))}")

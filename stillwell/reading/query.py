@@ -28,6 +28,7 @@ from stillwell.spec import (
     input_qualifier,
 )
 from stillwell.types import FieldType
+from stillwell.wording import shorten
 
 _MICROSECOND = datetime.timedelta(microseconds=1)
 
@@ -164,7 +165,7 @@ class Catalog:
         """The features of a feature service, as `plan` takes them. Raises NotDefined."""
         if name not in self._services:
             near = did_you_mean(name, self._services)
-            raise NotDefined("feature_service", f"there is no feature service {name!r}{near}")
+            raise NotDefined("feature_service", f"there is no feature service {shorten(name)!r}{near}")
         return self._services[name].features
 
     def plan(self, references: Sequence[str]) -> Plan:
@@ -176,7 +177,7 @@ class Catalog:
         outputs = tuple(self._output(reference, number, draft) for number, reference in enumerate(references))
         if len(set(references)) < len(references):
             twice = next(each for number, each in enumerate(references) if each in references[:number])
-            raise RequestError("features", f"{twice!r} is named twice; name each once")
+            raise RequestError("features", f"{shorten(twice)!r} is named twice; name each once")
         return draft.plan(outputs)
 
     def _output(self, reference: str, number: int, draft: "_Draft") -> Output:
@@ -186,14 +187,14 @@ class Catalog:
         if colon and owner in self._models:
             return self._predicted(self._models[owner], name, field, draft)
         if not colon:
-            raise RequestError(field, f"{reference!r} must be <view>:<feature>{self._owner_of(reference)}")
+            raise RequestError(field, f"{shorten(reference)!r} must be <view>:<feature>{self._owner_of(reference)}")
         if owner not in self._named:
             near = did_you_mean(owner, {*self._named, *self._models})
-            raise NotDefined(field, f"there is no view {owner!r}{near}")
+            raise NotDefined(field, f"there is no view {shorten(owner)!r}{near}")
         named = self._named[owner]
         features = {feature.name: feature for feature in _features(named)}
         if name not in features:
-            raise NotDefined(field, f"{owner} has no feature {name!r}{did_you_mean(name, features)}")
+            raise NotDefined(field, f"{owner} has no feature {shorten(name)!r}{did_you_mean(name, features)}")
         if isinstance(named, OnDemandSpec):
             return Output(owner, features[name], Kind.COMPUTED, *draft.computed(named, name))
         return Output(owner, features[name], Kind.STORED, *draft.stored(named, features[name]))
@@ -201,14 +202,14 @@ class Catalog:
     def model(self, name: str) -> ModelSpec:
         """A model. Raises NotDefined."""
         if name not in self._models:
-            raise NotDefined("model", f"there is no model {name!r}{did_you_mean(name, self._models)}")
+            raise NotDefined("model", f"there is no model {shorten(name)!r}{did_you_mean(name, self._models)}")
         return self._models[name]
 
     def _predicted(self, model: ModelSpec, name: str, field: str, draft: "_Draft") -> Output:
         """Add a model's output to what is wanted; gives where it will come from."""
         outputs = {output.name: at for at, output in enumerate(model.outputs)}
         if name not in outputs:
-            raise NotDefined(field, f"{model.name} has no output {name!r}{did_you_mean(name, outputs)}")
+            raise NotDefined(field, f"{model.name} has no output {shorten(name)!r}{did_you_mean(name, outputs)}")
         output = model.outputs[outputs[name]]
         feature = FeatureSpec(
             name=name,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from stillwell.definitions.loading import load_definitions
+from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import DefinitionError
 
 PRELUDE = """\
@@ -741,3 +742,9 @@ def test_nulls_that_an_expectation_rules_out_need_no_declaration(mistakes: Load)
     )
     assert mistakes(body) == []
     assert mistakes(body.replace("col(one_of=['1', '2'])", "col()"))
+
+
+def test_the_nearest_name_is_offered_up_to_the_length_at_which_none_can_be_near() -> None:
+    assert did_you_mean("a" * 70, ["a" * 30]) == f"; did you mean {'a' * 30!r}?"
+    assert did_you_mean("a" * 71, ["a" * 30]) == f"; there is {'a' * 30}"
+    assert did_you_mean("a", []) == ""

@@ -200,6 +200,23 @@ async def test_odd_bodies_are_told_what_is_wrong(body: bytes, telling: str, serv
         assert (await response.json())["error"]["message"].startswith(telling)
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"features": ["x" * 90_000], "entities": {"id": [1]}},
+        {"features": ["x" * 90_000 + ":name"], "entities": {"id": [1]}},
+        {"features": ["Users:" + "x" * 90_000], "entities": {"id": [1]}},
+        {"features": ["Users:name"], "entities": {"id": [1], "x" * 90_000: [1]}},
+        {"features": ["Users:name"], "entities": {f"{number}": [1] * (number % 2) for number in range(5_000)}},
+        {"features": [], "feature_service": "x" * 90_000, "entities": {"id": [1]}},
+    ],
+)
+async def test_a_long_mistake_gets_a_short_answer(asked: dict[str, object], served: Served) -> None:
+    async with served.client.post("/v1/features", json=asked) as response:
+        assert response.status in (404, 422)
+        assert len(await response.read()) < 1_000
+
+
 async def test_what_is_no_http_gets_a_400_and_harms_nobody(open_site: OpenSite) -> None:
     opened = await open_site()
     for sent in (
