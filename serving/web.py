@@ -185,6 +185,9 @@ class Page:
     described: Mapping[str, Any] | None = None
 
 
+_SAID = Seldom(5.0)
+"""What a page raises that only its owner can mend: by the kind of error, since messages name what rows hold."""
+
 Observe = Callable[[str, int, float], None]
 """Told of each request: the path of its page, the status, and the seconds that it took."""
 
@@ -262,7 +265,7 @@ class Site:
             problem = f"has more than {self.bounds.body} bytes; ask in parts"
             # The rest of it is not read.
             return Reply(page.worded(RequestError("body", problem)), 413, close=True)
-        except TimeoutError:
+        except _Late:
             problem = f"did not come within {self.bounds.patience:g} s; send it at once"
             return Reply(page.worded(RequestError("body", problem)), 408, close=True)
         except web.RequestPayloadError as error:
@@ -274,11 +277,14 @@ class Site:
         return answer if isinstance(answer, Reply) else Reply(answer)
 
     async def _body(self, http: web.BaseRequest) -> bytes:
-        """A body that is still coming. Raises TimeoutError, and what aiohttp raises."""
+        """A body that is still coming. Raises _Late, and what aiohttp raises."""
         if "100-continue" in http.headers.get("Expect", "").lower() and http.transport:
             http.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        async with asyncio.timeout(self.bounds.patience):
-            return await http.read()
+        try:
+            async with asyncio.timeout(self.bounds.patience):
+                return await http.read()
+        except TimeoutError:
+            raise _Late from None
 
     def _too_many(self, page: Page) -> Reply:
         self.turned_away += 1
@@ -297,6 +303,10 @@ class Site:
             return Reply(b"", 204, headers=(("Allow", allowed),))
         wrong = RequestError("method", f"{_short(http.method)} is not answered at {http.path}; use {allowed}")
         return Reply(self._worded(wrong), 405, headers=(("Allow", allowed),))
+
+
+class _Late(Exception):
+    """A body did not come in time. Not TimeoutError, which would also be one of ours that a page lets through."""
 
 
 def _method(http: web.BaseRequest) -> str:
@@ -333,12 +343,9 @@ def status_of(error: StillwellError) -> int:
         return 504
     if isinstance(error, StoreError):
         return 503
-    if (silent := _SAID.times(str(error))) is not None:
+    if (silent := _SAID.times(type(error))) is not None:
         _log.error("cannot be answered", error=str(error), silent=silent)
     return 500
-
-
-_SAID = Seldom(5.0)
 
 
 class Server(web.Server):

@@ -350,6 +350,17 @@ async def test_a_mistake_of_ours_is_a_500_that_says_nothing_of_itself(served: Se
     assert "secret" not in answer["error"]["message"]
 
 
+async def test_a_time_that_runs_out_in_a_page_is_not_taken_for_a_body_that_is_late(served: Served) -> None:
+    await served.put({"id": 1, "name": "a"})
+
+    def late(operation: str) -> str:
+        raise TimeoutError
+
+    served.store.faults = late  # type: ignore[assignment]
+    status, answer = await served.post("/v1/features", **ASKED)
+    assert (status, answer["error"]["kind"]) == (500, "StillwellError")
+
+
 async def test_each_request_is_counted_by_its_page_and_what_became_of_it(served: Served) -> None:
     await served.put({"id": 1, "name": "a"})
     await served.post("/v1/features", **ASKED)
