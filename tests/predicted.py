@@ -148,7 +148,9 @@ class OddServer:
             return await self.answer(request)
         data = json.loads(body)["inputs"][0]["data"]
         self.batches.append(data)
-        return web.json_response(outputs([None if each is None else each + 1 for each in data]))
+        answer = web.json_response(outputs([None if each is None else each + 1 for each in data]))
+        answer.enable_compression()  # if it is asked for
+        return answer
 
 
 def outputs(data: list[Any], datatype: str = "FP64", name: str = "predict") -> dict[str, Any]:
