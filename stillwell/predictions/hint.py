@@ -86,7 +86,9 @@ def decode(value: bytes | None, models: Mapping[str, Engine]) -> tuple[str, Enti
         raise ValueError(f"there is no model {shorten(said.model)!r}")
     types = types_of(engine.model) | {name: column.type for name, column in engine.inputs.request.items()}
     if said.entity.keys() != types.keys():
-        raise ValueError(f"a hint for {said.model} names {shorten(', '.join(sorted(said.entity)))}, not {', '.join(sorted(types))}")
+        raise ValueError(
+            f"a hint for {said.model} names {shorten(', '.join(sorted(said.entity)))}, not {', '.join(sorted(types))}"
+        )
     try:
         columns = {
             name: [None if said.entity[name] is None else msgspec.convert(said.entity[name], FITS[kind.name])]

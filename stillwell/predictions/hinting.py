@@ -81,6 +81,13 @@ class HintBuffer:
                     await self._topic.send(some)
                 except StillwellError as error:
                     _log.warning("hints were dropped; reads ask again", hints=len(some), error=str(error))
-                    for hint in some:
-                        self._sent.pop((hint.model, hint.key, hint.digest), None)
-                    await asyncio.sleep(_PAUSE)
+                    await self._drop(some)
+                except Exception:
+                    # A mistake of ours, about these: those that come after them are sent all the same.
+                    _log.exception("hints were dropped; reads ask again", hints=len(some))
+                    await self._drop(some)
+
+    async def _drop(self, hints: Sequence[Hint]) -> None:
+        for hint in hints:
+            self._sent.pop((hint.model, hint.key, hint.digest), None)
+        await asyncio.sleep(_PAUSE)

@@ -103,6 +103,9 @@ class LogBuffer:
                     await self._log.append(engine, predictions)
                 except StillwellError as error:
                     self._dropped(len(predictions), str(error))
+                except Exception:
+                    # A mistake of ours, about these: those that come after them are kept all the same.
+                    _log.exception("predictions are not logged", predictions=len(predictions))
 
     def _dropped(self, count: int, why: str) -> None:
         _log.warning("predictions are not logged", predictions=count, reason=why)

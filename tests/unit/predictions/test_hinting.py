@@ -75,3 +75,23 @@ async def test_a_kafka_that_is_away_keeps_nobody_waiting_and_memory_bounded() ->
     assert accepted.count(True) == 10_000
     await asyncio.sleep(0)
     await hints.close()
+
+
+async def test_a_hint_that_cannot_even_be_written_down_holds_up_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    topic = MemoryHints()
+
+    def stumble() -> None:
+        raise TypeError("stumbled in the test")
+
+    topic.faults = stumble
+    hints = buffer(topic, lambda: 100.0)
+    hints.put([hint(1)])
+
+    async def told() -> bool:
+        return "stumbled in the test" in capsys.readouterr().out
+
+    await eventually_async(told, what="the log tells of it")
+    topic.faults = lambda: None
+    hints.put([hint(2)])
+    await until(1, topic)
+    await hints.close()

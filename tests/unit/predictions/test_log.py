@@ -87,6 +87,17 @@ async def test_a_process_that_answers_logs_without_waiting_and_drops_what_cannot
         return "refused by the test" in capsys.readouterr().out
 
     await eventually_async(told, what="the warning")
+
+    def stumble(topic: str) -> str:
+        raise TypeError("stumbled in the test")
+
+    log.faults = stumble
+    buffer.put(engine, [(entities[3], outcome)])
+
+    async def told_of_a_mistake() -> bool:
+        return "stumbled in the test" in capsys.readouterr().out
+
+    await eventually_async(told_of_a_mistake, what="the log tells of it")
     log.faults = lambda topic: None
     buffer.put(engine, [(entities[4], outcome)])
 
