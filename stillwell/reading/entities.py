@@ -21,6 +21,11 @@ from stillwell.wording import shorten
 
 _FITS_ALL: Mapping[str, Any] = {name: types.GenericAlias(list, (fits | None,)) for name, fits in FITS.items()}
 
+_TAKES: Mapping[str, str] = {
+    TIMESTAMP.name: "a time with a zone, as 2026-01-31T12:00:00Z",
+    BYTES.name: "bytes in base64",
+}
+
 _MOST_SHOWN = 20
 """Columns that an error tells of: a request may bring any number."""
 
@@ -98,11 +103,7 @@ def _request_value(column: RequestColumnSpec, row: int, value: object) -> object
         if isinstance(fitting, str):
             fitting.encode()
     except (msgspec.ValidationError, UnicodeEncodeError):
-        takes = {
-            TIMESTAMP.name: "a time with a zone, as 2026-01-31T12:00:00Z",
-            BYTES.name: "bytes in base64",
-        }.get(column.type.name, column.type.name)
-        raise RequestError(field, f"must be {takes}, not {shorten(repr(value))}") from None
+        raise _unfit(field, column.type, value) from None
     return fitting
 
 
@@ -118,9 +119,7 @@ def _instant(name: str, row: int, value: object) -> object:
     try:
         return msgspec.convert(value, INSTANT)
     except msgspec.ValidationError:
-        raise RequestError(
-            f"entities.{name}[{row}]", f"must be a time with a zone, as 2026-01-31T12:00:00Z, not {shorten(repr(value))}"
-        ) from None
+        raise _unfit(f"entities.{name}[{row}]", TIMESTAMP, value) from None
 
 
 def _bytes(name: str, row: int, value: object) -> object:
@@ -129,4 +128,9 @@ def _bytes(name: str, row: int, value: object) -> object:
             return b64decode(value, validate=True)
     except binascii.Error:
         pass
-    raise RequestError(f"entities.{name}[{row}]", f"must be bytes in base64, not {shorten(repr(value))}")
+    raise _unfit(f"entities.{name}[{row}]", BYTES, value)
+
+
+def _unfit(field: str, kind: FieldType, value: object) -> RequestError:
+    takes = _TAKES.get(kind.name, kind.name)
+    return RequestError(field, f"must be {takes}, not {shorten(repr(value))}")
