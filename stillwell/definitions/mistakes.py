@@ -7,7 +7,7 @@ from stillwell.definitions.source import location
 from stillwell.errors import DefinitionError
 
 _NEAR = 0.6
-"""How alike two words are that one may have been meant for: twice the letters that they share, over all their letters."""
+"""How alike two words are that one may have been meant for: twice the letters that they share, over all of them."""
 _MOST_TIMES_AS_LONG = 2 / _NEAR
 """A word so many times as long as another shares at most all of the other's letters, which is not near."""
 
