@@ -343,7 +343,7 @@ def status_of(error: StillwellError) -> int:
         return 504
     if isinstance(error, StoreError):
         return 503
-    if (silent := _SAID.times(type(error))) is not None:
+    if (silent := _SAID.times(type(error).__name__)) is not None:
         _log.error("cannot be answered", error=str(error), silent=silent)
     return 500
 

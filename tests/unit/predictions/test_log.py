@@ -88,7 +88,7 @@ async def test_a_process_that_answers_logs_without_waiting_and_drops_what_cannot
 
     await eventually_async(told, what="the warning")
 
-    def stumble(topic: str) -> str:
+    def stumble(topic: str) -> None:
         raise TypeError("stumbled in the test")
 
     log.faults = stumble
