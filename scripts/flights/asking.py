@@ -1,5 +1,6 @@
 """What the demo asks over HTTP, as any program may: of the query service, and of the model server itself."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ Columns = Mapping[str, Sequence[Any]]
 
 _PATIENCE = aiohttp.ClientTimeout(total=30)
 _QUOTED = 300
+_BUSY, _TRIES, _PAUSE = 503, 5, 1.0
 
 
 def columns(routes: Sequence[Route]) -> dict[str, list[str]]:
@@ -53,12 +55,19 @@ class Asking:
         return await self.post(f"{self.url}/v1/push", {"view": view, "rows": list(rows), "mode": mode})
 
     async def post(self, url: str, body: object) -> Any:
-        """The answer to a request, which is JSON. Raises DemoFailed where it is none, or an error."""
+        """The answer to a request, which is JSON. Raises DemoFailed where it is none, or an error.
+
+        Asks again after a 503, as that wants: the machine is busy with all of the demo at once.
+        """
         try:
-            async with self._session.post(url, json=body) as answer:
-                if answer.status not in (200, 202):
-                    text = await answer.text()
-                    raise DemoFailed(f"{url} answered {answer.status}: {text[:_QUOTED]}")
-                return await answer.json()
+            for _ in range(_TRIES):
+                async with self._session.post(url, json=body) as answer:
+                    if answer.status in (200, 202):
+                        return await answer.json()
+                    status, text = answer.status, await answer.text()
+                if status != _BUSY:
+                    break
+                await asyncio.sleep(_PAUSE)
         except (TimeoutError, aiohttp.ClientError) as error:
             raise DemoFailed(f"{url} gives no answer: {error!r}") from error
+        raise DemoFailed(f"{url} answered {status}: {text[:_QUOTED]}")

@@ -225,8 +225,8 @@ def _serve(delays: DelayModel, voice: Voice) -> None:
     os.environ[model.URL_VARIABLE] = delays.url
     voice.good(f"MLServer serves a model of delays, trained on {trained.examples:,} departures", began)
     voice.more(
-        f"off by {trained.off_by:.1f} minutes on average where it has not seen the flight; who always says the mean, "
-        f"by {trained.mean_off_by:.1f}"
+        f"off by {trained.off_by:.1f} minutes on average over flights it has not seen; always saying the mean, "
+        f"{trained.mean_off_by:.1f}"
     )
 
 

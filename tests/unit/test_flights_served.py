@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
+from scripts.flights import asking
+from scripts.flights.asking import Asking
 from scripts.flights.ending import DemoFailed
 from scripts.flights.examples import INPUTS
 from scripts.flights.lines import lines, run, shortened
@@ -27,6 +31,24 @@ ROUTES = [("JFK", "LAX"), ("EWR", "SFO")]
 def said(minutes: float | None, state: str = "FRESH") -> dict[str, Any]:
     """A prediction as the service tells it."""
     return {"state": state, "outputs": None if minutes is None else {"minutes": minutes}, "reason": "why"}
+
+
+async def test_a_busy_service_is_asked_again_and_one_that_refuses_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "_PAUSE", 0.0)
+    statuses = [503, 503, 200, 422]
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({"token": "t"}, status=statuses.pop(0))
+
+    app = web.Application()
+    app.router.add_post("/v1/push", answer)
+    async with TestServer(app) as server:
+        asked = Asking(str(server.make_url("")).rstrip("/"))
+        assert await asked.push("V", [], "async") == {"token": "t"}
+        with pytest.raises(DemoFailed, match="answered 422"):
+            await asked.push("V", [], "async")
+        await asked.close()
+    assert statuses == []
 
 
 def test_predictions_that_are_the_models_word_in_32_bits_agree() -> None:
