@@ -25,6 +25,7 @@ from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.online import EncodedRows, MarkKey, MarkMove
 from stillwell.layout.parquet import frame_of
 from streams.endings import OnlineFellBehind
+from streams.flow import Refreshing
 from streams.naming import fields
 from streams.ports import OnlineStore, PartitionArchive, Threads
 from streams.prepare import Preparation
@@ -50,7 +51,11 @@ class CatchUp:
         retry: Retry,
         threads: Threads,
         epoch: str,
+        refresh: Refreshing | None = None,
     ) -> None:
+        """refresh: what writes ask for; what is applied again was written again, and a prediction that knew it may be
+        lost as it was."""
+        self._refresh = refresh
         self._archive = archive
         self._preparation = preparation
         self._online = online
@@ -168,6 +173,16 @@ class CatchUp:
 
     async def _apply(self, rows: Sequence[EncodedRows], stands: Stands, end: int) -> Stands:
         """Rows, then marks up to an offset below which no more rows are missing; where the marks stand then."""
+        concerned = [
+            (each.view, each.keys)
+            for each in rows
+            if self._refresh is not None and each.keys and self._refresh.triggers.concern(each.view)
+        ]
+        if self._refresh is not None and concerned:
+            # Hints between rows and marks: before the rows they would find nothing to do, and behind the marks who dies
+            # would leave nobody to send them. The rows are then duplicates.
+            await self._retry.until_done(lambda: self._online.apply(rows, [], self._epoch))
+            await self._refresh.ask(concerned)
         moves = [MarkMove(mark, stand, end) for mark, stand in stands.items() if stand < end]
         applied = await self._retry.until_done(lambda: self._online.apply(rows, moves, self._epoch))
         if any(position is None or position < end for position in applied.positions):

@@ -16,7 +16,7 @@ import contextlib
 import dataclasses
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import structlog
@@ -56,6 +56,12 @@ class Refreshing:
     triggers: Triggers
     topic: RefreshTopic
     retry: Retry
+
+    async def ask(self, written: Sequence[tuple[str, Sequence[bytes]]]) -> Counter[str]:
+        """Ask for what these entities of views concern, once they are written; how often, by model."""
+        hints = self.triggers.hints(written)
+        await self.retry.until_done(lambda: self.topic.send(hints))
+        return Counter(hint.model for hint in hints)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -264,10 +270,9 @@ class Flow:
         refresh = self._sinks.refresh
         if refresh is None:
             raise AssertionError("nothing is queued where no write asks for a refresh")
-        hints = refresh.triggers.hints(written.keys)
         with self._timed(Stage.REFRESH):
-            await refresh.retry.until_done(lambda: refresh.topic.send(hints))
-        for model, count in Counter(hint.model for hint in hints).items():
+            asked = await refresh.ask(written.keys)
+        for model, count in asked.items():
             self._metrics.count(TRIGGERS, count, model)
         self._queued_bytes -= written.nbytes
         self._acknowledge(_REFRESH, Span(written.start, written.end))

@@ -93,7 +93,9 @@ class Opening:
         last = await self._chain(archive, incarnation, kafka.look)
         epoch = await self._epoch(last is not None)
         marks = [MarkKey(id, view.name, view.version) for view in self._preparation.views]
-        catch_up = CatchUp(archive, self._preparation, sinks.online, sinks.retry_online, sinks.threads, epoch)
+        catch_up = CatchUp(
+            archive, self._preparation, sinks.online, sinks.retry_online, sinks.threads, epoch, sinks.refresh
+        )
         await catch_up.run(marks, last)
         return Flow(
             archive=archive,

@@ -20,7 +20,7 @@ from stillwell.testing.hints import MemoryHints
 from stillwell.types import INT64
 from streams.flow import Flow, Refreshing
 from tests.chain_support import NOON
-from tests.twin_line import SOURCE, VIEW, Worker, World, expected, links, prepared, some_log, stored
+from tests.twin_line import KEYS, SOURCE, VIEW, Worker, World, expected, links, prepared, some_log, stored
 
 
 @contextlib.asynccontextmanager
@@ -274,6 +274,38 @@ async def test_rows_that_are_duplicates_ask_for_refreshes_too(rng: random.Random
     hints = with_hints(heir)
     await heir.work()
     assert {hint.values["customer"] for hint in hints.hints} == set(expected(world.log))
+
+
+async def test_rows_that_are_applied_again_after_a_failover_ask_for_refreshes_before_their_marks_are_raised(
+    rng: random.Random,
+) -> None:
+    """The predictions that knew them are lost with them, and those who wait for the next write would wait for ever."""
+    world = World(some_log(rng))
+    first = Worker(world, "a")
+    with_hints(first)
+    await first.work()
+    world.server.fail_over(lost=10_000)
+    world.server.write(KEYS.ready, chain_epoch(world))
+    assert stored(world) == {}
+    heir = Worker(world, "b")
+    hints = with_hints(heir)
+    hints.faults = lambda: (_ for _ in ()).throw(StoreUnavailable("refused by the test"))
+    opening = asyncio.create_task(heir.open())
+    for _ in range(2_000):
+        await asyncio.sleep(0)
+    assert not opening.done()
+    assert stored(world) != {}
+    marks = [value for key, (value, _) in world.server.dump().items() if b":m:" in key]
+    assert [mark[:20] for mark in marks] == [b"0" * 20]
+    hints.faults = lambda: None
+    await asyncio.wait_for(opening, 5)
+    assert stored(world) == expected(world.log)
+    assert {hint.values["customer"] for hint in hints.hints} == set(expected(world.log))
+
+
+def chain_epoch(world: World) -> bytes:
+    """The epoch under which the last link was made."""
+    return links(world)[-1].epoch.encode()
 
 
 async def test_a_flow_ends_where_redis_is_no_longer_ready_though_nothing_is_written(rng: random.Random) -> None:
