@@ -52,7 +52,7 @@ from stillwell.known_views import known_views
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.layout.stamp import topic_digest
 from stillwell.predictions.columns import ModelReaders
-from stillwell.predictions.engine import Engine
+from stillwell.predictions.engine import Engine, Unwatched
 from stillwell.predictions.hint import refresh_topic
 from stillwell.predictions.hinting import HintBuffer
 from stillwell.predictions.inference import open_inference
@@ -243,7 +243,7 @@ async def _models(
         metrics.begin_model(model.name)
         inference = open_inference(model, os.environ)
         closing.push_async_callback(inference.close)
-        engine = Engine(model, ModelInputs(model, definitions), inference, store, keys)
+        engine = Engine(model, ModelInputs(model, definitions), inference, store, keys, _Watching(metrics))
         if kept:
             engine.computed = functools.partial(kept.put, engine)
         made[model.name] = ModelReader(engine, rows, keys, hints, _now_us, metrics)
@@ -251,6 +251,17 @@ async def _models(
     closing.push_async_callback(close)
     closing.push_async_callback(readers.close)
     return readers
+
+
+class _Watching(Unwatched):
+    """Counts of what engines do what reads do not tell."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def left(self, model: str, count: int) -> None:
+        """Writes do not refresh some any longer."""
+        self._metrics.left(model, count)
 
 
 def _now_us() -> int:

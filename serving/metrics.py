@@ -85,6 +85,13 @@ PREDICTIONS = Metric(
     "in motion (none, queued, shared, inline).",
     ("model", "state", "refresh"),
 )
+LEFT_TO_READS = Metric(
+    "counter",
+    "stillwell_serve_predictions_left_to_reads_total",
+    "Predictions that writes to an aliased view refresh no longer, and reads do: more than `max_fan_out` read the same "
+    "row, and what was computed for a reader took their place.",
+    ("model",),
+)
 STARTED_ANEW = Metric(
     "gauge", "stillwell_serve_worker_restarts", "How many processes of this number have ended before this one; alarm."
 )
@@ -186,9 +193,14 @@ class Metrics:
         """Take in that predictions were read."""
         self.count(PREDICTIONS, count, model, state.value, refresh.value)
 
+    def left(self, model: str, count: int) -> None:
+        """Take in that predictions are no longer refreshed by writes."""
+        self.count(LEFT_TO_READS, count, model)
+
     def begin_model(self, model: str) -> None:
         """Show 0 for what reads of a model's predictions may find."""
         self.begin(PREDICTIONS, [model], [each.value for each in State], [each.value for each in Refresh])
+        self.begin(LEFT_TO_READS, [model])
 
     def version_load(self, loaded: bool) -> None:
         """Take in that registered versions were looked for."""

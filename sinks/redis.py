@@ -161,6 +161,7 @@ class RedisOnlineStore:
         """
         gate = self._keys.probe + secrets.token_hex(8).encode()
         rows, moved, lifetime = [gate + b":0", gate + b":1"], gate + b":moved", str(_PROBE_MS)
+        readers = gate + b":readers"
         probe = type(self)(self._link, self._keys, gate)
         # By the server's clock: past its life by that one, a row is not written.
         (now,) = await self._link.ask(("TIME",))
@@ -173,7 +174,14 @@ class RedisOnlineStore:
         await self._link.ask(("SET", gate, gate, "PX", lifetime), ("SCRIPT", "LOAD", self._put.text))
         # New rows, then others in their place, which takes the same length, then others instead of them.
         await self._link.ask(put(0, 64), put(1, 64), put(2, 65), ("MGET", gate, *rows))
-        await self._link.ask(("MULTI",), ("RENAME", gate, moved), ("DEL", moved, *rows), ("EXEC",))
+        # Of predictions: a set that never stands there without an expiry.
+        expires = str(int(now[0]) * 1_000 + _PROBE_MS)
+        await self._link.ask(
+            *(("MULTI",), ("ZADD", readers, expires, "0"), ("PEXPIREAT", readers, expires), ("EXEC",)),
+            *(("ZRANGE", readers, "-1", "-1"), ("ZCOUNT", readers, "-inf", "+inf")),
+            *(("ZREMRANGEBYSCORE", readers, "-inf", "0"), ("ZREMRANGEBYRANK", readers, "0", "-2")),
+        )
+        await self._link.ask(("MULTI",), ("RENAME", gate, moved), ("DEL", moved, *rows, readers), ("EXEC",))
 
     async def initialise(self, epoch: str) -> str:
         """Make an empty store ready, if nobody did; returns the epoch in force."""

@@ -30,7 +30,8 @@ Exchange = Callable[[Iterable[Sequence[Command]]], Awaitable[list[Reply]]]
 
 COMMANDS = (
     *("del", "evalsha", "exec", "exists", "get", "getrange", "info", "mget", "mset", "multi", "pexpireat", "rename"),
-    *("script|load", "select", "set", "setrange", "time"),
+    *("script|load", "select", "set", "setrange", "time", "zadd", "zcount", "zrange", "zremrangebyrank"),
+    "zremrangebyscore",
 )
 """What a user of Redis must be allowed, to write, read and rebuild; what scripts do is done with the user's rights."""
 
@@ -47,7 +48,8 @@ _MENDS = {
     "NOAUTH": "correct user and password in STILLWELL_REDIS_URL",
     "WRONGPASS": "correct user and password in STILLWELL_REDIS_URL",
     "NOPERM": "allow the user in STILLWELL_REDIS_URL all of ~<project>:<namespace>:* "
-    + " ".join(f"+{command}" for command in COMMANDS),
+    + " ".join(f"+{command}" for command in COMMANDS)
+    + " and, for `stillwell predictions refresh --all` alone, +scan",
     "MOVED": "it is a cluster: point STILLWELL_REDIS_URL at a single instance",
     "CROSSSLOT": "it is a cluster: point STILLWELL_REDIS_URL at a single instance",
 }

@@ -12,7 +12,7 @@ from redis import exceptions
 from sinks.redis import Script
 from sinks.redis_link import Command, RedisLink, Reply
 from stillwell.layout.redis_keys import RedisKeys
-from stillwell.predictions.store import Claim, Claimed, StoredAt
+from stillwell.predictions.store import Claim, Claimed, Listing, Put, Readers, StoredAt
 
 _T = TypeVar("_T")
 
@@ -30,6 +30,7 @@ class RedisPredictions:
         self._put = Script.load("put_prediction")
         self._claim = Script.load("claim_leases")
         self._keep = Script.load("keep_leases")
+        self._read_readers = Script.load("read_readers")
 
     async def read_at(self, keys: Sequence[bytes]) -> StoredAt:
         """What is stored under these keys, all at one instant."""
@@ -64,13 +65,40 @@ class RedisPredictions:
         for some in _parts(leases):
             await self._run(self._keep, some, [epoch, owner, "0"])
 
-    async def put(self, records: Sequence[tuple[bytes, bytes]], kept_ms: int, epoch: bytes) -> list[bool]:
-        """Merge each record with the one at its key; whether that changed it."""
-        letters = [
-            await self._run(self._put, [key for key, _ in some], [epoch, str(kept_ms), *(value for _, value in some)])
-            for some in _parts(records)
-        ]
-        return [letter == ord("a") for letter in b"".join(letters)]
+    async def put(
+        self,
+        records: Sequence[tuple[bytes, bytes]],
+        kept_ms: int,
+        epoch: bytes,
+        listings: Sequence[Listing] = (),
+        most: int = 0,
+    ) -> Put:
+        """Merge each record with the one at its key, and list it with the readers of what it stands on."""
+        said = Put([], [], 0)
+        width = len(listings[0].places) if listings else 0
+        listed = listings or [Listing(b"", ())] * len(records)
+        for some in _parts(list(zip(records, listed, strict=True))):
+            keys = [each for (key, _), listing in some for each in (key, *listing.places)]
+            values = [each for (_, value), listing in some for each in (value, listing.entity)]
+            letters, listing_letters, dropped = await self._run(
+                self._put, keys, [epoch, str(kept_ms), str(width), str(most), *values]
+            )
+            said = Put(
+                said.stored + [letter == ord("a") for letter in letters],
+                said.listed + [letter == ord("n") for letter in listing_letters],
+                said.dropped + dropped,
+            )
+        return said
+
+    async def readers(self, places: Sequence[bytes], each: int, most: int, epoch: bytes) -> Readers:
+        """Who is listed at each place and not expired: so many of each, and so many altogether."""
+        said = Readers([], 0)
+        for some in _parts(places):
+            room = max(0, most - sum(map(len, said.keys)))
+            asked = (epoch, str(each), str(room))
+            left, *found = await self._run(self._read_readers, [self._nothing, *some], asked)
+            said = Readers(said.keys + found, said.left + left)
+        return said
 
     async def _run(self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes | str]) -> Reply:
         """The reply to a script, which is loaded where the server does not know it (any longer)."""

@@ -310,12 +310,8 @@ class _Refreshing:
         self._metrics = metrics
         self._consumer: RefreshConsumer | None = None
         self._agent: RefreshAgent | None = None
-        views = {view.name for view in definitions.views}
         for model in definitions.models:
             metrics.begin_model(model.name)
-            for alias in model.refresh_on_write:
-                if alias not in views:
-                    _log.warning("writes to an aliased view refresh nothing yet", model=model.name, alias=alias)
         _add_refresh_agent(app, self.channel, self._take)
 
     async def connect(
@@ -336,7 +332,7 @@ class _Refreshing:
         link = RedisLink(settings.redis_url.get_secret_value(), _REFRESH_TIMEOUT, _REFRESH_CONNECTIONS)
         opened.push_async_callback(_close, link.close)
         keys = RedisKeys(settings.project, settings.namespace)
-        engines = {}
+        store, engines = RedisPredictions(link, keys), {}
         for model in definitions.models:
             inference = open_inference(model, os.environ)
             opened.push_async_callback(_close, inference.close)
@@ -346,7 +342,6 @@ class _Refreshing:
                 # Features do not depend on it, and it may come: who asks for its predictions is told why there is none.
                 _log.warning("a model cannot be asked", model=model.name, error=str(error))
             inputs = ModelInputs(model, definitions, known)
-            store = RedisPredictions(link, keys)
             engines[model.name] = Engine(model, inputs, inference, store, keys, Counting(self._metrics))
         log = None
         if settings.push:
@@ -364,7 +359,8 @@ class _Refreshing:
         kafka = await retries.kafka.until_done(lambda: _started(lambda: _hint_consumer(settings, connection)))
         opened.push_async_callback(_close, kafka.stop)
         self._consumer = RefreshConsumer(kafka, self.topic, self._agent, self._deliver)
-        return Refreshing(Triggers(definitions), RefreshTopic(producer, self.topic), retries.refresh)
+        topic = RefreshTopic(producer, self.topic)
+        return Refreshing(Triggers(definitions, keys), store, topic, retries.refresh)
 
     async def run(self) -> None:
         """Once connected, until cancelled or stopped."""

@@ -182,7 +182,7 @@ class CatchUp:
             # Hints between rows and marks: before the rows they would find nothing to do, and behind the marks who dies
             # would leave nobody to send them. The rows are then duplicates.
             await self._retry.until_done(lambda: self._online.apply(rows, [], self._epoch))
-            await self._refresh.ask(concerned)
+            await self._refresh.ask(concerned, self._epoch)
         moves = [MarkMove(mark, stand, end) for mark, stand in stands.items() if stand < end]
         applied = await self._retry.until_done(lambda: self._online.apply(rows, moves, self._epoch))
         if any(position is None or position < end for position in applied.positions):

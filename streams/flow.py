@@ -14,22 +14,33 @@ another one at the chain's end.
 import asyncio
 import contextlib
 import dataclasses
+import functools
+import itertools
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
 from stillwell.errors import StoreNotReady
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.parquet import BatchTables
-from stillwell.predictions.triggers import Triggers
+from stillwell.predictions.triggers import MOST_READERS, Triggers
 from streams.endings import Adopted, OnlineFellBehind, OutOfRange, Overtaken
 from streams.ledger import Ledger, Span
-from streams.metrics import LINKED_RECORDS, LINKS, OVERTAKEN, STAGE, TRIGGERS, Metrics, Stage
+from streams.metrics import LEFT_TO_READS, LINKED_RECORDS, LINKS, OVERTAKEN, STAGE, TRIGGERS, Metrics, Stage
 from streams.online_side import OnlineSide
-from streams.ports import DeadLetters, OnlineStore, OpenSpan, PartitionArchive, RefreshTopic, Threads, UploadedSpan
+from streams.ports import (
+    DeadLetters,
+    OnlineStore,
+    OpenSpan,
+    PartitionArchive,
+    ReaderLists,
+    RefreshTopic,
+    Threads,
+    UploadedSpan,
+)
 from streams.prepare import Letters, OnlineBatch, Prepared
 from streams.retry import Retry
 from streams.window import Window
@@ -49,19 +60,43 @@ RequireTopic = Callable[[], Awaitable[None]]
 """Raises TopicReplaced if Kafka has another topic of this name now than the one whose chain this is."""
 
 
+class Asked(NamedTuple):
+    """How many hints there were, and how many more had a bound not stood in the way: by model."""
+
+    hints: Counter[str]
+    left: Counter[str]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Refreshing:
     """Which writes ask for which refreshes, where, and how that is asked again."""
 
     triggers: Triggers
+    readers: ReaderLists
     topic: RefreshTopic
     retry: Retry
 
-    async def ask(self, written: Sequence[tuple[str, Sequence[bytes]]]) -> Counter[str]:
-        """Ask for what these entities of views concern, once they are written; how often, by model."""
-        hints = self.triggers.hints(written)
+    async def ask(self, written: Sequence[tuple[str, Sequence[bytes]]], epoch: str) -> Asked:
+        """Ask for what these entities of views concern, once they are written under this epoch: their own predictions,
+        and those that are listed as reading them through an alias.
+
+        Who reads a row and is not listed yet lists itself with its prediction, and then looks again: it finds the row
+        that is in Redis by now. Raises StoreNotReady where Redis is of another epoch.
+        """
+        left: Counter[str] = Counter()
+        room: dict[str, int] = {}
+        readers = []
+        for model, places in self.triggers.fan_outs(written):
+            most = room.get(model.name, MOST_READERS)
+            call = functools.partial(self.readers.readers, places, model.max_fan_out, most, epoch.encode())
+            found = await self.retry.until_done(call)
+            keys = list(itertools.chain.from_iterable(found.keys))
+            room[model.name] = most - len(keys)
+            left[model.name] += found.left
+            readers.append((model, keys))
+        hints = self.triggers.hints(written, readers)
         await self.retry.until_done(lambda: self.topic.send(hints))
-        return Counter(hint.model for hint in hints)
+        return Asked(Counter(hint.model for hint in hints), left)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -271,9 +306,10 @@ class Flow:
         if refresh is None:
             raise AssertionError("nothing is queued where no write asks for a refresh")
         with self._timed(Stage.REFRESH):
-            asked = await refresh.ask(written.keys)
-        for model, count in asked.items():
-            self._metrics.count(TRIGGERS, count, model)
+            asked = await refresh.ask(written.keys, self._online.epoch)
+        for metric, counts in ((TRIGGERS, asked.hints), (LEFT_TO_READS, asked.left)):
+            for model, count in counts.items():
+                self._metrics.count(metric, count, model)
         self._queued_bytes -= written.nbytes
         self._acknowledge(_REFRESH, Span(written.start, written.end))
 

@@ -125,6 +125,13 @@ FAILED_COMMITS = Metric(
 TRIGGERS = Metric(
     "counter", "stillwell_refresh_triggers_total", "Hints to predict anew that writes have caused.", ("model",)
 )
+LEFT_TO_READS = Metric(
+    "counter",
+    "stillwell_refresh_left_to_reads_total",
+    "Predictions that writes to an aliased view do not refresh, and reads do: more than `max_fan_out` read the same "
+    "row (counted when one makes room for another), or one batch of writes concerned more than 10,000.",
+    ("model",),
+)
 HINTS = Metric("counter", "stillwell_refresh_hints_total", "Hints taken in, by what caused them.", ("model", "cause"))
 BAD_HINTS = Metric("counter", "stillwell_refresh_bad_hints_total", "Hints that could not be read, and were left out.")
 HINTS_WAITING = Metric(

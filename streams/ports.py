@@ -10,6 +10,7 @@ from stillwell.layout.chain import DataFile, Genesis, Link, PartitionId, TopicIn
 from stillwell.layout.online import Applied, EncodedRows, MarkKey, MarkMove, OnlineServer, OnlineState
 from stillwell.layout.parquet import BatchTables
 from stillwell.predictions.hint import Hint
+from stillwell.predictions.store import Readers
 from stillwell.records import Outcome
 from stillwell.spec import ViewSpec
 
@@ -43,6 +44,13 @@ class RefreshTopic(Protocol):
 
         Raises StoreUnavailable or OutcomeUnknown.
         """
+
+
+class ReaderLists(Protocol):
+    """Which predictions read rows through aliases."""
+
+    async def readers(self, places: Sequence[bytes], each: int, most: int, epoch: bytes) -> Readers:
+        """See `stillwell.predictions.store.PredictionStore`."""
 
 
 class OnlineStore(Protocol):

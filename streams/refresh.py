@@ -35,6 +35,7 @@ from streams.metrics import (
     BAD_HINTS,
     HINTS,
     HINTS_WAITING,
+    LEFT_TO_READS,
     MODEL_CALLS,
     MODEL_SECONDS,
     REFRESHED,
@@ -424,6 +425,10 @@ class Counting:
 
     def kept(self, model: str, stored: bool) -> None:
         """Not counted."""
+
+    def left(self, model: str, count: int) -> None:
+        """Writes do not refresh some any longer."""
+        self._metrics.count(LEFT_TO_READS, count, model)
 
 
 async def _wait(event: asyncio.Event, seconds: float | None) -> None:

@@ -185,12 +185,14 @@ local function expiry(key)
 end
 local found = {}
 for i, key in ipairs(redis.call('KEYS', ARGV[1])) do
-  found[i] = {key, redis.call('GET', key), expiry(key)}
+  local of_set = redis.call('TYPE', key).ok == 'zset'
+  local value = of_set and table.concat(redis.call('ZRANGE', key, 0, -1), ' ') or redis.call('GET', key)
+  found[i] = {key, value, expiry(key)}
 end
 return found
 """
-"""Everything at one instant. Redis 6.2 tells the time that is left and not the instant of expiry, which is therefore
-known to a millisecond or so."""
+"""Everything at one instant, of a sorted set its members. Redis 6.2 tells the time that is left and not the instant of
+expiry, which is therefore known to a millisecond or so."""
 
 
 def assert_same(found: Mapping[bytes, Stored], expected: Mapping[bytes, Stored]) -> None:

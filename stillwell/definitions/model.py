@@ -30,7 +30,7 @@ LOG_COLUMNS = ("model_version", "computed_at")
 
 MAX_RETRIES = 10
 MAX_BATCH = 4096
-MAX_FAN_OUT = 100_000
+MAX_FAN_OUT = 10_000
 
 _VERSION = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _URL = re.compile(r"https?://[^/\s?#]+(/[^\s?#]*)?|env:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)

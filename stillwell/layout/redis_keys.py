@@ -6,6 +6,8 @@
                                                                         of the request values, where it has any
         l:{<bucket>}:<entity key>:<model>:<version>[:<digest>]:<fingerprint>
                                                                string   who asks the model now, for these inputs
+        r:{<bucket>}:<entity key>:<view>:<model>:<version>     zset     the entities whose predictions read this row
+                                                                        through an alias, no more than so many
         ready                                                  string   the epoch in force; missing: the store may have
                                                                         forgotten something, nobody reads or writes
         rebuild                                                string   the epoch of a rebuild that is under way, which
@@ -15,7 +17,7 @@
         a:<view>:<digest>                                      string   what a push was answered, for who sends it again
                                                                         under the same idempotency key; digest: its
                                                                         SHA-256. Gone after ten minutes
-        probe:<random>[:0|:1|:moved]                           string   what `stillwell doctor` writes to learn whether
+        probe:<random>[:0|:1|:moved|:readers]                  any      what `stillwell doctor` writes to learn whether
                                                                         it may; gone at once, or within a minute or so
 
     bucket      crc32(entity key) mod 1024, in decimal
@@ -63,6 +65,7 @@ class RedisKeys:
         self._buckets = self._buckets_of(b"f")
         self._predictions = self._buckets_of(b"p")
         self._leases = self._buckets_of(b"l")
+        self._readers = self._buckets_of(b"r")
 
     def _buckets_of(self, kind: bytes) -> list[bytes]:
         return [b"%b%b:{%d}:" % (self.prefix, kind, bucket) for bucket in range(BUCKETS)]
@@ -98,6 +101,15 @@ class RedisKeys:
         """Where it stands who asks the model for these entities, given the fingerprint of each one's inputs."""
         keys = self._of_model(self._leases, of, entity_keys, digests)
         return [b"%b:%b" % (key, print.hex().encode()) for key, print in zip(keys, fingerprints, strict=True)]
+
+    def readers(self, of: PredictionsOf, view: str, entity_keys: Sequence[bytes]) -> list[bytes]:
+        """Where it stands which of a model's predictions read the rows of these entities, of another entity than the
+        model's own."""
+        _require("view", view, _VIEW)
+        _require("model", of.model, _VIEW)
+        _require("version", of.version, _VERSION)
+        buckets, suffix = self._readers, f":{view}:{of.model}:{of.version}".encode()
+        return [buckets[crc32(entity) % BUCKETS] + entity + suffix for entity in entity_keys]
 
     def _of_model(
         self, buckets: Sequence[bytes], of: PredictionsOf, entity_keys: Sequence[bytes], digests: Sequence[bytes]

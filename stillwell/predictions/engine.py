@@ -34,7 +34,7 @@ from stillwell.layout.redis_keys import PredictionsOf, RedisKeys
 from stillwell.predictions.freshness import State, judge, kept_ms, may_try, microseconds, pause_us
 from stillwell.predictions.inference import Inference
 from stillwell.predictions.inputs import Columns, ModelInputs
-from stillwell.predictions.store import Claim, PredictionStore, StoredAt
+from stillwell.predictions.store import Claim, Listing, PredictionStore, StoredAt
 from stillwell.predictions.tensors import Said, Unusable
 from stillwell.spec import ModelSpec, OpenInferenceSpec
 
@@ -64,6 +64,10 @@ class Watcher(Protocol):
     def kept(self, model: str, stored: bool) -> None:
         """A prediction was written back; stored: whether it is now what stands there, or a newer one was first."""
 
+    def left(self, model: str, count: int) -> None:
+        """So many predictions are no longer refreshed by writes to an aliased view, but when they are read: too many
+        others read the same row."""
+
 
 class Unwatched:
     """Counts nothing."""
@@ -72,6 +76,9 @@ class Unwatched:
         """Nothing."""
 
     def kept(self, model: str, stored: bool) -> None:
+        """Nothing."""
+
+    def left(self, model: str, count: int) -> None:
         """Nothing."""
 
 
@@ -92,6 +99,7 @@ class Outcome:
     record: what is known of it; state: what that is worth to the inputs as they were read at `read_at` (Redis's time);
     rows: those inputs. asked: whether this call asked the model. retry_in_s: after how long another attempt makes
     sense, 0 where none has failed. unavailable: whether the model was not reached, so that its inputs are not to blame.
+    listed: whether writes to aliased views refresh it from now on, and did not when its inputs were read.
     """
 
     record: Record | None
@@ -103,6 +111,7 @@ class Outcome:
     retry_in_s: float = 0.0
     reason: str = ""
     unavailable: bool = False
+    listed: bool = False
 
 
 class Engine:
@@ -316,13 +325,21 @@ class Engine:
         if of_no_use:
             self._watcher.called(self.model.name, Call.UNUSABLE, seconds, of_no_use)
         packed = [(now.records[number], each.pack()) for number, each in zip(todo, records, strict=True)]
-        for stored in await self._store.put(packed, self._kept_ms, now.stored.epoch):
+        places = self.inputs.reader_places(self._keys, self.of, columns, len(todo))
+        listings = [Listing(entities[number].key, each) for number, each in zip(todo, places, strict=True) if each]
+        put = await self._store.put(packed, self._kept_ms, now.stored.epoch, listings, self.model.max_fan_out)
+        for stored in put.stored:
             self._watcher.kept(self.model.name, stored)
-        for number, record in zip(todo, records, strict=True):
+        if put.dropped:
+            self._watcher.left(self.model.name, put.dropped)
+        for number, record, listed in zip(todo, records, put.listed, strict=True):
             before = now.outcomes[number].record
             known = Record(record.outputs or (before.outputs if before else None), record.failure)
             step.outcomes[number] = dataclasses.replace(
-                self._judged(now.outcomes[number], known), asked=True, unavailable=call is Call.UNAVAILABLE
+                self._judged(now.outcomes[number], known),
+                asked=True,
+                unavailable=call is Call.UNAVAILABLE,
+                listed=listed,
             )
         if self.computed:
             fresh = [number for number in todo if step.outcomes[number].state is State.FRESH]

@@ -11,14 +11,14 @@ from typing import Any
 
 from stillwell.errors import RequestError
 from stillwell.layout.entity_key import keys_of_columns
-from stillwell.layout.redis_keys import RedisKeys
+from stillwell.layout.redis_keys import PredictionsOf, RedisKeys
 from stillwell.layout.value import STAMP_AT
 from stillwell.predictions.fingerprint import fingerprints, request_digest
 from stillwell.predictions.tensors import Unusable
 from stillwell.reading.features import columns_of_rows
 from stillwell.reading.query import Catalog, Kind, Lookup
 from stillwell.reading.status import Status
-from stillwell.spec import DefinitionsSpec, ModelSpec, RequestColumnSpec, ViewSpec
+from stillwell.spec import AliasSpec, DefinitionsSpec, ModelSpec, RequestColumnSpec, ViewSpec
 
 _STAMPED = struct.Struct(">Q")
 _SIGN = 1 << 63
@@ -59,6 +59,8 @@ class ModelInputs:
         self._ttls = [each.view.ttl // _MICROSECOND for each in self._lookups]
         self.sources = tuple(_name_of(each, model, definitions) for each in self._lookups)
         """The views and aliases that are read, by name, in the order of rows."""
+        through = {_led_to(alias) for alias in definitions.aliases if alias.name in model.refresh_on_write}
+        self._listed = [each for each in self._lookups if (each.view.name, each.columns) in through]
 
     def entity_keys(self, columns: Columns) -> list[bytes]:
         """The key of each entity. Raises WrongKey."""
@@ -85,6 +87,19 @@ class ModelInputs:
             )
             for each in self._lookups
         ]
+
+    def reader_places(self, keys: RedisKeys, of: PredictionsOf, columns: Columns, count: int) -> list[list[bytes]]:
+        """Where it is to be listed that each entity's prediction reads rows through aliases whose writes refresh it: a
+        list for each entity, empty where there are none."""
+        places = [
+            keys.readers(
+                of,
+                each.view.name,
+                keys_of_columns(each.view.entity.keys, [columns[column] for column in each.columns]),
+            )
+            for each in self._listed
+        ]
+        return [list(of_entity) for of_entity in zip(*places, strict=True)] if places else [[] for _ in range(count)]
 
     def fingerprints(self, rows: Rows, now_us: int) -> list[bytes]:
         """Of each entity's rows."""
@@ -140,10 +155,14 @@ def _event_time(row: bytes) -> int:
 def _name_of(lookup: Lookup, model: ModelSpec, definitions: DefinitionsSpec) -> str:
     """The view's name, or that of the alias that leads to its rows from the model's entity."""
     for alias in definitions.aliases:
-        columns = tuple(alias.keys[key.name] for key in alias.view.entity.keys)
-        if (alias.view.name, alias.entity.name, columns) == (lookup.view.name, model.entity.name, lookup.columns):
+        if alias.entity.name == model.entity.name and _led_to(alias) == (lookup.view.name, lookup.columns):
             return alias.name
     return lookup.view.name
+
+
+def _led_to(alias: AliasSpec) -> tuple[str, tuple[str, ...]]:
+    """The view that an alias leads to, and the columns that hold its keys."""
+    return alias.view.name, tuple(alias.keys[key.name] for key in alias.view.entity.keys)
 
 
 def _plain(values: Sequence[Any]) -> list[Any]:

@@ -109,7 +109,7 @@ class ModelReader:
         self._now_us = now_us
         self._counts = counts
         self._chance = chance
-        self._shared = _Shared(engine)
+        self._shared = _Shared(engine, hints)
 
     async def read(self, columns: Columns) -> list[Prediction]:
         """The predictions for some entities, in their order. columns: of the entity's keys, and of requests.
@@ -284,8 +284,9 @@ class _Shared:
     """Computes what several readers of this process want, once; what is wanted in one turn of the event loop goes
     together."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, hints: Hints) -> None:
         self._engine = engine
+        self._hints = hints
         self._flying: dict[tuple[bytes, bytes], _Flight] = {}
         self._waiting: dict[bool, list[_Flight]] = {False: [], True: []}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -329,7 +330,9 @@ class _Shared:
             flights[number].land(outcome)
 
         try:
-            await self._engine.compute([each.entity for each in flights], self._engine.patience, early, land)
+            entities = [each.entity for each in flights]
+            outcomes = await self._engine.compute(entities, self._engine.patience, early, land)
+            await self._look_again([each for each in zip(entities, outcomes, strict=True) if each[1].listed])
         except StillwellError as error:
             _log.warning("predictions cannot be computed", model=self._engine.model.name, error=str(error))
             for each in flights:
@@ -339,6 +342,19 @@ class _Shared:
                 if self._flying.get((each.entity.key, each.entity.digest)) is each:
                     del self._flying[each.entity.key, each.entity.digest]
                 each.land(None)
+
+    async def _look_again(self, computed: Sequence[tuple[Entity, Outcome]]) -> None:
+        """Whoever wrote an aliased view after their inputs were read, and before they were listed, did not know of
+        them."""
+        if computed:
+            now = await self._engine.look([entity for entity, _ in computed])
+            self._hints.put(
+                [
+                    Hint.of(self._engine.model.name, entity, Cause.WRITE)
+                    for (entity, before), later in zip(computed, now, strict=True)
+                    if later.fingerprint != before.fingerprint
+                ]
+            )
 
 
 _TOGETHER = 256

@@ -29,6 +29,31 @@ class Claimed(NamedTuple):
     record: bytes | None
 
 
+class Listing(NamedTuple):
+    """Of a prediction that reads rows through aliases. entity: the key of the model's entity; places: where the readers
+    of each of those rows stand (see `stillwell.layout.redis_keys`), one for each alias."""
+
+    entity: bytes
+    places: Sequence[bytes]
+
+
+class Put(NamedTuple):
+    """What became of records. stored: whether each changed what stands at its key; listed: whether each is newly among
+    the readers of a row; dropped: how many others are no longer, because there were too many."""
+
+    stored: list[bool]
+    listed: list[bool]
+    dropped: int
+
+
+class Readers(NamedTuple):
+    """Who reads rows. keys: for each row, of the entities whose predictions do, the newest first; left: how many more
+    there are than were asked for."""
+
+    keys: list[list[bytes]]
+    left: int
+
+
 class PredictionStore(Protocol):
     """Predictions, and who computes them. Every call is harmless to repeat.
 
@@ -48,9 +73,20 @@ class PredictionStore(Protocol):
     async def release(self, leases: Sequence[bytes], owner: bytes, epoch: bytes) -> None:
         """Give up those that are ours."""
 
-    async def put(self, records: Sequence[tuple[bytes, bytes]], kept_ms: int, epoch: bytes) -> list[bool]:
-        """Merge each record with the one at its key (`stillwell.layout.prediction.merged`); whether that changed it.
+    async def put(
+        self,
+        records: Sequence[tuple[bytes, bytes]],
+        kept_ms: int,
+        epoch: bytes,
+        listings: Sequence[Listing] = (),
+        most: int = 0,
+    ) -> Put:
+        """Merge each record with the one at its key (`stillwell.layout.prediction.merged`).
 
         kept_ms: how long a record lives from `stillwell.layout.prediction.lived_from` on; one that is past that is not
-        written.
+        written. listings: of each record, where there are any, all of equally many places: it is listed there for as
+        long as it lives, in the same step. most: how many a place holds; those that expire first leave it.
         """
+
+    async def readers(self, places: Sequence[bytes], each: int, most: int, epoch: bytes) -> Readers:
+        """Who is listed at each place and not expired: so many of each, and so many altogether."""

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 
+import msgspec
+
 from stillwell.errors import StoreNotReady, StoreUnavailable
 from stillwell.layout.prediction import lived_from, merged
 from stillwell.layout.redis_keys import RedisKeys
-from stillwell.predictions.store import Claim, Claimed, StoredAt
+from stillwell.predictions.store import Claim, Claimed, Listing, Put, Readers, StoredAt
 from stillwell.testing.online import MemoryRedis
 
 
@@ -20,8 +22,7 @@ class MemoryPredictions:
     async def read_at(self, keys: Sequence[bytes]) -> StoredAt:
         """What is stored under these keys, all at one instant."""
         await asyncio.sleep(0)
-        if self.server.role != "master":
-            raise StoreUnavailable("it is a replica, whose rows may be behind")
+        self._require_primary()
         epoch = self.server.read(self._ready)
         if epoch is None:
             raise self._not_ready()
@@ -53,24 +54,75 @@ class MemoryPredictions:
             if self.server.read(lease) == owner:
                 self.server.evict(lease)
 
-    async def put(self, records: Sequence[tuple[bytes, bytes]], kept_ms: int, epoch: bytes) -> list[bool]:
-        """Merge each record with the one at its key; whether that changed it."""
+    async def put(
+        self,
+        records: Sequence[tuple[bytes, bytes]],
+        kept_ms: int,
+        epoch: bytes,
+        listings: Sequence[Listing] = (),
+        most: int = 0,
+    ) -> Put:
+        """Merge each record with the one at its key, and list it with the readers of what it stands on."""
         await self._require(epoch)
-        return [self._put(key, record, kept_ms) for key, record in records]
+        said = Put([], [], 0)
+        for number, (key, record) in enumerate(records):
+            stored = self.server.read(key)
+            result = merged(stored, record, self.server.clock() * 1_000)
+            expires = lived_from(result) // 1_000 + kept_ms
+            expired = result != stored and expires <= self.server.clock()
+            if result != stored and not expired:
+                self.server.write(key, result, expires)
+            new, dropped = False, 0
+            for place in listings[number].places if listings and not expired else ():
+                is_new, left = self._list(place, listings[number].entity, expires, most)
+                new, dropped = new or is_new, dropped + left
+            said = Put([*said.stored, result != stored and not expired], [*said.listed, new], said.dropped + dropped)
+        return said
 
-    def _put(self, key: bytes, record: bytes, kept_ms: int) -> bool:
-        stored = self.server.read(key)
-        result = merged(stored, record, self.server.clock() * 1_000)
-        expires = lived_from(result) // 1_000 + kept_ms
-        if result == stored or expires <= self.server.clock():
-            return False
-        self.server.write(key, result, expires)
-        return True
+    async def readers(self, places: Sequence[bytes], each: int, most: int, epoch: bytes) -> Readers:
+        """Who is listed at each place and not expired: so many of each, and so many altogether."""
+        await self._require(epoch)
+        self._require_primary()
+        said = Readers([], 0)
+        for place in places:
+            known = self._living(place)
+            some = sorted(known, key=lambda entity: (known[entity], entity), reverse=True)[: min(each, most)]
+            most -= len(some)
+            said = Readers([*said.keys, some], said.left + len(known) - len(some))
+        return said
+
+    def _list(self, place: bytes, entity: bytes, expires: int, most: int) -> tuple[bool, int]:
+        """Whether a reader is new at a place, and how many leave it."""
+        known = _members(self.server.read(place))
+        new = entity not in known
+        known[entity] = expires
+        living = {each: at for each, at in known.items() if at > self.server.clock()}
+        stay = dict(sorted(living.items(), key=lambda item: (item[1], item[0]))[-most:])
+        if stay:
+            self.server.write(place, msgspec.msgpack.encode(stay), max(stay.values()))
+        else:
+            self.server.evict(place)
+        return new, len(living) - len(stay)
+
+    def _living(self, place: bytes) -> dict[bytes, int]:
+        return {each: at for each, at in _members(self.server.read(place)).items() if at > self.server.clock()}
 
     async def _require(self, epoch: bytes) -> None:
         await asyncio.sleep(0)
         if self.server.read(self._ready) != epoch:
             raise self._not_ready()
 
+    def _require_primary(self) -> None:
+        if self.server.role != "master":
+            raise StoreUnavailable("it is a replica, whose rows may be behind")
+
     def _not_ready(self) -> StoreNotReady:
         return StoreNotReady("the ready key is missing, or holds another epoch; see `stillwell rebuild`")
+
+
+def _members(stored: bytes | None) -> dict[bytes, int]:
+    """A sorted set, as it is kept here: of each member when it expires."""
+    return _members_of(stored) if stored else {}
+
+
+_members_of = msgspec.msgpack.Decoder(dict[bytes, int]).decode

@@ -16,7 +16,7 @@ from sinks.redis_predictions import RedisPredictions
 from stillwell.errors import FormatError, StoreNotReady, StoreUnavailable
 from stillwell.layout.prediction import Failure, Outputs, Record, merged
 from stillwell.layout.redis_keys import PredictionsOf, RedisKeys
-from stillwell.predictions.store import Claim, PredictionStore
+from stillwell.predictions.store import Claim, Listing, PredictionStore, Put, Readers
 from stillwell.testing.predictions import MemoryPredictions
 from tests.online_support import (
     AnyRedisServer,
@@ -103,26 +103,32 @@ async def test_what_the_clock_of_another_server_says_lies_ahead_is_older_than_al
     """This server took over from one with a clock an hour ahead, and may not take what is computed now for old."""
     now, ahead = now_us() - 1_000_000, now_us() + 3_600_000_000
     key = key_of(server)
-    assert await store.put([(key, outputs(ahead))], KEPT_MS, EPOCH) == [True]
-    assert await store.put([(key, failure(now))], KEPT_MS, EPOCH) == [True]
+    assert (await store.put([(key, outputs(ahead))], KEPT_MS, EPOCH)).stored == [True]
+    assert (await store.put([(key, failure(now))], KEPT_MS, EPOCH)).stored == [True]
     assert server.dump()[key][0] == merged(outputs(ahead), failure(now), now)
     assert Record.unpack(server.dump()[key][0]).failure is not None
-    assert await store.put([(key, failure(ahead))], KEPT_MS, EPOCH) == [False]
-    assert await store.put([(key, outputs(now + 1))], KEPT_MS, EPOCH) == [True]
+    assert (await store.put([(key, failure(ahead))], KEPT_MS, EPOCH)).stored == [False]
+    assert (await store.put([(key, outputs(now + 1))], KEPT_MS, EPOCH)).stored == [True]
     assert server.dump()[key][0] == outputs(now + 1)
-    assert await store.put([(key, outputs(ahead)), (key, failure(ahead + 1))], KEPT_MS, EPOCH) == [False, False]
+    assert (await store.put([(key, outputs(ahead)), (key, failure(ahead + 1))], KEPT_MS, EPOCH)).stored == [
+        False,
+        False,
+    ]
     alone = key_of(server, b"i1:8")
-    assert await store.put([(alone, failure(ahead)), (alone, outputs(ahead))], KEPT_MS, EPOCH) == [True, True]
-    assert await store.put([(alone, outputs(ahead - 1)), (alone, failure(ahead + 1))], KEPT_MS, EPOCH) == [False, True]
+    assert (await store.put([(alone, failure(ahead)), (alone, outputs(ahead))], KEPT_MS, EPOCH)).stored == [True, True]
+    assert (await store.put([(alone, outputs(ahead - 1)), (alone, failure(ahead + 1))], KEPT_MS, EPOCH)).stored == [
+        False,
+        True,
+    ]
 
 
 async def test_a_record_says_whether_it_changed_anything(server: Server, store: PredictionStore) -> None:
     now, key = now_us(), key_of(server)
-    assert await store.put([(key, outputs(now))], KEPT_MS, EPOCH) == [True]
-    assert await store.put([(key, outputs(now))], KEPT_MS, EPOCH) == [False]
-    assert await store.put([(key, outputs(now - 1)), (key, outputs(now + 1))], KEPT_MS, EPOCH) == [False, True]
-    assert await store.put([(key, failure(now))], KEPT_MS, EPOCH) == [False]
-    assert await store.put([(key, failure(now + 2))], KEPT_MS, EPOCH) == [True]
+    assert (await store.put([(key, outputs(now))], KEPT_MS, EPOCH)).stored == [True]
+    assert (await store.put([(key, outputs(now))], KEPT_MS, EPOCH)).stored == [False]
+    assert (await store.put([(key, outputs(now - 1)), (key, outputs(now + 1))], KEPT_MS, EPOCH)).stored == [False, True]
+    assert (await store.put([(key, failure(now))], KEPT_MS, EPOCH)).stored == [False]
+    assert (await store.put([(key, failure(now + 2))], KEPT_MS, EPOCH)).stored == [True]
     assert Record.unpack(server.dump()[key][0]) == Record(
         Record.unpack(outputs(now + 1)).outputs, Record.unpack(failure(now + 2)).failure
     )
@@ -135,9 +141,9 @@ async def test_a_record_lives_from_the_instant_of_its_outputs_inputs(server: Ser
     await store.put([(keys[2], failure(now + 60_000_000))], KEPT_MS, EPOCH)
     expiries = [server.dump()[key][1] for key in keys]
     assert all(at is not None and abs(at - (now // 1_000 + KEPT_MS)) <= 3 for at in expiries)
-    assert await store.put([(keys[0], outputs(now - KEPT_MS * 1_001))], KEPT_MS, EPOCH) == [False]
+    assert (await store.put([(keys[0], outputs(now - KEPT_MS * 1_001))], KEPT_MS, EPOCH)).stored == [False]
     fresh = key_of(server, b"i1:9")
-    assert await store.put([(fresh, outputs(now - KEPT_MS * 1_001))], KEPT_MS, EPOCH) == [False]
+    assert (await store.put([(fresh, outputs(now - KEPT_MS * 1_001))], KEPT_MS, EPOCH)).stored == [False]
     assert fresh not in server.dump()
 
 
@@ -216,7 +222,7 @@ async def test_more_than_a_call_takes_go_in_several(server: Server, store: Predi
     claims = [claim_of(server, b"i4:%d" % number) for number in range(1_000, 1_120)]
     assert all(each.held for each in await store.claim(claims, b"one", LEASE_MS, EPOCH))
     records = [(each.record, outputs(now, b"%d" % number)) for number, each in enumerate(claims)]
-    assert await store.put(records, KEPT_MS, EPOCH) == [True] * 120
+    assert (await store.put(records, KEPT_MS, EPOCH)).stored == [True] * 120
     assert await store.renew([each.lease for each in claims], b"one", LEASE_MS, EPOCH) == [True] * 120
     await store.release([each.lease for each in claims], b"one", EPOCH)
     read = await store.read_at([key for key, _ in records])
@@ -245,6 +251,7 @@ async def test_a_store_that_is_not_ready_or_of_another_epoch_refuses_everything(
             store.renew([claim.lease], b"one", LEASE_MS, epoch),
             store.release([claim.lease], b"one", epoch),
             store.put([(claim.record, outputs(now_us()))], KEPT_MS, epoch),
+            store.readers([place_of(server)], 1, 1, epoch),
         ):
             with pytest.raises(StoreNotReady):
                 await call
@@ -262,6 +269,86 @@ async def test_what_is_no_record_is_refused_and_left(server: Server, store: Pred
     assert server.dump()[key][0] == b"something else"
 
 
+def place_of(server: Server, read: bytes = b"s3:JFK", view: str = "Weather") -> bytes:
+    (place,) = server.keys.readers(OF, view, [read])
+    return place
+
+
+async def list_one(
+    server: Server, store: PredictionStore, entity: bytes, places: Sequence[bytes], read_at: int, most: int
+) -> Put:
+    """Write the prediction of an entity, which reads these rows."""
+    record = (key_of(server, entity), outputs(read_at))
+    return await store.put([record], KEPT_MS, EPOCH, [Listing(entity, places)], most)
+
+
+async def test_who_reads_a_row_is_listed_with_its_prediction_and_looked_up_by_the_row(
+    server: Server, store: PredictionStore
+) -> None:
+    now = now_us()
+    jfk, lax, sfo = (place_of(server, read) for read in (b"s3:JFK", b"s3:LAX", b"s3:SFO"))
+    routes = {b"i1:1": [jfk, lax], b"i1:2": [jfk, sfo], b"i1:3": [lax, lax]}
+    for number, (entity, places) in enumerate(routes.items()):
+        assert await list_one(server, store, entity, places, now + number * 1_000, 9) == Put([True], [True], 0)
+    assert await store.readers([jfk, lax, sfo], 9, 9, EPOCH) == Readers(
+        [[b"i1:2", b"i1:1"], [b"i1:3", b"i1:1"], [b"i1:2"]], 0
+    )
+    assert await store.readers([place_of(server, b"s3:OAK")], 9, 9, EPOCH) == Readers([[]], 0)
+    assert await store.readers([], 9, 9, EPOCH) == Readers([], 0)
+    # Once more is no news, be it older, the same or newer than what is there.
+    for at in (now, now + 1, now - 1):
+        assert (await list_one(server, store, b"i1:1", [jfk, lax], at, 9)).listed == [False]
+    assert_nothing_lives_for_ever(server)
+    expiries = [server.dump()[place][1] for place in (jfk, lax, sfo)]
+    assert all(
+        at is not None and abs(at - (now // 1_000 + later + KEPT_MS)) <= 3
+        for at, later in zip(expiries, (1, 2, 1), strict=True)
+    )
+
+
+async def test_a_row_has_a_bounded_number_of_readers_the_newest(
+    server: Server, store: PredictionStore, rng: random.Random
+) -> None:
+    now, place = now_us(), place_of(server)
+    entities = [b"i2:%d" % number for number in range(10, 30)]
+    written = [(entity, now + number * 1_000) for number, entity in enumerate(entities)]
+    rng.shuffle(written)
+    puts = [await list_one(server, store, entity, [place], at, 5) for entity, at in written]
+    assert sum(put.dropped for put in puts) == 15
+    assert await store.readers([place], 9, 9, EPOCH) == Readers([entities[:-6:-1]], 0)
+    # What is computed anew comes in again, and another one goes.
+    assert await list_one(server, store, entities[0], [place], now + 99_000, 5) == Put([True], [True], 1)
+    assert (await store.readers([place], 9, 9, EPOCH)).keys == [[entities[0], *entities[:-5:-1]]]
+
+
+async def test_no_more_readers_are_told_than_are_asked_for_and_how_many_more_there_are(
+    server: Server, store: PredictionStore
+) -> None:
+    now, places = now_us(), [place_of(server, b"s4:%04d" % number) for number in range(120)]
+    for number, place in enumerate(places[:4]):
+        for entity in (b"i1:1", b"i1:2", b"i1:3"):
+            await list_one(server, store, entity, [place], now + number, 9)
+    read = await store.readers(places, 2, 5, EPOCH)
+    assert ([len(each) for each in read.keys[:4]], read.left) == ([2, 2, 1, 0], 7)
+    assert read.keys[4:] == [[]] * 116
+    assert await store.readers(places[110:], 2, 5, EPOCH) == Readers([[]] * 10, 0)
+
+
+async def test_who_has_expired_is_listed_no_longer(server: Server, store: PredictionStore) -> None:
+    place = place_of(server)
+    for entity, read_at in ((b"i1:1", now_us() - KEPT_MS * 1_000 + 300_000), (b"i1:2", now_us())):
+        await list_one(server, store, entity, [place], read_at, 9)
+
+    async def gone() -> bool:
+        return (await store.readers([place], 9, 9, EPOCH)).keys == [[b"i1:2"]]
+
+    await eventually_async(gone, what="the one that expired is left out")
+    dead = await list_one(server, store, b"i1:3", [place], now_us() - KEPT_MS * 1_001, 9)
+    assert dead == Put([False], [False], 0)
+    assert await store.readers([place], 9, 9, EPOCH) == Readers([[b"i1:2"]], 0)
+    assert (await list_one(server, store, b"i1:4", [place], now_us(), 1)).dropped == 1
+
+
 def test_no_two_predictions_and_leases_share_a_key() -> None:
     keys = RedisKeys("test", "test")
     entities, models, digests = [b"i1:1", b"i1:11"], [PredictionsOf("M", "1"), PredictionsOf("M", "1.1")], [b"d", b"e"]
@@ -270,6 +357,7 @@ def test_no_two_predictions_and_leases_share_a_key() -> None:
         *(key for of in models for digest in digests for key in keys.predictions(of, entities, [digest] * 2)),
         *(key for of in models for print in (b"f" * 16, b"g" * 16) for key in keys.leases(of, entities, [print] * 2)),
         *itertools.chain.from_iterable(keys.leases(of, entities, [b"f" * 16] * 2, digests) for of in models),
+        *(key for of in models for view in ("V", "M") for key in keys.readers(of, view, entities)),
     ]
     assert len(set(made)) == len(made)
     with pytest.raises(ValueError, match="version"):
@@ -279,12 +367,14 @@ def test_no_two_predictions_and_leases_share_a_key() -> None:
 
 
 async def test_a_primary_that_was_demoted_is_not_read(server: Server, store: PredictionStore, tmp_path: Path) -> None:
-    """Its rows may be behind, and a refresh that finds a prediction fresh there is forgotten."""
+    """Its rows may be behind, and a refresh that finds a prediction fresh there is forgotten. So may its lists be."""
     assert (await store.read_at([b"nothing"])).values == [None]
     if isinstance(server, TwinServer):
         server.memory.role = "slave"
         with pytest.raises(StoreUnavailable, match="it is a replica"):
             await store.read_at([b"nothing"])
+        with pytest.raises(StoreUnavailable, match="it is a replica"):
+            await store.readers([place_of(server)], 1, 1, EPOCH)
         return
     own = AnyRedisServer(next(iter(executables().values())), tmp_path)
     own.start()
@@ -297,6 +387,8 @@ async def test_a_primary_that_was_demoted_is_not_read(server: Server, store: Pre
             client.execute_command("REPLICAOF", "127.0.0.1", "1")
             with pytest.raises(StoreUnavailable, match=r"READONLY.*it is a replica"):
                 await predictions.read_at([b"nothing"])
+            with pytest.raises(StoreUnavailable, match=r"READONLY.*it is a replica"):
+                await predictions.readers([place_of(server)], 1, 1, EPOCH)
             client.execute_command("REPLICAOF", "NO", "ONE")
             assert (await predictions.read_at([b"nothing"])).epoch == EPOCH
     finally:

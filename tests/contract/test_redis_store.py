@@ -19,11 +19,14 @@ from redis import exceptions
 
 from sinks.redis import BYTES_PER_CALL, ROWS_PER_CALL, RedisOnlineStore, _cuts, _require_fit
 from sinks.redis_link import COMMANDS, Command, RedisLink, Reply
+from sinks.redis_predictions import RedisPredictions
 from stillwell.errors import FormatError, OutcomeUnknown, SettingsError, StoreError, StoreNotReady, StoreUnavailable
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.online import EncodedRows, MarkKey, MarkMove, OnlineServer, PutCounts
-from stillwell.layout.redis_keys import RedisKeys
+from stillwell.layout.prediction import Outputs, Record
+from stillwell.layout.redis_keys import PredictionsOf, RedisKeys
 from stillwell.local import free_port
+from stillwell.predictions.store import Listing
 from stillwell.settings import Settings
 from stillwell.testing.online import MemoryOnlineStore
 from tests.online_support import (
@@ -484,7 +487,20 @@ class Restricted:
             rebuilding = await store.begin_rebuild("epoch-2")
             await self._write(rebuilding, mark, "epoch-2")
             await rebuilding.finish_rebuild("epoch-2")
+        await self._predict()
         self.admin.delete(*self.admin.keys(self.keys.prefix + b"*"))
+
+    async def _predict(self) -> None:
+        """A prediction that reads a row through an alias, and who reads that row."""
+        link = RedisLink(self._url, 5.0, 1)
+        store, of = RedisPredictions(link, self.keys), PredictionsOf("Delay", "3")
+        try:
+            (record,), (place,) = self.keys.predictions(of, [b"i1:1"]), self.keys.readers(of, VIEW, [ROW[0]])
+            written = Record(Outputs(NOW_US, b"f" * 16, NOW_US, 0, b"lyot", b""), None).pack()
+            await store.put([(record, written)], 60_000, b"epoch-2", [Listing(b"i1:1", [place])], 9)
+            assert (await store.readers([place], 9, 9, b"epoch-2")).keys == [[b"i1:1"]]
+        finally:
+            await link.close()
 
     async def _write(self, store: RedisOnlineStore, mark: MarkKey, epoch: str = EPOCH) -> None:
         """Rows that are new, others in their place, others that are longer; and marks."""
@@ -551,7 +567,7 @@ async def test_a_probe_leaves_nothing_and_what_it_leaves_when_it_is_refused_expi
     with pytest.raises(StoreUnavailable):
         await restricted.probe()
     left = restricted.admin.keys(restricted.keys.prefix + b"*")
-    assert len(left) == 3
+    assert len(left) == 4
     assert all(0 < restricted.admin.pttl(key) <= 61_000 for key in left)
 
 

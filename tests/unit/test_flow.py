@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
@@ -14,11 +14,17 @@ from sinks.archive import PartitionArchive, SpanFiles, UploadedSpan
 from stillwell.errors import StoreNotReady, StoreUnavailable
 from stillwell.layout import chain
 from stillwell.layout.chain import PartitionId, TopicIncarnation
+from stillwell.layout.entity_key import entity_key
+from stillwell.layout.prediction import Outputs, Record
+from stillwell.layout.redis_keys import PredictionsOf
+from stillwell.predictions.store import Listing, Readers
 from stillwell.predictions.triggers import Triggers
-from stillwell.spec import DefinitionsSpec, InputSpec, ModelSpec, OutputSpec
+from stillwell.spec import AliasSpec, DefinitionsSpec, EntitySpec, InputSpec, KeySpec, ModelSpec, OutputSpec
 from stillwell.testing.hints import MemoryHints
-from stillwell.types import INT64
+from stillwell.testing.predictions import MemoryPredictions
+from stillwell.types import INT64, STRING
 from streams.flow import Flow, Refreshing
+from streams.metrics import LEFT_TO_READS
 from tests.chain_support import NOON
 from tests.twin_line import KEYS, SOURCE, VIEW, Worker, World, expected, links, prepared, some_log, stored
 
@@ -198,22 +204,41 @@ async def test_nothing_is_linked_before_the_dead_letter_topic_has_acknowledged_i
         assert links(world)[-1].end == 40
 
 
-def with_hints(worker: Worker) -> MemoryHints:
+MODEL = ModelSpec(
+    name="Model",
+    version="1",
+    entity=VIEW.entity,
+    inputs=(InputSpec(name="number", reference="Last:number", type=INT64),),
+    outputs=(OutputSpec(name="out", type=INT64),),
+    server=lambda columns: columns,
+    policy="cached",
+    max_staleness=datetime.timedelta(minutes=1),
+    refresh_on_write=("Last",),
+)
+PAIR = EntitySpec(name="Pair", keys=(KeySpec(name="a", type=STRING), KeySpec(name="b", type=STRING)))
+ALIASES = tuple(
+    AliasSpec(name=name, view=VIEW, entity=PAIR, keys={"customer": key}) for name, key in (("A", "a"), ("B", "b"))
+)
+OF_PAIRS = MODEL.model_copy(
+    update={
+        "name": "OfPairs",
+        "entity": PAIR,
+        "inputs": tuple(InputSpec(name=name, reference=f"{name}:number", type=INT64) for name in ("A", "B")),
+        "refresh_on_write": ("A", "B"),
+        "max_fan_out": 3,
+    }
+)
+
+
+def with_hints(worker: Worker, *models: ModelSpec) -> MemoryHints:
     """Have each write to the worker's view ask for a refresh; gives where it asks."""
-    model = ModelSpec(
-        name="Model",
-        version="1",
-        entity=VIEW.entity,
-        inputs=(InputSpec(name="number", reference="Last:number", type=INT64),),
-        outputs=(OutputSpec(name="out", type=INT64),),
-        server=lambda columns: columns,
-        policy="cached",
-        max_staleness=datetime.timedelta(minutes=1),
-        refresh_on_write=("Last",),
+    definitions = DefinitionsSpec(
+        entities=(VIEW.entity, PAIR), topics=(SOURCE,), views=(VIEW,), aliases=ALIASES, models=models or (MODEL,)
     )
-    definitions = DefinitionsSpec(entities=(VIEW.entity,), topics=(SOURCE,), views=(VIEW,), models=(model,))
     hints = MemoryHints()
-    refreshing = Refreshing(Triggers(definitions), hints, worker.sinks.retry_online)
+    refreshing = Refreshing(
+        Triggers(definitions, KEYS), MemoryPredictions(worker.world.server, KEYS), hints, worker.sinks.retry_online
+    )
     worker.sinks = dataclasses.replace(worker.sinks, refresh=refreshing)
     worker._opening._sinks = worker.sinks
     return hints
@@ -306,6 +331,100 @@ async def test_rows_that_are_applied_again_after_a_failover_ask_for_refreshes_be
 def chain_epoch(world: World) -> bytes:
     """The epoch under which the last link was made."""
     return links(world)[-1].epoch.encode()
+
+
+async def predict(world: World, *pairs: tuple[str, str], most: int = 3) -> None:
+    """Keep a prediction of each pair of customers, as who computes it does."""
+    of, store, read_at = PredictionsOf("OfPairs", "1"), MemoryPredictions(world.server, KEYS), world.server.clock()
+    for number, (a, b) in enumerate(pairs):
+        entity = entity_key(PAIR.keys, {"a": a, "b": b})
+        places = [
+            place
+            for customer in (a, b)
+            for place in KEYS.readers(of, "Last", [entity_key(VIEW.entity.keys, {"customer": customer})])
+        ]
+        (record,) = KEYS.predictions(of, [entity])
+        written = Record(Outputs(read_at * 1_000 + number * 1_000, b"f" * 16, 0, 0, b"lyot", b""), None).pack()
+        await store.put([(record, written)], 60_000, epoch_of(world), [Listing(entity, places)], most)
+
+
+def epoch_of(world: World) -> bytes:
+    found = world.server.read(KEYS.ready)
+    assert found is not None
+    return found
+
+
+async def test_a_write_to_a_view_asks_for_those_who_read_it_through_an_alias_and_no_more_than_are_allowed(
+    rng: random.Random,
+) -> None:
+    """And the link waits for them as for all others, though the row be a duplicate."""
+    world = World(some_log(rng))
+    dead = Worker(world, "a", window_rows=1 << 30)
+    with_hints(dead, OF_PAIRS).faults = lambda: (_ for _ in ()).throw(StoreUnavailable("refused by the test"))
+    async with flowing(dead) as flow:
+        take(flow, world, 40)
+        await until(lambda: stored(world) == expected(world.log))
+    first, second, *_ = expected(world.log)
+    mine = [(first, f"x{number}") for number in range(5)]
+    await predict(world, *mine, ("x0", second), ("x1", "x2"), (first, first))
+    heir = Worker(world, "b", window_rows=1 << 30)
+    hints = with_hints(heir, OF_PAIRS, MODEL)
+
+    def refuse() -> None:
+        raise StoreUnavailable("refused by the test")
+
+    hints.faults = refuse
+    async with flowing(heir) as flow:
+        take(flow, world, 40)
+        flow.close_span()
+        for _ in range(400):
+            await asyncio.sleep(0)
+        assert links(world) == []
+        hints.faults = lambda: None
+        await flow.flush()
+        assert flow.nbytes == 0
+    asked = [tuple(hint.values.values()) for hint in hints.hints if hint.model == "OfPairs"]
+    assert sorted(asked) == sorted([*mine[-2:], (first, first), ("x0", second)])
+    assert {hint.values["customer"] for hint in hints.hints if hint.model == "Model"} == set(expected(world.log))
+
+
+async def test_a_batch_asks_for_a_bounded_number_of_readers_and_the_rest_are_counted(
+    rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.flow.MOST_READERS", 4)
+    world = World(some_log(rng))
+    worker = Worker(world, "a", window_rows=1 << 30)
+    hints = with_hints(worker, OF_PAIRS)
+    async with flowing(worker) as flow:
+        written = sorted(expected(world.log))
+        await predict(world, *((customer, f"x{number}") for customer in written for number in range(3)))
+        take(flow, world, 40)
+        await flow.flush()
+    assert len(hints.hints) == 4
+    assert worker.metrics.get(LEFT_TO_READS, "OfPairs") == 3 * len(written) - 4
+
+
+async def test_who_reads_a_row_is_not_asked_of_a_redis_that_may_have_forgotten_it(rng: random.Random) -> None:
+    """Its lists would be empty, and the refreshes lost: the flow ends, and what it held is done again."""
+    world = World(some_log(rng))
+    worker = Worker(world, "a")
+    hints = with_hints(worker, OF_PAIRS)
+    flow = await worker.open()
+    lists = MemoryPredictions(world.server, KEYS)
+
+    class Forgetful:
+        async def readers(self, places: Sequence[bytes], each: int, most: int, epoch: bytes) -> Readers:
+            world.server.evict(KEYS.ready)
+            return await lists.readers(places, each, most, epoch)
+
+    assert worker.sinks.refresh is not None
+    refresh = dataclasses.replace(worker.sinks.refresh, readers=Forgetful())
+    flow._sinks = dataclasses.replace(worker.sinks, refresh=refresh)
+    running = asyncio.create_task(flow.run())
+    take(flow, world, 40)
+    with pytest.raises(StoreNotReady):
+        await running
+    assert (hints.hints, links(world)) == ([], [])
 
 
 async def test_a_flow_ends_where_redis_is_no_longer_ready_though_nothing_is_written(rng: random.Random) -> None:
