@@ -38,7 +38,17 @@ from stillwell.evaluate import without
 from stillwell.records import Records, Reject
 from stillwell.spec import ColumnSpec, Origin, TopicSpec
 from stillwell.types import BYTES, FLOAT32, STRING, TIMESTAMP
-from stillwell.wire import EARLIEST_US, EPOCH, FITS, INSTANT, INT64_RANGE, LATEST_US, beyond_years, instants
+from stillwell.wire import (
+    EARLIEST_US,
+    EPOCH,
+    FITS,
+    INSTANT,
+    INT64_RANGE,
+    LATEST_US,
+    US_PER_UNIT,
+    beyond_years,
+    instants,
+)
 from stillwell.wording import ValueWording, say_null, say_unfit, shown
 
 MAX_NESTING = 256
@@ -48,9 +58,6 @@ NO_TIMESTAMP = -1
 _FLOAT32_BEYOND = 3.4028235677973366e38
 """Halfway between the greatest Float32 and the next power of two: from here on, rounding gives infinity."""
 _FLOAT32 = Annotated[float, msgspec.Meta(gt=-_FLOAT32_BEYOND, lt=_FLOAT32_BEYOND)]
-
-_US_PER_UNIT = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
-"""Microseconds of one unit, as a factor and a divisor."""
 
 _SPELLED = Annotated[str, msgspec.Meta(pattern=r"^(-?Infinity|NaN(:[7f]ff[89a-f][0-9a-f]{12})?)$")]
 
@@ -183,7 +190,7 @@ def _to_series(column: ColumnSpec) -> _ToSeries:
         return functools.partial(pl.Series, None, dtype=column.type.polars)
     if column.unit is None:
         return instants
-    factor, divisor = _US_PER_UNIT[column.unit]
+    factor, divisor = US_PER_UNIT[column.unit]
     if factor == divisor:
         return lambda values: pl.Series(values, dtype=pl.Int64()).cast(TIMESTAMP.polars)
     return lambda values: (pl.Series(values, dtype=pl.Int64()) * factor // divisor).cast(TIMESTAMP.polars)
@@ -259,7 +266,7 @@ def _wire(column: ColumnSpec) -> Any:
     if column.unit is None:
         kind = _FLOAT32 if column.type.name == FLOAT32.name else FITS[column.type.name]
         return kind | _SPELLED if column.spelled else kind
-    factor, divisor = _US_PER_UNIT[column.unit]
+    factor, divisor = US_PER_UNIT[column.unit]
     least = max(INT64_RANGE[0], EARLIEST_US * divisor // factor)
     greatest = min(INT64_RANGE[1], (LATEST_US * divisor + divisor - 1) // factor)
     return Annotated[int, msgspec.Meta(ge=least, le=greatest)]

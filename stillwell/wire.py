@@ -20,6 +20,9 @@ LATEST_US = 253_402_300_799_999_999
 """9999-12-31T23:59:59.999999Z, the last one."""
 INT64_RANGE = (-(2**63), 2**63 - 1)
 
+US_PER_UNIT: Mapping[str, tuple[int, int]] = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
+"""Microseconds of one unit, as a factor and a divisor."""
+
 INSTANT = Annotated[datetime.datetime, msgspec.Meta(tz=True)]
 """A time with a zone."""
 

@@ -17,12 +17,9 @@ from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.online import Answer, EncodedRows
 from stillwell.pushing.log import Place
 from stillwell.pushing.pipeline import PushPipeline
-from stillwell.pushing.record import RAW, PushEncoder, PushRecord, To, headers_of
+from stillwell.pushing.record import LARGEST_RECORD, RAW, PushEncoder, PushRecord, To, headers_of
 from stillwell.records import Headers, Records, Reject
 from stillwell.spec import ViewSpec
-
-LARGEST_RECORD = 900_000
-"""Bytes that a row takes in Kafka. A topic takes batches of 1 MiB where nobody says otherwise."""
 
 _CLOSE_TO_LARGEST = LARGEST_RECORD // 2
 """Whoever is far from it need not be measured: keys and the rest of the headers have some kilobytes at the most."""
@@ -269,14 +266,9 @@ def raw_records(push: Push) -> list[PushRecord]:
     return [PushRecord(None, value, headers) for value in push.values]
 
 
-def _nbytes(record: PushRecord) -> int:
-    headers = sum(len(name) + len(content or b"") for name, content in record.headers)
-    return len(record.key or b"") + len(record.value) + headers
-
-
 def too_large(record: PushRecord) -> bool:
     """Whether Kafka would refuse the record."""
-    return _nbytes(record) > LARGEST_RECORD
+    return record.nbytes > LARGEST_RECORD
 
 
 class Status:

@@ -31,7 +31,7 @@ from stillwell.layout.entity_key import entity_key, entity_keys
 from stillwell.records import Headers
 from stillwell.spec import ColumnSpec, Origin, TopicSpec, ViewSpec
 from stillwell.types import BYTES, FLOAT32, FLOAT64, INT64, TIMESTAMP, FieldType
-from stillwell.wire import EPOCH, python_values
+from stillwell.wire import EPOCH, US_PER_UNIT, python_values
 
 EVENT_TIMESTAMP = "event_timestamp"
 SEQUENCE = "_sequence"
@@ -51,7 +51,6 @@ class To(enum.StrEnum):
     BOTH = "online_and_offline"
 
 
-_US_PER_UNIT = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
 _MICROSECOND = datetime.timedelta(microseconds=1)
 _VERSION = re.compile(rb"[1-9][0-9]{0,4}")
 _MOST_VERSION = 65_535
@@ -177,6 +176,9 @@ def _shown(value: bytes) -> str:
 
 # ---- values, for producers ----
 
+LARGEST_RECORD = 900_000
+"""Bytes of a record's key, value and headers. A topic takes batches of 1 MiB where nobody says otherwise."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PushRecord:
@@ -185,6 +187,12 @@ class PushRecord:
     key: bytes | None
     value: bytes
     headers: Headers
+
+    @property
+    def nbytes(self) -> int:
+        """Of key, value and headers."""
+        headers = sum(len(name) + len(content or b"") for name, content in self.headers)
+        return len(self.key or b"") + len(self.value) + headers
 
 
 class PushEncoder:
@@ -313,7 +321,7 @@ def _in_unit(value: Any, unit: str) -> int:
     """A whole number as it is; a time as one, which it must give without a rest."""
     if type(value) is int:
         return value
-    factor, divisor = _US_PER_UNIT[unit]
+    factor, divisor = US_PER_UNIT[unit]
     time: datetime.datetime = _with_zone(_of_type(value, datetime.datetime))
     microseconds = (time - EPOCH) // _MICROSECOND
     if microseconds % factor:

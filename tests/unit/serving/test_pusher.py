@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from serving.pushing.batch import LARGEST_RECORD, Push
+from serving.pushing.batch import Push
 from serving.pushing.pusher import Pusher, Written
 from stillwell.errors import NotDefined, NotWritten, OutcomeUnknown, RequestError, StoreNotReady, StoreUnavailable
 from stillwell.layout.online import Answer
-from stillwell.pushing.record import To
+from stillwell.pushing.record import LARGEST_RECORD, To
 from stillwell.spec import Origin, TopicSpec
 from stillwell.types import INT64, STRING, TIMESTAMP
 from tests.batches import column, event, feature, view
