@@ -19,25 +19,18 @@ from typing import Any, Protocol
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import (
-    KafkaError,
-    MessageSizeTooLargeError,
-    TopicAuthorizationFailedError,
-    UnknownTopicOrPartitionError,
-)
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from aiokafka.partitioner import murmur2
 
 from stillwell.errors import OutcomeUnknown, StillwellError, StoreUnavailable
-from stillwell.kafka_connection import unreachable
+from stillwell.kafka_connection import refusals, unreachable
 from stillwell.pushing.log import Place
 from stillwell.pushing.record import PushRecord
 
 _log = structlog.get_logger(__name__)
 
-LARGEST_RECORD = 900_000
-"""Bytes of a record's key, value and headers. A topic takes batches of 1 MiB where nobody says otherwise."""
-
 _BATCH_BYTES = 960_000
+"""More than the largest record (`stillwell.pushing.record.LARGEST_RECORD`) and what a batch takes besides."""
 _METADATA_MAX_AGE_MS = 10_000
 _RECORD_OVERHEAD = 100
 """Bytes of memory that a record takes beside its content, more or less."""
@@ -48,12 +41,7 @@ _REFUSE_FOR = 0.2
 _FAREWELL = 1.0
 """Seconds for a producer that is thrown away to let go of its connections."""
 
-_MENDS: Mapping[type[Exception], str] = {
-    MessageSizeTooLargeError: "it takes only smaller batches: raise its max.message.bytes to 1 MiB",
-    UnknownTopicOrPartitionError: "Kafka has no such topic: `stillwell topics create` makes it",
-    TopicAuthorizationFailedError: "allow the user of the query service to write to it",
-}
-"""What a broker has refused for certain, and what to do."""
+_MENDS = refusals("the user of the query service", "batches")
 
 
 class Producer(Protocol):
@@ -162,7 +150,7 @@ class KafkaPushLog:
         Those with a key go to the partition that Kafka's producers choose for it, those without to one together. Raises
         StoreUnavailable where certainly none of them was written, OutcomeUnknown where some may be, or may yet come.
         """
-        nbytes = sum(map(_nbytes, records))
+        nbytes = sum(record.nbytes + _RECORD_OVERHEAD for record in records)
         if self._nbytes + nbytes > self._most_bytes:
             raise StoreUnavailable(
                 f"{self._nbytes} bytes of pushed rows wait for Kafka already, of {self._most_bytes} that may: it is "
@@ -353,11 +341,6 @@ class KafkaPushLog:
         self._background.discard(task)
         if not task.cancelled():
             task.exception()  # has been told to those who wait; to nobody, where they are gone
-
-
-def _nbytes(record: PushRecord) -> int:
-    headers = sum(len(name) + len(content or b"") for name, content in record.headers)
-    return len(record.key or b"") + len(record.value) + headers + _RECORD_OVERHEAD
 
 
 @functools.lru_cache(maxsize=16_384)

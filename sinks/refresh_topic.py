@@ -5,18 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError
+from aiokafka.errors import KafkaError
 
 from stillwell.errors import OutcomeUnknown
+from stillwell.kafka_connection import refusals
 from stillwell.predictions.hint import Hint, encode
 
 _AT_A_TIME = 1_000
 _PATIENCE_MS = 10_000
 
-_MENDS: Mapping[type[Exception], str] = {
-    UnknownTopicOrPartitionError: "Kafka has no such topic: `stillwell topics create` makes it",
-    TopicAuthorizationFailedError: "allow our user to write to it",
-}
+_MENDS = refusals("our user")
 
 
 def hint_producer(connection: Mapping[str, Any]) -> AIOKafkaProducer:

@@ -1,6 +1,7 @@
 """How to connect to Kafka: the settings, in the words of aiokafka's clients."""
 
 import ssl
+from collections.abc import Mapping
 
 from stillwell.errors import SettingsError, StoreUnavailable
 from stillwell.settings import Settings
@@ -29,6 +30,20 @@ def connection(settings: Settings) -> dict[str, object]:
 def unreachable(error: Exception) -> StoreUnavailable:
     """What to raise when a client could not start."""
     return StoreUnavailable(f"Kafka cannot be reached: {error!r}; check STILLWELL_KAFKA_BOOTSTRAP")
+
+
+def refusals(user: str, content: str = "records") -> Mapping[type[Exception], str]:
+    """What a broker refuses for certain to write, by aiokafka's errors, and what to do.
+
+    user: whose rights it takes. content: what is too large for the topic.
+    """
+    from aiokafka import errors
+
+    return {
+        errors.MessageSizeTooLargeError: f"it takes only smaller {content}: raise its max.message.bytes to 1 MiB",
+        errors.UnknownTopicOrPartitionError: "Kafka has no such topic: `stillwell topics create` makes it",
+        errors.TopicAuthorizationFailedError: f"allow {user} to write to it",
+    }
 
 
 def _ssl_context(settings: Settings) -> ssl.SSLContext:

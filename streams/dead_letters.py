@@ -6,14 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import (
-    KafkaError,
-    MessageSizeTooLargeError,
-    TopicAuthorizationFailedError,
-    UnknownTopicOrPartitionError,
-)
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from stillwell.errors import OutcomeUnknown
+from stillwell.kafka_connection import refusals
 from stillwell.layout.dead_letter import DeadLetter, dead_letters, headers_of
 from stillwell.records import Outcome
 
@@ -24,11 +20,7 @@ _AT_A_TIME = 1_000
 _PATIENCE_MS = 10_000
 _NULL = "null"
 
-_MENDS: Mapping[type[Exception], str] = {
-    MessageSizeTooLargeError: "it takes only smaller records: raise its max.message.bytes to 1 MiB",
-    UnknownTopicOrPartitionError: "Kafka has no such topic: `stillwell topics create` makes it",
-    TopicAuthorizationFailedError: "allow the worker's user to write to it",
-}
+_MENDS = refusals("the worker's user")
 
 
 def dead_letter_producer(connection: Mapping[str, Any]) -> AIOKafkaProducer:
