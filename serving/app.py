@@ -24,17 +24,17 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from serving import metrics as shown
 from serving import v1
 from serving.limits import Limits
-from serving.listening import BACKLOG, bind
 from serving.metrics import Metrics
 from serving.pages import FeastPages, Features, OwnPages
-from serving.place import Place
 from serving.predictions import PredictionPages
+from serving.processes.place import Place
+from serving.processes.siblings import Siblings
+from serving.processes.sockets import BACKLOG, bind
 from serving.pushing.batch import ViewBatches
 from serving.pushing.pages import PushPages
 from serving.pushing.pusher import Pusher
 from serving.pushing.repeated import Repeated
 from serving.pushing.topics import PushTopics
-from serving.siblings import Siblings
 from serving.status_pages import StatusPages, openapi_page
 from serving.versions import Versions
 from serving.web import NOWHERE, Bounds, Server, Site

@@ -11,8 +11,8 @@ import msgspec
 
 from serving import arrow, described, feast, v1
 from serving.answers import encode
-from serving.kept import Kept
 from serving.limits import Limits
+from serving.lru import LruCache
 from serving.metrics import ENTITIES, LAYOUTS, VALUES, Metrics
 from serving.openapi import Names
 from serving.versions import Versions
@@ -63,7 +63,7 @@ class Features:
         self.catalog = Catalog(self._definitions, versions)
         if self.models:
             self.models.know(versions)
-        self._plans: Kept[Plan] = Kept(_MOST_PLANS)
+        self._plans: LruCache[Plan] = LruCache(_MOST_PLANS)
 
     @property
     def names(self) -> Names:
@@ -129,7 +129,7 @@ class FeastPages:
 
     def __init__(self, features: Features) -> None:
         self._features = features
-        self._named: Kept[bytes] = Kept(_MOST_PLANS)
+        self._named: LruCache[bytes] = LruCache(_MOST_PLANS)
 
     def pages(self) -> list[Page]:
         """For a site."""

@@ -6,7 +6,7 @@ from serving import described, metrics, v1
 from serving.answers import encode
 from serving.openapi import Names, document
 from serving.pages import Features
-from serving.siblings import Siblings
+from serving.processes.siblings import Siblings
 from serving.web import Page, Reply, Request
 from stillwell.errors import StoreUnavailable
 

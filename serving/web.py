@@ -21,8 +21,8 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 from multidict import MultiMapping
 
-from serving.seldom import Seldom
 from stillwell.errors import Behind, NotDefined, RequestError, StillwellError, StoreError, StoreUnavailable
+from stillwell.logs import LogLimit
 
 _log = structlog.get_logger(__name__)
 
@@ -185,7 +185,7 @@ class Page:
     described: Mapping[str, Any] | None = None
 
 
-_SAID = Seldom(5.0)
+_UNANSWERED = LogLimit(5.0)
 """What a page raises that only its owner can mend: by the kind of error, since messages name what rows hold."""
 
 Observe = Callable[[str, int, float], None]
@@ -213,7 +213,7 @@ class Site:
         self._methods: dict[str, list[str]] = {}
         for method, path in sorted(self._pages):
             self._methods.setdefault(path, []).append(method)
-        self._unexpected = Seldom(5.0)
+        self._unexpected = LogLimit(5.0)
 
     @property
     def pages(self) -> Mapping[tuple[str, str], Page]:
@@ -343,7 +343,7 @@ def status_of(error: StillwellError) -> int:
         return 504
     if isinstance(error, StoreError):
         return 503
-    if (silent := _SAID.times(type(error).__name__)) is not None:
+    if (silent := _UNANSWERED.times(type(error).__name__)) is not None:
         _log.error("cannot be answered", error=str(error), silent=silent)
     return 500
 

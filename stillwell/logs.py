@@ -8,7 +8,7 @@ the process: the worker, a command, a test.
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Literal, TextIO
 
 import structlog
@@ -58,6 +58,29 @@ class _Seldom(logging.Filter):
         if left_out:
             record.msg = f"{record.msg} (and {left_out} times more in {now - last:.0f} s)"
         return True
+
+
+class LogLimit:
+    """Lets each kind of thing be said once in a while: what a thousand requests a second find wrong is not logged a
+    thousand times."""
+
+    def __init__(self, every: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """every: seconds between two of a kind."""
+        self._every = every
+        self._clock = clock
+        self._kinds: dict[Hashable, tuple[float, int]] = {}
+
+    def times(self, kind: Hashable = None) -> int | None:
+        """How often this was not said since it was last said, if it may be said now; None where it may not."""
+        now = self._clock()
+        last = self._kinds.get(kind)
+        if last and now < last[0] + self._every:
+            self._kinds[kind] = last[0], last[1] + 1
+            return None
+        if last is None and len(self._kinds) >= _MOST_REPEATED:
+            self._kinds.clear()
+        self._kinds[kind] = now, 0
+        return last[1] if last else 0
 
 
 def configure(

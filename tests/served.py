@@ -12,11 +12,11 @@ from serving import v1
 from serving.limits import Limits
 from serving.metrics import Metrics, snapshot
 from serving.pages import FeastPages, Features, OwnPages
+from serving.processes.siblings import Siblings
 from serving.pushing.batch import ViewBatches
 from serving.pushing.pages import PushPages
 from serving.pushing.pusher import Pusher
 from serving.pushing.repeated import Repeated
-from serving.siblings import Siblings
 from serving.status_pages import StatusPages
 from serving.web import Bounds, Server, Site
 from stillwell.layout.chain import PartitionId

@@ -25,12 +25,12 @@ def serve(workers: int | None, place: str | None) -> int:
     configure(settings.log_format, settings.log_level)
     processes = workers or settings.serve_workers
     if processes > 1 and place is None:
-        from serving.workers import serve_by_many
+        from serving.processes.parent import serve_by_many
 
         return serve_by_many(settings, processes)
 
     from serving.app import serve as answer
-    from serving.place import Place
+    from serving.processes.place import Place
     from stillwell.definitions.loading import load_definitions
 
     answer(settings, load_definitions(settings.definitions), Place.read(place) if place else None)

@@ -130,3 +130,14 @@ def test_what_is_bound_to_the_context_is_on_every_line() -> None:
     with structlog.contextvars.bound_contextvars(worker="w1"):
         structlog.get_logger("stillwell").info("inside")
     assert lines(stream)[0]["worker"] == "w1"
+
+
+def test_a_thing_is_said_once_in_a_while_and_then_how_often_it_was_not() -> None:
+    now = 100.0
+    limit = logs.LogLimit(5.0, lambda: now)
+    assert [limit.times("one"), limit.times("one"), limit.times("other"), limit.times("one")] == [0, None, 0, None]
+    now += 5.0
+    assert [limit.times("one"), limit.times("one")] == [2, None]
+    for number in range(10_000):
+        limit.times(number)
+    assert len(limit._kinds) <= 500

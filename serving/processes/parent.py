@@ -16,8 +16,8 @@ from pathlib import Path
 
 import structlog
 
-from serving.listening import bind
-from serving.place import Place
+from serving.processes.place import Place
+from serving.processes.sockets import bind
 from stillwell.settings import Settings
 
 _log = structlog.get_logger(__name__)

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 _T = TypeVar("_T")
 
 
-class Kept(Generic[_T]):
+class LruCache(Generic[_T]):
     """The last ones used of what was made, by what they were made for."""
 
     def __init__(self, most: int) -> None:
