@@ -175,12 +175,12 @@ async def _pusher(
     """What carries out pushes. Neither Kafka nor the offline store are asked before the first one."""
     timeout = settings.serve_push_timeout.total_seconds()
     kafka = connection(settings)
-    log = KafkaPushLog(lambda: push_producer(kafka, timeout), timeout, settings.serve_push_bytes)
     topics = TopicsWhenAsked(lambda: KafkaTopics(kafka, patience=timeout / 2))
     store = functools.cache(lambda: open_store(settings.offline_root))
     opening = ThreadPool("offline", threads=2)
     archive = Archive(_Objects(store, opening), _once, lambda: datetime.datetime.now(datetime.UTC), _name())
     known = PushTopics(archive, topics, timeout)
+    log = KafkaPushLog(lambda: push_producer(kafka, timeout), timeout, settings.serve_push_bytes, known.forget)
     threads = ThreadPool("push", threads=1)
     views = {
         view.name: ViewBatches(settings.project, view, settings.redis_grace, settings.max_future)

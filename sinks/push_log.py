@@ -114,7 +114,7 @@ _Member = tuple[_Ask, int]
 class _Lane:
     """One partition: what waits for its next batch, and the batch that is on its way."""
 
-    __slots__ = ("on_its_way", "partition", "sending", "topic", "waiting")
+    __slots__ = ("last", "on_its_way", "partition", "sending", "topic", "waiting")
 
     def __init__(self, topic: str, partition: int) -> None:
         self.topic = topic
@@ -122,17 +122,27 @@ class _Lane:
         self.waiting: collections.deque[_Member] = collections.deque()
         self.on_its_way: list[_Member] = []
         self.sending: asyncio.Task[None] | None = None
+        self.last = -1
+        """The greatest offset that Kafka has given."""
 
 
 class KafkaPushLog:
     """For one event loop; `close` it."""
 
-    def __init__(self, make: Callable[[], Producer], timeout: float, most_bytes: int) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Producer],
+        timeout: float,
+        most_bytes: int,
+        made_anew: Callable[[str], None] = lambda topic: None,
+    ) -> None:
         """make: gives a producer that is not started. timeout: seconds in which Kafka must have acknowledged what is
-        appended, connecting included. most_bytes: that may wait for it; beyond, appending is refused at once."""
+        appended, connecting included. most_bytes: that may wait for it; beyond, appending is refused at once.
+        made_anew: told of a topic whose offsets begin again, before anybody hears of one of them."""
         self._make = make
         self._timeout = timeout
         self._most_bytes = most_bytes
+        self._made_anew = made_anew
         self._loop = asyncio.get_running_loop()
         self._lanes: dict[tuple[str, int], _Lane] = {}
         self._partitions: dict[str, tuple[float, list[int]]] = {}
@@ -270,6 +280,9 @@ class KafkaPushLog:
             told = f"push topic {lane.topic}: Kafka has the rows, but no longer tells where"
             _fail(members, OutcomeUnknown(told))
             return
+        if sent.offset <= lane.last:
+            self._made_anew(lane.topic)
+        lane.last = sent.offset + len(members) - 1
         for place, (ask, number) in enumerate(members, sent.offset):
             timestamp = ask.timestamp if sent.timestamp == _AS_GIVEN else sent.timestamp
             ask.acknowledge(number, Place(lane.partition, place, timestamp))

@@ -59,11 +59,12 @@ class Topics:
 
     def __init__(self) -> None:
         self.error: Exception | None = None
+        self.number = INCARNATION
 
     async def incarnation(self, topic: str) -> int:
         if self.error:
             raise self.error
-        return INCARNATION
+        return self.number
 
 
 def raw(customer: str = "c1", *, to: To = To.BOTH, whole: bool = False, **fields: object) -> Push:

@@ -13,7 +13,16 @@ from typing import Any, Protocol, TypeVar
 
 from serving.pushing.batch import Batch, Judged, Push, Refusal, ViewBatches, raw_records, statuses, too_large
 from stillwell.definitions.mistakes import did_you_mean
-from stillwell.errors import NotDefined, NotWritten, RequestError, StillwellError, StoreNotReady, StoreUnavailable
+from stillwell.errors import (
+    NotDefined,
+    NotWritten,
+    OutcomeUnknown,
+    RequestError,
+    StillwellError,
+    StoreError,
+    StoreNotReady,
+    StoreUnavailable,
+)
 from stillwell.layout.online import AppliedEach, EncodedRows, OnlineState, written_under
 from stillwell.pushing.log import Place, PushLog
 from stillwell.pushing.record import PushRecord
@@ -148,10 +157,23 @@ class Pusher:
             self.rows -= count
 
     async def _append(self, push: Push, records: Sequence[PushRecord]) -> Written:
-        topic = self.view(push.view).topic
-        incarnation = await self._topics.incarnation(topic)
-        places = await self._log.append(topic, records, self._now_ms())
+        incarnation, places = await self._publish(self.view(push.view).topic, records, self._now_ms())
         return Written(_token(push.view, incarnation, places), (), ())
+
+    async def _publish(self, topic: str, records: Sequence[PushRecord], now: int) -> tuple[int, list[Place]]:
+        """Have records in Kafka; where, and in which incarnation of the topic.
+
+        That is asked before, to publish nothing that nobody will read; and again, which costs nothing unless offsets
+        have begun anew: a token of the incarnation before would be passed at once.
+        """
+        incarnation = await self._topics.incarnation(topic)
+        if not records:
+            return incarnation, []
+        places = await self._log.append(topic, records, now)
+        try:
+            return await self._topics.incarnation(topic), places
+        except StoreError as error:
+            raise OutcomeUnknown(f"Kafka holds the rows, in a topic that nobody reads yet: {error}") from error
 
     async def _join(self, push: Push, write: bool) -> Written:
         """Be in the next batch of the view."""
@@ -183,8 +205,7 @@ class Pusher:
     async def _carry(self, view: ViewBatches, batch: Batch, together: Sequence[_Waiting], now: int) -> None:
         """A batch to Kafka, then to Redis."""
         try:
-            incarnation = await self._topics.incarnation(view.topic)
-            places = await self._log.append(view.topic, batch.records, now) if batch.records else []
+            incarnation, places = await self._publish(view.topic, batch.records, now)
         except Exception as error:
             _fail(together, error)
             return

@@ -1,11 +1,12 @@
 """Which incarnation of a push topic is in force: what a token names, and what the stamps of its rows hold.
 
 The offline store knows it, and it changes only when somebody adopts a topic that was made anew. So it is looked up when
-a view is first pushed to, and again once in a while; the topic's id tells whether Kafka still has the same one. A topic
-that no worker has read yet is opened here, as a worker would.
+a view is first pushed to, and again once in a while, and as soon as offsets begin again; the topic's id tells whether
+Kafka still has the same one. A topic that no worker has read yet is opened here, as a worker would.
 """
 
 import asyncio
+import functools
 from collections.abc import Callable, Collection
 from typing import Protocol
 
@@ -62,6 +63,12 @@ class PushTopics:
             raise found
         return found
 
+    def forget(self, topic: str) -> None:
+        """Its records have offsets that it had before: it was made anew. What is being asked may be answered of the old
+        one, and is not kept."""
+        self._looking.pop(topic, None)
+        self._known.pop(topic, None)
+
     async def close(self) -> None:
         """Ask nobody any more."""
         for task in self._looking.values():
@@ -72,9 +79,13 @@ class PushTopics:
         """Ask, all who want to know it at once by one question."""
         if topic not in self._looking:
             task = self._looking[topic] = asyncio.create_task(self._asked(topic))
-            task.add_done_callback(lambda _: self._looking.pop(topic, None))
+            task.add_done_callback(functools.partial(self._looked, topic))
             task.add_done_callback(lambda task: task.cancelled() or task.exception())
         return self._looking[topic]
+
+    def _looked(self, topic: str, task: "asyncio.Task[int]") -> None:
+        if self._looking.get(topic) is task:
+            del self._looking[topic]
 
     async def _asked(self, topic: str) -> int:
         try:
@@ -82,6 +93,8 @@ class PushTopics:
                 found = await self._ask(topic)
         except (StoreError, PartitionStopped, TimeoutError, OSError) as error:
             told = _told(topic, error)
+            if self._looking.get(topic) is not asyncio.current_task():
+                raise told from error
             known = self._known.get(topic)
             stands = isinstance(error, PartitionStopped) or known is None or isinstance(known[1], StoreError)
             if stands:
@@ -90,7 +103,8 @@ class PushTopics:
                 # What was found lately still holds: a store that is away for a moment stops no pushes.
                 self._known[topic] = self._clock() + _REFUSE_FOR, known[1]
             raise told from error
-        self._known[topic] = self._clock() + _LOOK_AGAIN, found
+        if self._looking.get(topic) is asyncio.current_task():
+            self._known[topic] = self._clock() + _LOOK_AGAIN, found
         return found
 
     async def _ask(self, topic: str) -> int:

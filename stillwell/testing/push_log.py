@@ -39,6 +39,9 @@ class MemoryPushLog:
         self.clock: Callable[[], int] | None = None
         """What gives records their timestamps, in ms, where the topics do not keep those that they come with."""
         self._topics = {topic: [[] for _ in range(count)] for topic, count in topics.items()}  # type: ignore[var-annotated]
+        self.made_anew: Callable[[str], None] = lambda topic: None
+        """Told of a topic whose offsets begin again."""
+        self._last: dict[tuple[str, int], int] = {}
         self._appended = 0
 
     async def append(self, topic: str, records: Sequence[PushRecord], timestamp: int) -> list[Place]:
@@ -58,6 +61,10 @@ class MemoryPushLog:
             raise OutcomeUnknown(f"push topic {topic}: no answer")
         return places
 
+    def make_anew(self, topic: str) -> None:
+        """Delete a topic, and make it again."""
+        self._topics[topic] = [[] for _ in self._topics[topic]]
+
     def records(self, topic: str) -> list[Kept]:
         """All that is there, partition by partition, in the order of offsets."""
         return [kept for partition in self._topics[topic] for kept in partition]
@@ -66,5 +73,8 @@ class MemoryPushLog:
         partitions = self._topics[topic]
         number = (self._appended if record.key is None else crc32(record.key)) % len(partitions)
         place = Place(number, len(partitions[number]), self.clock() if self.clock else timestamp)
+        if place.offset <= self._last.get((topic, number), -1):
+            self.made_anew(topic)
+        self._last[topic, number] = place.offset
         partitions[number].append(Kept(place, record))
         return place

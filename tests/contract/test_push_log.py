@@ -239,12 +239,16 @@ async def test_who_went_away_holds_nobody_up(bootstrap: str, topic: Callable[...
 async def test_a_topic_that_was_made_anew_is_found(
     admin: AdminClient, bootstrap: str, topic: Callable[..., str]
 ) -> None:
-    """Its partitions know nothing of the producer's numbers."""
+    """Its partitions know nothing of the producer's numbers; that offsets begin again is told at once."""
     name = topic(partitions=1)
+    told: list[str] = []
     async with closing(kafka_log(bootstrap)) as log:
+        log._made_anew = told.append
         await log.append(name, [record(b"s1:a", b"before")], NOW_MS)
         topic_again(admin, name)
+        assert told == []
         await _until_appended(log, name, within_s=20)
+        assert told == [name]
 
 
 def topic_again(admin: AdminClient, name: str) -> None:

@@ -179,3 +179,19 @@ async def test_who_is_given_up_while_connecting_leaves_no_connection(monkeypatch
         async with asyncio.timeout(0.01):
             await TopicsWhenAsked(lambda: kafka).topics(["t"])
     assert kafka.stops == 1
+
+
+async def test_what_was_known_of_a_topic_that_was_made_anew_is_forgotten_with_what_was_just_being_asked() -> None:
+    world = World()
+    asked = asyncio.ensure_future(world.topics.incarnation("t"))
+    await asyncio.sleep(0)
+    world.topics.forget("t")
+    assert await asked == 1
+    world.archive.known = None
+    world.kafka.facts = TopicFacts("t", "id-2", 6)
+    await world.archive.open_incarnation("t", 2, "id-2", 6, "earliest")
+    assert await world.topics.incarnation("t") == 2
+    world.kafka.facts = TopicFacts("t", "id-3", 6)
+    world.topics.forget("t")
+    with pytest.raises(StoreUnavailable, match="stillwell topics adopt t"):
+        await world.topics.incarnation("t")

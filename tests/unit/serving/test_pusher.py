@@ -320,3 +320,38 @@ async def test_what_depends_on_a_records_timestamp_is_computed_from_the_one_in_t
 
 def _each(event: Any) -> list[dict[str, object]]:
     return [{"customer": part, "step": event.step} for part in event.customer.split("+")]
+
+
+async def test_the_token_names_the_incarnation_that_has_its_records() -> None:
+    """It was made anew, and adopted, a moment ago. What a token of the one before waits for is passed long since."""
+    world = await World().ready()
+    pusher = world.pusher()
+
+    def find_out(topic: str) -> None:
+        world.topics.number = INCARNATION + 1
+
+    world.log.made_anew = find_out
+    for push in (pusher.append, pusher.write):
+        for _ in range(2):
+            token = (await push(Push("Last", [final("a")], transform=False, to=To.BOTH))).token
+            assert token
+            assert token.incarnation == INCARNATION
+        world.log.make_anew("test.push.Last")
+        token = (await push(Push("Last", [final("a")], transform=False, to=To.BOTH))).token
+        assert token
+        assert (token.incarnation, set(token.offsets.values())) == (INCARNATION + 1, {0})
+        world.topics.number = INCARNATION
+
+
+async def test_rows_in_a_topic_that_nobody_has_adopted_are_told_to_be_there() -> None:
+    world = await World().ready()
+    pusher = world.pusher()
+
+    def find_out(topic: str) -> None:
+        world.topics.error = StoreUnavailable("run `stillwell topics adopt`")
+
+    world.log.made_anew = find_out
+    await pusher.append(Push("Last", [final("a")], transform=False, to=To.BOTH))
+    world.log.make_anew("test.push.Last")
+    with pytest.raises(OutcomeUnknown, match="nobody reads yet: run `stillwell topics adopt`"):
+        await pusher.append(Push("Last", [final("a")], transform=False, to=To.BOTH))
