@@ -7,7 +7,7 @@ so that hints of one prediction meet in one partition. The value is one JSON obj
 
     model     its name; of which version, the worker decides that computes it
     entity    a value for each key of the model's entity, and for each request column that it reads: times in ISO-8601,
-              bytes in base64
+              bytes in base64, floats that JSON has no number for as "NaN", "Infinity" or "-Infinity"
     cause     `read`, `write` or `command`
 
 Whoever may write to the topic may hint: what is unknown, or cannot be read, is counted and left out. A hint is nothing
@@ -16,6 +16,7 @@ but a reason to look: the agent reads the inputs anew, and leaves what is fresh.
 
 import dataclasses
 import enum
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -23,7 +24,8 @@ import msgspec
 
 from stillwell.predictions.engine import Engine, Entity
 from stillwell.spec import ModelSpec
-from stillwell.types import FieldType
+from stillwell.texts import NAMED_FLOATS
+from stillwell.types import FLOAT32, FLOAT64, FieldType
 from stillwell.wire import FITS
 from stillwell.wording import shorten
 
@@ -71,8 +73,23 @@ def encode(hint: Hint) -> tuple[bytes, bytes]:
     key = b"%b:%b" % (hint.model.encode(), hint.key)
     if hint.digest:
         key += b":" + hint.digest
-    value = {"model": hint.model, "entity": hint.values, "cause": hint.cause.value}
+    values = {name: _written(value) for name, value in hint.values.items()}
+    value = {"model": hint.model, "entity": values, "cause": hint.cause.value}
     return key, msgspec.json.encode(value)
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):  # or it would be a null, and that another prediction
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _read(value: Any, kind: FieldType) -> Any:
+    if value is None:
+        return None
+    if kind in (FLOAT32, FLOAT64) and value in NAMED_FLOATS:
+        return float(value)
+    return msgspec.convert(value, FITS[kind.name])
 
 
 def decode(value: bytes | None, models: Mapping[str, Engine]) -> tuple[str, Entity, Cause]:
@@ -90,10 +107,7 @@ def decode(value: bytes | None, models: Mapping[str, Engine]) -> tuple[str, Enti
             f"a hint for {said.model} names {shorten(', '.join(sorted(said.entity)))}, not {', '.join(sorted(types))}"
         )
     try:
-        columns = {
-            name: [None if said.entity[name] is None else msgspec.convert(said.entity[name], FITS[kind.name])]
-            for name, kind in types.items()
-        }
+        columns = {name: [_read(said.entity[name], kind)] for name, kind in types.items()}
     except msgspec.ValidationError as error:
         raise ValueError(f"a hint for {said.model} has a value that does not fit: {error}") from None
     (entity,) = engine.entities(columns)

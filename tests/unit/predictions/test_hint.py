@@ -1,0 +1,37 @@
+"""Hints as records: who reads one looks at the very prediction that it was written for."""
+
+import math
+
+import pytest
+
+from stillwell.layout.redis_keys import RedisKeys
+from stillwell.predictions.engine import Engine
+from stillwell.predictions.hint import Cause, Hint, decode, encode
+from stillwell.predictions.inputs import ModelInputs
+from stillwell.spec import InputSpec, RequestColumnSpec, RequestSpec
+from stillwell.testing.online import MemoryRedis
+from stillwell.testing.predictions import MemoryPredictions
+from stillwell.types import FLOAT64
+from tests.predicted import DEFINITIONS, Adding, model
+
+SEARCH = RequestSpec(name="Search", columns=(RequestColumnSpec(name="weight", type=FLOAT64, nullable=True),))
+
+
+def engine() -> Engine:
+    """Of a model that reads a number of the request."""
+    made = model()
+    weight = InputSpec(name="weight", reference="Search:weight", type=FLOAT64)
+    made = made.model_copy(update={"inputs": (*made.inputs, weight)})
+    inputs = ModelInputs(made, DEFINITIONS.model_copy(update={"requests": (SEARCH,)}))
+    return Engine(made, inputs, Adding(), MemoryPredictions(MemoryRedis()), RedisKeys("test", "test"))
+
+
+@pytest.mark.parametrize("weight", [1.5, -0.0, 0.1, 1e300, math.nan, math.inf, -math.inf, None])
+def test_a_hint_leads_to_the_prediction_that_it_was_written_for(weight: float | None) -> None:
+    """Else the model is asked for another one each time, and this one is stale for ever."""
+    of = engine()
+    (entity,) = of.entities({"id": [7], "weight": [weight]})
+    _, value = encode(Hint.of("Delay", entity, Cause.READ))
+    name, found, cause = decode(value, {"Delay": of})
+    assert (name, found.key, found.digest, cause) == ("Delay", entity.key, entity.digest, Cause.READ)
+    assert repr(found.values["weight"]) == repr(weight)
