@@ -108,6 +108,10 @@ class Behind(StoreError):
         self.offsets = offsets
 
 
+class ModelFailed(ModelUnavailable):
+    """The model's server answered that it has failed: it is broken, or breaks over something in what it was asked."""
+
+
 class ModelLeftAlone(ModelUnavailable):
     """The model's server has failed again and again, and was not asked: it is given time."""
 

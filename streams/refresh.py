@@ -127,6 +127,8 @@ class _Job:
     asked_at: int
     due: float
     attempts: int = 0
+    answered: int | None = None
+    """How much the model had answered when its server last failed over this one; None before it did."""
 
 
 class _Jobs:
@@ -141,6 +143,8 @@ class _Jobs:
         self._by_due: list[tuple[float, int, tuple[bytes, bytes]]] = []
         self._numbers = itertools.count()
         self.arrived = asyncio.Event()
+        self.answered = 0
+        """How many predictions the model has made."""
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -372,6 +376,7 @@ class RefreshAgent:
             for job, outcome in zip(batch, outcomes, strict=True)
             if outcome.asked and outcome.state is State.FRESH
         ]
+        jobs.answered += len(computed)
         if self._log and computed:
             log = self._log
             await self._retry.until_done(lambda: log.append(engine, computed))
@@ -395,7 +400,7 @@ class RefreshAgent:
             if later.state is not State.FRESH:
                 jobs.ask_anew(job.entity, now, self._wall_ms())
             return
-        if outcome.state is State.FAILED and not outcome.unavailable and later.state is State.FAILED:
+        if outcome.state is State.FAILED and later.state is State.FAILED and _is_to_blame(jobs, job, outcome):
             job.attempts += outcome.asked
             if job.attempts >= _GIVE_UP_AFTER:
                 self._finish(jobs, [job], "given_up")
@@ -409,6 +414,15 @@ class RefreshAgent:
                 if partition in self._offsets:
                     self._offsets[partition].done(offset)
         self._metrics.count(REFRESHES, len(batch), jobs.engine.model.name, result)
+
+
+def _is_to_blame(jobs: _Jobs, job: _Job, outcome: Outcome) -> bool:
+    """Whether a failure is the inputs'. One alone over which a server fails, again and again, is told from a server
+    that is broken by what that answers in between."""
+    if not outcome.broke:
+        return not outcome.unavailable
+    before, job.answered = job.answered, jobs.answered
+    return before is not None and before < jobs.answered
 
 
 class Counting:

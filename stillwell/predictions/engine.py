@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from stillwell.errors import (
     ModelError,
+    ModelFailed,
     ModelLeftAlone,
     ModelUnavailable,
     RequestError,
@@ -99,6 +100,7 @@ class Outcome:
     record: what is known of it; state: what that is worth to the inputs as they were read at `read_at` (Redis's time);
     rows: those inputs. asked: whether this call asked the model. retry_in_s: after how long another attempt makes
     sense, 0 where none has failed. unavailable: whether the model was not reached, so that its inputs are not to blame.
+    broke: … because its server answered that it has failed, over these inputs perhaps.
     listed: whether writes to aliased views refresh it from now on, and did not when its inputs were read.
     """
 
@@ -111,6 +113,7 @@ class Outcome:
     retry_in_s: float = 0.0
     reason: str = ""
     unavailable: bool = False
+    broke: bool = False
     listed: bool = False
 
 
@@ -301,6 +304,7 @@ class Engine:
             values, unusable = self.inputs.each_values(rows, columns, len(todo), now.stored.at_us)
         begun = time.perf_counter()
         said: list[Said]
+        broke = False
         try:
             async with self._computing, self._renewing(leases, owner, now.stored.epoch):
                 answered = iter(await self.inference.infer(values, len(todo) - len(unusable)))
@@ -314,6 +318,7 @@ class Engine:
             return
         except ModelError as error:
             call = Call.UNAVAILABLE if isinstance(error, ModelUnavailable) else Call.FAILED
+            broke = isinstance(error, ModelFailed)
             said = [Unusable(str(error))] * len(todo)
         seconds = time.perf_counter() - begun
         records = [
@@ -339,6 +344,7 @@ class Engine:
                 self._judged(now.outcomes[number], known),
                 asked=True,
                 unavailable=call is Call.UNAVAILABLE,
+                broke=broke,
                 listed=listed,
             )
         if self.computed:

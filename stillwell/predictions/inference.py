@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from stillwell.errors import ModelError, ModelLeftAlone, ModelUnavailable
+from stillwell.errors import ModelError, ModelFailed, ModelLeftAlone, ModelUnavailable
 from stillwell.predictions.breaker import Breaker, BreakerPolicy
+from stillwell.predictions.halving import ask_by_halves
 from stillwell.predictions.tensors import Metadata, Said, answers, left_out, metadata_of, mismatches, request, spoken
 from stillwell.spec import ModelSpec, OpenInferenceSpec
 
@@ -24,6 +25,9 @@ _FIRST_PAUSE = 0.05
 _NOT_NOW = (429, 502, 503, 504)
 _FUNCTION_PATIENCE = 30.0
 """Seconds that a function in this process has. Its thread cannot be ended: the function should have a deadline too."""
+
+_FUNCTION_HALVES = 4.0
+"""Seconds after which a function is not called again to find whom it fails over: who waits has 35."""
 
 Columns = Mapping[str, Sequence[Any]]
 
@@ -90,7 +94,15 @@ class FunctionModel:
 
     async def infer(self, columns: Columns, count: int) -> list[Said]:
         """What the function says; called in a thread."""
-        given = {name: list(values) for name, values in columns.items()}
+        end = time.monotonic() + _FUNCTION_HALVES
+
+        async def ask(numbers: Sequence[int]) -> Sequence[Said]:
+            return await self._call(_of(columns, self._model, numbers), len(numbers))
+
+        said = await ask_by_halves(ask, range(count), lambda: time.monotonic() < end)
+        return [said[number] for number in range(count)]
+
+    async def _call(self, given: Columns, count: int) -> list[Said]:
         try:
             async with asyncio.timeout(_FUNCTION_PATIENCE):
                 returned = await asyncio.to_thread(self._function, given)
@@ -145,13 +157,18 @@ class ServedModel:
         """What the server says of each entity; those that no tensor can hold are not asked about."""
         unusable = left_out(self._model, columns, count)
         asked = [number for number in range(count) if number not in unusable]
-        said: list[Said | None] = [unusable.get(number) for number in range(count)]
+        said: dict[int, Said] = dict(unusable)
+
+        async def ask(numbers: Sequence[int]) -> Sequence[Said]:
+            return await self._infer(_of(columns, self._model, numbers), len(numbers))
+
+        if asked and self._path is None:
+            await self.check()
         for begin in range(0, len(asked), self._server.max_batch):
+            end = self._clock() + self._server.timeout.total_seconds()
             batch = asked[begin : begin + self._server.max_batch]
-            some = {each.name: [columns[each.name][number] for number in batch] for each in self._model.inputs}
-            for number, answer in zip(batch, await self._infer(some, len(batch)), strict=True):
-                said[number] = answer
-        return [each for each in said if each is not None]
+            said |= await ask_by_halves(ask, batch, lambda: self._clock() < end)  # noqa: B023
+        return [said[number] for number in range(count)]
 
     async def close(self) -> None:
         """End all connections."""
@@ -159,8 +176,6 @@ class ServedModel:
             await self._session.close()
 
     async def _infer(self, columns: Columns, count: int) -> list[Said]:
-        if self._path is None:
-            await self.check()
         body = await self._ask("POST", f"{self._root}{self._path}/infer", request(self._model, columns))
         try:
             return answers(self._model, body, count)
@@ -226,7 +241,7 @@ class ServedModel:
         if response.status in _NOT_NOW:
             raise _Again(f"it answered {response.status}: {_quoted(answer)}")
         if response.status >= 500:
-            raise ModelUnavailable(f"{self._named} failed with {response.status}: {_quoted(answer)}")
+            raise ModelFailed(f"{self._named} failed with {response.status}: {_quoted(answer)}")
         if response.status != 200:
             raise ModelError(f"{self._named} refused with {response.status}: {_quoted(answer)}")
         return answer
@@ -247,3 +262,8 @@ class _Again(Exception):
 
 def _quoted(body: bytes) -> str:
     return body[:_QUOTED].decode(errors="replace")
+
+
+def _of(columns: Columns, model: ModelSpec, numbers: Sequence[int]) -> dict[str, list[Any]]:
+    """The inputs of some entities."""
+    return {each.name: [columns[each.name][number] for number in numbers] for each in model.inputs}

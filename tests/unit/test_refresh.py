@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillwell.errors import ModelError, ModelUnavailable, StoreUnavailable
+from stillwell.errors import ModelError, ModelFailed, ModelUnavailable, StoreUnavailable
 from stillwell.layout.prediction import Record
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.engine import Engine, Entity, Outcome
@@ -282,6 +282,53 @@ async def test_who_loses_its_partitions_in_the_middle_commits_nothing_of_them() 
 
         await eventually_async(stored, what="the prediction was kept all the same")
         assert site.agent.commits() == {}
+
+
+async def test_one_alone_that_a_server_breaks_over_is_given_up_once_the_server_is_known_to_answer_others() -> None:
+    """Its offset would be committed never, and with it those of all hints behind it."""
+    async with Site().running() as site:
+        await site.put(7, 30.0)
+
+        async def break_over_it(delays: list[Any]) -> None:
+            if 30.0 in delays:
+                raise ModelFailed("500")
+
+        site.model.before = break_over_it
+        site.hint(7)
+        for other in itertools.count(8):
+            calls = site.model.calls
+
+            async def tried(calls: int = calls) -> bool:
+                return site.model.calls > calls or site.agent.commits() != {"p0": 100}
+
+            await eventually_async(tried, what="it was tried again")
+            if site.results().get("given_up"):
+                break
+            await site.put(other, 1.0)
+            site.hint(other)
+
+            async def answered(other: int = other) -> bool:
+                return site.value(other) == 2.0
+
+            await eventually_async(answered, what="another one was answered")
+        assert site.results()["given_up"] == 1
+        await site.until_committable(100 + int(site.results()["computed"]) + 1)
+
+
+async def test_a_server_that_breaks_over_everything_loses_no_refresh() -> None:
+    async with Site().running() as site:
+        await site.put(7, 30.0)
+        site.model.error = ModelFailed("500")
+        site.hint(7)
+
+        async def tried() -> bool:
+            return site.model.calls >= 4
+
+        await eventually_async(tried, within_s=15, what="it was tried again and again")
+        assert site.agent.commits() == {"p0": 100}
+        site.model.error = None
+        await site.until_committable(101)
+        assert site.value(7) == 31.0
 
 
 @given(st.lists(st.integers(0, 30), unique=True), st.integers(0, 30), st.randoms(use_true_random=False))

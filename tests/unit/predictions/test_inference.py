@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import datetime
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from stillwell.predictions.inference import FunctionModel, ServedModel, open_inf
 from stillwell.predictions.tensors import Unusable
 from stillwell.spec import ModelSpec, OpenInferenceSpec
 from stillwell.types import FLOAT32, INT64
-from tests.predicted import MINUTES, OddServer, model, outputs, text
+from tests.predicted import MINUTES, Handler, OddServer, model, outputs, text
 
 
 @dataclasses.dataclass
@@ -153,6 +153,46 @@ async def test_a_plain_text_500_is_quoted_and_not_asked_again(server: OddServer)
     await asked.close()
 
 
+def poisoned(server: OddServer, status: int, *odd: float) -> Handler:
+    """Breaks over these, and answers about all others as ever."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        data = (await request.json())["inputs"][0]["data"]
+        server.batches.append(data)
+        if set(data) & set(odd):
+            return web.Response(status=status, text="cannot be")
+        return web.json_response(outputs([each + 1 for each in data]))
+
+    return answer
+
+
+@pytest.mark.parametrize("status", [500, 400])
+async def test_one_entity_that_a_server_breaks_over_fails_alone_and_opens_no_circuit(
+    server: OddServer, status: int
+) -> None:
+    asked = client(server.url)
+    server.answer = poisoned(server, status, 17.0)
+    for _ in range(3):
+        first = await said(asked, *map(float, range(64)))
+        assert [each for each in first if isinstance(each, Unusable)] == [first[17]]
+        assert str(status) in str(first[17])
+        assert [each for each in first if not isinstance(each, Unusable)] == [n + 1 for n in range(64) if n != 17]
+    assert server.calls == 3 * 13
+    assert not asked.breaker.is_open
+    await asked.close()
+
+
+async def test_a_server_that_breaks_over_everything_is_not_stormed_by_halves(server: OddServer) -> None:
+    asked = client(server.url)
+    server.answer = text(500, "broken")
+    for _ in range(10):
+        with pytest.raises(ModelUnavailable):
+            await said(asked, *map(float, range(64)))
+    assert server.calls == 5
+    assert asked.breaker.is_open
+    await asked.close()
+
+
 async def test_a_refusal_says_what_the_server_said_and_opens_no_circuit(server: OddServer) -> None:
     asked = client(server.url, policy=BreakerPolicy(failures=1))
     server.answer = text(400, "expected 3 features")
@@ -256,6 +296,17 @@ async def test_a_function_of_this_process_is_asked_off_the_event_loop() -> None:
     assert await asked.infer({"delay": [1.0, 2.0]}, 2) == [{"minutes": 2.0}, {"minutes": 4.0}]
     assert threading.get_ident() not in threads
     await asked.close()
+
+
+async def test_one_entity_that_a_function_raises_over_fails_alone() -> None:
+    def inverse(columns: Mapping[str, Sequence[float]]) -> Mapping[str, Sequence[float]]:
+        return {"minutes": [1 / each for each in columns["delay"]]}
+
+    asked = FunctionModel(model(), inverse)
+    first, second, third = await said(asked, 2.0, 0.0, 4.0)
+    assert (first, third) == (0.5, 0.25)
+    assert isinstance(second, Unusable)
+    assert "ZeroDivisionError" in second.reason
 
 
 async def test_what_a_function_raises_or_returns_wrong_is_told() -> None:
