@@ -19,7 +19,8 @@ from stillwell.metric import Metric
 from stillwell.predictions.freshness import State
 from stillwell.predictions.reading import Refresh
 
-_MICROSECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_QUICK = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Bounds of buckets for what takes from a tenth of a millisecond to ten seconds."""
 
 REQUESTS = Metric(
     "counter",
@@ -32,7 +33,7 @@ SECONDS = Metric(
     "stillwell_serve_request_seconds",
     "From a request's head to its answer, written.",
     ("path",),
-    _MICROSECONDS,
+    _QUICK,
 )
 IN_FLIGHT = Metric("gauge", "stillwell_serve_in_flight_requests", "Requests that are being answered.")
 CONNECTIONS = Metric("gauge", "stillwell_serve_open_connections", "Connections of clients.")
@@ -54,7 +55,7 @@ CALL_SECONDS = Metric(
     "stillwell_serve_redis_call_seconds",
     "From sending a call to Redis to its answer; requests share calls.",
     (),
-    _MICROSECONDS,
+    _QUICK,
 )
 KEYS = Metric("counter", "stillwell_serve_redis_keys_total", "Keys asked of Redis.")
 READERS = Metric("gauge", "stillwell_serve_waiting_readers", "Reads that wait for Redis.")
