@@ -66,6 +66,8 @@ class Repeated:
             task = asyncio.ensure_future(self._carry_out(view, digest, own, push))
             under_way = self._under_way[view, digest] = task
             task.add_done_callback(lambda _: self._under_way.pop((view, digest), None))
+            # Told to those who wait; where all have gone, to nobody, and not to the log either.
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
         # Whoever sent it first may go away; the push goes on, for the next to hear of.
         kept = await (asyncio.shield(under_way) if under_way else self._carry_out(view, digest, own, push))
         if kept.asked != own:
