@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from stillwell.floats import writable
 from stillwell.reading.features import FeatureColumn, present
 from stillwell.reading.status import Status
 from stillwell.types import FLOAT32, FLOAT64, TIMESTAMP, FieldType
@@ -38,16 +39,10 @@ def written(kind: FieldType, values: Sequence[Any], times: Callable[[int], objec
         # A sum is finite if all are; it may overflow without one that is not, which costs no more than a closer look.
         if whole and math.isfinite(sum(values)):
             return values
-        return [value if value is None or math.isfinite(value) else _unwritable(value) for value in values]
+        return [value if value is None or math.isfinite(value) else writable(value) for value in values]
     if kind is TIMESTAMP:
         return [None if value is None else times(value) for value in values]
     return values
-
-
-def _unwritable(value: float) -> str:
-    if math.isnan(value):
-        return "NaN"
-    return "Infinity" if value > 0 else "-Infinity"
 
 
 @functools.lru_cache(maxsize=1024)

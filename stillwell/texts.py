@@ -5,11 +5,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+from stillwell.floats import NAMED
 from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, STRING, TIMESTAMP, FieldType
 from stillwell.wire import FITS
-
-NAMED_FLOATS = ("NaN", "Infinity", "-Infinity")
-"""Floats that JSON cannot write, as we write them in text."""
 
 _TAKES: Mapping[str, str] = {
     BOOL.name: "true or false",
@@ -31,7 +29,7 @@ def value_of(kind: FieldType, text: str) -> object:
     takes = _TAKES.get(kind.name, f"a whole number that fits {kind.name}")
     refused = ValueError(f"must be {takes}, got {text!r}")
     if kind in (FLOAT32, FLOAT64):
-        if text not in NAMED_FLOATS and not _NUMBER.fullmatch(text):
+        if text not in NAMED and not _NUMBER.fullmatch(text):
             raise refused
         return float(text)
     if kind is BOOL:

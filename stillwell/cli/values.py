@@ -3,8 +3,9 @@
 import base64
 import datetime
 import json
-import math
 from typing import TYPE_CHECKING
+
+from stillwell.floats import writable
 
 if TYPE_CHECKING:
     from stillwell.types import FieldType
@@ -26,9 +27,7 @@ def jsonable(value: object) -> object:
         return value.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+    return writable(value) if isinstance(value, float) else value
 
 
 def shown(value: object) -> str:

@@ -16,7 +16,6 @@ import asyncio
 import collections
 import dataclasses
 import enum
-import math
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
@@ -27,6 +26,7 @@ import msgspec
 
 from stillwell.client.errors import Failure, PushFailed, RowRejected
 from stillwell.errors import RequestError, StillwellError
+from stillwell.floats import writable
 from stillwell.pushing.token import Token
 
 Mode = Literal["sync", "async"]
@@ -110,9 +110,7 @@ def encoded_row(row: Row, number: int = 0) -> msgspec.Raw:
 
 def jsonable(value: Any) -> Any:
     """A value as the service reads it: msgspec would write null for what is no number."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+    return writable(value) if isinstance(value, float) else value
 
 
 def plain(value: Any) -> Any:

@@ -6,7 +6,6 @@ key, by which the service knows it again.
 
 import base64
 import datetime
-import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from stillwell.client.retrying import Retries
 from stillwell.client.source import Asked, Columns, json_columns, to_wait
 from stillwell.client.transport import HttpTransport, NoReply, NotSent, Reply, Transport
 from stillwell.errors import FormatError, NotDefined, RequestError, StillwellError
+from stillwell.floats import NAMED
 from stillwell.pushing.token import Token
 from stillwell.reading.status import Freshness, Status
 from stillwell.redaction import hide_password
@@ -400,9 +400,6 @@ def _pushed_of(answer: _Pushed, count: int) -> Pushed:
     return Pushed(Token.parse(answer.token, "token") if answer.token is not None else None, tuple(rows))
 
 
-_NAMED: Mapping[str, float] = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-
-
 def values_of(kind: str, values: Sequence[Any]) -> Sequence[Any]:
     """Values of a type from JSON, as Python has them. Raises ValueError for what the type cannot be."""
     if kind in ("Float32", "Float64"):
@@ -417,6 +414,6 @@ def values_of(kind: str, values: Sequence[Any]) -> Sequence[Any]:
 
 
 def _named(text: str) -> float:
-    if text not in _NAMED:
+    if text not in NAMED:
         raise ValueError(f"{text!r} is no number")
-    return _NAMED[text]
+    return NAMED[text]

@@ -27,6 +27,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
+from stillwell.floats import writable
 from stillwell.layout.entity_key import entity_key, entity_keys
 from stillwell.records import Headers
 from stillwell.spec import ColumnSpec, Origin, TopicSpec, ViewSpec
@@ -298,10 +299,8 @@ def _finite(value: float) -> float:
 
 def _spell(value: float) -> float | str:
     """A float as a final row has it: text where JSON has no number for it."""
-    if math.isfinite(value):
-        return value
     if not math.isnan(value):
-        return "Infinity" if value > 0 else "-Infinity"
+        return writable(value)
     bits = struct.pack(">d", value).hex()
     return "NaN" if bits == _USUAL_NAN else f"NaN:{bits}"
 

@@ -11,10 +11,10 @@ import msgspec
 
 from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import RequestError
+from stillwell.floats import NAMED
 from stillwell.layout.entity_key import WrongKey, keys_of_columns
 from stillwell.reading.query import Lookup, Plan
 from stillwell.spec import RequestColumnSpec
-from stillwell.texts import NAMED_FLOATS
 from stillwell.types import BYTES, FLOAT32, FLOAT64, STRING, TIMESTAMP, FieldType
 from stillwell.wire import FITS, INSTANT
 from stillwell.wording import shorten
@@ -96,7 +96,7 @@ def _request_value(column: RequestColumnSpec, row: int, value: object) -> object
         if column.nullable:
             return None
         raise RequestError(field, f"must be {column.type.name}, not null")
-    if column.type in (FLOAT32, FLOAT64) and isinstance(value, str) and value in NAMED_FLOATS:
+    if column.type in (FLOAT32, FLOAT64) and isinstance(value, str) and value in NAMED:
         return float(value)
     try:
         fitting: object = msgspec.convert(value, FITS[column.type.name])
