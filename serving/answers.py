@@ -24,12 +24,18 @@ from stillwell.wire import EPOCH
 encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
+_SECOND_US = 1_000_000
 _MICROSECOND = datetime.timedelta(microseconds=1)
 
 
 def instant(us: int) -> datetime.datetime:
     """A time from µs since the epoch."""
     return EPOCH + _MICROSECOND * us  # a timedelta made of microseconds takes more than twice as long
+
+
+def age(at_us: int | None, now_us: int) -> float | None:
+    """Seconds since a time; None where there is none."""
+    return None if at_us is None else (now_us - at_us) / _SECOND_US
 
 
 def written(kind: FieldType, values: Sequence[Any], times: Callable[[int], object], whole: bool) -> Sequence[Any]:

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from serving import described, v1
-from serving.answers import encode, instant
+from serving.answers import age, encode, instant
 from serving.pages import Features, decoded
 from serving.web import Page, Request
 from stillwell.errors import RequestError
@@ -32,8 +32,6 @@ from stillwell.reading.entities import Columns
 from stillwell.reading.query import Plan
 from stillwell.spec import ModelSpec
 from stillwell.types import TIMESTAMP
-
-_SECOND_US = 1_000_000
 
 
 class PredictionsRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -132,9 +130,9 @@ def _shown(model: ModelSpec, prediction: Prediction, now: int) -> dict[str, Any]
         "outputs": outputs,
         "computed_at": _time(prediction.computed_at),
         "read_at": _time(prediction.read_at),
-        "age_s": _age(prediction.read_at, now),
+        "age_s": age(prediction.read_at, now),
         "inputs": {
-            name: {"event_time": _time(at), "age_s": _age(at, now)} for name, at in prediction.event_times.items()
+            name: {"event_time": _time(at), "age_s": age(at, now)} for name, at in prediction.event_times.items()
         },
         "refresh": prediction.refresh.value,
         "reason": prediction.reason or None,
@@ -143,7 +141,3 @@ def _shown(model: ModelSpec, prediction: Prediction, now: int) -> dict[str, Any]
 
 def _time(us: int | None) -> Any:
     return None if us is None else instant(us)
-
-
-def _age(us: int | None, now: int) -> float | None:
-    return None if us is None else (now - us) / _SECOND_US

@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 from multidict import MultiMapping
 
-from serving.answers import Rests, encode, instant, written
+from serving.answers import Rests, age, encode, instant, written
 from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import Behind, NotWritten, RequestError
 from stillwell.layout.stamp import Stamp
@@ -39,8 +39,6 @@ from stillwell.reading.query import Kind, Output, Plan
 from stillwell.reading.status import Freshness
 from stillwell.texts import value_of
 from stillwell.types import BYTES, FLOAT32, FLOAT64, TIMESTAMP, FieldType
-
-_SECOND_US = 1_000_000
 
 
 class FeaturesRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -95,7 +93,7 @@ def answer(entities: Columns, found: Found, topics: Mapping[bytes, str] | None =
     """Columns, for any number of entities. topics: by their digests, where it is asked what each value was made of."""
 
     def rest(column: FeatureColumn, statuses: bytes, times: bytes) -> bytes:
-        ages = encode([_age(at, found.at_us) for at in column.event_times])
+        ages = encode([age(at, found.at_us) for at in column.event_times])
         freshness = encode([each and each.value for each in _freshness(column)])
         rest = b',"statuses":%b,"event_times":%b,"ages_s":%b,"freshness":%b' % (statuses, times, ages, freshness)
         if topics is None:
@@ -155,17 +153,13 @@ def _one(column: FeatureColumn, at_us: int) -> dict[str, object]:
         "value": _values(column)[0],
         "status": column.statuses[0].value,
         "event_time": None if at is None else instant(at),
-        "age_s": _age(at, at_us),
+        "age_s": age(at, at_us),
         "freshness": freshness and freshness.value,
     }
 
 
 def _freshness(column: FeatureColumn) -> Sequence[Freshness | None]:
     return column.freshness or [None] * len(column.values)
-
-
-def _age(event_time: int | None, at_us: int) -> float | None:
-    return None if event_time is None else (at_us - event_time) / _SECOND_US
 
 
 def _values(column: FeatureColumn) -> Sequence[Any]:
