@@ -1,10 +1,12 @@
-"""What the pages for features and of status say of themselves in the OpenAPI document."""
+"""What the pages say of themselves in the OpenAPI document."""
 
 from collections.abc import Mapping
 from typing import Final
 
 from serving.arrow import STREAM
 from serving.openapi import Json, Names, answer, answers, body, reference
+from stillwell.predictions.freshness import State
+from stillwell.predictions.reading import Refresh
 from stillwell.reading.after import MOST_TIMEOUT_MS
 
 _STATUS: Final[Json] = {"type": "string", "enum": ["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE"]}
@@ -12,6 +14,12 @@ _FRESHNESS: Final[Json] = {"type": "string", "enum": ["FRESH", "LATE"], "nullabl
 _TIME: Final[Json] = {"type": "string", "format": "date-time"}
 _AGE: Final[Json] = {"type": "number", "nullable": True, "description": "seconds since the event time"}
 _ANY: Final[Json] = {"nullable": True}
+_TOKEN: Final[Json] = {"type": "string", "nullable": True, "description": "for `after`; null where nothing was kept"}
+_OF_MODEL: Final[Json] = {
+    "model": {"type": "string"},
+    "version": {"type": "string"},
+    "types": {"type": "object", "description": "of the outputs, by name", "additionalProperties": {"type": "string"}},
+}
 _ERRORS: Final = (400, 404, 408, 413, 415, 422, 500, 503)
 
 
@@ -107,6 +115,39 @@ def schemas(names: Names) -> dict[str, Json]:
             }
         ),
         "State": _object({"status": {"type": "string"}}),
+        "Accepted": _object({"token": _TOKEN, "accepted": {"type": "integer", "description": "how many rows"}}),
+        "Pushed": _object(
+            {
+                "token": _TOKEN,
+                "statuses": _list({"type": "string", "description": "what became of the row"}),
+                "rejects": _list(
+                    _object(
+                        {
+                            "row": {"type": "integer"},
+                            "reason": {"type": "string", "description": "the word that dead letters have for it"},
+                            "message": {"type": "string"},
+                        }
+                    )
+                ),
+            },
+            nullable=True,
+        ),
+        "Prediction": _object(
+            {
+                "state": {"type": "string", "enum": [each.value for each in State]},
+                "outputs": {"type": "object", "additionalProperties": _ANY, "nullable": True},
+                "computed_at": {**_TIME, "nullable": True},
+                "read_at": {**_TIME, "nullable": True, "description": "when the inputs of the outputs were read"},
+                "age_s": {"type": "number", "nullable": True, "description": "seconds since read_at"},
+                "inputs": {
+                    "type": "object",
+                    "description": "as they are now, by view or alias",
+                    "additionalProperties": _object({"event_time": {**_TIME, "nullable": True}, "age_s": _AGE}),
+                },
+                "refresh": {"type": "string", "enum": [each.value for each in Refresh]},
+                "reason": {"type": "string", "nullable": True, "description": "why it failed, or was not tried"},
+            }
+        ),
     }
 
 
@@ -154,15 +195,17 @@ def features_of_one(names: Names) -> Json:
 def push(name: str, summary: str, required: Mapping[str, Json], optional: Mapping[str, Json]) -> Json:
     """POST /v1/push, and Feast's /push and /write-to-online-store."""
     asked = {"type": "object", "properties": {**required, **optional}, "required": list(required)}
-    done: Json = {"type": "object", "nullable": True}
     return {
         "operationId": name,
         "summary": summary,
         "requestBody": body(asked),
         "responses": answers(
-            {"200": answer("what became of each row", done), "202": answer("Kafka has them", done)},
+            {
+                "200": answer("what became of each row", reference("Pushed")),
+                "202": answer("Kafka has them", reference("Accepted")),
+            },
             reference("Error") if name == "push" else reference("FeastError"),
-            *(*_ERRORS, 409, 504),
+            *_ERRORS,
         ),
     }
 
@@ -171,7 +214,7 @@ def predictions_of_many() -> Json:
     """POST /v1/predictions."""
     entities: Json = {"type": "object", "additionalProperties": _list({})}
     asked = _object({"model": {"type": "string"}, "entities": entities}, additionalProperties=False)
-    shown = {"model": {"type": "string"}, "version": {"type": "string"}, "predictions": _list({"type": "object"})}
+    shown = {**_OF_MODEL, "entities": entities, "predictions": _list(reference("Prediction"))}
     return {
         "operationId": "readPredictions",
         "summary": "Predictions of a model for entities",
@@ -183,7 +226,8 @@ def predictions_of_many() -> Json:
 def predictions_of_one() -> Json:
     """GET /v1/predictions."""
     keys: Json = {"type": "object", "additionalProperties": {"type": "string"}}
-    shown = {"model": {"type": "string"}, "version": {"type": "string"}, "prediction": {"type": "object"}}
+    entity: Json = {"type": "object", "additionalProperties": _ANY}
+    shown = {**_OF_MODEL, "entity": entity, "prediction": reference("Prediction")}
     return {
         "operationId": "readPredictionOfOne",
         "summary": "The prediction of a model for one entity",

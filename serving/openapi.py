@@ -135,7 +135,6 @@ def answers(good: Mapping[str, Json], error: Json, *statuses: int) -> Json:
     meanings = {
         400: "the request cannot be read",
         404: "a name that the definitions do not have",
-        409: "the same idempotency key came with another push",
         408: "the body did not come in time",
         413: "the body is too large",
         415: "the body is announced as something other than JSON",

@@ -42,7 +42,6 @@ _REASONS: Final = {
     405: "Method Not Allowed",
     406: "Not Acceptable",
     408: "Request Timeout",
-    409: "Conflict",
     413: "Content Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Content",

@@ -8,7 +8,9 @@ from typing import Any
 from serving import described
 from serving.limits import Limits
 from serving.openapi import Names, document
+from serving.predictions import PredictionPages
 from serving.status_pages import openapi_page
+from stillwell.predictions.columns import ModelReaders
 from tests.served import DEFINITIONS, LIMITS, Served
 
 
@@ -18,6 +20,7 @@ def general(served: Served) -> dict[str, Any]:
     pages = [page for page in served.site.pages.values() if page.path != "/v1/features" or page.method != "GET"]
     one = next(page for page in served.site.pages.values() if page.path == "/v1/features" and page.method == "GET")
     pages.append(dataclasses.replace(one, described=described.features_of_one(names)))
+    pages += PredictionPages(served.features, ModelReaders({}, DEFINITIONS, lambda: 0), lambda: 0).pages()
     pages.sort(key=lambda page: (page.path, page.method))
     return document([*pages, openapi_page([], names)], described.schemas(names))
 
@@ -43,3 +46,12 @@ async def test_it_names_the_features_and_keys_that_there_are(served: Served) -> 
         DEFINITIONS.model_copy(update={"views": DEFINITIONS.views[:1]}), served.features.catalog.keys, LIMITS
     )
     assert alone.required == ("id",)
+
+
+async def test_what_a_push_is_answered_is_what_it_says(served: Served) -> None:
+    await served.put()
+    schemas = described.schemas(served.features.names)
+    rows = [{"id": 1, "name": "a", "at": "2026-01-01T00:00:00Z"}]
+    for mode, schema in (("sync", "Pushed"), ("async", "Accepted")):
+        _, answer = await served.post("/v1/push", view="Users", rows=rows, mode=mode)
+        assert answer.keys() == schemas[schema]["properties"].keys() == set(schemas[schema]["required"])

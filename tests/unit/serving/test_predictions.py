@@ -8,9 +8,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
 
-from serving import v1
+from serving import described, v1
 from serving.limits import Limits
 from serving.metrics import Metrics
+from serving.openapi import Names
 from serving.pages import FeastPages, Features, OwnPages
 from serving.predictions import PredictionPages
 from serving.versions import Versions
@@ -102,6 +103,8 @@ async def test_a_prediction_comes_with_all_that_is_known_of_it(service: Service)
         "reason": None,
     }
     assert (unknown["state"], unknown["outputs"], unknown["reason"]) == ("FAILED", None, "delay is unknown")
+    described_as = described.schemas(Names(None, None, None, (), Limits(50, 10, 200)))["Prediction"]
+    assert known.keys() == described_as["properties"].keys() == set(described_as["required"])
     service.ms += 1_500
     _, body = await service.get("/v1/predictions?model=Delay&id=7")
     assert body["entity"] == {"id": 7}
