@@ -16,15 +16,14 @@ but a reason to look: the agent reads the inputs anew, and leaves what is fresh.
 
 import dataclasses
 import enum
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 
+from stillwell.floats import NAMED, writable
 from stillwell.predictions.engine import Engine, Entity
 from stillwell.spec import ModelSpec
-from stillwell.texts import NAMED_FLOATS
 from stillwell.types import FLOAT32, FLOAT64, FieldType
 from stillwell.wire import FITS
 from stillwell.wording import shorten
@@ -79,15 +78,14 @@ def encode(hint: Hint) -> tuple[bytes, bytes]:
 
 
 def _written(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):  # or it would be a null, and that another prediction
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+    # Or it would be a null, and that another prediction.
+    return writable(value) if isinstance(value, float) else value
 
 
 def _read(value: Any, kind: FieldType) -> Any:
     if value is None:
         return None
-    if kind in (FLOAT32, FLOAT64) and value in NAMED_FLOATS:
+    if kind in (FLOAT32, FLOAT64) and isinstance(value, str) and value in NAMED:
         return float(value)
     return msgspec.convert(value, FITS[kind.name])
 
