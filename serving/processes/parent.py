@@ -28,6 +28,8 @@ _LONG_LIFE = 60.0
 _LONGEST_PAUSE = 30.0
 """Seconds between two starts of a process that dies again and again."""
 
+_UNSTARTED_PAUSE = 1.0
+
 _PATIENCE = 25.0
 """Seconds that processes have to end when told to: less than the 30 that Kubernetes waits before it kills all."""
 
@@ -80,7 +82,17 @@ class _Parent:
         was_up = False
         while True:
             begun = time.monotonic()
-            process = await self._start(number, restarts)
+            try:
+                process = await self._start(number, restarts)
+            except OSError as error:
+                # No memory, or no process, to be had just now: the others go on, and this one is tried again.
+                _log.error("a process of the query service cannot be started", number=number, error=str(error))
+                if not was_up:
+                    self._code = 1
+                    self._ended.set()
+                    return
+                await asyncio.sleep(_UNSTARTED_PAUSE)
+                continue
             code = await process.wait()
             del self._running[number]
             was_up = was_up or self._is_up(number)

@@ -404,3 +404,44 @@ async def test_hints_that_cannot_be_read_are_told_of_once_a_batch(capsys: pytest
     site.take(*[{"model": "Lost", "entity": {}}] * 1_000)
     assert capsys.readouterr().out.count("hints are left out") == 1
     assert site.metrics.get(BAD_HINTS) == 1_000
+
+
+async def test_with_so_many_hints_in_memory_no_more_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.refresh.MOST_WAITING", 3)
+    site = Site()
+    site.hint(7, 7)
+    assert site.agent.has_room
+    site.hint(8)
+    assert not site.agent.has_room
+    async with site.running():
+        await site.put(7, 30.0)
+        await site.put(8, 50.0)
+        await site.until_committable(103)
+    assert site.agent.has_room
+
+
+async def test_what_was_begun_in_another_assignment_acknowledges_nothing_in_this_one() -> None:
+    """The same record was taken again; whoever is killed now must be succeeded by one who reads it."""
+    async with Site(debounce=datetime.timedelta(seconds=30)).running() as site:
+        await site.put(7, 30.0)
+        asked, go_on = asyncio.Event(), asyncio.Event()
+
+        async def before(delays: list[Any]) -> None:
+            asked.set()
+            await go_on.wait()
+
+        site.model.before = before
+        site.hint(7)
+        await asked.wait()
+        site.agent.forget()
+        value = msgspec.json.encode({"model": "Delay", "entity": {"id": 7}, "cause": "write"})
+        site.agent.take(RefreshBatch(site.agent.life, [RefreshHint("p0", 100, value, 0)]))
+        go_on.set()
+
+        async def computed() -> bool:
+            return site.value(7) == 31.0 and bool(site.log.kept)
+
+        await eventually_async(computed, what="what was begun")
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert site.agent.commits() == {"p0": 100}

@@ -297,3 +297,18 @@ async def test_who_waits_for_many_marks_looks_less_often(monkeypatch: pytest.Mon
     with pytest.raises(Behind):
         await marks_of(world).read_after(asked(Token("Last", INCARNATION, {7: 0}), timeout_ms=50), reading(world))
     assert looks == 1
+
+
+async def test_every_token_of_several_is_waited_for() -> None:
+    """One that says its rows are there speaks for none of the others, whichever comes first."""
+    world = await World().ready()
+    there = (await world.pusher().write(raw("a"))).token
+    assert there
+    appended = (await world.pusher().append(raw("b"))).token
+    elsewhere = dataclasses.replace(there, epoch="another-000000000000")
+    for other in (appended, elsewhere):
+        for tokens in ((there, other), (other, there)):
+            with pytest.raises(Behind):
+                await marks_of(world).read_after(asked(*tokens, timeout_ms=0), reading(world))
+    await world.work()
+    assert (await marks_of(world).read_after(asked(there, appended, elsewhere), reading(world))).rows == 2

@@ -355,3 +355,38 @@ async def test_rows_in_a_topic_that_nobody_has_adopted_are_told_to_be_there() ->
     world.log.make_anew("test.push.Last")
     with pytest.raises(OutcomeUnknown, match="nobody reads yet: run `stillwell topics adopt`"):
         await pusher.append(Push("Last", [final("a")], transform=False, to=To.BOTH))
+
+
+async def test_what_is_only_appended_says_nothing_of_redis_whoever_shares_its_batch() -> None:
+    world = await World().ready()
+    pusher = world.pusher()
+    row = Push("Last", [final("a")], transform=False, to=To.BOTH)
+    other = Push("Last", [final("b")], transform=False, to=To.BOTH)
+    await pusher.write(row)  # or it would look for the epoch first, and come a batch later
+    written, appended = await asyncio.gather(pusher.write(row), pusher.append(other))
+    assert written.token
+    assert appended.token
+    assert (written.token.epoch, appended.token.epoch) == ("epoch-000000000000", None)
+    assert len(world.rows()) == 1
+
+
+async def test_a_redis_that_is_away_concerns_only_those_who_wait_for_it() -> None:
+    world = await World().ready()
+    pusher = world.pusher()
+    await pusher.write(raw("a"))
+    world.store.faults = lambda operation: "refused" if operation == "put" else None
+    row = Push("Last", [final("a")], transform=False, to=To.BOTH)
+    written, appended = await asyncio.gather(pusher.write(row), pusher.append(row), return_exceptions=True)
+    assert isinstance(written, NotWritten)
+    assert isinstance(appended, Written)
+    assert appended.token
+
+
+async def test_the_token_names_the_server_that_has_taken_the_rows() -> None:
+    world = await World().ready()
+    pusher = world.pusher()
+    for server in range(3):
+        token = (await pusher.write(raw("a", step=server))).token
+        assert token
+        assert token.epoch == f"epoch-{server:012x}"
+        world.server.fail_over()
