@@ -378,7 +378,8 @@ class Settings(ProjectSettings):
 
     serve_push_timeout: Duration = datetime.timedelta(seconds=5)
     """How long the query service waits for Kafka to acknowledge what is pushed before it answers 503. Shorter than a
-    change of leaders (seconds) fails pushes for nothing; longer lets clients wait for a Kafka that is away."""
+    change of leaders (seconds) fails pushes for nothing; longer lets clients wait for a Kafka that is away. A worker
+    waits as long before it pushes a prediction again that it has computed."""
 
     serve_push_rows: Annotated[int, Field(gt=0)] = 1_000
     """The most rows in one push. A large one holds up the smaller ones of its view."""
