@@ -17,9 +17,10 @@ import msgspec
 from serving.answers import Rests, all_present, encode, instant, written
 from stillwell.errors import NotDefined, RequestError
 from stillwell.reading.entities import Columns
-from stillwell.reading.features import FeatureColumn, present
+from stillwell.reading.features import FeatureColumn, Found, present
 from stillwell.reading.query import Plan
 from stillwell.reading.status import Status
+from stillwell.reading.whole import Whole
 from stillwell.wording import shorten
 
 _SECOND_US = 1_000_000
@@ -57,13 +58,49 @@ def _rest_of_keys(count: int) -> bytes:
     return _rest(None, all_present(count), encode([instant(0)] * count))
 
 
-def answer(names: bytes, entities: Columns, columns: list[FeatureColumn]) -> bytes:
+def answer(names: bytes, entities: Columns, found: Found) -> bytes:
     """The body of an answer. names: of its columns, in JSON."""
     count = len(next(iter(entities.values()), ()))
-    rests, whole = Rests(count, _rest, absent=instant(0)), present(count)
     results = [b'{"values":%b%b' % (encode(column), _rest_of_keys(count)) for column in entities.values()]
-    results += [b'{"values":%b%b' % (encode(_values(column, whole)), rests.of(column)) for column in columns]
+    if found.whole is None or (whole := _of_whole(found.plan, found.whole, count)) is None:
+        rests, all_there = Rests(count, _rest, absent=instant(0)), present(count)
+        results += [b'{"values":%b%b' % (encode(_values(each, all_there)), rests.of(each)) for each in found.columns]
+    else:
+        results.append(whole)
     return b'{"metadata":{"feature_names":%b},"results":[%b]}' % (names, b",".join(results))
+
+
+def _of_whole(plan: Plan, whole: Whole, count: int) -> bytes | None:
+    """The columns of what is whole; None where a value cannot be written as it is.
+
+    What stands between the values of two columns is the same for all that share their event times, as views of one
+    topic mostly do: it is made once.
+    """
+    if not plan.plain:
+        return None
+    end, begin = (b"]", b'{"values":[') if count == 1 else (b"", b'{"values":')
+    made: dict[tuple[int, ...], bytes] = {}
+    behind = []
+    for times in whole.event_times:
+        rest = made.get(times)
+        if rest is None:
+            rest = made[times] = b'%b,"statuses":%b,"event_timestamps":%b},%b' % (
+                end,
+                all_present(count),
+                encode([instant(us) for us in times]),
+                begin,
+            )
+        behind.append(rest)
+    values = list(map(encode, whole.values))
+    if len(made) == 1:
+        written = behind[0].join([*values, b""])
+    else:
+        pieces = [b""] * (2 * len(values))
+        pieces[::2] = values
+        pieces[1::2] = [behind[source] for source in plan.sources]
+        written = b"".join(pieces)
+    # A float that JSON cannot write comes as null. A text may say so too, and takes the longer way for nothing.
+    return None if b"null" in written else begin + written[: -1 - len(begin)]
 
 
 def _rest(column: FeatureColumn | None, statuses: bytes, times: bytes) -> bytes:

@@ -16,11 +16,21 @@ class LruCache(Generic[_T]):
 
     def get(self, wanted: Hashable, make: Callable[[], _T]) -> _T:
         """What is kept for it; made now, if nothing is."""
-        made = self._made.get(wanted)
+        made = self.find(wanted)
         if made is None:
-            made = self._made[wanted] = make()
-            if len(self._made) > self._most:
-                self._made.popitem(last=False)
-        else:
+            made = make()
+            self.keep(wanted, made)
+        return made
+
+    def find(self, wanted: Hashable) -> _T | None:
+        """What is kept for it, if anything is."""
+        made = self._made.get(wanted)
+        if made is not None:
             self._made.move_to_end(wanted)
         return made
+
+    def keep(self, wanted: Hashable, made: _T) -> None:
+        """Keep this for it, in the place of what was kept."""
+        self._made[wanted] = made
+        if len(self._made) > self._most:
+            self._made.popitem(last=False)

@@ -129,7 +129,7 @@ class FeastPages:
 
     def __init__(self, features: Features) -> None:
         self._features = features
-        self._named: LruCache[bytes] = LruCache(_MOST_PLANS)
+        self._asked: LruCache[tuple[Catalog, Plan, bytes]] = LruCache(_MOST_PLANS)
 
     def pages(self) -> list[Page]:
         """For a site."""
@@ -146,17 +146,22 @@ class FeastPages:
 
     async def _get_online_features(self, request: Request) -> bytes:
         asked = decoded(feast.online_features_request, request.body)
-        plan = self._features.plan(self._features.catalog.references(asked.features, asked.feature_service))
-        wait = after(request.header("Stillwell-After"), _milliseconds(request.header("Stillwell-Timeout-Ms")))
+        plan, names = self._planned(asked)
+        token, timeout_ms = request.header("Stillwell-After"), request.header("Stillwell-Timeout-Ms")
+        wait = after(token, _milliseconds(timeout_ms)) if token or timeout_ms else None
         found = await self._features.find_after(plan, asked.entities, wait)
-        # Only now: names that no entity has, of any length, are refused before they could be kept.
-        return feast.answer(self._names(plan, asked), asked.entities, found.columns)
+        return feast.answer(names, asked.entities, found)
 
-    def _names(self, plan: Plan, asked: feast.OnlineFeaturesRequest) -> bytes:
-        """The names of the answer's columns in JSON, made once for all requests that ask alike."""
-        full = asked.full_feature_names
+    def _planned(self, asked: feast.OnlineFeaturesRequest) -> tuple[Plan, bytes]:
+        """The plan, and the names of the answer's columns in JSON, made once for all requests that ask alike."""
+        features, full = self._features, asked.full_feature_names
         alike = (full, asked.feature_service, *asked.features, None, *asked.entities)
-        return self._named.get(alike, lambda: encode(feast.names_of(plan, asked.entities, full)))
+        kept = self._asked.find(alike)
+        if kept is None or kept[0] is not features.catalog:
+            plan = features.plan(features.catalog.references(asked.features, asked.feature_service))
+            kept = features.catalog, plan, encode(feast.names_of(plan, asked.entities, full))
+            self._asked.keep(alike, kept)
+        return kept[1], kept[2]
 
     async def _health(self, request: Request) -> Reply:
         """200 where features can be read now: a service that can read none is to get no requests."""

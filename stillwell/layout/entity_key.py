@@ -14,7 +14,6 @@ Every field says how long it is, so that two different entities never share a ke
 knowing the entity. Nulls and floats cannot be keys.
 """
 
-import contextlib
 import datetime
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -192,12 +191,14 @@ class WrongKey(ValueError):
 def _python_fields(key: KeySpec, column: Sequence[object]) -> list[bytes]:
     kind = key.type
     if set(map(type, column)) <= {kind.python}:
-        with contextlib.suppress(UnicodeEncodeError):  # a lone surrogate: told below, with its row
+        try:
             if kind.key_tag == "s":
                 return [b"s%d:%b" % (len(text), text) for text in map(str.encode, column)]  # type: ignore[arg-type]
             least, greatest = _RANGES.get(kind.width, (0, 0))
             if kind.key_tag == "i" and least <= min(column, default=0) and max(column, default=0) <= greatest:  # type: ignore[type-var,operator]
                 return [b"i%d:%b" % (len(text), text) for text in map(b"%d".__mod__, column)]
+        except UnicodeEncodeError:
+            pass  # a lone surrogate: told below, with its row
     fields = []
     for row, value in enumerate(column):
         try:

@@ -34,9 +34,9 @@ Columns = Mapping[str, Sequence[object]]
 
 def row_count(entities: Columns, most: int) -> int:
     """How many entities a request has. Raises RequestError where columns differ in length, or hold too many."""
-    lengths = {name: len(column) for name, column in entities.items()}
-    counts = set(lengths.values())
+    counts = set(map(len, entities.values()))
     if len(counts) > 1:
+        lengths = {name: len(column) for name, column in entities.items()}
         shown = ", ".join(f"{shorten(name)} has {length}" for name, length in list(lengths.items())[:_MOST_SHOWN])
         raise RequestError("entities", f"every column must have a value for each entity; {shown}")
     count = counts.pop() if counts else 0
@@ -52,6 +52,8 @@ def typed(plan: Plan, entities: Columns, known: Mapping[str, FieldType]) -> dict
     known: other columns that may be there. Raises RequestError for a column that is missing, unknown, or cannot be
     read.
     """
+    if entities.keys() == plan.join_keys.keys() and not plan.request_columns:  # as nearly always
+        return {name: _from_json(name, key.type, entities[name]) for name, key in plan.join_keys.items()}
     for name in plan.required:
         if name not in entities:
             needed = ", ".join(plan.required)

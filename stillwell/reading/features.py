@@ -1,7 +1,6 @@
 """Features of entities as they stand now: a plan, the rows that it finds, and what each value is worth."""
 
 import asyncio
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,11 +9,12 @@ from stillwell.layout.projection import ABSENT, StoredColumns
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.reading.computed import FoundRows, compute, status_of
 from stillwell.reading.entities import keys
-from stillwell.reading.online import OnlineReader
+from stillwell.reading.online import OnlineReader, Stored
 from stillwell.reading.predicted import NoPredictions, PredictedColumns, Predictions
 from stillwell.reading.query import Kind, Lookup, Output, Plan
 from stillwell.reading.status import Freshness, Status
 from stillwell.reading.status import present as present
+from stillwell.reading.whole import Whole
 
 
 class FeatureColumn(NamedTuple):
@@ -33,15 +33,42 @@ class FeatureColumn(NamedTuple):
     freshness: Sequence[Freshness | None] | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class Found:
-    """All that was asked for. at_us: when the rows were judged, in µs since the epoch. under: the epoch and the
-    server of the reply that they come from. rows: as they are stored, of each of the plan's lookups."""
+    """All that was asked for. at_us: when the rows were judged, in µs since the epoch. epoch: the one in force in the
+    reply that they come from. whole: what was found, where it is whole."""
 
-    columns: list[FeatureColumn]
-    at_us: int
-    under: bytes
-    rows: Sequence[Sequence[bytes | None]] = ()
+    __slots__ = ("_columns", "_count", "_stored", "at_us", "epoch", "plan", "whole")
+
+    def __init__(
+        self,
+        plan: Plan,
+        stored: Sequence[bytes | None],
+        count: int,
+        at_us: int,
+        epoch: bytes,
+        found: "Whole | list[FeatureColumn]",
+    ) -> None:
+        """stored: for each of the plan's lookups, the row of each entity; count: of entities."""
+        self.plan = plan
+        self.at_us = at_us
+        self.epoch = epoch
+        self.whole = found if isinstance(found, Whole) else None
+        self._stored = stored
+        self._count = count
+        self._columns = None if isinstance(found, Whole) else found
+
+    @property
+    def columns(self) -> "list[FeatureColumn]":
+        """The plan's outputs."""
+        if self._columns is None:
+            assert self.whole is not None
+            self._columns = _columns_of_whole(self.plan, self.whole, self._count, self.at_us)
+        return self._columns
+
+    @property
+    def rows(self) -> list[Sequence[bytes | None]]:
+        """As they are stored, of each of the plan's lookups."""
+        return _parts(self._stored, self._count, len(self.plan.lookups))
 
 
 class FeatureReader:
@@ -60,7 +87,8 @@ class FeatureReader:
         self._online = online
         self._keys = keys
         self._now_us = now_us
-        self._suffix = functools.cache(keys.suffix)  # a view has one, and views are those of the definitions
+        # Of plans, which are kept as well, and made of views that are defined.
+        self._suffixes = functools.lru_cache(1_000)(lambda views: [keys.suffix(view) for view in views])
 
     async def check(self) -> None:
         """Raise what keeps the store from being read: StoreUnavailable, StoreNotReady."""
@@ -73,39 +101,51 @@ class FeatureReader:
         StoreNotReady.
         """
         if not plan.models:
-            under, rows = await self._rows(plan, columns)
+            count, (epoch, stored) = await self._rows(plan, columns)
             now = self._now_us()
-            return Found(columns_of_rows(plan, rows, columns, now), now, under, rows)
+            if plan.whole and count and (whole := plan.whole.read(stored, count, now)):
+                return Found(plan, stored, count, now, epoch, whole)
+            return self._found(plan, stored, count, columns, now, epoch)
         if not plan.lookups and not plan.computations and len(plan.models) == 1:
             only = await self.predictions.columns(plan.models[0], columns)
-            now = self._now_us()
-            return Found(columns_of_rows(plan, [], columns, now, [only]), now, only.under, [])
+            return self._found(plan, [], 0, columns, self._now_us(), only.epoch, [only])
         # Asked for in the same turn of the event loop, so that they share a round trip.
-        (under, rows), *predicted = await asyncio.gather(
+        (count, (epoch, stored)), *predicted = await asyncio.gather(
             self._rows(plan, columns), *(self.predictions.columns(model, columns) for model in plan.models)
         )
-        now = self._now_us()
-        return Found(columns_of_rows(plan, rows, columns, now, predicted), now, under, rows)
+        return self._found(plan, stored, count, columns, self._now_us(), epoch, predicted)
 
-    async def _rows(
-        self, plan: Plan, columns: Mapping[str, Sequence[object]]
-    ) -> tuple[bytes, list[list[bytes | None]]]:
-        """Under which epoch and by which server; and for each lookup, the row of each entity."""
-        wanted, places = [], list[list[bytes]]()
-        for at, lookup in enumerate(plan.lookups):
-            places.append(
-                places[lookup.alike] if lookup.alike < at else self._keys.places(keys(lookup, columns)),
-            )
-            suffix = self._suffix(lookup.view.name)
-            wanted += [place + suffix for place in places[at]]
-        found = await self._online.read(wanted)
-        stored = found.values
-        rows = []
-        begin = 0
-        for of_lookup in places:
-            rows.append(stored[begin : begin + len(of_lookup)])
-            begin += len(of_lookup)
-        return found.under, rows
+    def _found(
+        self,
+        plan: Plan,
+        stored: Sequence[bytes | None],
+        count: int,
+        columns: Mapping[str, Sequence[object]],
+        now: int,
+        epoch: bytes,
+        predicted: Sequence[PredictedColumns] = (),
+    ) -> Found:
+        rows = _parts(stored, count, len(plan.lookups))
+        return Found(plan, stored, count, now, epoch, columns_of_rows(plan, rows, columns, now, predicted))
+
+    async def _rows(self, plan: Plan, columns: Mapping[str, Sequence[object]]) -> tuple[int, Stored]:
+        """How many entities there are; and for each lookup, the row of each."""
+        suffixes = self._suffixes(plan.views)
+        if plan.of_one_key:
+            here = self._keys.places(keys(plan.lookups[0], columns))
+            return len(here), await self._online.read([place + suffix for suffix in suffixes for place in here])
+        wanted: list[bytes] = []
+        places: list[list[bytes]] = []
+        for at, (lookup, suffix) in enumerate(zip(plan.lookups, suffixes, strict=True)):
+            here = places[lookup.alike] if lookup.alike < at else self._keys.places(keys(lookup, columns))
+            places.append(here)
+            wanted += [place + suffix for place in here]
+        return len(places[0]) if places else 0, await self._online.read(wanted)
+
+
+def _parts(stored: Sequence[bytes | None], count: int, lookups: int) -> list[Sequence[bytes | None]]:
+    """For each lookup, the row of each entity."""
+    return [stored[number * count : (number + 1) * count] for number in range(lookups)]
 
 
 def columns_of_rows(
@@ -134,6 +174,20 @@ def columns_of_rows(
         if output.kind is Kind.COMPUTED
         else _predicted(output, predicted[output.source])
         for output in plan.outputs
+    ]
+
+
+def _columns_of_whole(plan: Plan, whole: Whole, count: int, now_us: int) -> list[FeatureColumn]:
+    """The plan's outputs from rows that are whole."""
+    statuses = present(count)
+    beside = [
+        (times, _freshness(lookup, times, now_us))
+        for lookup, times in zip(plan.lookups, whole.event_times, strict=True)
+    ]
+    values = [(value,) for value in whole.values] if count == 1 else whole.values
+    return [
+        FeatureColumn(output, of_output, statuses, *beside[output.source])
+        for output, of_output in zip(plan.outputs, values, strict=True)
     ]
 
 

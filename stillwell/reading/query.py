@@ -9,12 +9,14 @@ columns of the request. Pure: nothing here reads a store or a clock.
 import dataclasses
 import datetime
 import enum
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import NotDefined, RequestError
 from stillwell.layout.projection import Projection
 from stillwell.on_demand import OnDemand
+from stillwell.reading.whole import WholeLookup, WholePlan
 from stillwell.spec import (
     AliasSpec,
     DefinitionsSpec,
@@ -27,7 +29,7 @@ from stillwell.spec import (
     ViewSpec,
     input_qualifier,
 )
-from stillwell.types import FieldType
+from stillwell.types import TIMESTAMP, FieldType
 from stillwell.wording import shorten
 
 _MICROSECOND = datetime.timedelta(microseconds=1)
@@ -114,7 +116,11 @@ class Output:
 class Plan:
     """join_keys: the columns of a request that rows are looked up by, and the type of each. request_columns: those that
     are computed with. required: what a request must have; a column that is computed with and may be null can be left
-    out."""
+    out. whole: reads what is looked up, where nothing is to be computed besides, and no model asked.
+
+    Known of each once, because every request needs it: views, of the lookups by name; sources, of the outputs; plain:
+    whether no output is a time; of_one_key: whether all lookups make the same entity keys.
+    """
 
     join_keys: Mapping[str, KeySpec]
     request_columns: Mapping[str, RequestColumnSpec]
@@ -124,6 +130,11 @@ class Plan:
     outputs: tuple[Output, ...]
     models: tuple[ModelSpec, ...] = ()
     """Whose predictions are asked for."""
+    views: tuple[str, ...] = ()
+    sources: tuple[int, ...] = ()
+    plain: bool = False
+    of_one_key: bool = False
+    whole: WholePlan | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
     def columns(self) -> Mapping[str, FieldType]:
@@ -324,7 +335,27 @@ class _Draft:
             for at, rows in enumerate(self._rows)
         )
         required = dict.fromkeys([*joined, *(name for name, column in asked.items() if not column.nullable)])
-        return Plan(joined, asked, tuple(required), lookups, computations, outputs, tuple(self._models))
+        return Plan(
+            joined,
+            asked,
+            tuple(required),
+            lookups,
+            computations,
+            outputs,
+            tuple(self._models),
+            views=tuple(rows.view.name for rows in self._rows),
+            sources=tuple(output.source for output in outputs),
+            plain=all(output.feature.type is not TIMESTAMP for output in outputs),
+            of_one_key=bool(lookups) and not any(lookup.alike for lookup in lookups),
+            whole=None if computations or self._models else self._whole(lookups, outputs),
+        )
+
+    def _whole(self, lookups: Sequence[Lookup], outputs: Sequence[Output]) -> WholePlan:
+        begins = [0, *itertools.accumulate(len(rows.features) for rows in self._rows)]
+        return WholePlan(
+            [WholeLookup(lookup.projection.whole, lookup.ttl_us) for lookup in lookups],
+            [begins[output.source] + output.column for output in outputs],
+        )
 
     def _computation(
         self,
