@@ -97,21 +97,28 @@ class Features:
         columns = entities.typed(plan, asked, self.catalog.keys)
         self._metrics.count(ENTITIES, rows)
         self._metrics.count(VALUES, rows * outputs)
-        references = [output.reference for output in plan.outputs]
-        return await self.knowing(
-            lambda: self._reader.read(plan, columns), lambda: self._reader.read(self.plan(references), columns)
-        )
+        try:
+            return await self._reader.read(plan, columns)
+        except UnknownLayout as error:
+            await self._know_of(error)
+            return await self._reader.read(self.plan([output.reference for output in plan.outputs]), columns)
 
     async def knowing(self, read: Callable[[], Awaitable[_T]], again: Callable[[], Awaitable[_T]]) -> _T:
         """What is read; again, where rows are of a version that nobody knew."""
         try:
             return await read()
-        except UnknownLayout:
-            self._metrics.count(LAYOUTS)
-            # A worker of another version may have begun since we looked, and have registered what it writes.
-            if self.versions is None or not await self.versions.look():
-                raise
+        except UnknownLayout as error:
+            await self._know_of(error)
             return await again()
+
+    async def _know_of(self, error: UnknownLayout) -> None:
+        """Look for versions again: a worker of another one may have begun since, and have registered what it writes.
+
+        Raises the error where there is nothing new.
+        """
+        self._metrics.count(LAYOUTS)
+        if self.versions is None or not await self.versions.look():
+            raise error
 
     async def find_after(self, plan: Plan, asked: Columns, after: After | None) -> Found:
         """The same, once what was pushed is there. Raises Behind where it is not in time."""
@@ -129,7 +136,7 @@ class FeastPages:
 
     def __init__(self, features: Features) -> None:
         self._features = features
-        self._asked: LruCache[tuple[Catalog, Plan, bytes]] = LruCache(_MOST_PLANS)
+        self._named: LruCache[tuple[Catalog, Plan, bytes]] = LruCache(_MOST_PLANS)
 
     def pages(self) -> list[Page]:
         """For a site."""
@@ -146,22 +153,21 @@ class FeastPages:
 
     async def _get_online_features(self, request: Request) -> bytes:
         asked = decoded(feast.online_features_request, request.body)
-        plan, names = self._planned(asked)
+        features, full = self._features, asked.full_feature_names
+        catalog, alike = features.catalog, (full, asked.feature_service, *asked.features, None, *asked.entities)
+        kept = self._named.find(alike)  # the plan, and the names of the answer's columns in JSON
+        if kept is not None and kept[0] is not catalog:
+            kept = None
+        plan = kept[1] if kept else features.plan(catalog.references(asked.features, asked.feature_service))
         token, timeout_ms = request.header("Stillwell-After"), request.header("Stillwell-Timeout-Ms")
         wait = after(token, _milliseconds(timeout_ms)) if token or timeout_ms else None
-        found = await self._features.find_after(plan, asked.entities, wait)
+        found = await features.find_after(plan, asked.entities, wait)
+        if kept:
+            return feast.answer(kept[2], asked.entities, found)
+        # Only now: names that no entity has, of any length, are refused before they could be kept.
+        names = encode(feast.names_of(plan, asked.entities, full))
+        self._named.keep(alike, (catalog, plan, names))
         return feast.answer(names, asked.entities, found)
-
-    def _planned(self, asked: feast.OnlineFeaturesRequest) -> tuple[Plan, bytes]:
-        """The plan, and the names of the answer's columns in JSON, made once for all requests that ask alike."""
-        features, full = self._features, asked.full_feature_names
-        alike = (full, asked.feature_service, *asked.features, None, *asked.entities)
-        kept = self._asked.find(alike)
-        if kept is None or kept[0] is not features.catalog:
-            plan = features.plan(features.catalog.references(asked.features, asked.feature_service))
-            kept = features.catalog, plan, encode(feast.names_of(plan, asked.entities, full))
-            self._asked.keep(alike, kept)
-        return kept[1], kept[2]
 
     async def _health(self, request: Request) -> Reply:
         """200 where features can be read now: a service that can read none is to get no requests."""

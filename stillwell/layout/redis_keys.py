@@ -30,6 +30,7 @@ that no colon or brace of theirs can be mistaken for one of the scheme's.
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 from zlib import crc32
@@ -82,8 +83,7 @@ class RedisKeys:
 
     def suffix(self, view: str) -> bytes:
         """What the keys of a view's rows end with."""
-        _require("view", view, _VIEW)
-        return b":%b" % view.encode()
+        return _suffix(view)
 
     def predictions(
         self, of: PredictionsOf, entity_keys: Sequence[bytes], digests: Sequence[bytes] = ()
@@ -114,9 +114,7 @@ class RedisKeys:
     def _of_model(
         self, buckets: Sequence[bytes], of: PredictionsOf, entity_keys: Sequence[bytes], digests: Sequence[bytes]
     ) -> list[bytes]:
-        _require("model", of.model, _VIEW)
-        _require("version", of.version, _VERSION)
-        suffix = f":{of.model}:{of.version}".encode()
+        suffix = _suffix_of_model(of)
         keys = [buckets[crc32(entity) % BUCKETS] + entity + suffix for entity in entity_keys]
         return [b"%b:%b" % each for each in zip(keys, digests, strict=True)] if digests else keys
 
@@ -135,6 +133,20 @@ class RedisKeys:
             self.prefix,
             f"{id.topic}@{id.incarnation}:{id.partition}:{mark.view}:{mark.version}".encode(),
         )
+
+
+@functools.lru_cache(maxsize=10_000)
+def _suffix(view: str) -> bytes:
+    """Made once for a view: to look at its name would take longer than to make a key."""
+    _require("view", view, _VIEW)
+    return b":%b" % view.encode()
+
+
+@functools.lru_cache(maxsize=1_000)
+def _suffix_of_model(of: PredictionsOf) -> bytes:
+    _require("model", of.model, _VIEW)
+    _require("version", of.version, _VERSION)
+    return f":{of.model}:{of.version}".encode()
 
 
 def _require(what: str, name: str, allowed: re.Pattern[str]) -> None:

@@ -13,9 +13,9 @@ from stillwell.errors import RequestError
 from stillwell.layout.entity_key import WrongKey
 from stillwell.predictions.freshness import State
 from stillwell.predictions.inputs import ModelInputs
-from stillwell.predictions.reading import ModelReader, Prediction
+from stillwell.predictions.reading import Fresh, Looked, ModelReader, Prediction
 from stillwell.reading.predicted import PredictedColumns
-from stillwell.reading.status import Freshness, Status
+from stillwell.reading.status import Freshness, Status, present
 from stillwell.spec import DefinitionsSpec, ModelSpec, ViewSpec
 
 
@@ -37,17 +37,21 @@ class ModelReaders:
 
     async def read(self, model: str, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
         """The predictions for entities, typed, in their order. Raises RequestError, and what the store raises."""
-        return (await self._read(model, columns))[1]
+        looked = await self._look(model, columns)
+        return await self._readers[model].told(columns, looked)
 
-    async def _read(self, model: str, columns: Mapping[str, Sequence[Any]]) -> tuple[bytes, list[Prediction]]:
+    async def _look(self, model: str, columns: Mapping[str, Sequence[Any]]) -> Looked:
         try:
-            return await self._readers[model].read_under(columns)
+            return await self._readers[model].look(columns)
         except WrongKey as error:
             raise RequestError(f"entities.{error.key}[{error.row}]", error.problem) from None
 
     async def columns(self, model: ModelSpec, columns: Mapping[str, Sequence[Any]]) -> PredictedColumns:
         """See `stillwell.reading.predicted.Predictions`."""
-        under, found = await self._read(model.name, columns)
+        looked = await self._look(model.name, columns)
+        if looked.all_fresh and looked.fresh:
+            return _of_fresh([each for each in looked.fresh if each is not None], looked.under)
+        under, found = looked.under, await self._readers[model.name].told(columns, looked)
         oldest = self._now_us() - self._readers[model.name].engine.max_staleness_us
         width = range(len(model.outputs))
         values = [[None if each.values is None else each.values[at] for each in found] for at in width]
@@ -73,6 +77,16 @@ class ModelReaders:
         """End what is computed."""
         for reader in self._readers.values():
             await reader.close()
+
+
+def _of_fresh(found: Sequence[Fresh], under: bytes) -> PredictedColumns:
+    """Columns of predictions that are all fresh, as they mostly are."""
+    count = len(found)
+    read_at, _, _, rows = zip(*found, strict=True)
+    values = list(zip(*rows, strict=True))
+    return PredictedColumns(
+        under, values, [present(count)] * len(values), read_at, (Freshness.FRESH,) * count, whole=True
+    )
 
 
 def _status(prediction: Prediction, oldest: int) -> Status:

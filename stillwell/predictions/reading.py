@@ -88,6 +88,26 @@ class Counts(Protocol):
         """So many predictions were read."""
 
 
+Fresh = tuple[int, int, int, tuple[object, ...]]
+"""When the inputs of a fresh prediction were read, when it was computed, what that took in µs, and its values."""
+
+
+class Looked(NamedTuple):
+    """What was read for some entities, and what of it is fresh, None for what is not. under: which epoch, and by which
+    server. all_fresh: whether all of it is. seen_at: when, by the event loop's clock."""
+
+    under: bytes
+    fresh: list[Fresh | None]
+    all_fresh: bool
+    keys: list[bytes]
+    digests: list[bytes]
+    packed: list[bytes | None]
+    rows: list[list[bytes | None]]
+    prints: list[bytes]
+    now_us: int
+    seen_at: float
+
+
 class ModelReader:
     """Reads the predictions of one model, for one event loop."""
 
@@ -120,6 +140,11 @@ class ModelReader:
 
     async def read_under(self, columns: Columns) -> tuple[bytes, list[Prediction]]:
         """The same, and under which epoch and by which server (`stillwell.reading.online.Stored.under`)."""
+        looked = await self.look(columns)
+        return looked.under, await self.told(columns, looked)
+
+    async def look(self, columns: Columns) -> Looked:
+        """What there is, by one round trip: what was read, and what of it is fresh."""
         engine, inputs = self.engine, self.engine.inputs
         keys, digests = inputs.entity_keys(columns), inputs.digests(columns)
         wanted = engine.record_keys_of(keys, digests)
@@ -131,46 +156,54 @@ class ModelReader:
         now, count = self._now_us(), len(keys)
         rows = [stored[begin : begin + count] for begin in range(count, len(stored), count)] if count else []
         prints = inputs.fingerprints(rows, now) if rows else [bytes(FINGERPRINT_BYTES)] * count
-        by_entity = list(zip(*rows, strict=True)) if rows else [()] * count
-        found: list[Prediction | None] = [
-            self._fresh(packed, print, of_entity, now)
-            for packed, print, of_entity in zip(stored[:count], prints, by_entity, strict=True)
-        ]
-        others = [number for number, each in enumerate(found) if each is None]
-        if self._counts and len(others) < count:
-            self._counts.prediction(engine.model.name, State.FRESH, Refresh.NONE, count - len(others))
+        fresh = [self._fresh(packed, print, now) for packed, print in zip(stored, prints, strict=False)]
+        missing = fresh.count(None)
+        if self._counts and missing < count:
+            self._counts.prediction(engine.model.name, State.FRESH, Refresh.NONE, count - missing)
+        return Looked(answer.under, fresh, not missing, keys, digests, stored[:count], rows, prints, now, seen_at)
+
+    async def told(self, columns: Columns, looked: Looked) -> list[Prediction]:
+        """What is told of each entity, after all that the policy does about those that are not fresh."""
+        engine, inputs = self.engine, self.engine.inputs
+        by_entity = list(zip(*looked.rows, strict=True)) if looked.rows else [()] * len(looked.keys)
+        found: list[Prediction | None] = []
+        others: list[int] = []
+        for number, (fresh, rows) in enumerate(zip(looked.fresh, by_entity, strict=True)):
+            if fresh is None:
+                others.append(number)
+                found.append(None)
+            else:
+                read_at, computed_at, _, values = fresh
+                found.append(Prediction(State.FRESH, values, read_at, computed_at, inputs, rows, Refresh.NONE, ""))
         if others:
             seen = [
                 self._seen(
-                    engine.entity(columns, keys, digests, number),
-                    stored[number],
-                    prints[number],
+                    engine.entity(columns, looked.keys, looked.digests, number),
+                    looked.packed[number],
+                    looked.prints[number],
                     by_entity[number],
-                    now,
+                    looked.now_us,
                 )
                 for number in others
             ]
-            for number, late in zip(others, await self._refreshed(seen, seen_at), strict=True):
+            for number, late in zip(others, await self._refreshed(seen, looked.seen_at), strict=True):
                 found[number] = told = self._told(late)
                 if self._counts:
                     self._counts.prediction(engine.model.name, told.state, told.refresh)
-        return answer.under, [each for each in found if each is not None]
+        return [each for each in found if each is not None]
 
     async def close(self) -> None:
         """End what is computed; who waits for it is told what there was."""
         await self._shared.close()
 
-    def _fresh(self, packed: bytes | None, print: bytes, rows: tuple[bytes | None, ...], now: int) -> Prediction | None:
+    def _fresh(self, packed: bytes | None, print: bytes, now: int) -> Fresh | None:
         """The prediction, if it is fresh and will be for a while: the way that most reads go. `judge` is the rule."""
         engine = self.engine
         found = engine.layout.of_inputs(packed, print) if packed else None
         if found is None:
             return None
-        read_at, computed_at, cost_us, values = found
-        longest = engine.max_staleness_us
-        if not read_at - longest <= now <= read_at + longest - _MOST_EARLY * cost_us:
-            return None
-        return Prediction(State.FRESH, values, read_at, computed_at, engine.inputs, rows, Refresh.NONE, "")
+        read_at, longest = found[0], engine.max_staleness_us
+        return found if read_at - longest <= now <= read_at + longest - _MOST_EARLY * found[2] else None
 
     def _seen(
         self, entity: Entity, packed: bytes | None, print: bytes, rows: tuple[bytes | None, ...], now: int

@@ -34,10 +34,10 @@ class FeatureColumn(NamedTuple):
 
 
 class Found:
-    """All that was asked for. at_us: when the rows were judged, in µs since the epoch. epoch: the one in force in the
-    reply that they come from. whole: what was found, where it is whole."""
+    """All that was asked for. at_us: when the rows were judged, in µs since the epoch. under: the epoch and the
+    server of the reply that they come from. whole: what was found, where it is whole."""
 
-    __slots__ = ("_columns", "_count", "_stored", "at_us", "epoch", "plan", "whole")
+    __slots__ = ("_columns", "_count", "_stored", "at_us", "plan", "under", "whole")
 
     def __init__(
         self,
@@ -45,24 +45,25 @@ class Found:
         stored: Sequence[bytes | None],
         count: int,
         at_us: int,
-        epoch: bytes,
-        found: "Whole | list[FeatureColumn]",
+        under: bytes,
+        columns: "list[FeatureColumn] | Callable[[], list[FeatureColumn]]",
+        whole: Whole | None = None,
     ) -> None:
-        """stored: for each of the plan's lookups, the row of each entity; count: of entities."""
+        """stored: for each of the plan's lookups, the row of each entity; count: of entities. columns: may be made when
+        somebody wants to see them."""
         self.plan = plan
         self.at_us = at_us
-        self.epoch = epoch
-        self.whole = found if isinstance(found, Whole) else None
+        self.under = under
+        self.whole = whole
         self._stored = stored
         self._count = count
-        self._columns = None if isinstance(found, Whole) else found
+        self._columns = columns
 
     @property
     def columns(self) -> "list[FeatureColumn]":
         """The plan's outputs."""
-        if self._columns is None:
-            assert self.whole is not None
-            self._columns = _columns_of_whole(self.plan, self.whole, self._count, self.at_us)
+        if not isinstance(self._columns, list):
+            self._columns = self._columns()
         return self._columns
 
     @property
@@ -101,19 +102,26 @@ class FeatureReader:
         StoreNotReady.
         """
         if not plan.models:
-            count, (epoch, stored) = await self._rows(plan, columns)
-            now = self._now_us()
+            count, found = await self._rows(plan, columns)
+            now, stored = self._now_us(), found.values
             if plan.whole and count and (whole := plan.whole.read(stored, count, now)):
-                return Found(plan, stored, count, now, epoch, whole)
-            return self._found(plan, stored, count, columns, now, epoch)
+                columns_of_whole = functools.partial(_columns_of_whole, plan, whole, count, now)
+                return Found(plan, stored, count, now, found.under, columns_of_whole, whole)
+            return self._found(plan, stored, count, columns, now, found.under)
         if not plan.lookups and not plan.computations and len(plan.models) == 1:
             only = await self.predictions.columns(plan.models[0], columns)
-            return self._found(plan, [], 0, columns, self._now_us(), only.epoch, [only])
+            now = self._now_us()
+            if only.whole:
+                values = [only.values[output.column] for output in plan.outputs]
+                whole = Whole([each[0] for each in values] if len(only.read_at) == 1 else values, [only.read_at])  # type: ignore[list-item]
+                predicted_columns = functools.partial(columns_of_rows, plan, [], columns, now, [only])
+                return Found(plan, [], 0, now, only.under, predicted_columns, whole)
+            return self._found(plan, [], 0, columns, now, only.under, [only])
         # Asked for in the same turn of the event loop, so that they share a round trip.
-        (count, (epoch, stored)), *predicted = await asyncio.gather(
+        (count, found), *predicted = await asyncio.gather(
             self._rows(plan, columns), *(self.predictions.columns(model, columns) for model in plan.models)
         )
-        return self._found(plan, stored, count, columns, self._now_us(), epoch, predicted)
+        return self._found(plan, found.values, count, columns, self._now_us(), found.under, predicted)
 
     def _found(
         self,
@@ -122,11 +130,11 @@ class FeatureReader:
         count: int,
         columns: Mapping[str, Sequence[object]],
         now: int,
-        epoch: bytes,
+        under: bytes,
         predicted: Sequence[PredictedColumns] = (),
     ) -> Found:
         rows = _parts(stored, count, len(plan.lookups))
-        return Found(plan, stored, count, now, epoch, columns_of_rows(plan, rows, columns, now, predicted))
+        return Found(plan, stored, count, now, under, columns_of_rows(plan, rows, columns, now, predicted))
 
     async def _rows(self, plan: Plan, columns: Mapping[str, Sequence[object]]) -> tuple[int, Stored]:
         """How many entities there are; and for each lookup, the row of each."""

@@ -1,6 +1,7 @@
 """What reading needs of the online store, as a narrow protocol. The real one is made in composition roots; its twin is
 in `stillwell.testing`."""
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -18,7 +19,13 @@ class Stored(NamedTuple):
     @property
     def under(self) -> bytes:
         """Epoch and server in one: what is there under it stays there under it."""
-        return written_under(self.epoch.decode(errors="replace"), self.replication_id).encode()
+        return _under(self.epoch, self.replication_id)
+
+
+@functools.lru_cache(maxsize=16)
+def _under(epoch: bytes, replication_id: str) -> bytes:
+    """Made once for all that is read from one server."""
+    return written_under(epoch.decode(errors="replace"), replication_id).encode()
 
 
 class OnlineReader(Protocol):

@@ -17,7 +17,7 @@ class PredictedColumns(NamedTuple):
 
     values, statuses: by output, then entity. read_at: when each entity's inputs were read, in
     µs since the epoch, None where there is no prediction. freshness: LATE for a prediction of other inputs than those
-    there are, or an old one.
+    there are, or an old one. whole: whether it is known that all are there and FRESH, and no value null.
     """
 
     under: bytes
@@ -25,6 +25,7 @@ class PredictedColumns(NamedTuple):
     statuses: Sequence[Sequence[Status]]
     read_at: Sequence[int | None]
     freshness: Sequence[Freshness | None]
+    whole: bool = False
 
 
 class Predictions(Protocol):

@@ -104,7 +104,7 @@ async def test_the_short_way_says_what_the_long_way_says(reader: FeatureReader) 
         columns = typed(plan, asked, catalog.keys)
         found = await reader.read(plan, columns)
         long = Found(
-            plan, found._stored, count, NOW_US, found.epoch, columns_of_rows(plan, found.rows, columns, NOW_US)
+            plan, found._stored, count, NOW_US, found.under, columns_of_rows(plan, found.rows, columns, NOW_US)
         )
         short += found.whole is not None
         names = b"[]"
