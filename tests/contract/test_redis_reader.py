@@ -11,11 +11,12 @@ import pytest
 import redis
 
 from sinks.redis_link import RedisLink
-from sinks.redis_reader import _AHEAD, RedisReader
+from sinks.redis_reader import _AHEAD, _MOST_KEYS, RedisReader
 from stillwell.errors import StoreNotReady, StoreUnavailable
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.local import free_port
 from stillwell.local.redis_server import RedisServer
+from stillwell.reading.online import Stored
 from tests.services import Proxy
 from tests.waiting import eventually_async
 
@@ -342,3 +343,30 @@ async def test_more_keys_than_may_wait_are_refused_at_once(
         assert "keys wait to be asked of Redis at" in str(refused[0])
         assert all(answer == [b"U a"] * 2_000 for answer in answers if answer not in refused)
     assert await reader.rows([("U", [b"a"])]) == [b"U a"]
+
+
+async def test_a_read_in_parts_is_of_one_epoch_and_names_a_server_only_where_it_is_of_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Redis was rebuilt, or another server took over, between two of them."""
+    reader = RedisReader(RedisLink("redis://127.0.0.1:1/0", 1.0, 1), b"ready", 1.0)
+    keys = [b"key"] * (2 * _MOST_KEYS)
+
+    def parts(*told: tuple[bytes, str]) -> None:
+        each = iter(told)
+
+        async def read(keys: Sequence[bytes]) -> Stored:
+            epoch, server = next(each)
+            return Stored(epoch, [None] * len(keys), server)
+
+        monkeypatch.setattr(reader, "_read", read)
+
+    parts((b"e1", "s1"), (b"e1", "s1"))
+    assert (await reader.read(keys)).under == Stored(b"e1", [], "s1").under
+    parts((b"e1", "s1"), (b"e1", "s2"))
+    mixed = (await reader.read(keys)).under
+    assert mixed not in {Stored(b"e1", [], server).under for server in ("s1", "s2")}
+    parts((b"e1", "s1"), (b"e2", "s1"))
+    with pytest.raises(StoreNotReady):
+        await reader.read(keys)
+    await reader.close()

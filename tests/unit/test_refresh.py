@@ -18,6 +18,7 @@ from stillwell.errors import ModelError, ModelFailed, ModelUnavailable, StoreUna
 from stillwell.layout.prediction import Record
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.engine import Engine, Entity, Outcome
+from stillwell.predictions.freshness import State
 from stillwell.predictions.inputs import ModelInputs
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
@@ -445,3 +446,52 @@ async def test_what_was_begun_in_another_assignment_acknowledges_nothing_in_this
         for _ in range(50):
             await asyncio.sleep(0)
         assert site.agent.commits() == {"p0": 100}
+
+
+async def test_who_claims_late_takes_the_answer_that_is_there_instead_of_asking_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between its read and its claim another process had the model answer, and gave its lease up."""
+    site = Site()
+    await site.put(7, 30.0)
+    entities = site.engine.entities({"id": [7]})
+    store = MemoryPredictions(site.server)
+    late = Engine(site.spec, site.engine.inputs, site.model, store, KEYS)
+    claim = store.claim
+
+    async def after_another(*arguments: Any) -> Any:
+        await site.engine.compute(entities, 1.0)
+        return await claim(*arguments)
+
+    monkeypatch.setattr(store, "claim", after_another)
+    (outcome,) = await late.compute(entities, 1.0)
+    assert (outcome.state, outcome.asked, site.model.calls) == (State.FRESH, False, 1)
+
+
+async def test_a_model_that_has_just_failed_over_the_same_inputs_is_left_for_a_while() -> None:
+    site = Site()
+    await site.put(7, 30.0)
+    site.model.error = ModelError("broken")
+    entities = site.engine.entities({"id": [7]})
+    for _ in range(3):
+        (outcome,) = await site.engine.compute(entities, 1.0)
+        assert outcome.state is State.FAILED
+    assert site.model.calls == 1
+
+
+async def test_a_lease_is_held_for_as_long_as_the_model_takes() -> None:
+    site = Site()
+    await site.put(7, 30.0)
+    entities = site.engine.entities({"id": [7]})
+    engines = [
+        Engine(site.spec, site.engine.inputs, site.model, MemoryPredictions(site.server), KEYS, lease_ms=150)
+        for _ in range(2)
+    ]
+
+    async def slowly(delays: list[Any]) -> None:
+        await asyncio.sleep(0.6)
+
+    site.model.before = slowly
+    outcomes = await asyncio.gather(*(each.compute(entities, 5.0) for each in engines))
+    assert [outcome.state for (outcome,) in outcomes] == [State.FRESH] * 2
+    assert site.model.calls == 1

@@ -95,3 +95,13 @@ async def test_a_hint_that_cannot_even_be_written_down_holds_up_no_other(capsys:
     hints.put([hint(2)])
     await until(1, topic)
     await hints.close()
+
+
+async def test_of_many_hints_the_last_ones_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stillwell.predictions.hinting._MOST_REMEMBERED", 2)
+    topic = MemoryHints()
+    hints = buffer(topic, lambda: 100.0)
+    hints.put([hint(1), hint(2), hint(3)])
+    assert hints.put([hint(2), hint(3), hint(1)]) == [False, False, True]
+    await until(4, topic)
+    await hints.close()

@@ -454,3 +454,15 @@ async def test_a_failure_of_a_clock_that_is_no_more_keeps_nobody_from_asking() -
     site.ms -= 3_600_000
     (prediction,) = await reader.read({"id": [7]})
     assert (prediction.state, prediction.values) == (State.FRESH, (31.0,))
+
+
+async def test_no_more_predictions_are_computed_at_once_than_may_be(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stillwell.predictions.reading._MOST_AT_ONCE", 2)
+    site = made(policy="wait")
+    for id in (7, 8, 9):
+        await site.put(id, 30.0)
+    found = await read(site.reader(), 7, 8, 9)
+    assert [each.state for each in found] == [State.FRESH, State.FRESH, State.MISSING]
+    assert found[2].reason == "too many predictions are being computed at once"
