@@ -17,8 +17,6 @@ from typing import TypeVar
 import structlog
 import uvloop
 from aiohttp import web
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from serving import metrics as shown
@@ -45,8 +43,8 @@ from sinks.redis_answers import RedisAnswers
 from sinks.redis_link import RedisLink
 from sinks.redis_predictions import RedisPredictions
 from sinks.redis_reader import RedisReader
-from sinks.refresh_topic import RefreshTopic, hint_producer
-from stillwell.kafka_connection import connection, unreachable
+from sinks.refresh_topic import RefreshTopic
+from stillwell.kafka_connection import connection
 from stillwell.kafka_topics import KafkaTopics, TopicsWhenAsked
 from stillwell.known_views import known_views
 from stillwell.layout.redis_keys import RedisKeys
@@ -210,17 +208,12 @@ async def _models(
     if not definitions.models:
         return None
     kafka = connection(settings)
-    started: list[AIOKafkaProducer] = []
+    connected: list[RefreshTopic] = []
 
     async def connect() -> RefreshTopic:
-        producer = hint_producer(kafka)
-        try:
-            await producer.start()
-        except (KafkaError, OSError) as error:
-            await producer.stop()
-            raise unreachable(error) from error
-        started.append(producer)
-        return RefreshTopic(producer, refresh_topic(settings.project, settings.namespace))
+        topic = await RefreshTopic.connect(kafka, refresh_topic(settings.project, settings.namespace))
+        connected.append(topic)
+        return topic
 
     hints = HintBuffer(connect)
     kept = None
@@ -234,8 +227,8 @@ async def _models(
     async def close() -> None:
         """Send no more hints, and then end what sends them."""
         await hints.close()
-        for producer in started:
-            await producer.stop()
+        for topic in connected:
+            await topic.stop()
 
     store = RedisPredictions(_link(settings, closing), keys)
     made = {}

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from stillwell.errors import OutcomeUnknown
-from stillwell.kafka_connection import refusals
+from stillwell.kafka_connection import refusals, unreachable
 from stillwell.predictions.hint import Hint, encode
 
 _AT_A_TIME = 1_000
@@ -39,6 +39,23 @@ class RefreshTopic:
         """producer: a started `hint_producer`."""
         self._producer = producer
         self._topic = topic
+
+    @classmethod
+    async def connect(cls, connection: Mapping[str, Any], topic: str) -> Self:
+        """With a producer of its own; `stop` it. Raises StoreUnavailable."""
+        producer = hint_producer(connection)
+        try:
+            await producer.start()
+        except BaseException as error:  # also where we are told to end meanwhile: it has connections open
+            await producer.stop()
+            if isinstance(error, KafkaError | OSError):
+                raise unreachable(error) from error
+            raise
+        return cls(producer, topic)
+
+    async def stop(self) -> None:
+        """Close the connections."""
+        await self._producer.stop()
 
     async def send(self, hints: Sequence[Hint]) -> None:
         """Put hints into the topic, and wait until it has them. Repeating a call repeats them, which is harmless.
