@@ -4,8 +4,10 @@ Every bad request is answered by a 4xx that names the field and what to do, a st
 forgotten something by a 503 with Retry-After. Each interface words errors as its own clients read them.
 """
 
+import re
+import typing
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -211,8 +213,8 @@ class OwnPages:
     async def _features_of_one(self, request: Request) -> bytes:
         given = v1.single(request.query)
         catalog, service = self._features.catalog, given.pop("feature_service", None)
-        features = given.pop("features", "" if service is None else None)
-        plan = self._features.plan(catalog.references([] if features is None else features.split(","), service))
+        features = given.pop("features", "")
+        plan = self._features.plan(catalog.references(features.split(",") if features else [], service))
         wait = after(given.pop("after", ""), _milliseconds(given.pop("timeout_ms", "")))
         entity = v1.entity_of(plan, catalog.keys, given)
         return v1.answer_for_one(entity, await self._features.find_after(plan, entity, wait))
@@ -230,4 +232,18 @@ def decoded(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if refused := _CHOICE.fullmatch(str(error)):
+            name = refused["name"]
+            raise RequestError(name, f"must be {_choices(decoder.type, name)}, not {refused['got']}") from None
         raise RequestError("body", f"{error}") from None
+
+
+_CHOICE = re.compile(r"Invalid enum value (?P<got>.*) - at `\$\.(?P<name>\w+)`", re.DOTALL)
+"""What msgspec says of a word that is none of those that a field takes: not which those are."""
+
+
+def _choices(body: Any, name: str) -> str:
+    """The words that a field of a request takes, as a sentence has them."""
+    field = typing.get_type_hints(body)[name]
+    *others, last = [str(each) for each in typing.get_args(field) or (each.value for each in field)]
+    return f"{', '.join(others)} or {last}"

@@ -131,7 +131,10 @@ class RedisLink:
 
     def not_ready(self) -> StoreNotReady:
         """What to raise where the ready key is missing."""
-        return StoreNotReady(f"Redis at {self.address} is not ready: it may have lost data. Run `stillwell rebuild`")
+        return StoreNotReady(
+            f"Redis at {self.address} is not ready: nothing was ever written to it, or it has lost what was. A worker "
+            "makes a new one ready; otherwise run `stillwell rebuild`"
+        )
 
     def replica(self) -> StoreUnavailable:
         """What to raise where the server is a replica, which may lag behind."""

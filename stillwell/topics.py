@@ -17,7 +17,7 @@ class NeededTopic:
     views: those that get rows from it."""
 
     name: str
-    use: Literal["events", "pushes", "dead letters", "refreshes"]
+    use: Literal["events", "pushes", "predictions", "dead letters", "refreshes"]
     of: str = ""
     views: tuple[str, ...] = ()
 
@@ -30,7 +30,11 @@ def needed_topics(settings: Settings, definitions: DefinitionsSpec) -> list[Need
     ]
     if settings.push:
         pushes = zip(push_topics(settings.project, definitions), pushed_views(definitions), strict=True)
-        needed += [NeededTopic(name, "pushes", view.name, (view.name,)) for name, view in pushes]
+        models = {model.name for model in definitions.models}
+        needed += [
+            NeededTopic(name, "predictions" if view.name in models else "pushes", view.name, (view.name,))
+            for name, view in pushes
+        ]
     needed.append(NeededTopic(settings.dead_letter_topic, "dead letters"))
     if definitions.models:
         needed.append(NeededTopic(refresh_topic(settings.project, settings.namespace), "refreshes"))
@@ -39,7 +43,8 @@ def needed_topics(settings: Settings, definitions: DefinitionsSpec) -> list[Need
 
 def chained_topics(settings: Settings, definitions: DefinitionsSpec) -> list[str]:
     """Those of them whose records come to rest, under chains of their own."""
-    return [each.name for each in needed_topics(settings, definitions) if each.use in ("events", "pushes")]
+    resting = ("events", "pushes", "predictions")
+    return [each.name for each in needed_topics(settings, definitions) if each.use in resting]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

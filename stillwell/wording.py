@@ -14,6 +14,9 @@ import msgspec
 from stillwell.spec import ColumnSpec, Origin
 from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP
 
+_EVENT_TIMESTAMP = "event_timestamp"
+"""The event time of a final row. No column of a topic, and no feature, may have this name."""
+
 _EXCERPT = 60
 """Characters of what came that a sentence shows: enough to recognise it, too few to fill the dead-letter topic."""
 
@@ -81,8 +84,17 @@ class ValueWording:
     def _say_unknown(self, name: str) -> str:
         known = [place[1:] for place in self._columns]
         near = difflib.get_close_matches(name[: 2 * _EXCERPT], known, n=1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
+        meant = f"; did you mean {near[0]!r}?" if near else _other_form(name, known)
         return f"value: expected the fields of its columns alone, got a field {shorten(name)!r} as well{meant}"
+
+
+def _other_form(name: str, known: Sequence[str]) -> str:
+    """What to do where an event was pushed as a final row, or a final row as an event: the event time tells them."""
+    if _EVENT_TIMESTAMP in known:
+        return "; an event of the view's topic is pushed with transform_on_write true"
+    if name == _EVENT_TIMESTAMP:
+        return "; a final row, which has one, is pushed with transform_on_write false"
+    return ""
 
 
 def say_unfit(column: ColumnSpec, came: str) -> str:

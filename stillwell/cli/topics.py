@@ -54,6 +54,8 @@ def list_topics(as_json: bool) -> int:
 def _use(topic: "NeededTopic") -> str:
     if topic.use == "pushes":
         return f"pushes to {topic.of}"
+    if topic.use == "predictions":
+        return f"log of predictions of {topic.of}"
     if topic.use == "events":
         return f"events of {topic.of}, for {', '.join(topic.views) or 'no view: it is not read'}"
     return topic.use

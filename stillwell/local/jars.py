@@ -154,6 +154,6 @@ def _fetch_one(jar: Jar, staging: Path, folder: Path) -> None:
         return
     raise LocalStackError(
         f"Apache Kafka's jar {jar.coordinate} could not be fetched from {url}: {problem}. Check the network and "
-        "HTTPS_PROXY, set STILLWELL_MAVEN_URL to a mirror of Maven Central, or copy the folder "
-        f"{folder} from a machine that has it."
+        "HTTPS_PROXY, and REQUESTS_CA_BUNDLE if a proxy shows a certificate of its own; set STILLWELL_MAVEN_URL to a "
+        f"mirror of Maven Central, or copy the folder {folder} from a machine that has it."
     )

@@ -237,7 +237,7 @@ class ServedModel:
         except TimeoutError:
             raise ModelUnavailable(f"{self._named} gave no answer within {patience:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise _Again(f"it cannot be reached, or broke off: {error!r}") from error
+            raise _Again(f"it cannot be reached, or broke off: {str(error) or repr(error)}") from error
         if response.status in _NOT_NOW:
             raise _Again(f"it answered {response.status}: {_quoted(answer)}")
         if response.status >= 500:

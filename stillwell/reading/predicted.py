@@ -41,5 +41,6 @@ class NoPredictions:
     async def columns(self, model: ModelSpec, columns: Mapping[str, Sequence[Any]]) -> PredictedColumns:
         """Raises RequestError."""
         raise RequestError(
-            "features", f"{model.name} is a model, whose predictions are read through the query service alone"
+            "features",
+            f"{model.name} is a model, whose predictions are read through the query service alone: give its URL",
         )

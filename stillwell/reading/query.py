@@ -175,6 +175,8 @@ class Catalog:
     def service(self, name: str) -> tuple[str, ...]:
         """The features of a feature service, as `plan` takes them. Raises NotDefined."""
         if name not in self._services:
+            if whole := self._whole(name):
+                raise NotDefined("feature_service", f"{name} is no feature service; name features, as {whole}")
             near = did_you_mean(name, self._services)
             raise NotDefined("feature_service", f"there is no feature service {shorten(name)!r}{near}")
         return self._services[name].features
@@ -198,7 +200,9 @@ class Catalog:
         if colon and owner in self._models:
             return self._predicted(self._models[owner], name, field, draft)
         if not colon:
-            raise RequestError(field, f"{shorten(reference)!r} must be <view>:<feature>{self._owner_of(reference)}")
+            whole = self._whole(reference)
+            meant = f", as {whole}" if whole else self._owner_of(reference)
+            raise RequestError(field, f"{shorten(reference)!r} must be <view>:<feature>{meant}")
         if owner not in self._named:
             near = did_you_mean(owner, {*self._named, *self._models})
             raise NotDefined(field, f"there is no view {shorten(owner)!r}{near}")
@@ -246,9 +250,24 @@ class Catalog:
             columns += self.plan(list(features)).request_columns.values()
         return columns
 
+    def _whole(self, owner: str) -> str:
+        """How the first features of a view, or of what stands in its place, are asked for; empty if there is none."""
+        if owner in self._models:
+            names = [output.name for output in self._models[owner].outputs]
+        elif owner in self._named:
+            names = [feature.name for feature in _features(self._named[owner])]
+        else:
+            return ""
+        shown = ", ".join(f"{owner}:{name}" for name in names[:_SHOWN])
+        return f"{shown}, …" if len(names) > _SHOWN else shown
+
     def _owner_of(self, name: str) -> str:
         owners = [owner for owner, each in self._named.items() if any(its.name == name for its in _features(each))]
         return f"; did you mean {owners[0]}:{name}?" if owners else ""
+
+
+_SHOWN = 3
+"""Features that a message names of a view: what they look like, not all that there are."""
 
 
 def _features(named: _Named) -> tuple[FeatureSpec, ...]:

@@ -13,10 +13,12 @@ from stillwell.predictions.keeping import LogBuffer, PredictionLog
 from stillwell.predictions.log import log_view
 from stillwell.pushing.pipeline import PushPipeline
 from stillwell.pushing.topics import push_topics, pushed_views
+from stillwell.settings import Settings
 from stillwell.spec import ModelSpec, OutputSpec
 from stillwell.testing.online import MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
 from stillwell.testing.push_log import MemoryPushLog
+from stillwell.topics import chained_topics, needed_topics
 from stillwell.types import FIELD_TYPES, FLOAT32, FLOAT64, STRING
 from stillwell.wire import EPOCH
 from tests.batches import NOW_MS, records
@@ -108,10 +110,18 @@ async def test_a_process_that_answers_logs_without_waiting_and_drops_what_cannot
     await buffer.close()
 
 
-def test_a_model_has_a_push_topic_and_other_outputs_make_another_version() -> None:
+def test_a_model_has_a_push_topic_and_other_outputs_make_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
     definitions = DEFINITIONS.model_copy(update={"models": (model(),)})
     assert push_topics("shop", definitions) == ("shop.push.V", "shop.push.Delay")
     assert [view.name for view in pushed_views(definitions)] == ["V", "Delay"]
+    monkeypatch.setenv("STILLWELL_PROJECT", "shop")
+    monkeypatch.setenv("STILLWELL_DEFINITIONS", "none")
+    monkeypatch.setenv("STILLWELL_KAFKA_BOOTSTRAP", "127.0.0.1:1")
+    monkeypatch.setenv("STILLWELL_REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("STILLWELL_OFFLINE_URL", "/none")
+    used = {each.of: each.use for each in needed_topics(Settings.load(), definitions)}
+    assert (used["V"], used["Delay"]) == ("pushes", "predictions")
+    assert "shop.push.Delay" in chained_topics(Settings.load(), definitions)
     of = [log_view(model(outputs=(OutputSpec(name="minutes", type=kind),))) for kind in (FLOAT32, FLOAT64, STRING)]
     assert len({view.version for view in of}) == 3
     assert log_view(model(version="4")) == log_view(model())

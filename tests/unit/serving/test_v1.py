@@ -80,7 +80,9 @@ async def test_what_is_past_its_ttl_is_shown_for_what_it_is(served: Served) -> N
         ("features=Users:amount&ids=1", 422, "ids", "ids: is no key of any entity; did you mean 'id'?"),
         ("features=Users:amount", 422, "entities.id", "entities.id: is missing; the features asked for need id"),
         ("features=Users:amonut&id=1", 404, "features[0]", "features[0]: Users has no feature 'amonut'; did you mean"),
-        ("id=1", 422, "features[0]", "features[0]: '' must be <view>:<feature>"),
+        ("id=1", 422, "features", "features: name at least one, as <view>:<feature>"),
+        ("features=Users&id=1", 422, "features[0]", "features[0]: 'Users' must be <view>:<feature>, as Users:amount, "),
+        ("feature_service=Users&id=1", 404, "feature_service", "feature_service: Users is no feature service; name "),
     ],
 )
 async def test_a_url_that_is_wrong_is_told_where(
