@@ -5,9 +5,12 @@ share one.
 """
 
 import asyncio
+import atexit
 import concurrent.futures
+import contextlib
 import os
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -237,3 +240,15 @@ class SyncClient:
         self._client = client
         self._closed = False
         self._thread = LoopThread("stillwell client")
+        _open.add(self)
+
+
+_open: "weakref.WeakSet[SyncClient]" = weakref.WeakSet()
+"""Those that may have connections: a script ends, and a notebook, without closing them."""
+
+
+@atexit.register
+def _close_all() -> None:
+    for client in list(_open):
+        with contextlib.suppress(StillwellError):  # of the process that this one was forked from
+            client.close()

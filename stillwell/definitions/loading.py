@@ -277,11 +277,18 @@ def _import_root(name: str, folder: pathlib.Path) -> ModuleType:
         raise DefinitionError(*_import_mistakes(error, name)) from error
 
 
+def _meant(error: Exception) -> str:
+    """Which column or feature may have been meant by one that a class does not have."""
+    if not (isinstance(error, AttributeError) and error.name and isinstance(error.obj, type)):
+        return ""
+    return did_you_mean(error.name, vars(error.obj).get("__annotations__", ()))
+
+
 def _import_mistakes(error: Exception, module: str) -> tuple[str, ...]:
     """What went wrong in a module, with the line of its package that it happened at."""
     if isinstance(error, DefinitionError):
         return error.args
-    said = f"{type(error).__name__}: {error}"
+    said = f"{type(error).__name__}: {error}{_meant(error)}"
     if isinstance(error, SyntaxError):
         return (f"{shown_path(error.filename or module)}:{error.lineno}: {said}",)
     package = module.partition(".")[0]

@@ -175,8 +175,8 @@ class Catalog:
     def service(self, name: str) -> tuple[str, ...]:
         """The features of a feature service, as `plan` takes them. Raises NotDefined."""
         if name not in self._services:
-            if whole := self._whole(name):
-                raise NotDefined("feature_service", f"{name} is no feature service; name features, as {whole}")
+            if those := self._features_of(name):
+                raise NotDefined("feature_service", f"{name} is no feature service; name features, as {those}")
             near = did_you_mean(name, self._services)
             raise NotDefined("feature_service", f"there is no feature service {shorten(name)!r}{near}")
         return self._services[name].features
@@ -200,8 +200,8 @@ class Catalog:
         if colon and owner in self._models:
             return self._predicted(self._models[owner], name, field, draft)
         if not colon:
-            whole = self._whole(reference)
-            meant = f", as {whole}" if whole else self._owner_of(reference)
+            those = self._features_of(reference)
+            meant = f", as {those}" if those else self._owner_of(reference)
             raise RequestError(field, f"{shorten(reference)!r} must be <view>:<feature>{meant}")
         if owner not in self._named:
             near = did_you_mean(owner, {*self._named, *self._models})
@@ -250,7 +250,7 @@ class Catalog:
             columns += self.plan(list(features)).request_columns.values()
         return columns
 
-    def _whole(self, owner: str) -> str:
+    def _features_of(self, owner: str) -> str:
         """How the first features of a view, or of what stands in its place, are asked for; empty if there is none."""
         if owner in self._models:
             names = [output.name for output in self._models[owner].outputs]

@@ -430,6 +430,10 @@ READ_CASES = {
         "Wrong reads an alias without a name; bind it in a module, as "
         "Origin = AirportDepartures.at(airport=Route.dest)",
     ),
+    "a feature that a view lacks": (
+        service("(AirportDepartures.lat,)"),
+        "AttributeError: type object 'AirportDepartures' has no attribute 'lat'; did you mean 'late'?",
+    ),
     "a feature that an alias lacks": (
         service("(Origin.lat,)"),
         "AttributeError: AirportDepartures has no feature 'lat'; did you mean 'late'?",

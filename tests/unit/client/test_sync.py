@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -64,3 +66,19 @@ def test_a_forked_process_is_told_to_make_its_own() -> None:
         with os.fdopen(reads) as said:
             assert "make one in each process" in said.read()
         assert read(client) == 7
+
+
+def test_one_that_nobody_closed_is_closed_when_the_process_ends() -> None:
+    """Or its HTTP library would complain about it behind the last line of a script."""
+    program = (
+        "from tests.unit.client.test_sync import made, read\n"
+        "client, transport = made()\n"
+        "close = transport.close\n"
+        "async def closing():\n"
+        "    print('closed', flush=True)\n"
+        "    await close()\n"
+        "transport.close = closing\n"
+        "print(read(client))\n"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (said.stdout, said.stderr) == ("7\nclosed\n", "")
