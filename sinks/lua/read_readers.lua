@@ -7,10 +7,11 @@
 --       3 …     for each row, where its readers stand
 -- ARGV  1       the epoch that the caller believes to be in force
 --       2       how many of each are wanted
---       3       how many altogether: 10,000 take a millisecond or two, in which the server does nothing else
+--       3       how many altogether
+--       4       how many of the first row are known already
 --
--- Answers how many more there are, and then for each row an array of entity keys. Refuses with NOTREADY where the ready
--- key is missing or holds another epoch.
+-- Answers for each row how many readers it has, and an array of their entities' keys. Refuses with NOTREADY where the
+-- ready key is missing or holds another epoch.
 
 local call = redis.call
 
@@ -21,12 +22,12 @@ end
 call('DEL', KEYS[2])
 local time = call('TIME')
 local later = '(' .. string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
-local each, room = tonumber(ARGV[2]), tonumber(ARGV[3])
-local answers = {0}
+local each, room, known = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local answers = {}
 for i = 3, #KEYS do
-  local some = call('ZRANGE', KEYS[i], '+inf', later, 'BYSCORE', 'REV', 'LIMIT', 0, math.min(each, room))
-  room = room - #some
-  answers[i - 1] = some
-  answers[1] = answers[1] + call('ZCOUNT', KEYS[i], later, '+inf') - #some
+  local wanted = math.max(math.min(each - known, room), 0)
+  local some = call('ZRANGE', KEYS[i], '+inf', later, 'BYSCORE', 'REV', 'LIMIT', known, wanted)
+  room, known = room - #some, 0
+  answers[i - 2] = {call('ZCOUNT', KEYS[i], later, '+inf'), some}
 end
 return answers

@@ -334,6 +334,27 @@ async def test_no_more_readers_are_told_than_are_asked_for_and_how_many_more_the
     assert await store.readers(places[110:], 2, 5, EPOCH) == Readers([[]] * 10, 0)
 
 
+async def test_more_readers_than_a_call_takes_come_in_several(
+    server: Server, store: PredictionStore, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sinks.redis_predictions._READERS_PER_CALL", 3)
+    now, places = now_us(), [place_of(server, b"s4:%04d" % number) for number in range(60)]
+    newest: dict[bytes, list[bytes]] = {place: [] for place in places}
+    for number in range(40):
+        place, entity = rng.choice([*places[:5], places[50], places[59]]), b"i2:%d" % (10 + number)
+        await list_one(server, store, entity, [place], now + number * 1_000, 99)
+        newest[place].insert(0, entity)
+    everybody = Readers(list(newest.values()), 0)
+    assert await store.readers(places, 99, 99, EPOCH) == everybody
+    for each, most in ((1, 99), (2, 7), (3, 9), (4, 6), (99, 20), (99, 0), (5, 40)):
+        expected, room = [], most
+        for place in places:
+            expected.append(newest[place][: min(each, room)])
+            room -= len(expected[-1])
+        told = sum(map(len, expected))
+        assert await store.readers(places, each, most, EPOCH) == Readers(expected, 40 - told)
+
+
 async def test_who_has_expired_is_listed_no_longer(server: Server, store: PredictionStore) -> None:
     place = place_of(server)
     for entity, read_at in ((b"i1:1", now_us() - KEPT_MS * 1_000 + 300_000), (b"i1:2", now_us())):

@@ -549,6 +549,17 @@ async def test_keys_that_a_user_may_not_touch_are_told_alike(restricted: Restric
             await doing()
 
 
+async def test_the_right_that_a_command_of_people_needs_is_told_and_not_asked_of_workers(
+    restricted: Restricted,
+) -> None:
+    """SCAN tells the names of all keys of a server."""
+    restricted.allow(COMMANDS)
+    link = RedisLink(restricted._url, 5.0, 1)
+    with pytest.raises(StoreUnavailable, match=r"`stillwell predictions refresh --all` alone, \+scan$"):
+        await link.ask(("SCAN", "0"))
+    await link.close()
+
+
 async def test_a_transaction_that_cannot_be_ended_is_refused_alike_when_it_is_repeated(restricted: Restricted) -> None:
     """It ends with its connection: on the same one it would be refused for standing within itself."""
     restricted.allow(command for command in COMMANDS if command != "exec")
