@@ -52,6 +52,7 @@ class _Call:
     keys: list[bytes]
     askers: list[tuple["asyncio.Future[Stored]", int, int]]
     deadline: asyncio.TimerHandle | None = None
+    begun_at: float = 0.0
     sent_at: float = 0.0
     look: bool = False
 
@@ -91,6 +92,7 @@ class RedisReader:
         self._waiting_keys = 0
         self._sent: collections.deque[_Call] = collections.deque()
         self._wire: _Wire | None = None
+        self._replied_at = 0.0
         self._replication_id = ""
         self._opening: asyncio.Task[None] | None = None
         self._refused: tuple[float, StoreUnavailable] | None = None
@@ -140,7 +142,7 @@ class RedisReader:
     # ---- sending ----
 
     def _begin_call(self) -> None:
-        call = _Call([], [])
+        call = _Call([], [], begun_at=self._loop.time())
         call.deadline = self._loop.call_later(self._timeout, self._late, call)
         self._waiting.append(call)
         self._loop.call_soon(self._send)
@@ -159,7 +161,7 @@ class RedisReader:
     def _look(self) -> None:
         """Ask the server for its role, before anything else that is still to be sent."""
         if self._wire:
-            call = _Call([], [], look=True)
+            call = _Call([], [], sent_at=self._loop.time(), look=True)
             call.deadline = self._loop.call_later(self._timeout, self._late, call)
             self._sent.append(call)
             self._wire.send(_LOOK)
@@ -192,6 +194,7 @@ class RedisReader:
     def _replied(self, reply: Any) -> None:
         """A reply has come: to the oldest call."""
         call = self._sent.popleft()
+        self._replied_at = self._loop.time()
         if call.look:
             call.answer(b"", [], "")
             if isinstance(reply, hiredis.HiredisError):
@@ -213,14 +216,22 @@ class RedisReader:
         self._send()
 
     def _late(self, call: _Call) -> None:
-        """A call is not answered in time: replies of its connection can no longer be told from each other's."""
-        if call in self._sent:
-            self._lose(self._silent())
-            self._send()
-        else:
+        """A call is not answered in time."""
+        now = self._loop.time()
+        answers = self._replied_at > max(call.begun_at, now - self._timeout / 2)
+        late = self._behind() if answers else self._silent()
+        if call not in self._sent:
             self._waiting.remove(call)
             self._waiting_keys -= len(call.keys)
-            call.fail(self._silent())
+            call.fail(late)
+        elif now < (silent_at := call.sent_at + self._timeout):
+            # It waited for its turn. Redis has had less time than it may take, and others wait for it as well.
+            call.fail(late)
+            call.deadline = self._loop.call_at(silent_at, self._late, call)
+        else:
+            # Replies of this connection can no longer be told from each other's.
+            self._lose(self._silent())
+            self._send()
 
     def _lost(self, error: Exception | None) -> None:
         """The server, or the network, has ended the connection."""
@@ -246,6 +257,12 @@ class RedisReader:
         self._waiting_keys = 0
         for call in waiting:
             call.fail(error)
+
+    def _behind(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"reads wait longer than {self._timeout:g} s for their turn at Redis at {self._link.address}, which answers: "
+            "the process does not keep up. Ask for less at once, or run more processes"
+        )
 
     def _silent(self) -> StoreUnavailable:
         return StoreUnavailable(f"Redis at {self._link.address} gives no answer within {self._timeout:g} s")

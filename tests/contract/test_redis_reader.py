@@ -100,6 +100,31 @@ async def test_a_thousand_at_once_get_their_own_in_a_few_calls(reader: Rows, ser
     assert calls(server) == before + 4
 
 
+async def test_redis_is_not_blamed_where_the_process_does_not_keep_up(
+    open_reader: Open, redis_url: str, server: redis.Redis
+) -> None:
+    """Who waits too long for their turn is told why; the connection, and who is answered in time, have nothing of it."""
+    reader = open_reader(redis_url, timeout=TIMEOUT)
+    await reader.rows([("U", [b"a"])])
+    connections = server.info("stats")["total_connections_received"]
+
+    def write() -> None:
+        """A wide answer: nothing else is done meanwhile."""
+        time.sleep(TIMEOUT / 3)
+
+    async def slow() -> None:
+        await reader.rows([("U", [b"a"] * 500)])
+        write()
+
+    told = await asyncio.gather(*(slow() for _ in range(6 * _AHEAD)), return_exceptions=True)
+    failed = [str(each) for each in told if each is not None]
+    assert len(failed) < len(told)
+    assert failed
+    assert all("does not keep up" in each for each in failed)
+    assert await reader.rows([("U", [b"b"])]) == [b"U b"]
+    assert server.info("stats")["total_connections_received"] == connections
+
+
 async def test_no_call_has_more_keys_than_it_may(reader: Rows, server: redis.Redis) -> None:
     await reader.rows([("U", [b"a"])])
     before = calls(server)
