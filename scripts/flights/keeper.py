@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 from scripts.flights.ending import INTERRUPTED, interrupt_on_sigterm
 
+_ENDINGS = (signal.SIGINT, signal.SIGTERM)
+
 HandOver = Callable[[], None]
 """Tells the command that it may end, all being well; what follows is not seen by anybody."""
 
@@ -23,8 +25,10 @@ def in_keeper(work: Callable[[HandOver], int]) -> int:
     """
     its_word, word = os.pipe()
     our_life, life = os.pipe()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)  # one that comes now waits until it can be passed on
     keeper = os.fork()
     if keeper == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS)
         os.close(its_word)
         os.close(life)
         os.setsid()  # so that Ctrl-C in the terminal reaches the command alone, now and later
@@ -34,6 +38,7 @@ def in_keeper(work: Callable[[HandOver], int]) -> int:
     interrupt_on_sigterm()
     while True:
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS)
             if os.read(its_word, 1):
                 return 0
             _, status = os.waitpid(keeper, 0)

@@ -70,3 +70,24 @@ def test_what_was_not_handed_over_ends_with_the_command(number: signal.Signals, 
         started.send_signal(number)
         assert started.wait(5) == code
     assert not still_running([keeper], within_s=5)
+
+
+def test_a_signal_that_comes_before_it_can_be_passed_on_waits() -> None:
+    """The keeper speaks as soon as it lives: whoever listens may be faster than the command."""
+    early = """
+import scripts.flights.keeper as keeper
+
+ready = keeper.interrupt_on_sigterm
+
+def hit_first():
+    os.kill(os.getpid(), signal.SIGTERM)
+    ready()
+
+keeper.interrupt_on_sigterm = hit_first
+sys.exit(in_keeper(work))
+"""
+    script = SCRIPT.format(body=FOR_EVER).replace("sys.exit(in_keeper(work))", early)
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as started:
+        keeper = keeper_of(started)
+        assert started.wait(5) == 130
+    assert not still_running([keeper], within_s=5)
