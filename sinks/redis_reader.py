@@ -260,8 +260,8 @@ class RedisReader:
 
     def _behind(self) -> StoreUnavailable:
         return StoreUnavailable(
-            f"reads wait longer than {self._timeout:g} s for their turn at Redis at {self._link.address}, which answers: "
-            "the process does not keep up. Ask for less at once, or run more processes"
+            f"reads wait longer than {self._timeout:g} s for their turn at Redis at {self._link.address}, which "
+            "answers: the process does not keep up. Ask for less at once, or run more processes"
         )
 
     def _silent(self) -> StoreUnavailable:

@@ -103,7 +103,7 @@ async def test_a_thousand_at_once_get_their_own_in_a_few_calls(reader: Rows, ser
 async def test_redis_is_not_blamed_where_the_process_does_not_keep_up(
     open_reader: Open, redis_url: str, server: redis.Redis
 ) -> None:
-    """Who waits too long for their turn is told why; the connection, and who is answered in time, have nothing of it."""
+    """Who waits too long for their turn is told why; the connection, and who is answered in time, are not touched."""
     reader = open_reader(redis_url, timeout=TIMEOUT)
     await reader.rows([("U", [b"a"])])
     connections = server.info("stats")["total_connections_received"]
