@@ -190,7 +190,7 @@ def test_a_redis_that_may_have_forgotten_gives_no_answer(
             client.delete(RedisKeys("test", bookings.settings.namespace).ready)
     assert run(["get", "LastBooking", "flight=12", "seat=7A"]) == 1
     printed = capsys.readouterr()
-    assert "Run `stillwell rebuild`" in printed.err
+    assert "run `stillwell rebuild`" in printed.err
     assert "NOT_FOUND" not in printed.out
 
 
