@@ -17,6 +17,7 @@ from stillwell.predictions.breaker import Breaker, BreakerPolicy
 from stillwell.predictions.halving import ask_by_halves
 from stillwell.predictions.tensors import Metadata, Said, answers, left_out, metadata_of, mismatches, request, spoken
 from stillwell.spec import ModelSpec, OpenInferenceSpec
+from stillwell.threads import ThreadPool
 
 _LARGEST_ANSWER = 16 << 20
 _QUOTED = 300
@@ -25,6 +26,9 @@ _FIRST_PAUSE = 0.05
 _NOT_NOW = (429, 502, 503, 504)
 _FUNCTION_PATIENCE = 30.0
 """Seconds that a function in this process has. Its thread cannot be ended: the function should have a deadline too."""
+
+_FUNCTION_THREADS = 2
+"""Of each function's own: one that hangs keeps its own callers waiting, and nobody else."""
 
 _FUNCTION_HALVES = 4.0
 """Seconds after which a function is not called again to find whom it fails over: who waits has 35."""
@@ -88,6 +92,7 @@ class FunctionModel:
     def __init__(self, model: ModelSpec, function: Callable[..., Any]) -> None:
         self._model = model
         self._function = function
+        self._threads = ThreadPool(f"model {model.name}", _FUNCTION_THREADS)
 
     async def check(self) -> None:
         """There is nothing to see before it is called."""
@@ -105,7 +110,7 @@ class FunctionModel:
     async def _call(self, given: Columns, count: int) -> list[Said]:
         try:
             async with asyncio.timeout(_FUNCTION_PATIENCE):
-                returned = await asyncio.to_thread(self._function, given)
+                returned = await self._threads.call(self._function, given)
             return spoken(self._model, returned, count)
         except TimeoutError:
             raise ModelUnavailable(
@@ -117,7 +122,8 @@ class FunctionModel:
             raise ModelError(f"model {self._model.name}: its function raised {error!r}"[:_QUOTED]) from error
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Call it no more; a call that has begun is not waited for."""
+        self._threads.close()
 
 
 class ServedModel:
@@ -220,6 +226,7 @@ class ServedModel:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=_CALLS_AT_A_TIME),
+                cookie_jar=aiohttp.DummyCookieJar(),  # what a server sets is nobody's
                 # MLServer packs answers of more than a thousand bytes for whoever takes them packed, and what unpacking
                 # gives has no bound.
                 headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},

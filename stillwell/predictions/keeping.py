@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from stillwell.errors import StillwellError
+from stillwell.logs import LogLimit
 from stillwell.predictions.engine import Engine, Entity, Outcome
 from stillwell.predictions.log import log_view
 from stillwell.pushing.log import PushLog
@@ -72,13 +73,15 @@ class LogBuffer:
         self._count = 0
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._limit = LogLimit(5.0)
+        self._silent = 0
 
     def put(self, engine: Engine, predictions: Sequence[tuple[Entity, Outcome]]) -> None:
         """Keep what an engine has computed, soon."""
         if not predictions:
             return
         if self._count + len(predictions) > _MOST_WAITING:
-            self._dropped(len(predictions), f"{self._count} wait already")
+            self._dropped(len(predictions), "full", f"{self._count} wait already")
             return
         self._waiting.append((engine, predictions))
         self._count += len(predictions)
@@ -102,10 +105,13 @@ class LogBuffer:
                 try:
                     await self._log.append(engine, predictions)
                 except StillwellError as error:
-                    self._dropped(len(predictions), str(error))
+                    self._dropped(len(predictions), type(error).__name__, str(error))
                 except Exception:
                     # A mistake of ours, about these: those that come after them are kept all the same.
                     _log.exception("predictions are not logged", predictions=len(predictions))
 
-    def _dropped(self, count: int, why: str) -> None:
-        _log.warning("predictions are not logged", predictions=count, reason=why)
+    def _dropped(self, count: int, kind: str, why: str) -> None:
+        self._silent += count
+        if self._limit.times(kind) is not None:
+            _log.warning("predictions are not logged", predictions=self._silent, reason=why)
+            self._silent = 0

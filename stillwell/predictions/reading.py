@@ -16,6 +16,7 @@ import structlog
 from stillwell.errors import StillwellError
 from stillwell.layout.prediction import FINGERPRINT_BYTES, Record
 from stillwell.layout.redis_keys import RedisKeys
+from stillwell.logs import LogLimit
 from stillwell.predictions.engine import Engine, Entity, Outcome
 from stillwell.predictions.freshness import State, is_due_early, judge, may_try
 from stillwell.predictions.hint import Cause, Hint
@@ -23,6 +24,7 @@ from stillwell.predictions.inputs import Columns, ModelInputs
 from stillwell.reading.online import OnlineReader
 
 _log = structlog.get_logger(__name__)
+_FAILED = LogLimit(5.0)
 
 _MOST_AT_ONCE = 10_000
 """Predictions of one model that a process computes at once. Who comes on top is told what there is."""
@@ -367,7 +369,9 @@ class _Shared:
             outcomes = await self._engine.compute(entities, self._engine.patience, early, land)
             await self._look_again([each for each in zip(entities, outcomes, strict=True) if each[1].listed])
         except StillwellError as error:
-            _log.warning("predictions cannot be computed", model=self._engine.model.name, error=str(error))
+            if (silent := _FAILED.times((self._engine.model.name, type(error).__name__))) is not None:
+                model = self._engine.model.name
+                _log.warning("predictions cannot be computed", model=model, error=str(error), silent=silent)
             for each in flights:
                 each.fail(error)
         finally:

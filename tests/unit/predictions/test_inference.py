@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import datetime
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -307,6 +308,25 @@ async def test_one_entity_that_a_function_raises_over_fails_alone() -> None:
     assert (first, third) == (0.5, 0.25)
     assert isinstance(second, Unusable)
     assert "ZeroDivisionError" in second.reason
+
+
+async def test_a_function_that_hangs_takes_threads_from_nobody_else() -> None:
+    end = threading.Event()
+
+    def hangs(columns: Mapping[str, Sequence[float]]) -> Mapping[str, Sequence[float]]:
+        end.wait(30)
+        return {"minutes": columns["delay"]}
+
+    asked = FunctionModel(model(outputs=(MINUTES,)), hangs)
+    calls = [asyncio.create_task(asked.infer({"delay": [1.0]}, 1)) for _ in range(100)]
+    try:
+        async with asyncio.timeout(10):
+            await asyncio.sleep(0)
+            assert await asyncio.to_thread(threading.active_count) < 100
+    finally:
+        end.set()
+        await asyncio.gather(*calls)
+        await asked.close()
 
 
 async def test_what_a_function_raises_or_returns_wrong_is_told() -> None:
