@@ -1,10 +1,11 @@
 """Several processes on one port: started, started anew when they die, and told to end.
 
-The parent answers no request. It holds the sockets, so that no connection is lost between a process and its successor,
-and the writing end of a pipe, so that no process outlives it, however it ends.
+The parent answers no request. It holds the sockets, so that the port is nobody else's between a process and its
+successor, and the writing end of a pipe, so that no process outlives it, however it ends.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -95,6 +96,7 @@ class _Parent:
                 continue
             code = await process.wait()
             del self._running[number]
+            self._send_elsewhere(number)
             was_up = was_up or self._is_up(number)
             if code == _CALLED_WRONGLY or not was_up:
                 # It says itself what is wrong, and would say it again.
@@ -114,6 +116,16 @@ class _Parent:
                 pause_s=pause,
             )
             await asyncio.sleep(pause)
+
+    def _send_elsewhere(self, number: int) -> None:
+        """Have new connections come to the other processes, until the successor listens at these sockets again.
+
+        Those that waited here in the instant of the death are reset, which tells their clients to try again. Otherwise
+        the dead one's share of all that come would wait for seconds, while its successor loads its definitions.
+        """
+        for each in self._sockets[number]:
+            with contextlib.suppress(OSError):  # the dead one had not come as far as to listen
+                each.shutdown(socket.SHUT_RDWR)  # of Linux: it stays bound, and can listen anew
 
     def _is_up(self, number: int) -> bool:
         """Whether the last process of this number came as far as to answer requests."""

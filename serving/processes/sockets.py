@@ -7,8 +7,8 @@ second deployment by mistake as well. So the first socket takes the port for its
 which Linux allows of a socket that is bound already: there is no instant at which a second deployment would not be
 refused.
 
-The one that starts the processes keeps the sockets. Connections that wait for a process that has died wait for its
-successor.
+The one that starts the processes keeps the sockets. Those of a process that has died do not listen until its successor
+does, so that connections come to the others meanwhile.
 """
 
 import socket

@@ -69,6 +69,18 @@ def processes_of(service: WorkerProcess) -> list[psutil.Process]:
     return [each for each in psutil.Process(service.running.pid).children() if "--place" in each.cmdline()]
 
 
+def until_succeeded(service: WorkerProcess, before: set[int]) -> psutil.Process:
+    """The process that takes the place of one that has died."""
+    found: list[psutil.Process] = []
+
+    def started() -> bool:
+        found[:] = [each for each in processes_of(service) if each.pid not in before]
+        return bool(found)
+
+    eventually(started, what="a successor")
+    return found[0]
+
+
 def test_connections_are_spread_over_all_and_one_page_tells_of_all(deployment: Deployment) -> None:
     service = until_all_are_up(deployment.service().start())
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
@@ -85,9 +97,13 @@ def test_a_process_that_dies_is_started_anew_while_the_others_answer(deployment:
     service = until_all_are_up(deployment.service().start())
     first, second = processes_of(service)
     first.kill()
-    # Half of them meet the socket of the dead one, and wait for its successor: none is lost.
+    successor = until_succeeded(service, {first.pid, second.pid})
+    # It cannot take connections: half of all that come would wait for it, if they came to its sockets.
+    successor.suspend()
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
         assert set(threads.map(lambda _: ask(service), range(40))) == {200}
+    assert log(service).count("query service answers") == 2
+    successor.resume()
     until_all_are_up(service)
     anew = processes_of(service)
     assert second.pid in {each.pid for each in anew}
