@@ -51,7 +51,7 @@ class _Call:
 
     keys: list[bytes]
     askers: list[tuple["asyncio.Future[Stored]", int, int]]
-    deadline: asyncio.TimerHandle | None = None
+    deadline: asyncio.Handle | None = None
     begun_at: float = 0.0
     sent_at: float = 0.0
     look: bool = False
@@ -143,7 +143,7 @@ class RedisReader:
 
     def _begin_call(self) -> None:
         call = _Call([], [], begun_at=self._loop.time())
-        call.deadline = self._loop.call_later(self._timeout, self._late, call)
+        call.deadline = self._loop.call_later(self._timeout, self._due, call)
         self._waiting.append(call)
         self._loop.call_soon(self._send)
 
@@ -162,7 +162,7 @@ class RedisReader:
         """Ask the server for its role, before anything else that is still to be sent."""
         if self._wire:
             call = _Call([], [], sent_at=self._loop.time(), look=True)
-            call.deadline = self._loop.call_later(self._timeout, self._late, call)
+            call.deadline = self._loop.call_later(self._timeout, self._due, call)
             self._sent.append(call)
             self._wire.send(_LOOK)
             self._next_look = self._loop.call_later(_LOOK_EVERY, self._look)
@@ -215,9 +215,17 @@ class RedisReader:
             call.answer(reply.pop(0), reply, self._replication_id)
         self._send()
 
-    def _late(self, call: _Call) -> None:
-        """A call is not answered in time."""
+    def _due(self, call: _Call) -> None:
+        """The deadline of a call has come. Its answer may have, too, where something else has held the loop up: it is
+        judged two turns later, behind a read that is later than now, and as of now."""
         now = self._loop.time()
+        call.deadline = self._loop.call_soon(self._still_due, call, now)
+
+    def _still_due(self, call: _Call, now: float) -> None:
+        call.deadline = self._loop.call_soon(self._late, call, now)
+
+    def _late(self, call: _Call, now: float) -> None:
+        """A call was not answered in time. now: when it was due."""
         answers = self._replied_at > max(call.begun_at, now - self._timeout / 2)
         late = self._behind() if answers else self._silent()
         if call not in self._sent:
@@ -227,7 +235,7 @@ class RedisReader:
         elif now < (silent_at := call.sent_at + self._timeout):
             # It waited for its turn. Redis has had less time than it may take, and others wait for it as well.
             call.fail(late)
-            call.deadline = self._loop.call_at(silent_at, self._late, call)
+            call.deadline = self._loop.call_at(silent_at, self._due, call)
         else:
             # Replies of this connection can no longer be told from each other's.
             self._lose(self._silent())

@@ -496,7 +496,7 @@ class Restricted:
         store, of = RedisPredictions(link, self.keys), PredictionsOf("Delay", "3")
         try:
             (record,), (place,) = self.keys.predictions(of, [b"i1:1"]), self.keys.readers(of, VIEW, [ROW[0]])
-            written = Record(Outputs(NOW_US, b"f" * 16, NOW_US, 0, b"lyot", b""), None).pack()
+            written = Record(Outputs(now_us(), b"f" * 16, now_us(), 0, b"lyot", b""), None).pack()
             await store.put([(record, written)], 60_000, b"epoch-2", [Listing(b"i1:1", [place])], 9)
             assert (await store.readers([place], 9, 9, b"epoch-2")).keys == [[b"i1:1"]]
         finally:
