@@ -1,6 +1,7 @@
 """A query service of several processes: one port, nobody else's; a death is mended, an end is clean."""
 
 import concurrent.futures
+import contextlib
 import json
 import re
 import signal
@@ -66,7 +67,12 @@ def answered(service: WorkerProcess) -> Counter[str]:
 
 
 def processes_of(service: WorkerProcess) -> list[psutil.Process]:
-    return [each for each in psutil.Process(service.running.pid).children() if "--place" in each.cmdline()]
+    found = []
+    for each in psutil.Process(service.running.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # one that has ended, or that nobody has waited for yet
+            if "--place" in each.cmdline():
+                found.append(each)
+    return found
 
 
 def until_succeeded(service: WorkerProcess, before: set[int]) -> psutil.Process:
