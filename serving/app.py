@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import datetime
 import functools
 import gc
@@ -10,9 +11,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 import uvloop
@@ -21,9 +22,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from serving import metrics as shown
 from serving import v1
+from serving.features import Features
 from serving.limits import Limits
 from serving.metrics import Metrics
-from serving.pages import FeastPages, Features, OwnPages
+from serving.pages import FeastPages, OwnPages
 from serving.predictions import PredictionPages
 from serving.processes.place import Place
 from serving.processes.siblings import Siblings
@@ -34,8 +36,7 @@ from serving.pushing.pusher import Pusher
 from serving.pushing.repeated import Repeated
 from serving.pushing.topics import PushTopics
 from serving.status_pages import StatusPages, openapi_page
-from serving.versions import Versions
-from serving.web import NOWHERE, Bounds, Server, Site
+from serving.web import NOWHERE, Bounds, Page, Server, Site
 from sinks.archive import Archive
 from sinks.push_log import KafkaPushLog, push_producer
 from sinks.redis import RedisOnlineStore
@@ -48,7 +49,6 @@ from stillwell.kafka_connection import connection
 from stillwell.kafka_topics import KafkaTopics, TopicsWhenAsked
 from stillwell.known_views import known_views
 from stillwell.layout.redis_keys import RedisKeys
-from stillwell.layout.stamp import topic_digest
 from stillwell.predictions.columns import ModelReaders
 from stillwell.predictions.engine import Engine, Unwatched
 from stillwell.predictions.hint import refresh_topic
@@ -90,70 +90,30 @@ def serve(settings: Settings, definitions: DefinitionsSpec, place: Place | None 
 
 
 async def _serve(settings: Settings, definitions: DefinitionsSpec, place: Place | None) -> None:
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for told in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(told, ended.set)
-    if place:
-        # Its other end is held by the process that started us, and closes with it.
-        loop.add_reader(place.leash, ended.set)
-    timeout = settings.serve_timeout.total_seconds()
-    metrics = Metrics()
+    """Build, listen, and answer until told to end. What was built is closed in the opposite order: the last requests
+    are answered before anything that they need is gone."""
+    ended = _told_to_end(place)
     async with contextlib.AsyncExitStack() as closing:
-        link = RedisLink(settings.redis_url.get_secret_value(), timeout, connections=1)
-        keys = RedisKeys(settings.project, settings.namespace)
-        rows = RedisReader(link, keys.ready, timeout, metrics.redis_call)
-        closing.push_async_callback(rows.close)
-        metrics.read(shown.READERS, lambda: rows.waiting)
-        reader = FeatureReader(rows, keys, _now_us)
-        features = Features(definitions, reader, _limits(settings), metrics)
-        readers = await _models(settings, definitions, rows, keys, closing, metrics)
-        if readers:
-            features.models = reader.predictions = readers
-        features.versions = Versions(
-            lambda: list(known_views(open_store(settings.offline_root), definitions).values()),
-            features.know,
-            metrics.version_load,
+        building = _Building(settings, definitions, RedisKeys(settings.project, settings.namespace), Metrics(), closing)
+        rows = _rows(building)
+        marks = Marks(rows, building.keys, settings.project, definitions.views)
+        models = _models(building, rows)
+        features = _features(building, rows, models, marks)
+        pushing = _push_pages(building, marks) if settings.push else None
+        siblings = _siblings(building, place)
+        site = _site(
+            building,
+            features,
+            [
+                FeastPages(features),
+                OwnPages(features),
+                StatusPages(features, siblings, CONTENT_TYPE_LATEST, ended.is_set),
+                *([pushing] if pushing else []),
+                *([PredictionPages(features, models, _now_us)] if models else []),
+            ],
         )
-        closing.push_async_callback(features.versions.close)
-        marks = Marks(rows, keys, settings.project, definitions.views)
-        pushing: list[PushPages] = []
-        if settings.push:
-            pusher = await _pusher(settings, definitions, keys, closing)
-            answers = RedisAnswers(_link(settings, closing), keys)
-            pushing.append(PushPages(pusher, Repeated(answers), settings.serve_push_rows, metrics))
-            features.marks = marks
-            metrics.read(shown.PUSHING, lambda: pusher.rows)
-            metrics.read(shown.AFTER, lambda: marks.waiting)
-        siblings = Siblings(
-            place.number if place else 0,
-            place.of if place else 1,
-            place.folder if place else None,
-            lambda: shown.snapshot([metrics]),
-        )
-        status = StatusPages(features, siblings, CONTENT_TYPE_LATEST)
-        pages = [page for each in (FeastPages(features), OwnPages(features), status) for page in each.pages()]
-        pages += [page for each in pushing for page in each.pages()]
-        if readers:
-            pages += PredictionPages(features, readers, _now_us).pages()
-        names = [push_topic(settings.project, view.name) for view in definitions.views]
-        features.topics = {**features.topics, **{topic_digest(name): name for name in names}}
-        pages.append(openapi_page(pages, features.names))
-        site = Site(pages, v1.error_body, _bounds(settings), metrics.request)
-        status.ending = lambda: site.ending
-        metrics.begin_pages([*(page.path for page in pages), NOWHERE])
-        metrics.read(shown.IN_FLIGHT, lambda: site.in_flight)
-        metrics.read(shown.CONNECTIONS, lambda: site.open)
-        metrics.read(shown.TURNED_AWAY, lambda: site.turned_away)
-        metrics.set(shown.STARTED_ANEW, place.restarts if place else 0)
-        metrics.set(shown.BUILD_INFO, 1, version("stillwell"))
-
-        features.versions.begin()
-        runner = web.ServerRunner(Server(site), shutdown_timeout=_LAST_ANSWERS)
-        await runner.setup()
-        closing.push_async_callback(runner.cleanup)
-        for each in _sockets(settings, place):
-            await web.SockSite(runner, each, backlog=BACKLOG).start()
+        features.begin()
+        await _listen(building, site, place)
         await siblings.start()
         closing.push_async_callback(siblings.close)
         url = f"http://{settings.serve_host}:{settings.serve_port}"
@@ -167,10 +127,104 @@ async def _serve(settings: Settings, definitions: DefinitionsSpec, place: Place 
         _log.info("query service ends", in_flight=site.in_flight)
 
 
-async def _pusher(
-    settings: Settings, definitions: DefinitionsSpec, keys: RedisKeys, closing: contextlib.AsyncExitStack
-) -> Pusher:
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Building:
+    """What each part is built of. closing: where it says how it is closed."""
+
+    settings: Settings
+    definitions: DefinitionsSpec
+    keys: RedisKeys
+    metrics: Metrics
+    closing: contextlib.AsyncExitStack
+
+
+class _Pages(Protocol):
+    """Some paths of the service."""
+
+    def pages(self) -> list[Page]:
+        """For a site."""
+
+
+def _told_to_end(place: Place | None) -> asyncio.Event:
+    """Set by SIGTERM, by SIGINT, and by the end of the process that started us."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for told in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(told, ended.set)
+    if place:
+        loop.add_reader(place.leash, ended.set)  # its other end is held by that process, and closes with it
+    return ended
+
+
+def _rows(building: _Building) -> RedisReader:
+    """What reads rows, predictions and marks, for all requests together."""
+    settings, metrics = building.settings, building.metrics
+    timeout = settings.serve_timeout.total_seconds()
+    link = RedisLink(settings.redis_url.get_secret_value(), timeout, connections=1)
+    rows = RedisReader(link, building.keys.ready, timeout, metrics.redis_call)
+    building.closing.push_async_callback(rows.close)
+    metrics.read(shown.READERS, lambda: rows.waiting)
+    return rows
+
+
+def _features(building: _Building, rows: RedisReader, models: ModelReaders | None, marks: Marks) -> Features:
+    settings, definitions = building.settings, building.definitions
+    features = Features(
+        definitions,
+        FeatureReader(rows, building.keys, _now_us, models),
+        Limits(settings.serve_rows, settings.serve_features, settings.serve_values),
+        building.metrics,
+        models=models,
+        marks=marks if settings.push else None,
+        pushed=[push_topic(settings.project, view.name) for view in definitions.views],
+        registered=lambda: list(known_views(open_store(settings.offline_root), definitions).values()),
+    )
+    building.closing.push_async_callback(features.close)
+    return features
+
+
+def _push_pages(building: _Building, marks: Marks) -> PushPages:
+    pusher = _pusher(building)
+    answers = RedisAnswers(_link(building), building.keys)
+    building.metrics.read(shown.PUSHING, lambda: pusher.rows)
+    building.metrics.read(shown.AFTER, lambda: marks.waiting)
+    return PushPages(pusher, Repeated(answers), building.settings.serve_push_rows, building.metrics)
+
+
+def _siblings(building: _Building, place: Place | None) -> Siblings:
+    """The other processes of the service. Started when this one answers."""
+    metrics = building.metrics
+    metrics.set(shown.STARTED_ANEW, place.restarts if place else 0)
+    metrics.set(shown.BUILD_INFO, 1, version("stillwell"))
+    number, of, folder = (place.number, place.of, place.folder) if place else (0, 1, None)
+    return Siblings(number, of, folder, lambda: shown.snapshot([metrics]))
+
+
+def _site(building: _Building, features: Features, paths: Sequence[_Pages]) -> Site:
+    """All pages, and the document that describes them."""
+    pages = [page for each in paths for page in each.pages()]
+    pages.append(openapi_page(pages, features.names))
+    metrics = building.metrics
+    site = Site(pages, v1.error_body, _bounds(building.settings), metrics.request)
+    metrics.begin_pages([*(page.path for page in pages), NOWHERE])
+    metrics.read(shown.IN_FLIGHT, lambda: site.in_flight)
+    metrics.read(shown.CONNECTIONS, lambda: site.open)
+    metrics.read(shown.TURNED_AWAY, lambda: site.turned_away)
+    return site
+
+
+async def _listen(building: _Building, site: Site, place: Place | None) -> None:
+    """Answer from now on."""
+    runner = web.ServerRunner(Server(site), shutdown_timeout=_LAST_ANSWERS)
+    await runner.setup()
+    building.closing.push_async_callback(runner.cleanup)
+    for each in _sockets(building.settings, place):
+        await web.SockSite(runner, each, backlog=BACKLOG).start()
+
+
+def _pusher(building: _Building) -> Pusher:
     """What carries out pushes. Neither Kafka nor the offline store are asked before the first one."""
+    settings, closing = building.settings, building.closing
     timeout = settings.serve_push_timeout.total_seconds()
     kafka = connection(settings)
     topics = TopicsWhenAsked(lambda: KafkaTopics(kafka, patience=timeout / 2))
@@ -182,12 +236,10 @@ async def _pusher(
     threads = ThreadPool("push", threads=1)
     views = {
         view.name: ViewBatches(settings.project, view, settings.redis_grace, settings.max_future)
-        for view in definitions.views
+        for view in building.definitions.views
     }
-    link = _link(settings, closing)
-    pusher = Pusher(
-        views, log, known, RedisOnlineStore(link, keys), threads, lambda: time.time_ns() // 1_000_000, _MOST_ROWS
-    )
+    online = RedisOnlineStore(_link(building), building.keys)
+    pusher = Pusher(views, log, known, online, threads, _now_ms, _MOST_ROWS)
     for each in (opening, threads):
         closing.callback(each.close)
     for close in (topics.stop, known.close, log.close, pusher.close):
@@ -195,18 +247,33 @@ async def _pusher(
     return pusher
 
 
-async def _models(
-    settings: Settings,
-    definitions: DefinitionsSpec,
-    rows: RedisReader,
-    keys: RedisKeys,
-    closing: contextlib.AsyncExitStack,
-    metrics: Metrics,
-) -> ModelReaders | None:
+def _models(building: _Building, rows: RedisReader) -> ModelReaders | None:
     """What reads predictions, and computes them; None where the definitions have no model. Neither Kafka nor a model's
     server is asked before the first read that needs it."""
+    definitions, keys, metrics = building.definitions, building.keys, building.metrics
     if not definitions.models:
         return None
+    kept = _predictions_kept(building) if building.settings.push else None
+    store = RedisPredictions(_link(building), keys)
+    hints, close_hints = _hints(building)
+    made = {}
+    for model in definitions.models:
+        metrics.begin_model(model.name)
+        inference = open_inference(model, os.environ)
+        building.closing.push_async_callback(inference.close)
+        engine = Engine(model, ModelInputs(model, definitions), inference, store, keys, _Watching(metrics))
+        if kept:
+            engine.computed = functools.partial(kept.put, engine)
+        made[model.name] = ModelReader(engine, rows, keys, hints, _now_us, metrics)
+    readers = ModelReaders(made, definitions, _now_us)
+    building.closing.push_async_callback(close_hints)
+    building.closing.push_async_callback(readers.close)
+    return readers
+
+
+def _hints(building: _Building) -> tuple[HintBuffer, Callable[[], Awaitable[None]]]:
+    """Hints for the workers, and what ends them: after who puts them, and before what computes."""
+    settings = building.settings
     kafka = connection(settings)
     connected: list[RefreshTopic] = []
 
@@ -216,13 +283,6 @@ async def _models(
         return topic
 
     hints = HintBuffer(connect)
-    kept = None
-    if settings.push:
-        timeout = settings.serve_push_timeout.total_seconds()
-        log = KafkaPushLog(lambda: push_producer(kafka, timeout), timeout, settings.serve_push_bytes)
-        closing.push_async_callback(log.close)
-        kept = LogBuffer(PredictionLog(log, settings.project, definitions.models, lambda: time.time_ns() // 1_000_000))
-        closing.push_async_callback(kept.close)
 
     async def close() -> None:
         """Send no more hints, and then end what sends them."""
@@ -230,20 +290,18 @@ async def _models(
         for topic in connected:
             await topic.stop()
 
-    store = RedisPredictions(_link(settings, closing), keys)
-    made = {}
-    for model in definitions.models:
-        metrics.begin_model(model.name)
-        inference = open_inference(model, os.environ)
-        closing.push_async_callback(inference.close)
-        engine = Engine(model, ModelInputs(model, definitions), inference, store, keys, _Watching(metrics))
-        if kept:
-            engine.computed = functools.partial(kept.put, engine)
-        made[model.name] = ModelReader(engine, rows, keys, hints, _now_us, metrics)
-    readers = ModelReaders(made, definitions, _now_us)
-    closing.push_async_callback(close)
-    closing.push_async_callback(readers.close)
-    return readers
+    return hints, close
+
+
+def _predictions_kept(building: _Building) -> LogBuffer:
+    """What is told of completed predictions, so that they come to rest."""
+    settings, closing = building.settings, building.closing
+    kafka, timeout = connection(settings), settings.serve_push_timeout.total_seconds()
+    log = KafkaPushLog(lambda: push_producer(kafka, timeout), timeout, settings.serve_push_bytes)
+    closing.push_async_callback(log.close)
+    kept = LogBuffer(PredictionLog(log, settings.project, building.definitions.models, _now_ms))
+    closing.push_async_callback(kept.close)
+    return kept
 
 
 class _Watching(Unwatched):
@@ -261,10 +319,15 @@ def _now_us() -> int:
     return time.time_ns() // 1_000
 
 
-def _link(settings: Settings, closing: contextlib.AsyncExitStack) -> RedisLink:
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _link(building: _Building) -> RedisLink:
     """Connections for what is not read by all together."""
+    settings = building.settings
     link = RedisLink(settings.redis_url.get_secret_value(), settings.serve_timeout.total_seconds(), _CONNECTIONS)
-    closing.push_async_callback(link.close)
+    building.closing.push_async_callback(link.close)
     return link
 
 
@@ -294,10 +357,6 @@ def _sockets(settings: Settings, place: Place | None) -> tuple[socket.socket, ..
         (sockets,) = bind(settings.serve_host, settings.serve_port, 1)
         return sockets
     return tuple(socket.socket(fileno=each) for each in place.sockets)
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(settings.serve_rows, settings.serve_features, settings.serve_values)
 
 
 def _bounds(settings: Settings) -> Bounds:

@@ -22,7 +22,8 @@ import msgspec
 
 from serving import described, v1
 from serving.answers import age, encode, instant
-from serving.pages import Features, decoded
+from serving.features import Features
+from serving.pages import decoded
 from serving.web import Page, Request
 from stillwell.errors import RequestError
 from stillwell.predictions.columns import ModelReaders

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 from serving import described, metrics, v1
 from serving.answers import encode
+from serving.features import Features
 from serving.openapi import Names, document
-from serving.pages import Features
 from serving.processes.siblings import Siblings
 from serving.web import Page, Reply, Request
 from stillwell.errors import StoreUnavailable
@@ -14,13 +14,12 @@ from stillwell.errors import StoreUnavailable
 class StatusPages:
     """Alive, ready, and in numbers."""
 
-    def __init__(self, features: Features, siblings: Siblings, metrics_type: str) -> None:
-        """metrics_type: the content type of the page of metrics."""
+    def __init__(self, features: Features, siblings: Siblings, metrics_type: str, ending: Callable[[], bool]) -> None:
+        """metrics_type: the content type of the page of metrics. ending: whether the service has been told to end."""
         self._features = features
         self._siblings = siblings
         self._type = metrics_type
-        self.ending: Callable[[], bool] = lambda: False
-        """Whether the service has been told to end."""
+        self._ending = ending
 
     def pages(self) -> list[Page]:
         """For a site."""
@@ -39,7 +38,7 @@ class StatusPages:
 
     async def _ready(self, request: Request) -> bytes:
         """200 where it is to get requests: features can be read, and it has not been told to end."""
-        if self.ending():
+        if self._ending():
             raise StoreUnavailable("the service has been told to end")
         await self._features.check()
         return encode({"status": "ready"})

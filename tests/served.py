@@ -1,7 +1,8 @@
 """A query service over a store in memory, at an instant that the test says, and definitions for it to answer from."""
 
 import datetime
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -9,9 +10,10 @@ from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, TestClient
 
 from serving import v1
+from serving.features import Features
 from serving.limits import Limits
 from serving.metrics import Metrics, snapshot
-from serving.pages import FeastPages, Features, OwnPages
+from serving.pages import FeastPages, OwnPages
 from serving.processes.siblings import Siblings
 from serving.pushing.batch import ViewBatches
 from serving.pushing.pages import PushPages
@@ -80,28 +82,35 @@ class Listening(BaseTestServer):
 
 
 class Served:
-    """The service, and the store that it reads."""
+    """The service, and the store that it reads; and a registry, if there is one."""
 
-    def __init__(self, bounds: Bounds = BOUNDS) -> None:
+    def __init__(
+        self,
+        bounds: Bounds = BOUNDS,
+        registered: Callable[[], Sequence[ViewSpec]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.server = MemoryRedis(clock=lambda: NOW_MS)
         self.store = MemoryOnlineStore(self.server)
         self.now_us = NOW_US
-        reader = FeatureReader(self.store, RedisKeys("test", "test"), lambda: self.now_us)
+        keys = RedisKeys("test", "test")
+        reader = FeatureReader(self.store, keys, lambda: self.now_us)
         self.metrics = Metrics()
-        self.features = Features(DEFINITIONS, reader, LIMITS, self.metrics)
+        self.marks = Marks(self.store, keys, "test", DEFINITIONS.views)
+        self.features = Features(
+            DEFINITIONS, reader, LIMITS, self.metrics, marks=self.marks, registered=registered, clock=clock
+        )
         self.log = MemoryPushLog({f"test.push.{view.name}": 2 for view in DEFINITIONS.views})
         batches = {view.name: ViewBatches("test", view, HOUR, max_future=HOUR) for view in DEFINITIONS.views}
         pusher = Pusher(batches, self.log, Topics(), self.store, Inline(), lambda: NOW_MS, most_rows=1_000)
         self.answers = MemoryAnswers()
         push = PushPages(pusher, Repeated(self.answers), LIMITS.rows, self.metrics)
-        self.marks = Marks(self.store, RedisKeys("test", "test"), "test", DEFINITIONS.views)
-        self.features.marks = self.marks
-        status = StatusPages(self.features, Siblings(0, 1, None, lambda: snapshot([self.metrics])), "text/plain")
+        siblings = Siblings(0, 1, None, lambda: snapshot([self.metrics]))
+        status = StatusPages(self.features, siblings, "text/plain", lambda: self.site.ending)
         pages = [
             page for each in (FeastPages(self.features), OwnPages(self.features), push, status) for page in each.pages()
         ]
         self.site = Site(pages, v1.error_body, bounds, self.metrics.request)
-        status.ending = lambda: self.site.ending
         self.client: TestClient[web.BaseRequest, None] = TestClient(Listening(self.site))
 
     async def put(self, *events: Mapping[str, object], views: Sequence[ViewSpec] = (USERS, PLACES)) -> None:

@@ -9,12 +9,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 
 from serving import described, v1
+from serving.features import Features
 from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.openapi import Names
-from serving.pages import FeastPages, Features, OwnPages
+from serving.pages import FeastPages, OwnPages
 from serving.predictions import PredictionPages
-from serving.versions import Versions
 from serving.web import Bounds, Site
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.columns import ModelReaders
@@ -53,10 +53,13 @@ class Service:
         reader = ModelReader(engine, self.store, KEYS, NoHints(), self._now_us, self.metrics, chance=lambda: 0.0)
         self.readers = ModelReaders({"Delay": reader}, definitions, self._now_us)
         features = Features(
-            definitions, FeatureReader(self.store, KEYS, self._now_us, self.readers), Limits(50, 10, 200), self.metrics
+            definitions,
+            FeatureReader(self.store, KEYS, self._now_us, self.readers),
+            Limits(50, 10, 200),
+            self.metrics,
+            models=self.readers,
+            registered=lambda: self.registered,
         )
-        features.models = self.readers
-        features.versions = Versions(lambda: self.registered, features.know)
         pages = [*FeastPages(features).pages(), *OwnPages(features).pages()]
         pages += PredictionPages(features, self.readers, self._now_us).pages()
         site = Site(pages, v1.error_body, Bounds(), self.metrics.request)

@@ -2,11 +2,10 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from serving.versions import Versions
 from stillwell.errors import StoreUnavailable
 from stillwell.layout.projection import UnknownLayout
 from stillwell.spec import ViewSpec
@@ -52,6 +51,15 @@ def clock() -> Clock:
 
 
 @pytest.fixture
+async def served(registry: Registry, clock: Clock) -> AsyncIterator[Served]:
+    """A service over an empty store, and a registry."""
+    made = Served(registered=registry.load, clock=clock)
+    await made.client.start_server()
+    yield made
+    await made.client.close()
+
+
+@pytest.fixture
 def newer() -> ViewSpec:
     """Users at version 2, with another feature."""
     more = feature("more", STRING, USERS.features[2].expression)
@@ -61,16 +69,10 @@ def newer() -> ViewSpec:
 ASKED = {"features": ["Users:name"], "entities": {"id": [1]}}
 
 
-def looking(served: Served, registry: Registry, clock: Clock) -> Versions:
-    served.features.versions = Versions(registry.load, served.features.know, clock=clock)
-    return served.features.versions
-
-
 async def test_a_row_that_nobody_knows_has_everybody_wait_for_one_look(
-    served: Served, registry: Registry, clock: Clock, newer: ViewSpec
+    served: Served, registry: Registry, newer: ViewSpec
 ) -> None:
     await served.put({"id": 1, "name": "a"}, views=[newer, PLACES])
-    looking(served, registry, clock)
     registry.versions = [newer]
     registry.let.clear()
     asking = [asyncio.create_task(served.post("/v1/features", **ASKED)) for _ in range(20)]
@@ -86,7 +88,6 @@ async def test_a_row_that_stays_unknown_is_a_500_and_is_looked_for_now_and_then(
     served: Served, registry: Registry, clock: Clock, newer: ViewSpec
 ) -> None:
     await served.put({"id": 1, "name": "a"}, views=[newer, PLACES])
-    looking(served, registry, clock)
     seen: list[float] = []
     for tenths in range(1_000):
         clock.now = tenths / 10
@@ -104,9 +105,9 @@ async def test_a_registry_that_is_away_is_asked_again(
     served: Served, registry: Registry, clock: Clock, newer: ViewSpec
 ) -> None:
     await served.put({"id": 1, "name": "a"}, views=[newer, PLACES])
-    versions = looking(served, registry, clock)
     registry.away = True
-    assert not await versions.look()
+    assert served.features.versions is not None
+    assert not await served.features.versions.look()
     registry.away, registry.versions = False, [newer]
     assert (await served.post("/v1/features", **ASKED))[0] == 500
     clock.now = 1.0

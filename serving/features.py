@@ -1,0 +1,148 @@
+"""Features for requests of any interface: a request's plan, its bounds, and what is found for it."""
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from serving.limits import Limits
+from serving.lru import LruCache
+from serving.metrics import ENTITIES, LAYOUTS, VALUES, Metrics
+from serving.openapi import Names
+from serving.versions import Versions
+from stillwell.errors import RequestError
+from stillwell.layout.projection import UnknownLayout
+from stillwell.layout.stamp import topic_digest
+from stillwell.predictions.columns import ModelReaders
+from stillwell.reading import entities
+from stillwell.reading.after import After, Marks
+from stillwell.reading.entities import Columns
+from stillwell.reading.features import FeatureReader, Found
+from stillwell.reading.query import Catalog, Plan
+from stillwell.spec import DefinitionsSpec, ViewSpec
+
+MOST_PLANS = 1_000
+"""Plans that are remembered. A plan of a hundred features is made in one to two milliseconds."""
+
+_T = TypeVar("_T")
+
+
+class Features:
+    """Reads features by the definitions, and by every version of them that is known."""
+
+    def __init__(
+        self,
+        definitions: DefinitionsSpec,
+        reader: FeatureReader,
+        limits: Limits,
+        metrics: Metrics | None = None,
+        *,
+        models: ModelReaders | None = None,
+        marks: Marks | None = None,
+        pushed: Iterable[str] = (),
+        registered: Callable[[], Sequence[ViewSpec]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """models: what reads predictions, if there are models. marks: what reads wait for that come behind a push, if
+        anything can be pushed. pushed: topics of pushes that rows may have been made from. registered: every registered
+        version of views, if there is a registry; it may wait for a store, and is called in a thread. clock: the seconds
+        that lie between two such calls are counted by it.
+        """
+        self._definitions = definitions
+        self._reader = reader
+        self._limits = limits
+        self._metrics = metrics or Metrics()
+        self._models = models
+        self._marks = marks
+        self.topics: Mapping[bytes, str] = {
+            topic_digest(name): name for name in (*(topic.topic for topic in definitions.topics), *pushed)
+        }
+        """Topics that rows may have been made from, by the digests that stand in their stamps."""
+        self.versions = Versions(registered, self._know, self._metrics.version_load, clock) if registered else None
+        """Where other versions of views are looked for, if anywhere."""
+        self._know(())
+
+    def _know(self, versions: Iterable[ViewSpec]) -> None:
+        """Read rows of these versions too, in the place of those that were told before.
+
+        Raises DefinitionError for two that share the id of their layouts by chance.
+        """
+        versions = tuple(versions)
+        self.catalog = Catalog(self._definitions, versions)
+        if self._models:
+            self._models.know(versions)
+        self._plans: LruCache[Plan] = LruCache(MOST_PLANS)
+
+    @property
+    def names(self) -> Names:
+        """What requests may name."""
+        return Names.of(self._definitions, self.catalog.keys, self._limits)
+
+    def plan(self, references: Sequence[str]) -> Plan:
+        """The plan for a list of features: each is made once, and of many the last ones used are kept.
+
+        Raises RequestError.
+        """
+        if len(references) > self._limits.features:
+            raise RequestError(
+                "features", f"{len(references)} in one request; at most {self._limits.features} are allowed"
+            )
+        return self._plans.get(tuple(references), lambda: self.catalog.plan(references))
+
+    def row_count(self, asked: Columns) -> int:
+        """How many entities a request has. Raises RequestError for too many, and columns of several lengths."""
+        return entities.row_count(asked, self._limits.rows)
+
+    async def find(self, plan: Plan, asked: Columns) -> Found:
+        """What a plan finds for the entities of a request. Raises RequestError, and what the reader raises."""
+        rows, outputs = self.row_count(asked), len(plan.outputs)
+        if rows * outputs > self._limits.values:
+            raise RequestError(
+                "entities",
+                f"{rows} entities with {outputs} features are {rows * outputs} values; at most {self._limits.values} "
+                "are allowed in one request: ask in parts",
+            )
+        columns = entities.typed(plan, asked, self.catalog.keys)
+        self._metrics.count(ENTITIES, rows)
+        self._metrics.count(VALUES, rows * outputs)
+        try:
+            return await self._reader.read(plan, columns)
+        except UnknownLayout as error:
+            await self._know_of(error)
+            return await self._reader.read(self.plan([output.reference for output in plan.outputs]), columns)
+
+    async def knowing(self, read: Callable[[], Awaitable[_T]], again: Callable[[], Awaitable[_T]]) -> _T:
+        """What is read; again, where rows are of a version that nobody knew."""
+        try:
+            return await read()
+        except UnknownLayout as error:
+            await self._know_of(error)
+            return await again()
+
+    async def _know_of(self, error: UnknownLayout) -> None:
+        """Look for versions again: a worker of another one may have begun since, and have registered what it writes.
+
+        Raises the error where there is nothing new.
+        """
+        self._metrics.count(LAYOUTS)
+        if self.versions is None or not await self.versions.look():
+            raise error
+
+    async def find_after(self, plan: Plan, asked: Columns, after: After | None) -> Found:
+        """The same, once what was pushed is there. Raises Behind where it is not in time."""
+        if after is None or self._marks is None:
+            return await self.find(plan, asked)
+        return await self._marks.read_after(after, lambda: self.find(plan, asked))
+
+    def begin(self) -> None:
+        """Begin to look for registered versions; features can be read at once."""
+        if self.versions:
+            self.versions.begin()
+
+    async def close(self) -> None:
+        """Look no more."""
+        if self.versions:
+            await self.versions.close()
+
+    async def check(self) -> None:
+        """Raise what keeps features from being read."""
+        await self._reader.check()
