@@ -4,11 +4,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+import structlog
+
 from serving.limits import Limits
 from serving.lru import LruCache
 from serving.metrics import ENTITIES, LAYOUTS, VALUES, Metrics
 from serving.openapi import Names
-from serving.versions import Versions
 from stillwell.errors import RequestError
 from stillwell.layout.projection import UnknownLayout
 from stillwell.layout.stamp import topic_digest
@@ -18,7 +19,10 @@ from stillwell.reading.after import After, Marks
 from stillwell.reading.entities import Columns
 from stillwell.reading.features import FeatureReader, Found
 from stillwell.reading.query import Catalog, Plan
+from stillwell.reading.versions import Versions
 from stillwell.spec import DefinitionsSpec, ViewSpec
+
+_log = structlog.get_logger(__name__)
 
 MOST_PLANS = 1_000
 """Plans that are remembered. A plan of a hundred features is made in one to two milliseconds."""
@@ -57,7 +61,7 @@ class Features:
             topic_digest(name): name for name in (*(topic.topic for topic in definitions.topics), *pushed)
         }
         """Topics that rows may have been made from, by the digests that stand in their stamps."""
-        self.versions = Versions(registered, self._know, self._metrics.version_load, clock) if registered else None
+        self.versions = Versions(registered, self._know, self._looked, clock) if registered else None
         """Where other versions of views are looked for, if anywhere."""
         self._know(())
 
@@ -107,25 +111,30 @@ class Features:
         try:
             return await self._reader.read(plan, columns)
         except UnknownLayout as error:
-            await self._know_of(error)
+            await self._learn(error)
             return await self._reader.read(self.plan([output.reference for output in plan.outputs]), columns)
 
-    async def knowing(self, read: Callable[[], Awaitable[_T]], again: Callable[[], Awaitable[_T]]) -> _T:
+    async def knowing(self, read: Callable[[], Awaitable[_T]]) -> _T:
         """What is read; again, where rows are of a version that nobody knew."""
         try:
             return await read()
         except UnknownLayout as error:
-            await self._know_of(error)
-            return await again()
+            await self._learn(error)
+            return await read()
 
-    async def _know_of(self, error: UnknownLayout) -> None:
-        """Look for versions again: a worker of another one may have begun since, and have registered what it writes.
-
-        Raises the error where there is nothing new.
-        """
+    async def _learn(self, error: UnknownLayout) -> None:
+        """See `Versions.learn`."""
         self._metrics.count(LAYOUTS)
-        if self.versions is None or not await self.versions.look():
+        if self.versions is None:
             raise error
+        await self.versions.learn(error)
+
+    def _looked(self, came: int | Exception) -> None:
+        if isinstance(came, Exception):
+            _log.warning("rows of other versions cannot be read until the offline store can", error=str(came))
+        else:
+            _log.info("registered versions are known", versions=came)
+        self._metrics.version_load(not isinstance(came, Exception))
 
     async def find_after(self, plan: Plan, asked: Columns, after: After | None) -> Found:
         """The same, once what was pushed is there. Raises Behind where it is not in time."""

@@ -107,11 +107,7 @@ class PredictionPages:
     async def _find(self, model: ModelSpec, asked: Columns) -> Sequence[Prediction]:
         self._features.row_count(asked)
         columns = entities.typed(self._plan(model), asked, self._features.catalog.keys)
-
-        async def read() -> Sequence[Prediction]:
-            return await self._readers.read(model.name, columns)
-
-        return await self._features.knowing(read, read)
+        return await self._features.knowing(lambda: self._readers.read(model.name, columns))
 
 
 def _types(model: ModelSpec) -> dict[str, str]:

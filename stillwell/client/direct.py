@@ -4,12 +4,11 @@ One hop less than through the service, and nobody between; but Redis must be rea
 the version that writes.
 """
 
-import asyncio
 import datetime
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -29,15 +28,13 @@ from stillwell.reading.after import After, Marks
 from stillwell.reading.features import FeatureColumn, FeatureReader, Found
 from stillwell.reading.online import OnlineReader, Stored
 from stillwell.reading.query import Catalog
+from stillwell.reading.versions import Versions
 from stillwell.spec import DefinitionsSpec, ViewSpec
 from stillwell.storage import open_store
 from stillwell.wire import EPOCH
 
 if TYPE_CHECKING:
     from stillwell.settings import Settings
-
-_REGISTRY_AGAIN = 30.0
-"""Seconds between two looks into the registry: a row that nobody there knows must not cost every read one."""
 
 
 class Reading(Protocol):
@@ -48,6 +45,13 @@ class Reading(Protocol):
 
     async def close(self) -> None:
         """Close every connection."""
+
+
+class _Opened(NamedTuple):
+    """What there is from the first call on, until it is closed."""
+
+    reading: Reading
+    versions: Versions
 
 
 class Direct:
@@ -74,8 +78,7 @@ class Direct:
         self._values = values
         self._retries = retries
         self._draw = draw
-        self._reading: Reading | None = None
-        self._looked = -_REGISTRY_AGAIN
+        self._opened: _Opened | None = None
 
     async def features(self, asked: Asked, timeout: float) -> Features:
         """See `stillwell.client.source.Source`."""
@@ -92,36 +95,36 @@ class Direct:
 
     async def close(self) -> None:
         """See `stillwell.client.source.Source`."""
-        reading, self._reading = self._reading, None
-        if reading is not None:
-            await reading.close()
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await opened.versions.close()
+            await opened.reading.close()
+
+    def _know(self, versions: Sequence[ViewSpec]) -> None:
+        self._catalog = Catalog(self._definitions, versions)
 
     async def _found(self, asked: Asked, after: After | None) -> Features:
         try:
             columns: dict[str, Sequence[object]] = msgspec.to_builtins(json_columns(asked.entities), enc_hook=plain)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise RequestError("entities", f"holds a value that JSON has no form for: {error}") from None
-        if self._reading is None:
-            self._reading = self._open()
-        reading = self._reading
+        if self._opened is None:
+            self._opened = _Opened(self._open(), Versions(self._older, self._know))
+        opened = self._opened
         found = await _told(
-            (lambda: reading.marks.read_after(after, lambda: self._of_any_version(reading, asked, columns)))
+            (lambda: opened.reading.marks.read_after(after, lambda: self._of_any_version(opened, asked, columns)))
             if after
-            else (lambda: self._of_any_version(reading, asked, columns))
+            else (lambda: self._of_any_version(opened, asked, columns))
         )
         made = {each.output.reference: _column(each, found.at_us) for each in found.columns}
         return Features(asked.entities, made, asked.count)
 
-    async def _of_any_version(self, reading: Reading, asked: Asked, columns: Mapping[str, Sequence[object]]) -> Found:
+    async def _of_any_version(self, opened: _Opened, asked: Asked, columns: Mapping[str, Sequence[object]]) -> Found:
         try:
-            return await self._read(reading, asked, columns)
-        except UnknownLayout:
-            now = asyncio.get_running_loop().time()
-            if now < self._looked + _REGISTRY_AGAIN:
-                raise
-            self._looked = now
-            self._catalog = Catalog(self._definitions, await asyncio.to_thread(self._older))
-            return await self._read(reading, asked, columns)
+            return await self._read(opened.reading, asked, columns)
+        except UnknownLayout as error:
+            await opened.versions.learn(error)
+            return await self._read(opened.reading, asked, columns)
 
     async def _read(self, reading: Reading, asked: Asked, columns: Mapping[str, Sequence[object]]) -> Found:
         plan = self._catalog.plan(self._catalog.references(asked.references, asked.service))

@@ -1,8 +1,8 @@
 """Every registered version of the views: rows of older ones stay in Redis, and newer workers may be ahead of us.
 
-They are read from the offline store when the service starts, and again when a row has a layout that nobody knows. A
-store that cannot be reached keeps nobody from starting: features of the defined versions can be read without it, and
-it is asked again when the first other row is met.
+They are read from the offline store by who wants to know them from the beginning, and again when a row has a layout
+that nobody knows. A store that cannot be reached keeps nobody from starting: features of the defined versions can be
+read without it, and it is asked again when the first other row is met.
 """
 
 import asyncio
@@ -10,13 +10,10 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-import structlog
-
 from stillwell.errors import StillwellError
+from stillwell.layout.projection import UnknownLayout
 from stillwell.spec import ViewSpec
 from stillwell.threads import ThreadPool
-
-_log = structlog.get_logger(__name__)
 
 _PATIENCE = 15.0
 """Seconds in which the offline store must have answered."""
@@ -37,20 +34,29 @@ class Versions:
         self,
         load: Callable[[], Sequence[ViewSpec]],
         found: Callable[[Sequence[ViewSpec]], None],
-        tried: Callable[[bool], None] = lambda loaded: None,
+        looked: Callable[[int | Exception], None] = lambda came: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """load: every registered version; it may wait for a store, and runs in a thread. found: called with them.
-        tried: told whether a look succeeded."""
+        looked: told of each look, how many there are, or why they are not known."""
         self._load = load
         self._found = found
-        self._tried = tried
+        self._looked = looked
         self._clock = clock
         self._threads = ThreadPool("versions", 1)
         self._looking: asyncio.Task[bool] | None = None
         self._next = -math.inf
         self._pause = _SHORTEST_PAUSE
         self._known: set[tuple[str, int]] | None = None
+
+    async def learn(self, error: UnknownLayout) -> None:
+        """Look for the version of a row that nobody knows: a worker of another one may have begun since, and have
+        registered what it writes. Then read again.
+
+        Raises the error where nobody has looked: there is no more to know of the row now.
+        """
+        if not await self.look():
+            raise error
 
     async def look(self) -> bool:
         """Look for them, or wait for who does, unless that was a moment ago; whether somebody did, and succeeded."""
@@ -85,13 +91,10 @@ class Versions:
                 self._known = known
                 self._pause = _SHORTEST_PAUSE
         except (StillwellError, TimeoutError) as error:
-            why = str(error) or f"no answer within {_PATIENCE:g} s"
-            _log.warning("rows of other versions cannot be read until the offline store can", error=why)
-            self._tried(False)
+            self._looked(error if str(error) else TimeoutError(f"no answer within {_PATIENCE:g} s"))
             return False
         else:
-            _log.info("registered versions are known", versions=len(versions))
-            self._tried(True)
+            self._looked(len(versions))
             return True
         finally:
             self._looking = None
