@@ -225,14 +225,14 @@ async def _listen(building: _Building, site: Site, place: Place | None) -> None:
 def _pusher(building: _Building) -> Pusher:
     """What carries out pushes. Neither Kafka nor the offline store are asked before the first one."""
     settings, closing = building.settings, building.closing
-    timeout = settings.serve_push_timeout.total_seconds()
+    timeout = settings.push_timeout.total_seconds()
     kafka = connection(settings)
     topics = TopicsWhenAsked(lambda: KafkaTopics(kafka, patience=timeout / 2))
     store = functools.cache(lambda: open_store(settings.offline_root))
     opening = ThreadPool("offline", threads=2)
     archive = Archive(_Objects(store, opening), _once, lambda: datetime.datetime.now(datetime.UTC), _name())
     known = PushTopics(archive, topics, timeout)
-    log = KafkaPushLog(lambda: push_producer(kafka, timeout), timeout, settings.serve_push_bytes, known.forget)
+    log = KafkaPushLog(lambda: push_producer(kafka, timeout), timeout, settings.push_bytes, known.forget)
     threads = ThreadPool("push", threads=1)
     views = {
         view.name: ViewBatches(settings.project, view, settings.redis_grace, settings.max_future)
@@ -296,8 +296,8 @@ def _hints(building: _Building) -> tuple[HintBuffer, Callable[[], Awaitable[None
 def _predictions_kept(building: _Building) -> LogBuffer:
     """What is told of completed predictions, so that they come to rest."""
     settings, closing = building.settings, building.closing
-    kafka, timeout = connection(settings), settings.serve_push_timeout.total_seconds()
-    log = KafkaPushLog(lambda: push_producer(kafka, timeout), timeout, settings.serve_push_bytes)
+    kafka, timeout = connection(settings), settings.push_timeout.total_seconds()
+    log = KafkaPushLog(lambda: push_producer(kafka, timeout), timeout, settings.push_bytes)
     closing.push_async_callback(log.close)
     kept = LogBuffer(PredictionLog(log, settings.project, building.definitions.models, _now_ms))
     closing.push_async_callback(kept.close)

@@ -271,6 +271,15 @@ class Settings(ProjectSettings):
     """Whether workers take in what is pushed, and the query service takes pushes: one topic more for each view,
     `<project>.push.<view>`, which must be there. Without, nothing reads what producers write to those topics."""
 
+    push_timeout: Duration = datetime.timedelta(seconds=5)
+    """How long Kafka has to acknowledge what is pushed: before the query service answers 503, and before a worker pushes
+    a prediction again that it has computed. Shorter than a change of leaders (seconds) fails pushes for nothing; longer
+    lets clients wait for a Kafka that is away."""
+
+    push_bytes: Size = ByteSize(64 * 1024 * 1024)
+    """What may wait for Kafka, of each process that pushes: beyond, the query service refuses pushes, and a worker waits
+    with its predictions. More is memory that an outage of Kafka fills."""
+
     window_rows: Annotated[int, Field(gt=0)] = 250_000
     """A window is written when a partition has this many records. Fewer make many small files, slow to read; more
     are lost work, done again, when a worker dies."""
@@ -376,17 +385,8 @@ class Settings(ProjectSettings):
     """How long a connection stays open on which nothing is asked. It must be longer than what a load balancer before
     the service waits (60 s with many), or that one now and then sends a request into a connection that ends."""
 
-    serve_push_timeout: Duration = datetime.timedelta(seconds=5)
-    """How long the query service waits for Kafka to acknowledge what is pushed before it answers 503. Shorter than a
-    change of leaders (seconds) fails pushes for nothing; longer lets clients wait for a Kafka that is away. A worker
-    waits as long before it pushes a prediction again that it has computed."""
-
     serve_push_rows: Annotated[int, Field(gt=0)] = 1_000
     """The most rows in one push. A large one holds up the smaller ones of its view."""
-
-    serve_push_bytes: Size = ByteSize(64 * 1024 * 1024)
-    """What may wait for Kafka, of each process of the query service: pushes are refused beyond. More is memory that an
-    outage of Kafka fills."""
 
     @property
     def offline_root(self) -> str:

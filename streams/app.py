@@ -345,8 +345,8 @@ class _Refreshing:
             engines[model.name] = Engine(model, inputs, inference, store, keys, Counting(self._metrics))
         log = None
         if settings.push:
-            timeout = settings.serve_push_timeout.total_seconds()
-            pushed = KafkaPushLog(lambda: push_producer(connection, timeout), timeout, settings.serve_push_bytes)
+            timeout = settings.push_timeout.total_seconds()
+            pushed = KafkaPushLog(lambda: push_producer(connection, timeout), timeout, settings.push_bytes)
             opened.push_async_callback(_close, pushed.close)
             log = PredictionLog(pushed, settings.project, definitions.models, lambda: time.time_ns() // 1_000_000)
 

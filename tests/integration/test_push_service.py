@@ -137,7 +137,7 @@ async def test_a_kafka_that_is_away_is_a_503_in_time_and_is_found_again(
 ) -> None:
     deployment = deploy(PARTITIONS, pushed=True)
     deployment.start_worker().until_ready()
-    service = deployment.service(kafka_bootstrap=kafka_proxy.address, serve_push_timeout="1s").start()
+    service = deployment.service(kafka_bootstrap=kafka_proxy.address, push_timeout="1s").start()
     async with calling(service) as (caller,):
         kafka_proxy.down()
         for mode in ("sync", "async"):
