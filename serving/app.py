@@ -27,7 +27,7 @@ from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.pages import FeastPages, OwnPages
 from serving.predictions import PredictionPages
-from serving.processes.place import Place
+from serving.processes.seat import Seat
 from serving.processes.siblings import Siblings
 from serving.processes.sockets import BACKLOG, bind
 from serving.pushing.batch import ViewBatches
@@ -79,20 +79,20 @@ _LAST_ANSWERS = 10.0
 """Seconds that requests under way have when the service is told to end."""
 
 
-def serve(settings: Settings, definitions: DefinitionsSpec, place: Place | None = None) -> None:
-    """Answer requests until SIGTERM or SIGINT. place: of this process among those of a service of several.
+def serve(settings: Settings, definitions: DefinitionsSpec, seat: Seat | None = None) -> None:
+    """Answer requests until SIGTERM or SIGINT. seat: of this process among those of a service of several.
 
     Raises SettingsError where it cannot listen.
     """
     # aiohttp writes a traceback for every client that speaks something else than HTTP.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
-    uvloop.run(_serve(settings, definitions, place))
+    uvloop.run(_serve(settings, definitions, seat))
 
 
-async def _serve(settings: Settings, definitions: DefinitionsSpec, place: Place | None) -> None:
+async def _serve(settings: Settings, definitions: DefinitionsSpec, seat: Seat | None) -> None:
     """Build, listen, and answer until told to end. What was built is closed in the opposite order: the last requests
     are answered before anything that they need is gone."""
-    ended = _told_to_end(place)
+    ended = _told_to_end(seat)
     async with contextlib.AsyncExitStack() as closing:
         building = _Building(settings, definitions, RedisKeys(settings.project, settings.namespace), Metrics(), closing)
         rows = _rows(building)
@@ -100,7 +100,7 @@ async def _serve(settings: Settings, definitions: DefinitionsSpec, place: Place 
         models = _models(building, rows)
         features = _features(building, rows, models, marks)
         pushing = _push_pages(building, marks) if settings.push else None
-        siblings = _siblings(building, place)
+        siblings = _siblings(building, seat)
         site = _site(
             building,
             features,
@@ -113,7 +113,7 @@ async def _serve(settings: Settings, definitions: DefinitionsSpec, place: Place 
             ],
         )
         features.begin()
-        await _listen(building, site, place)
+        await _listen(building, site, seat)
         await siblings.start()
         closing.push_async_callback(siblings.close)
         url = f"http://{settings.serve_host}:{settings.serve_port}"
@@ -145,14 +145,14 @@ class _Pages(Protocol):
         """For a site."""
 
 
-def _told_to_end(place: Place | None) -> asyncio.Event:
+def _told_to_end(seat: Seat | None) -> asyncio.Event:
     """Set by SIGTERM, by SIGINT, and by the end of the process that started us."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for told in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(told, ended.set)
-    if place:
-        loop.add_reader(place.leash, ended.set)  # its other end is held by that process, and closes with it
+    if seat:
+        loop.add_reader(seat.leash, ended.set)  # its other end is held by that process, and closes with it
     return ended
 
 
@@ -191,12 +191,12 @@ def _push_pages(building: _Building, marks: Marks) -> PushPages:
     return PushPages(pusher, Repeated(answers), building.settings.serve_push_rows, building.metrics)
 
 
-def _siblings(building: _Building, place: Place | None) -> Siblings:
+def _siblings(building: _Building, seat: Seat | None) -> Siblings:
     """The other processes of the service. Started when this one answers."""
     metrics = building.metrics
-    metrics.set(shown.STARTED_ANEW, place.restarts if place else 0)
+    metrics.set(shown.STARTED_ANEW, seat.restarts if seat else 0)
     metrics.set(shown.BUILD_INFO, 1, version("stillwell"))
-    number, of, folder = (place.number, place.of, place.folder) if place else (0, 1, None)
+    number, of, folder = (seat.number, seat.of, seat.folder) if seat else (0, 1, None)
     return Siblings(number, of, folder, lambda: shown.snapshot([metrics]))
 
 
@@ -213,12 +213,12 @@ def _site(building: _Building, features: Features, paths: Sequence[_Pages]) -> S
     return site
 
 
-async def _listen(building: _Building, site: Site, place: Place | None) -> None:
+async def _listen(building: _Building, site: Site, seat: Seat | None) -> None:
     """Answer from now on."""
     runner = web.ServerRunner(Server(site), shutdown_timeout=_LAST_ANSWERS)
     await runner.setup()
     building.closing.push_async_callback(runner.cleanup)
-    for each in _sockets(building.settings, place):
+    for each in _sockets(building.settings, seat):
         await web.SockSite(runner, each, backlog=BACKLOG).start()
 
 
@@ -352,11 +352,11 @@ def _name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
-def _sockets(settings: Settings, place: Place | None) -> tuple[socket.socket, ...]:
-    if place is None:
+def _sockets(settings: Settings, seat: Seat | None) -> tuple[socket.socket, ...]:
+    if seat is None:
         (sockets,) = bind(settings.serve_host, settings.serve_port, 1)
         return sockets
-    return tuple(socket.socket(fileno=each) for each in place.sockets)
+    return tuple(socket.socket(fileno=each) for each in seat.sockets)
 
 
 def _bounds(settings: Settings) -> Bounds:

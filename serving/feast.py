@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from serving.answers import Rests, all_present, encode, instant, written
+from serving.as_json import Rests, all_present, encode, instant, written
 from stillwell.errors import NotDefined, RequestError
 from stillwell.reading.entities import Columns
 from stillwell.reading.features import FeatureColumn, Found, present

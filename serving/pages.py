@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from serving import arrow, described, feast, v1
-from serving.answers import encode
+from serving.as_json import encode
 from serving.features import MOST_PLANS, Features
 from serving.lru import LruCache
 from serving.web import Page, Reply, Request

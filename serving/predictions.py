@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from serving import described, v1
-from serving.answers import age, encode, instant
+from serving.as_json import age, encode, instant
 from serving.features import Features
 from serving.pages import decoded
 from serving.web import Page, Request

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from serving import described, metrics, v1
-from serving.answers import encode
+from serving.as_json import encode
 from serving.features import Features
 from serving.openapi import Names, document
 from serving.processes.siblings import Siblings

@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 from multidict import MultiMapping
 
-from serving.answers import Rests, age, encode, instant, written
+from serving.as_json import Rests, age, encode, instant, written
 from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import Behind, NotWritten, RequestError
 from stillwell.layout.stamp import Stamp

@@ -272,13 +272,13 @@ class Settings(ProjectSettings):
     `<project>.push.<view>`, which must be there. Without, nothing reads what producers write to those topics."""
 
     push_timeout: Duration = datetime.timedelta(seconds=5)
-    """How long Kafka has to acknowledge what is pushed: before the query service answers 503, and before a worker pushes
-    a prediction again that it has computed. Shorter than a change of leaders (seconds) fails pushes for nothing; longer
-    lets clients wait for a Kafka that is away."""
+    """How long Kafka has to acknowledge what is pushed before the query service answers 503, and before a worker pushes
+    anew what it has predicted. Shorter than a change of leaders (seconds) fails pushes for nothing; longer lets clients
+    wait for a Kafka that is away."""
 
     push_bytes: Size = ByteSize(64 * 1024 * 1024)
-    """What may wait for Kafka, of each process that pushes: beyond, the query service refuses pushes, and a worker waits
-    with its predictions. More is memory that an outage of Kafka fills."""
+    """What may wait for Kafka, of each process that pushes: beyond, the query service refuses pushes, and a worker holds
+    its predictions back. More is memory that an outage of Kafka fills."""
 
     window_rows: Annotated[int, Field(gt=0)] = 250_000
     """A window is written when a partition has this many records. Fewer make many small files, slow to read; more

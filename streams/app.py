@@ -53,7 +53,7 @@ from streams import web
 from streams.cluster import Cluster
 from streams.consumer import Batch, Limits
 from streams.dead_letters import KafkaDeadLetters, dead_letter_producer
-from streams.flow import Refreshing
+from streams.flow import RefreshOnWrite
 from streams.gate import RejectGate, RejectLimit
 from streams.ingest import Ingest
 from streams.metrics import BUILD_INFO, Metrics
@@ -175,7 +175,7 @@ class _Line(faust.Service):
             _add_agent(app, self._channels[topic], Ingest(each, gate, self._preparing, self.metrics))
             self.metrics.begin(topic, [view.name for view in each.views])
         self.metrics.set(BUILD_INFO, 1, version("stillwell"))
-        self._refreshing = _Refreshing(app, settings, definitions, self.metrics) if definitions.models else None
+        self._refreshing = _Refresh(app, settings, definitions, self.metrics) if definitions.models else None
         self._worker: Worker | None = None
         self._closing = contextlib.AsyncExitStack()
 
@@ -299,7 +299,7 @@ class _Line(faust.Service):
         await self._channels[batches[0].records.topic].send(value=batches)
 
 
-class _Refreshing:
+class _Refresh:
     """The refresh of predictions: hints that writes cause, and the agent that hints are for."""
 
     def __init__(self, app: faust.App, settings: Settings, definitions: DefinitionsSpec, metrics: Metrics) -> None:
@@ -320,7 +320,7 @@ class _Refreshing:
         connection: Mapping[str, Any],
         retries: Retries,
         versions: Callable[[], Awaitable[list[ViewSpec]]],
-    ) -> Refreshing:
+    ) -> RefreshOnWrite:
         """Everything that it needs, closed by `opened`; gives what asks for refreshes on writes.
 
         versions: every registered version of views, whose rows may be in Redis.
@@ -360,7 +360,7 @@ class _Refreshing:
         opened.push_async_callback(_close, kafka.stop)
         self._consumer = RefreshConsumer(kafka, self.topic, self._agent, self._deliver)
         topic = RefreshTopic(producer, self.topic)
-        return Refreshing(Triggers(definitions, keys), store, topic, retries.refresh)
+        return RefreshOnWrite(Triggers(definitions, keys), store, topic, retries.refresh)
 
     async def run(self) -> None:
         """Once connected, until cancelled or stopped."""

@@ -25,7 +25,7 @@ from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.online import EncodedRows, MarkKey, MarkMove
 from stillwell.layout.parquet import frame_of
 from streams.endings import OnlineFellBehind
-from streams.flow import Refreshing
+from streams.flow import RefreshOnWrite
 from streams.naming import fields
 from streams.ports import OnlineStore, PartitionArchive, Threads
 from streams.prepare import Preparation
@@ -51,7 +51,7 @@ class CatchUp:
         retry: Retry,
         threads: Threads,
         epoch: str,
-        refresh: Refreshing | None = None,
+        refresh: RefreshOnWrite | None = None,
     ) -> None:
         """refresh: what writes ask for; what is applied again was written again, and a prediction that knew it may be
         lost as it was."""

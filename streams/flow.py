@@ -68,7 +68,7 @@ class Asked(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Refreshing:
+class RefreshOnWrite:
     """Which writes ask for which refreshes, where, and how that is asked again."""
 
     triggers: Triggers
@@ -121,7 +121,7 @@ class Sinks:
     retry_online: Retry
     retry_dead_letters: Retry
     threads: Threads
-    refresh: Refreshing | None = None
+    refresh: RefreshOnWrite | None = None
     """None where no write asks for a refresh."""
 
 

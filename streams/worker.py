@@ -16,7 +16,7 @@ from stillwell.layout.chain import TopicIncarnation
 from streams.cluster import Cluster
 from streams.consumer import Consumer, Deliver, Limits
 from streams.endings import Adopted, TopicReplaced
-from streams.flow import Flow, Refreshing, Sinks
+from streams.flow import Flow, RefreshOnWrite, Sinks
 from streams.log_ends import LogEnds
 from streams.metrics import FAILED_COMMITS, Metrics
 from streams.naming import fields, words
@@ -50,7 +50,7 @@ class Services:
     archive: Archive
     dead_letters: DeadLetters
     threads: Threads
-    refresh: Refreshing | None = None
+    refresh: RefreshOnWrite | None = None
     """None where no write asks for a refresh."""
 
 

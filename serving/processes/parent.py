@@ -17,7 +17,7 @@ from pathlib import Path
 
 import structlog
 
-from serving.processes.place import Place
+from serving.processes.seat import Seat
 from serving.processes.sockets import bind
 from stillwell.settings import Settings
 
@@ -134,11 +134,11 @@ class _Parent:
     async def _start(self, number: int, restarts: int) -> asyncio.subprocess.Process:
         (self._folder / str(number)).unlink(missing_ok=True)
         sockets = tuple(each.fileno() for each in self._sockets[number])
-        place = Place(number, len(self._sockets), sockets, self._leash, restarts, self._folder)
+        seat = Seat(number, len(self._sockets), sockets, self._leash, restarts, self._folder)
         # -P: the folder we run in must not be looked through before what is installed; definitions are found behind it.
         command = [sys.executable, "-P", "-c", "from stillwell.cli.main import main; main()", "serve"]
         process = await asyncio.create_subprocess_exec(
-            *command, "--place", place.written(), pass_fds=(*sockets, self._leash)
+            *command, "--seat", seat.written(), pass_fds=(*sockets, self._leash)
         )
         self._running[number] = process
         return process

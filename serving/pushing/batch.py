@@ -18,6 +18,7 @@ from stillwell.layout.online import Answer, EncodedRows
 from stillwell.pushing.log import Place
 from stillwell.pushing.pipeline import PushPipeline
 from stillwell.pushing.record import LARGEST_RECORD, RAW, PushEncoder, PushRecord, To, headers_of
+from stillwell.pushing.status import PushStatus
 from stillwell.records import Headers, Records, Reject
 from stillwell.spec import ViewSpec
 
@@ -271,47 +272,35 @@ def too_large(record: PushRecord) -> bool:
     return record.nbytes > LARGEST_RECORD
 
 
-class Status:
-    """What became of a row, in an answer's words."""
-
-    APPLIED = "applied"
-    STALE = "stale"
-    DUPLICATE = "duplicate"
-    EXPIRED = "expired"
-    FILTERED = "filtered"
-    OFFLINE = "offline"
-    REJECTED = "rejected"
-
-
-_WORDS = {
-    Answer.APPLIED: Status.APPLIED,
-    Answer.EXPIRED: Status.EXPIRED,
-    Answer.DUPLICATE: Status.DUPLICATE,
-    Answer.STALE: Status.STALE,
+_STATUS = {
+    Answer.APPLIED: PushStatus.APPLIED,
+    Answer.EXPIRED: PushStatus.EXPIRED,
+    Answer.DUPLICATE: PushStatus.DUPLICATE,
+    Answer.STALE: PushStatus.STALE,
 }
-_STRONGER = {word: number for number, word in enumerate(_WORDS.values())}
+_STRONGER = {status: number for number, status in enumerate(_STATUS.values())}
 """Of an event that gives several rows, the first of these that any of them was."""
 
 
-def statuses(batch: Batch, encoded: Encoded, answers: Sequence[Sequence[Answer]]) -> list[list[str]]:
+def statuses(batch: Batch, encoded: Encoded, answers: Sequence[Sequence[Answer]]) -> list[list[PushStatus]]:
     """What became of every row of every push. answers: Redis's, as the rows were encoded."""
-    found: dict[int, str] = {}
+    found: dict[int, PushStatus] = {}
     for places, of_rows in zip(encoded.places, answers, strict=True):
         for place, answer in zip(places.tolist(), of_rows, strict=True):
-            word = _WORDS[answer]
+            status = _STATUS[answer]
             known = found.get(place)
-            if known is None or _STRONGER[word] < _STRONGER[known]:
-                found[place] = word
+            if known is None or _STRONGER[status] < _STRONGER[known]:
+                found[place] = status
     told = []
     for judged in batch.judged:
         push, begin = judged.push, judged.begin
         # What was not sent to Redis was older than another row that was.
-        unsent = Status.OFFLINE if push.to is To.OFFLINE else Status.STALE
-        words = [
-            Status.FILTERED if at in batch.filtered else found.get(at, unsent)
+        unsent = PushStatus.OFFLINE if push.to is To.OFFLINE else PushStatus.STALE
+        of_push = [
+            PushStatus.FILTERED if at in batch.filtered else found.get(at, unsent)
             for at in range(begin, begin + len(push.values))
         ]
         for refusal in judged.refusals:
-            words[refusal.row] = Status.REJECTED
-        told.append(words)
+            of_push[refusal.row] = PushStatus.REJECTED
+        told.append(of_push)
     return told

@@ -3,16 +3,17 @@
 from typing import Final
 
 from serving import described, feast, v1
-from serving.answers import encode
+from serving.as_json import encode
 from serving.metrics import PUSHED, Metrics
 from serving.pages import decoded
-from serving.pushing import answers, bodies
+from serving.pushing import bodies
 from serving.pushing.batch import Push
 from serving.pushing.bodies import Mode
 from serving.pushing.pusher import Pusher, Written
 from serving.pushing.repeated import Repeated
 from serving.web import Page, Reply, Request
 from stillwell.pushing.record import To
+from stillwell.pushing.status import PushStatus
 
 _ACCEPTED = 202
 
@@ -82,12 +83,27 @@ class PushPages:
     async def _carry_out(self, push: Push, mode: Mode) -> tuple[int, bytes]:
         if mode == "async":
             written = await self._pusher.append(push)
-            self._metrics.count(PUSHED, len(push.values), push.view, "accepted")
-            return _ACCEPTED, answers.accepted(written, len(push.values))
+            self._metrics.count(PUSHED, len(push.values), push.view, PushStatus.ACCEPTED.value)
+            return _ACCEPTED, _accepted(written, len(push.values))
         written = await self._pusher.write(push)
         self._count(push, written)
-        return 200, answers.done(written)
+        return 200, _done(written)
 
     def _count(self, push: Push, written: Written) -> None:
         for status in set(written.statuses):
-            self._metrics.count(PUSHED, written.statuses.count(status), push.view, status)
+            self._metrics.count(PUSHED, written.statuses.count(status), push.view, status.value)
+
+
+def _accepted(written: Written, rows: int) -> bytes:
+    """Of rows that Kafka has acknowledged."""
+    return encode({"token": _token(written), "accepted": rows})
+
+
+def _done(written: Written) -> bytes:
+    """Of rows that were written to Redis, or are the reason why not."""
+    rejects = [{"row": each.row, "reason": each.reason, "message": each.error} for each in written.refusals]
+    return encode({"token": _token(written), "statuses": written.statuses, "rejects": rejects})
+
+
+def _token(written: Written) -> str | None:
+    return str(written.token) if written.token else None

@@ -26,6 +26,7 @@ from stillwell.errors import (
 from stillwell.layout.online import AppliedEach, EncodedRows, OnlineState, written_under
 from stillwell.pushing.log import Place, PushLog
 from stillwell.pushing.record import PushRecord
+from stillwell.pushing.status import PushStatus
 from stillwell.pushing.token import Token
 from stillwell.wording import shorten
 
@@ -61,11 +62,11 @@ class Threads(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Written:
-    """What a push has come to. token: None where nothing was published. statuses: a word for each row; empty where
+    """What a push has come to. token: None where nothing was published. statuses: of each row; empty where
     nothing was written to Redis, because that was not asked for."""
 
     token: Token | None
-    statuses: Sequence[str]
+    statuses: Sequence[PushStatus]
     refusals: tuple[Refusal, ...]
 
 
@@ -213,12 +214,12 @@ class Pusher:
         try:
             if any(each.write for each in together) and any(place.timestamp != now for place in places):
                 batch = await self._threads.call(view.as_kept, batch, places)
-            words, epoch = await self._put(view, batch, places, incarnation, together)
+            told, epoch = await self._put(view, batch, places, incarnation, together)
         except Exception as error:
             for each, judged, token in zip(together, batch.judged, tokens, strict=True):
                 _resolve(each, _not_written(error, token) if each.write else None, token, judged, ())
             return
-        for each, judged, token, of_push in zip(together, batch.judged, tokens, words, strict=True):
+        for each, judged, token, of_push in zip(together, batch.judged, tokens, told, strict=True):
             if each.write and token and epoch:
                 token = token.applied(epoch)
             _resolve(each, None, token, judged, of_push if each.write else ())
@@ -230,7 +231,7 @@ class Pusher:
         places: Sequence[Place],
         incarnation: int,
         together: Sequence[_Waiting],
-    ) -> tuple[list[list[str]], str | None]:
+    ) -> tuple[list[list[PushStatus]], str | None]:
         """Write the rows of those pushes that want it. What became of each, and what tokens are to say of it."""
         if not any(each.write for each in together):
             return [[] for _ in together], None
@@ -296,7 +297,7 @@ def _not_written(error: Exception, token: Token | None) -> Exception:
 
 
 def _resolve(
-    waiting: _Waiting, error: Exception | None, token: Token | None, judged: Judged, words: Sequence[str]
+    waiting: _Waiting, error: Exception | None, token: Token | None, judged: Judged, told: Sequence[PushStatus]
 ) -> None:
     if waiting.done.done():
         return
@@ -309,7 +310,7 @@ def _resolve(
     elif error is not None:
         waiting.done.set_exception(error)
     else:
-        waiting.done.set_result(Written(token, words, judged.refusals))
+        waiting.done.set_result(Written(token, told, judged.refusals))
 
 
 def _fail(together: Sequence[_Waiting], error: Exception) -> None:

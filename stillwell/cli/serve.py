@@ -5,8 +5,8 @@ import click
 
 @click.command()
 @click.option("--workers", type=click.IntRange(1, 64), help="Processes on the port, in STILLWELL_SERVE_WORKERS' place.")
-@click.option("--place", hidden=True, help="What a process of several is handed by the one that starts it.")
-def serve(workers: int | None, place: str | None) -> int:
+@click.option("--seat", hidden=True, help="What a process of several is handed by the one that starts it.")
+def serve(workers: int | None, seat: str | None) -> int:
     """Answer requests for features over HTTP, until SIGTERM or Ctrl-C.
 
     Feast's clients find here what they look for in its feature server. It logs to standard error, and shows /metrics,
@@ -24,14 +24,14 @@ def serve(workers: int | None, place: str | None) -> int:
     settings = Settings.load()
     configure(settings.log_format, settings.log_level)
     processes = workers or settings.serve_workers
-    if processes > 1 and place is None:
+    if processes > 1 and seat is None:
         from serving.processes.parent import serve_by_many
 
         return serve_by_many(settings, processes)
 
     from serving.app import serve as answer
-    from serving.processes.place import Place
+    from serving.processes.seat import Seat
     from stillwell.definitions.loading import load_definitions
 
-    answer(settings, load_definitions(settings.definitions), Place.read(place) if place else None)
+    answer(settings, load_definitions(settings.definitions), Seat.read(seat) if seat else None)
     return 0

@@ -25,11 +25,12 @@ from stillwell.client.errors import (
     WrongAnswer,
 )
 from stillwell.client.predictions import Input, Prediction, Predictions, PredictionState, Refresh
-from stillwell.client.pushing import Pushed, PushedRow, Pusher, PushStatus, Receipt
+from stillwell.client.pushing import Pushed, PushedRow, Pusher, Receipt
 from stillwell.client.results import Column, Features, Row, Value
 from stillwell.client.retrying import Retries
 from stillwell.client.sync import SyncClient, SyncPusher, SyncReceipt
 from stillwell.errors import NotDefined, RequestError
+from stillwell.pushing.status import PushStatus
 from stillwell.pushing.token import Token
 from stillwell.reading.status import Freshness, Status
 

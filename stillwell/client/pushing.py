@@ -1,21 +1,11 @@
 """Pushing rows: one call at a time, or one by one through a pusher that puts them together.
 
-What became of a row:
-
-    applied     it is in Redis, and the newest of its entity
-    stale       a newer one is there; it is kept offline
-    duplicate   it was there already: it was pushed before, or a worker was faster than the service
-    expired     it is older than its view's TTL; it is kept offline
-    filtered    its view's `where` leaves it out; what was pushed is kept
-    offline     it was meant for the offline store alone
-    accepted    Kafka holds it, and a worker will judge it: the answer of `mode="async"`
-    rejected    it cannot be used, and nothing of it was kept
+`stillwell.pushing.status` says what may have become of a row.
 """
 
 import asyncio
 import collections
 import dataclasses
-import enum
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
@@ -27,6 +17,7 @@ import msgspec
 from stillwell.client.errors import Failure, PushFailed, RowRejected
 from stillwell.errors import RequestError, StillwellError
 from stillwell.floats import writable
+from stillwell.pushing.status import PushStatus
 from stillwell.pushing.token import Token
 
 Mode = Literal["sync", "async"]
@@ -35,19 +26,6 @@ Mode = Literal["sync", "async"]
 To = Literal["online", "offline", "online_and_offline"]
 
 Row = Mapping[str, Any]
-
-
-class PushStatus(enum.Enum):
-    """What became of a row."""
-
-    APPLIED = "applied"
-    STALE = "stale"
-    DUPLICATE = "duplicate"
-    EXPIRED = "expired"
-    FILTERED = "filtered"
-    OFFLINE = "offline"
-    ACCEPTED = "accepted"
-    REJECTED = "rejected"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,13 +15,14 @@ import msgspec
 
 from stillwell.client.errors import Behind, NotReady, NotWritten, Unavailable, Unconfirmed, WrongAnswer
 from stillwell.client.predictions import Input, Prediction, Predictions, PredictionState, Refresh
-from stillwell.client.pushing import Pushed, PushedRow, Pushing, PushStatus, plain
+from stillwell.client.pushing import Pushed, PushedRow, Pushing, plain
 from stillwell.client.results import Column, Features, Row, Value
 from stillwell.client.retrying import Retries
 from stillwell.client.source import Asked, Columns, json_columns, to_wait
 from stillwell.client.transport import HttpTransport, NoReply, NotSent, Reply, Transport
 from stillwell.errors import FormatError, NotDefined, RequestError, StillwellError
 from stillwell.floats import NAMED
+from stillwell.pushing.status import PushStatus
 from stillwell.pushing.token import Token
 from stillwell.reading.status import Freshness, Status
 from stillwell.redaction import hide_password

@@ -70,7 +70,7 @@ def processes_of(service: WorkerProcess) -> list[psutil.Process]:
     found = []
     for each in psutil.Process(service.running.pid).children():
         with contextlib.suppress(psutil.NoSuchProcess):  # one that has ended, or that nobody has waited for yet
-            if "--place" in each.cmdline():
+            if "--seat" in each.cmdline():
                 found.append(each)
     return found
 

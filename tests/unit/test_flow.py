@@ -23,7 +23,7 @@ from stillwell.spec import AliasSpec, DefinitionsSpec, EntitySpec, InputSpec, Ke
 from stillwell.testing.hints import MemoryHints
 from stillwell.testing.predictions import MemoryPredictions
 from stillwell.types import INT64, STRING
-from streams.flow import Flow, Refreshing
+from streams.flow import Flow, RefreshOnWrite
 from streams.metrics import LEFT_TO_READS
 from tests.chain_support import NOON
 from tests.twin_line import KEYS, SOURCE, VIEW, Worker, World, expected, links, prepared, some_log, stored
@@ -236,7 +236,7 @@ def with_hints(worker: Worker, *models: ModelSpec) -> MemoryHints:
         entities=(VIEW.entity, PAIR), topics=(SOURCE,), views=(VIEW,), aliases=ALIASES, models=models or (MODEL,)
     )
     hints = MemoryHints()
-    refreshing = Refreshing(
+    refreshing = RefreshOnWrite(
         Triggers(definitions, KEYS), MemoryPredictions(worker.world.server, KEYS), hints, worker.sinks.retry_online
     )
     worker.sinks = dataclasses.replace(worker.sinks, refresh=refreshing)

@@ -8,7 +8,7 @@ import msgspec
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Place:
+class Seat:
     """number: of this process among `of`, from 0. sockets: descriptors to listen at; leash: of a pipe that closes when
     whoever started us has ended. restarts: how many of this number have ended before. folder: where the others are met.
     """
