@@ -277,8 +277,8 @@ class Settings(ProjectSettings):
     wait for a Kafka that is away."""
 
     push_bytes: Size = ByteSize(64 * 1024 * 1024)
-    """What may wait for Kafka, of each process that pushes: beyond, the query service refuses pushes, and a worker holds
-    its predictions back. More is memory that an outage of Kafka fills."""
+    """What may wait for Kafka, of each process that pushes: beyond, the query service refuses pushes, and a worker
+    holds its predictions back. More is memory that an outage of Kafka fills."""
 
     window_rows: Annotated[int, Field(gt=0)] = 250_000
     """A window is written when a partition has this many records. Fewer make many small files, slow to read; more

@@ -38,8 +38,23 @@ def throughout(condition: Callable[[], object], *, for_s: float, what: str = "th
         time.sleep(_PAUSE_S)
 
 
+async def eventually_here(
+    condition: Callable[[], T], *, within_s: float = 10.0, what: str = "the condition", pause_s: float = _PAUSE_S
+) -> T:
+    """`eventually` within an event loop, which goes on meanwhile. pause_s: with 0 each turn of it is looked at."""
+
+    async def asked() -> T:
+        return condition()
+
+    return await eventually_async(asked, within_s=within_s, what=what, pause_s=pause_s)
+
+
 async def eventually_async(
-    condition: Callable[[], Awaitable[T]], *, within_s: float = 10.0, what: str = "the condition"
+    condition: Callable[[], Awaitable[T]],
+    *,
+    within_s: float = 10.0,
+    what: str = "the condition",
+    pause_s: float = _PAUSE_S,
 ) -> T:
     """`eventually` for a condition that has to be awaited."""
     deadline = time.monotonic() + within_s
@@ -54,4 +69,4 @@ async def eventually_async(
             last = error
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} was not met within {within_s:g} s; last: {last!r}")
-        await asyncio.sleep(_PAUSE_S)
+        await asyncio.sleep(pause_s)

@@ -106,6 +106,12 @@ def until_worth(service: WorkerProcess, model: str, customer: str, worth: float)
     return answer
 
 
+def asked(service: WorkerProcess) -> float:
+    """How many requests are being answered, by all processes."""
+    page = service.page("/metrics")[1]
+    return sum(map(float, re.findall(r"^stillwell_serve_in_flight_requests{.*} ([0-9.]+)$", page, re.M)))
+
+
 async def ask_at_once(service: WorkerProcess, readers: int) -> "collections.Counter[str]":
     """So many requests for the same prediction, each over a connection of its own; what they were answered."""
     url = f"http://127.0.0.1:{service.port}/v1/predictions?model=Waited&customer=c1"
@@ -138,10 +144,10 @@ def test_a_thousand_readers_of_an_expired_prediction_over_four_processes_cost_on
 
     async def ask_and_release() -> "collections.Counter[str]":
         task = asyncio.ensure_future(ask_at_once(service, 1_000))
-        while model.server.calls == before:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        # Long enough for most of the others to come while the one call is under way.
-        await asyncio.sleep(1.0)
+        # All of them come while the one call is under way, which may take ten seconds.
+        await asyncio.to_thread(
+            eventually, lambda: asked(service) >= 1_000, within_s=9, what="a thousand are being answered"
+        )
         model.release()
         return await task
 

@@ -19,7 +19,7 @@ from tests.integration.proof import log, verified
 from tests.integration.test_rebuild import dump, rebuilt
 from tests.integration.test_serve import until_healthy
 from tests.services import Proxy
-from tests.waiting import eventually, eventually_async
+from tests.waiting import eventually, eventually_async, eventually_here
 from tests.worker import WorkerProcess
 
 PARTITIONS = 3
@@ -279,10 +279,14 @@ async def test_every_push_is_read_by_who_made_it_while_workers_are_killed_and_re
             if found != number:
                 violations.append(f"{customer}: pushed {number} as {body['token']}, read {found}")
 
+    async def pushed(more: int) -> None:
+        wanted = min(done + more, pairs)
+        await eventually_here(lambda: ended or done >= wanted, within_s=300, what=f"{more} pushes more")
+
     async def disturb() -> None:
         nonlocal kills, rebalances
         while not ended:
-            await asyncio.sleep(rng.uniform(0.5, 3))
+            await pushed(rng.randint(1, max(1, pairs // 20)))
             gone = workers.pop(rng.randrange(len(workers)))
             if rng.random() < 0.5:
                 await asyncio.to_thread(gone.kill)

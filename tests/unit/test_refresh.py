@@ -5,7 +5,8 @@ import contextlib
 import datetime
 import itertools
 import random
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -28,7 +29,7 @@ from streams.refresh import Offsets, RefreshAgent, RefreshBatch, RefreshHint
 from streams.retry import Retry
 from tests.batches import feature
 from tests.predicted import DEFINITIONS, Adding, V, encoded_row, model
-from tests.waiting import eventually_async
+from tests.waiting import eventually_here
 
 EPOCH = "epoch"
 KEYS = RedisKeys("test", "test")
@@ -40,9 +41,11 @@ class Logged:
     def __init__(self) -> None:
         self.kept: list[bytes] = []
         self.fault: Exception | None = None
+        self.asked = 0
 
     async def append(self, engine: Engine, predictions: Sequence[tuple[Entity, Outcome]]) -> None:
         await asyncio.sleep(0)
+        self.asked += 1
         if self.fault:
             raise self.fault
         self.kept += [entity.key for entity, _ in predictions]
@@ -64,7 +67,9 @@ class Site:
             self.spec, inputs, self.model, MemoryPredictions(self.server), KEYS, chance=lambda: 1.0, lease_ms=1_000
         )
         retry = Retry("refresh", self.metrics, _soon)
-        self.agent = RefreshAgent({"Delay": self.engine}, self.metrics, retry, self.log)
+        self.agent = RefreshAgent({"Delay": self.engine}, self.metrics, retry, self.log, clock=lambda: self.seconds())
+        self.seconds: Callable[[], float] = time.monotonic
+        """The clock of the agent."""
         self._offsets = itertools.count(100)
         self._times = itertools.count(1_767_225_600_000_000, 1_000)
 
@@ -90,11 +95,11 @@ class Site:
             )
         )
 
-    async def until_committable(self, offset: int) -> None:
-        async def reached() -> bool:
-            return self.agent.commits().get("p0") == offset
+    async def until(self, condition: Callable[[], object], what: str) -> None:
+        await eventually_here(condition, within_s=15, what=what)
 
-        await eventually_async(reached, what=f"the commit of {offset}, now {self.agent.commits()}")
+    async def until_committable(self, offset: int) -> None:
+        await self.until(lambda: self.agent.commits().get("p0") == offset, f"the commit of {offset}")
 
     def value(self, id: int) -> object:
         (key,) = self.engine.record_keys(self.engine.entities({"id": [id]}))
@@ -129,21 +134,24 @@ async def test_hints_of_one_prediction_cost_one_call_and_all_their_offsets_are_d
 async def test_a_write_waits_for_others_up_to_a_maximum_and_a_reader_for_none() -> None:
     changes = {"debounce": datetime.timedelta(seconds=30), "max_debounce": datetime.timedelta(seconds=0.3)}
     async with Site(**changes).running() as site:
+        now = 0.0
+        site.seconds = lambda: now
         await site.put(7, 30.0)
-        begun = asyncio.get_running_loop().time()
+        await site.put(8, 50.0)
         site.hint(7, cause="write")
-        await asyncio.sleep(0.1)
-        assert site.model.calls == 0
+        now = 0.29
         site.hint(7, cause="write")
-        await site.until_committable(102)
-        assert asyncio.get_running_loop().time() - begun >= 0.3
-        assert site.model.calls == 1
+        site.hint(8)
+        await site.until(lambda: site.value(8) == 51.0, "what a reader wants")
+        assert site.model.asked == [[50.0]]
+        now = 0.31
+        site.hint(7, cause="write")
+        await site.until_committable(104)
+        assert site.model.asked == [[50.0], [30.0]]
         await site.put(7, 31.0)
         site.hint(7, cause="write")
-        begun = asyncio.get_running_loop().time()
         site.hint(7)
-        await site.until_committable(104)
-        assert asyncio.get_running_loop().time() - begun < 0.29
+        await site.until_committable(106)
         assert site.value(7) == 32.0
 
 
@@ -153,11 +161,7 @@ async def test_a_server_that_is_down_keeps_its_offsets_and_nothing_is_lost_when_
             await site.put(id, float(id))
         site.model.error = ModelUnavailable("gone")
         site.hint(*range(5))
-
-        async def tried() -> bool:
-            return site.model.calls >= 2
-
-        await eventually_async(tried, what="it was tried again")
+        await site.until(lambda: site.model.calls >= 2, "it was tried again")
         assert site.agent.commits() == {"p0": 100}
         site.model.error = None
         await site.until_committable(105)
@@ -186,11 +190,7 @@ async def test_what_changes_while_the_model_is_asked_is_computed_again_without_a
         site.model.before = change
         site.hint(7)
         await site.until_committable(101)
-
-        async def renewed() -> bool:
-            return site.value(7) == 41.0
-
-        await eventually_async(renewed, what="the newer inputs were predicted")
+        await site.until(lambda: site.value(7) == 41.0, "the newer inputs were predicted")
         assert site.model.calls == 2
 
 
@@ -199,13 +199,8 @@ async def test_nothing_is_done_before_redis_and_the_log_have_it() -> None:
         await site.put(7, 30.0)
         site.log.fault = StoreUnavailable("the log is gone")
         site.hint(7)
-
-        async def computed() -> bool:
-            return site.value(7) == 31.0
-
-        await eventually_async(computed, what="the prediction")
-        for _ in range(100):
-            await asyncio.sleep(0)
+        await site.until(lambda: site.log.asked >= 3, "the log was asked again and again")
+        assert site.value(7) == 31.0
         assert site.agent.commits() == {"p0": 100}
         site.log.fault = None
         await site.until_committable(101)
@@ -219,12 +214,12 @@ async def test_a_store_that_may_have_lost_rows_is_waited_for(capsys: pytest.Capt
         told = capsys.readouterr().out
         site.hint(7)
 
-        async def waits() -> bool:
+        def waits() -> bool:
             nonlocal told
             told += capsys.readouterr().out
             return "predictions wait for Redis" in told
 
-        await eventually_async(waits, what="the agent found it not ready")
+        await site.until(waits, "the agent found it not ready")
         assert site.agent.commits() == {"p0": 100}
         site.server.write(KEYS.ready, b"another")
         await site.until_committable(101)
@@ -270,18 +265,10 @@ async def test_who_loses_its_partitions_in_the_middle_commits_nothing_of_them() 
 
         site.model.before = hold
         site.hint(7)
-
-        async def asked() -> bool:
-            return site.model.calls == 1
-
-        await eventually_async(asked, what="the model was asked")
+        await site.until(lambda: site.model.calls == 1, "the model was asked")
         site.agent.forget()
         released.set()
-
-        async def stored() -> bool:
-            return site.value(7) == 31.0
-
-        await eventually_async(stored, what="the prediction was kept all the same")
+        await site.until(lambda: site.value(7) == 31.0, "the prediction was kept all the same")
         assert site.agent.commits() == {}
 
 
@@ -296,22 +283,23 @@ async def test_one_alone_that_a_server_breaks_over_is_given_up_once_the_server_i
 
         site.model.before = break_over_it
         site.hint(7)
-        for other in itertools.count(8):
+
+        async def tried() -> None:
             calls = site.model.calls
+            await site.until(
+                lambda: site.model.calls > calls or site.agent.commits() != {"p0": 100}, "it was tried again"
+            )
 
-            async def tried(calls: int = calls) -> bool:
-                return site.model.calls > calls or site.agent.commits() != {"p0": 100}
-
-            await eventually_async(tried, what="it was tried again")
-            if site.results().get("given_up"):
-                break
+        async def answered(other: int) -> None:
             await site.put(other, 1.0)
             site.hint(other)
+            await site.until(lambda: site.value(other) == 2.0, "another one was answered")
 
-            async def answered(other: int = other) -> bool:
-                return site.value(other) == 2.0
-
-            await eventually_async(answered, what="another one was answered")
+        for other in itertools.count(8):
+            await tried()
+            if site.results().get("given_up"):
+                break
+            await answered(other)
         assert site.results()["given_up"] == 1
         await site.until_committable(100 + int(site.results()["computed"]) + 1)
 
@@ -321,11 +309,7 @@ async def test_a_server_that_breaks_over_everything_loses_no_refresh() -> None:
         await site.put(7, 30.0)
         site.model.error = ModelFailed("500")
         site.hint(7)
-
-        async def tried() -> bool:
-            return site.model.calls >= 4
-
-        await eventually_async(tried, within_s=15, what="it was tried again and again")
+        await site.until(lambda: site.model.calls >= 4, "it was tried again and again")
         assert site.agent.commits() == {"p0": 100}
         site.model.error = None
         await site.until_committable(101)
@@ -352,11 +336,7 @@ async def test_an_error_of_the_model_stops_no_agent(error: ModelError) -> None:
         await site.put(7, 30.0)
         site.model.error = error
         site.hint(7)
-
-        async def tried() -> bool:
-            return site.model.calls >= 2
-
-        await eventually_async(tried, what="it was tried again")
+        await site.until(lambda: site.model.calls >= 2, "it was tried again")
         site.model.error = None
         site.hint(7)
         await site.until_committable(102)
@@ -425,6 +405,7 @@ async def test_what_was_begun_in_another_assignment_acknowledges_nothing_in_this
     """The same record was taken again; whoever is killed now must be succeeded by one who reads it."""
     async with Site(debounce=datetime.timedelta(seconds=30)).running() as site:
         await site.put(7, 30.0)
+        await site.put(8, 50.0)
         asked, go_on = asyncio.Event(), asyncio.Event()
 
         async def before(delays: list[Any]) -> None:
@@ -437,14 +418,12 @@ async def test_what_was_begun_in_another_assignment_acknowledges_nothing_in_this
         site.agent.forget()
         value = msgspec.json.encode({"model": "Delay", "entity": {"id": 7}, "cause": "write"})
         site.agent.take(RefreshBatch(site.agent.life, [RefreshHint("p0", 100, value, 0)]))
+        site.model.before = None
         go_on.set()
-
-        async def computed() -> bool:
-            return site.value(7) == 31.0 and bool(site.log.kept)
-
-        await eventually_async(computed, what="what was begun")
-        for _ in range(50):
-            await asyncio.sleep(0)
+        await site.until(lambda: site.value(7) == 31.0, "what was begun")
+        # Done in its turn, when nothing is left to do for what was begun before.
+        site.take({"model": "Delay", "entity": {"id": 8}, "cause": "read"})
+        await site.until(lambda: site.value(8) == 51.0, "the next")
         assert site.agent.commits() == {"p0": 100}
 
 
@@ -479,17 +458,23 @@ async def test_a_model_that_has_just_failed_over_the_same_inputs_is_left_for_a_w
     assert site.model.calls == 1
 
 
-async def test_a_lease_is_held_for_as_long_as_the_model_takes() -> None:
+async def test_a_lease_is_held_for_as_long_as_the_model_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site()
     await site.put(7, 30.0)
     entities = site.engine.entities({"id": [7]})
-    engines = [
-        Engine(site.spec, site.engine.inputs, site.model, MemoryPredictions(site.server), KEYS, lease_ms=150)
-        for _ in range(2)
-    ]
+    store, renewed = MemoryPredictions(site.server), 0
+    renew = store.renew
+
+    async def count(*arguments: Any) -> list[bool]:
+        nonlocal renewed
+        renewed += 1
+        return await renew(*arguments)
+
+    monkeypatch.setattr(store, "renew", count)
+    engines = [Engine(site.spec, site.engine.inputs, site.model, store, KEYS, lease_ms=150) for _ in range(2)]
 
     async def slowly(delays: list[Any]) -> None:
-        await asyncio.sleep(0.6)
+        await eventually_here(lambda: renewed >= 9, what="thrice as long as a lease lives")
 
     site.model.before = slowly
     outcomes = await asyncio.gather(*(each.compute(entities, 5.0) for each in engines))

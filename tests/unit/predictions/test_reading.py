@@ -20,7 +20,7 @@ from stillwell.predictions.reading import ModelReader, Prediction, Refresh
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
 from tests.predicted import DEFINITIONS, Adding, encoded_row, model
-from tests.waiting import eventually_async
+from tests.waiting import eventually_here
 
 EPOCH = "epoch"
 BEGIN_MS = 1_767_225_600_000
@@ -185,16 +185,12 @@ async def test_a_thousand_who_wait_in_four_processes_cost_one_call(made: Callabl
     site.model.before = hold
     readers = [site.reader() for _ in range(4)]
     waiting = [asyncio.create_task(read(readers[number % 4])) for number in range(1_000)]
-    await eventually_async(lambda: _true(site.model.calls == 1), what="the model was asked")
+    await eventually_here(lambda: site.model.calls == 1, what="the model was asked")
     released.set()
     answers = [found for (found,) in await asyncio.gather(*waiting)]
     assert {(each.state, each.values) for each in answers} == {(State.FRESH, (31.0,))}
     assert {each.refresh for each in answers} <= {Refresh.INLINE, Refresh.SHARED}
     assert site.model.calls == 1
-
-
-async def _true(condition: bool) -> bool:
-    return condition
 
 
 async def test_many_entities_of_one_turn_go_in_one_call(made: Callable[..., Site]) -> None:
@@ -279,15 +275,15 @@ async def test_just_before_the_end_a_reader_refreshes_early_and_waits_for_nothin
     site.ms += 60_000
     (found,) = await read(reader)  # the last instant at which it is fresh
     assert (found.state, found.refresh) == (State.FRESH, Refresh.QUEUED)
-    await eventually_async(lambda: _true(site.model.calls == 2), what="it was computed anew")
-    await eventually_async(lambda: _true(site.leases() == []), what="the lease was given up")
+    await eventually_here(lambda: site.model.calls == 2, what="it was computed anew")
+    await eventually_here(lambda: site.leases() == [], what="the lease was given up")
     record = site.record()
     assert record is not None
     assert record.outputs is not None
     assert record.outputs.read_at == site.ms * 1_000
 
 
-async def test_who_dies_in_the_middle_is_succeeded(made: Callable[..., Site]) -> None:
+async def test_who_dies_in_the_middle_is_succeeded(made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch) -> None:
     site = made(policy="wait")
     await site.put(7, 30.0)
     forever = asyncio.Event()
@@ -298,14 +294,23 @@ async def test_who_dies_in_the_middle_is_succeeded(made: Callable[..., Site]) ->
     site.model.before = die
     dead = site.reader()
     task = asyncio.create_task(read(dead))
-    await eventually_async(lambda: _true(site.model.calls == 1), what="the model was asked")
+    await eventually_here(lambda: site.model.calls == 1, what="the model was asked")
     dead.engine._store.release = _nothing  # type: ignore[method-assign,assignment]  # a killed process gives nothing up
     await dead.close()
     await task
     assert len(site.leases()) == 1
     site.model.before = None
+    claims = 0
+    claim = MemoryPredictions.claim
+
+    async def count(store: MemoryPredictions, *arguments: Any) -> Any:
+        nonlocal claims
+        claims += 1
+        return await claim(store, *arguments)
+
+    monkeypatch.setattr(MemoryPredictions, "claim", count)
     heir = asyncio.create_task(read(site.reader()))
-    await asyncio.sleep(0.02)
+    await eventually_here(lambda: claims >= 3, what="another one wanted the lease again and again")
     assert site.model.calls == 1
     site.ms += 5_001
     ((found,),) = await asyncio.gather(heir)

@@ -13,6 +13,7 @@ from stillwell.pushing.token import Token
 from stillwell.reading import after as after_
 from stillwell.reading.after import MOST_TIMEOUT_MS, Marks, after
 from tests.pushed import INCARNATION, LAST, SPLIT, World, raw
+from tests.waiting import eventually_here
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +41,24 @@ def asked(*tokens: Token | str | None, timeout_ms: int = 5_000) -> after_.After:
     return found
 
 
+def looks_at(world: World) -> list[None]:
+    """Grows with every look at the store from now on."""
+    looks: list[None] = []
+
+    def count(operation: str) -> None:
+        if operation == "get":
+            looks.append(None)
+
+    world.store.faults = count
+    return looks
+
+
 async def test_a_read_waits_until_the_worker_has_applied_what_was_appended() -> None:
     world = await World().ready()
     token = (await world.pusher().append(raw("a"))).token
+    looks = looks_at(world)
     waiting = asyncio.ensure_future(marks_of(world).read_after(asked(token), reading(world)))
-    await asyncio.sleep(0.02)
+    await eventually_here(lambda: len(looks) >= 3, what="it has looked again and again")
     assert not waiting.done()
     await world.work()
     assert (await asyncio.wait_for(waiting, 5)).rows == 1
@@ -162,24 +176,17 @@ async def test_a_mark_stands_behind_the_last_record_that_it_covers() -> None:
         await marks_of(world).read_after(asked(token, older, timeout_ms=20), reading(world))
 
 
-async def test_all_who_wait_share_their_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_who_wait_share_their_looks() -> None:
     world = await World().ready()
     marks = marks_of(world)
     tokens = [(await world.pusher().append(raw(f"c{number}"))).token for number in range(200)]
-    looks = 0
-
-    def count(operation: str) -> None:
-        nonlocal looks
-        looks += operation == "get"
-
-    world.store.faults = count
+    looks = looks_at(world)
     waiting = [asyncio.ensure_future(marks.read_after(asked(token), reading(world))) for token in tokens]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await eventually_here(lambda: marks.waiting == 200 and looks, what="all wait", pause_s=0)
     world.store.faults = lambda operation: None
     await world.work()
     await asyncio.gather(*waiting)
-    assert looks <= 2
+    assert len(looks) <= 2
 
 
 async def test_no_more_wait_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +195,7 @@ async def test_no_more_wait_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
     marks = marks_of(world)
     token = (await world.pusher().append(raw("a"))).token
     waiting = [asyncio.ensure_future(marks.read_after(asked(token), reading(world))) for _ in range(3)]
-    await asyncio.sleep(0)
+    await eventually_here(lambda: marks.waiting == 3, what="three wait", pause_s=0)
     with pytest.raises(StoreUnavailable, match="3 reads wait for pushes already"):
         await marks.read_after(asked(token), reading(world))
     await world.work()
@@ -217,12 +224,11 @@ async def test_who_went_away_is_not_waited_for() -> None:
     marks = marks_of(world)
     token = (await world.pusher().append(raw("a"))).token
     gone = asyncio.ensure_future(marks.read_after(asked(token), reading(world)))
-    await asyncio.sleep(0.01)
+    await eventually_here(lambda: marks._looking, what="it is looked for")
     gone.cancel()
     with pytest.raises(asyncio.CancelledError):
         await gone
-    await asyncio.sleep(0.02)
-    assert marks._looking is None
+    await eventually_here(lambda: marks._looking is None, what="nobody looks")
 
 
 async def test_the_end_of_the_service_is_told() -> None:
@@ -230,7 +236,7 @@ async def test_the_end_of_the_service_is_told() -> None:
     marks = marks_of(world)
     token = (await world.pusher().append(raw("a"))).token
     waiting = asyncio.ensure_future(marks.read_after(asked(token), reading(world)))
-    await asyncio.sleep(0.01)
+    await eventually_here(lambda: marks.waiting == 1, what="it waits")
     await marks.close()
     with pytest.raises(StoreUnavailable, match="the query service ends"):
         await waiting
@@ -287,16 +293,10 @@ async def test_tokens_of_more_partitions_than_are_ever_looked_at_are_refused(mon
 async def test_who_waits_for_many_marks_looks_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(after_, "_PAUSE_PER_KEY", 1.0)
     world = await World().ready()
-    looks = 0
-
-    def count(operation: str) -> None:
-        nonlocal looks
-        looks += operation == "get"
-
-    world.store.faults = count
+    looks = looks_at(world)
     with pytest.raises(Behind):
         await marks_of(world).read_after(asked(Token("Last", INCARNATION, {7: 0}), timeout_ms=50), reading(world))
-    assert looks == 1
+    assert len(looks) == 1
 
 
 async def test_every_token_of_several_is_waited_for() -> None:
