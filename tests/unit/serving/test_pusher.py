@@ -13,6 +13,7 @@ from serving.pushing.pusher import Pusher, Written
 from stillwell.errors import NotDefined, NotWritten, OutcomeUnknown, RequestError, StoreNotReady, StoreUnavailable
 from stillwell.layout.online import Answer
 from stillwell.pushing.record import LARGEST_RECORD, To
+from stillwell.pushing.status import PushStatus
 from stillwell.spec import Origin, TopicSpec
 from stillwell.types import INT64, STRING, TIMESTAMP
 from tests.batches import column, event, feature, view
@@ -156,8 +157,8 @@ async def test_pushes_of_one_moment_share_a_transformation_and_each_round_trip()
     world.log.faults = lambda topic: _count(calls, "kafka")
     world.store.faults = lambda operation: _count(calls, "redis") if operation == "put" else None
     written = await asyncio.gather(*(pusher.write(raw("a", step=step)) for step in range(50)))
-    assert [each.statuses for each in written].count(["applied"]) == 1
-    assert [each.statuses for each in written].count(["stale"]) == 49
+    assert [each.statuses for each in written].count([PushStatus.APPLIED]) == 1
+    assert [each.statuses for each in written].count([PushStatus.STALE]) == 49
     assert calls == {"kafka": 1, "redis": 1}
 
 
