@@ -31,11 +31,10 @@ from multidict import MultiMapping
 from serving.as_json import Rests, age, encode, instant, written
 from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import Behind, NotWritten, RequestError
-from stillwell.layout.stamp import Stamp
-from stillwell.layout.value import stamp_of
 from stillwell.reading.entities import Columns
 from stillwell.reading.features import FeatureColumn, Found, present
-from stillwell.reading.query import Kind, Output, Plan
+from stillwell.reading.provenance import stamps, topic_of
+from stillwell.reading.query import Output, Plan
 from stillwell.reading.status import Freshness
 from stillwell.texts import value_of
 from stillwell.types import BYTES, FLOAT32, FLOAT64, TIMESTAMP, FieldType
@@ -109,20 +108,17 @@ def _provenance(
     column: FeatureColumn, found: Found, topics: Mapping[bytes, str]
 ) -> Sequence[Mapping[str, object] | None]:
     """For each value the record that its row was made from; None where there is no row, and for what is computed."""
-    if column.output.kind is not Kind.STORED:
-        return [None] * len(column.values)
-    stamps = [None if row is None else Stamp.unpack(stamp_of(row)) for row in found.rows[column.output.source]]
     return [
         None
         if stamp is None
         else {
-            "topic": topics.get(stamp.topic, f"sha256:{stamp.topic.hex()}"),
+            "topic": topic_of(stamp, topics),
             "incarnation": stamp.incarnation,
             "partition": stamp.partition,
             "offset": stamp.offset,
             "version": stamp.version,
         }
-        for stamp in stamps
+        for stamp in stamps(column, found)
     ]
 
 

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 def get(words: tuple[str, ...], after: tuple[str, ...], url: str | None, as_json: bool) -> None:
     """Show what is known of an entity, as it is in Redis or as a query service answers.
 
-    A NAME is a feature as VIEW:FEATURE, or a feature service; and straight from Redis also a view, an alias or an
-    on-demand view, for all that it has. There may be several; of a query service one feature service. A key is given
-    as text: a whole number, true or false, base64 for bytes, ISO-8601 with a zone for a time. Each feature is PRESENT,
-    NULL_VALUE, NOT_FOUND, or OUTSIDE_MAX_AGE: then the row is older than the view's TTL.
+    A NAME is a feature as VIEW:FEATURE, or a feature service; and straight from Redis also a view, an alias, an
+    on-demand view or a model, for all that it has. There may be several; of a query service one feature service. A key
+    is given as text: a whole number, true or false, base64 for bytes, ISO-8601 with a zone for a time. Each feature is
+    PRESENT, NULL_VALUE, NOT_FOUND, or OUTSIDE_MAX_AGE: then the row is older than the view's TTL.
     """
     names = [word for word in words if "=" not in word]
     pairs = pairs_of(word for word in words if "=" in word)

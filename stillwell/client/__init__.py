@@ -13,9 +13,11 @@ from stillwell.client.client import Client
 from stillwell.client.errors import (
     Behind,
     ClientError,
+    Closed,
     Failure,
     NotReady,
     NotWritten,
+    PartlyPushed,
     PushFailed,
     RowRejected,
     TimedOut,
@@ -26,7 +28,7 @@ from stillwell.client.errors import (
 )
 from stillwell.client.predictions import Input, Prediction, Predictions, PredictionState, Refresh
 from stillwell.client.pushing import Pushed, PushedRow, Pusher, Receipt
-from stillwell.client.results import Column, Features, Row, Value
+from stillwell.client.results import Column, Features, Provenance, Row, Value
 from stillwell.client.retrying import Retries
 from stillwell.client.sync import SyncClient, SyncPusher, SyncReceipt
 from stillwell.errors import NotDefined, RequestError
@@ -38,6 +40,7 @@ __all__ = [
     "Behind",
     "Client",
     "ClientError",
+    "Closed",
     "Column",
     "Failure",
     "Features",
@@ -46,9 +49,11 @@ __all__ = [
     "NotDefined",
     "NotReady",
     "NotWritten",
+    "PartlyPushed",
     "Prediction",
     "PredictionState",
     "Predictions",
+    "Provenance",
     "PushFailed",
     "PushStatus",
     "Pushed",

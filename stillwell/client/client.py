@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
+from stillwell.client.errors import Closed
+from stillwell.client.named import model_of, view_of
 from stillwell.client.predictions import Predictions
-from stillwell.client.pushing import Mode, Pushed, Pusher, Pushing, To, encoded_row, rows_of
+from stillwell.client.pushing import Mode, Pushed, Pusher, Pushing, To, pushed_in_parts
 from stillwell.client.results import Features
 from stillwell.client.retrying import Retries
 from stillwell.client.service import at as service_at
@@ -16,6 +18,7 @@ from stillwell.client.source import After, Asked, Source, columns_of
 from stillwell.errors import RequestError
 
 if TYPE_CHECKING:
+    from stillwell.client.named import Asking, NamedModel, NamedView
     from stillwell.settings import Settings
 
 _Number = TypeVar("_Number", int, float)
@@ -44,15 +47,17 @@ class Client:
         """
         self._source: Source = service_at(url, _positive("connections", connections), retries or Retries())
         self._timeout = _positive("timeout", timeout)
+        self._closed = False
 
     @classmethod
     def direct(
         cls, settings: "Settings | None" = None, *, timeout: float = TIMEOUT, retries: Retries | None = None
     ) -> Self:
-        """A client that reads straight from Redis, without a service: features alone.
+        """A client that reads straight from Redis, without a service: features, and predictions as they are there.
 
-        settings: where the store is and which definitions it was filled by; those of the environment, if none are
-        given. Raises SettingsError and DefinitionError.
+        It never has a prediction computed, whatever its model's policy is, and cannot push. settings: where the store
+        is and which definitions it was filled by; those of the environment, if none are given. Raises SettingsError and
+        DefinitionError.
         """
         from stillwell.client.direct import direct
         from stillwell.definitions.loading import load_definitions
@@ -68,38 +73,45 @@ class Client:
         made = cls.__new__(cls)
         made._source = source
         made._timeout = _positive("timeout", timeout)
+        made._closed = False
         return made
 
     async def features(
         self,
-        features: str | Sequence[str],
+        features: "Asking",
         entities: Entities,
         *,
         after: After = None,
+        provenance: bool = False,
         timeout: float | None = None,
     ) -> Features:
         """Features of entities, each with what it is worth.
 
-        features: references, `<view>:<feature>`, or the name of a feature service. after: the tokens of pushes whose
-        rows must be in what is read. timeout: seconds, in place of the client's own.
+        features: references, `"<view>:<feature>"` or `View.feature`, or a feature service or its name. A view, alias,
+        on-demand view, model or feature service among references stands for all that it has. after: the tokens of
+        pushes whose rows must be in what is read. provenance: also say which record each value was made of. timeout:
+        seconds, in place of the client's own.
 
-        Raises RequestError, NotDefined, Unavailable, NotReady, Behind, TimedOut and WrongAnswer.
+        Raises RequestError, NotDefined, Unavailable, NotReady, Behind, TimedOut, WrongAnswer and Closed.
         """
-        return await self._source.features(Asked.of(features, entities, after), self._within(timeout))
+        asked = Asked.of(features, entities, after, provenance)
+        return await self._open().features(asked, self._within(timeout))
 
-    async def predictions(self, model: str, entities: Entities, *, timeout: float | None = None) -> Predictions:
+    async def predictions(
+        self, model: "NamedModel", entities: Entities, *, timeout: float | None = None
+    ) -> Predictions:
         """A model's predictions for entities, each with what it is worth.
 
-        entities: as for features; request values of the model's inputs stand beside the keys. Whether this waits for
-        the model is the model's policy; it waits no longer than the call has time.
+        model: the class, or its name. entities: as for features; request values of the model's inputs stand beside the
+        keys. Whether this waits for the model is the model's policy; it waits no longer than the call has time.
 
-        Raises RequestError, NotDefined, Unavailable, NotReady, TimedOut and WrongAnswer.
+        Raises RequestError, NotDefined, Unavailable, NotReady, TimedOut, WrongAnswer and Closed.
         """
-        return await self._source.predictions(model, columns_of(entities), self._within(timeout))
+        return await self._open().predictions(model_of(model), columns_of(entities), self._within(timeout))
 
     async def push(
         self,
-        view: str,
+        view: "NamedView",
         rows: Any,
         *,
         mode: Mode = "sync",
@@ -110,20 +122,25 @@ class Client:
     ) -> Pushed:
         """Push rows to a view, and say what became of each.
 
-        rows: one mapping, several, or a table of Polars or Arrow: events of the view's topic by its columns, or with
-        `transform_on_write=False` finished rows, with keys, `event_timestamp` and features. mode: `sync` answers once
-        they are in Redis, `async` once Kafka holds them. idempotency_key: with one, a push whose answer was lost is
-        sent again; without, only one of which nothing was sent.
+        view: the class, or its name. rows: one mapping, several, or a table of Polars, pandas or Arrow: events of the
+        view's topic by its columns, or with `transform_on_write=False` finished rows, with keys, `event_timestamp` and
+        features. mode: `sync` answers once they are in Redis, `async` once Kafka holds them. idempotency_key: with one,
+        a push whose answer was lost is sent again; without, only one of which nothing was sent.
 
-        Raises RequestError, NotDefined, Unavailable, NotReady, NotWritten, Unconfirmed and WrongAnswer.
+        More than 500 rows, or 512 KiB of them, are sent in parts, one after the other, each within `timeout` and with
+        the idempotency key and its number. What is given back is of all; where a part fails after others were taken,
+        PartlyPushed says which.
+
+        Raises RequestError, NotDefined, Unavailable, NotReady, NotWritten, Unconfirmed, PartlyPushed, WrongAnswer,
+        Unsupported and Closed.
         """
-        encoded = tuple(encoded_row(row, number) for number, row in enumerate(rows_of(rows)))
-        pushing = Pushing(view, encoded, mode, to, transform_on_write, idempotency_key)
-        return await self._source.push(pushing, self._within(timeout))
+        whole = Pushing(view_of(view), (), mode, to, transform_on_write, idempotency_key)
+        within = self._within(timeout)
+        return await pushed_in_parts(lambda part: self._open().push(part, within), whole, rows)
 
     def pusher(
         self,
-        view: str,
+        view: "NamedView",
         *,
         max_rows: int = 500,
         max_delay: float = 0.01,
@@ -142,10 +159,10 @@ class Client:
             …
             (await receipt).status
         """
-        within = self._within(timeout)
+        within, name = self._within(timeout), view_of(view)
 
         def send(rows: tuple[msgspec.Raw, ...], key: str) -> Awaitable[Pushed]:
-            return self._source.push(Pushing(view, rows, mode, to, transform_on_write, key), within)
+            return self._open().push(Pushing(name, rows, mode, to, transform_on_write, key), within)
 
         return Pusher(
             send,
@@ -157,7 +174,8 @@ class Client:
         )
 
     async def close(self) -> None:
-        """Close every connection. Calls under way fail."""
+        """Close every connection. Calls under way fail, and later ones raise Closed."""
+        self._closed = True
         await self._source.close()
 
     async def __aenter__(self) -> Self:
@@ -167,6 +185,11 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+    def _open(self) -> Source:
+        if self._closed:
+            raise Closed("the client is closed: make another one")
+        return self._source
 
     def _within(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else _positive("timeout", timeout)

@@ -1,47 +1,59 @@
 """The store itself as a source: read by the plan of the query service, in this process, straight from Redis.
 
 One hop less than through the service, and nobody between; but Redis must be reachable, and the definitions there, in
-the version that writes.
+the version that writes. Predictions are read as they are there: no model is asked, and no refresh asked for.
 """
 
+import dataclasses
 import datetime
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from stillwell import errors
-from stillwell.client.errors import Behind, NotReady, Unavailable, Unsupported
-from stillwell.client.predictions import Predictions
+from stillwell.client.errors import Behind, Closed, NotReady, Unavailable, Unsupported
+from stillwell.client.predictions import Input, Prediction, Predictions, PredictionState, Refresh
 from stillwell.client.pushing import Pushed, Pushing, plain
-from stillwell.client.results import Column, Features
+from stillwell.client.results import Column, Features, Provenance
 from stillwell.client.retrying import Retries
 from stillwell.client.source import Asked, Columns, json_columns, to_wait
 from stillwell.errors import RequestError, StoreError, StoreNotReady
 from stillwell.known_views import known_views
 from stillwell.layout.projection import UnknownLayout
 from stillwell.layout.redis_keys import RedisKeys
+from stillwell.predictions.cached import cached_readers
+from stillwell.predictions.columns import ModelReaders
+from stillwell.predictions.reading import Prediction as Told
+from stillwell.pushing.topics import push_topics
 from stillwell.reading import entities
 from stillwell.reading.after import After, Marks
 from stillwell.reading.features import FeatureColumn, FeatureReader, Found
 from stillwell.reading.online import OnlineReader, Stored
+from stillwell.reading.provenance import by_digest, stamps, topic_of
 from stillwell.reading.query import Catalog
 from stillwell.reading.versions import Versions
-from stillwell.spec import DefinitionsSpec, ViewSpec
+from stillwell.spec import DefinitionsSpec, ModelSpec, ViewSpec
 from stillwell.storage import open_store
 from stillwell.wire import EPOCH
 
 if TYPE_CHECKING:
     from stillwell.settings import Settings
 
+_T = TypeVar("_T")
+
 
 class Reading(Protocol):
-    """What is open while a store is read."""
+    """What is open while a store is read. models: reads predictions as they are there."""
 
     reader: FeatureReader
+    models: ModelReaders
     marks: Marks
+
+    def now_us(self) -> int:
+        """The time that ages are counted by, in µs since the epoch."""
 
     async def close(self) -> None:
         """Close every connection."""
@@ -56,8 +68,8 @@ class _Opened(NamedTuple):
 
 class Direct:
     """One store. open: connects, in the loop of the first call. older: the views as they once were, for rows that
-    other versions have written: it asks the registry, and blocks. rows, values: the most of one request, as the query
-    service has them."""
+    other versions have written: it asks the registry, and blocks. topics: that rows are made of, by name. rows, values:
+    the most of one request, as the query service has them."""
 
     def __init__(
         self,
@@ -68,6 +80,7 @@ class Direct:
         rows: int,
         values: int,
         retries: Retries,
+        topics: Iterable[str] = (),
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._definitions = definitions
@@ -78,7 +91,9 @@ class Direct:
         self._values = values
         self._retries = retries
         self._draw = draw
+        self._topics = by_digest(topics)
         self._opened: _Opened | None = None
+        self._closed = False
 
     async def features(self, asked: Asked, timeout: float) -> Features:
         """See `stillwell.client.source.Source`."""
@@ -87,15 +102,20 @@ class Direct:
 
     async def push(self, pushing: Pushing, timeout: float) -> Pushed:
         """See `stillwell.client.source.Source`."""
-        raise Unsupported("a client that reads straight from the store cannot push: use Client(url)")
+        raise Unsupported(
+            "a client that reads from Redis cannot push; the query service does, by way of Kafka: use Client(url)"
+        )
 
     async def predictions(self, model: str, entities: Columns, timeout: float) -> Predictions:
         """See `stillwell.client.source.Source`."""
-        raise Unsupported("a client that reads straight from the store reads no predictions: use Client(url)")
+        return await self._retries.until_answered(
+            "Redis", timeout, lambda: self._predictions(model, entities), self._draw
+        )
 
     async def close(self) -> None:
         """See `stillwell.client.source.Source`."""
         opened, self._opened = self._opened, None
+        self._closed = True
         if opened is not None:
             await opened.versions.close()
             await opened.reading.close()
@@ -104,20 +124,49 @@ class Direct:
         self._catalog = Catalog(self._definitions, versions)
 
     async def _found(self, asked: Asked, after: After | None) -> Features:
-        try:
-            columns: dict[str, Sequence[object]] = msgspec.to_builtins(json_columns(asked.entities), enc_hook=plain)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise RequestError("entities", f"holds a value that JSON has no form for: {error}") from None
-        if self._opened is None:
-            self._opened = _Opened(self._open(), Versions(self._older, self._know))
-        opened = self._opened
+        columns, opened = _plain(asked.entities), self._open_once()
         found = await _told(
             (lambda: opened.reading.marks.read_after(after, lambda: self._of_any_version(opened, asked, columns)))
             if after
             else (lambda: self._of_any_version(opened, asked, columns))
         )
         made = {each.output.reference: _column(each, found.at_us) for each in found.columns}
+        if asked.provenance:
+            for each in found.columns:
+                reference = each.output.reference
+                made[reference] = dataclasses.replace(made[reference], provenance=self._provenance(each, found))
         return Features(asked.entities, made, asked.count)
+
+    async def _predictions(self, name: str, given: Columns) -> Predictions:
+        columns, reading = _plain(given), self._open_once().reading
+        model = self._catalog.model(name)
+        entities.row_count(columns, self._rows)
+        plan = self._catalog.plan([f"{model.name}:{model.outputs[0].name}"])
+        typed = entities.typed(plan, columns, self._catalog.keys)
+        found = await _told(lambda: reading.models.read(model.name, typed))
+        now = reading.now_us()
+        rows = [
+            _prediction({key: values[row] for key, values in given.items()}, model, each, now)
+            for row, each in enumerate(found)
+        ]
+        types = {output.name: output.type.name for output in model.outputs}
+        return Predictions(model.name, model.version, types, tuple(rows))
+
+    def _open_once(self) -> _Opened:
+        if self._closed:
+            # A call that was under way, and would be made again.
+            raise Closed("the client was closed before the answer came")
+        if self._opened is None:
+            self._opened = _Opened(self._open(), Versions(self._older, self._know))
+        return self._opened
+
+    def _provenance(self, column: FeatureColumn, found: Found) -> tuple[Provenance | None, ...]:
+        return tuple(
+            None
+            if each is None
+            else Provenance(topic_of(each, self._topics), each.incarnation, each.partition, each.offset, each.version)
+            for each in stamps(column, found)
+        )
 
     async def _of_any_version(self, opened: _Opened, asked: Asked, columns: Mapping[str, Sequence[object]]) -> Found:
         try:
@@ -138,7 +187,16 @@ class Direct:
         return await reading.reader.read(plan, entities.typed(plan, columns, self._catalog.keys))
 
 
-async def _told(read: Callable[[], Awaitable[Found]]) -> Found:
+def _plain(given: Columns) -> dict[str, Sequence[object]]:
+    """As the service reads them from JSON. Raises RequestError."""
+    try:
+        columns: dict[str, Sequence[object]] = msgspec.to_builtins(json_columns(given), enc_hook=plain)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise RequestError("entities", f"holds a value that JSON has no form for: {error}") from None
+    return columns
+
+
+async def _told(read: Callable[[], Awaitable[_T]]) -> _T:
     """What is read; the store's errors as the client's."""
     try:
         return await read()
@@ -152,15 +210,13 @@ async def _told(read: Callable[[], Awaitable[Found]]) -> Found:
 
 def _column(column: FeatureColumn, at_us: int) -> Column:
     kind = column.output.feature.type.name
-    times = [None if us is None else EPOCH + datetime.timedelta(microseconds=us) for us in column.event_times]
-    ages = [None if us is None else datetime.timedelta(microseconds=at_us - us) for us in column.event_times]
     return Column(
         reference=column.output.reference,
         type=kind,
         values=tuple(_values(kind, column.values)),
         statuses=tuple(column.statuses),
-        event_times=tuple(times),
-        ages=tuple(ages),
+        event_times=tuple(map(_time, column.event_times)),
+        ages=tuple(_age(us, at_us) for us in column.event_times),
         freshness=tuple(column.freshness or [None] * len(column.values)),
     )
 
@@ -168,7 +224,33 @@ def _column(column: FeatureColumn, at_us: int) -> Column:
 def _values(kind: str, values: Sequence[Any]) -> Sequence[Any]:
     if kind != "Timestamp":
         return values
-    return [None if us is None else EPOCH + datetime.timedelta(microseconds=us) for us in values]
+    return list(map(_time, values))
+
+
+def _prediction(entity: Mapping[str, Any], model: ModelSpec, told: Told, now_us: int) -> Prediction:
+    given = told.values or [None] * len(model.outputs)
+    return Prediction(
+        entity=entity,
+        values={
+            output.name: _values(output.type.name, [value])[0]
+            for output, value in zip(model.outputs, given, strict=True)
+        },
+        state=PredictionState(told.state.value),
+        computed_at=_time(told.computed_at),
+        read_at=_time(told.read_at),
+        age=_age(told.read_at, now_us),
+        inputs={name: Input(_time(at), _age(at, now_us)) for name, at in told.event_times.items()},
+        refresh=Refresh(told.refresh.value),
+        reason=told.reason or None,
+    )
+
+
+def _time(us: int | None) -> datetime.datetime | None:
+    return None if us is None else EPOCH + datetime.timedelta(microseconds=us)
+
+
+def _age(us: int | None, now_us: int) -> datetime.timedelta | None:
+    return None if us is None else datetime.timedelta(microseconds=now_us - us)
 
 
 class _Seen:
@@ -193,6 +275,7 @@ def direct(
 ) -> Direct:
     """The store that the settings name, as a source. seen: told of the rows behind each answer."""
     from sinks.redis_link import RedisLink
+    from sinks.redis_predictions import RedisPredictions
     from sinks.redis_reader import RedisReader
 
     class Open:
@@ -202,11 +285,17 @@ def direct(
             keys = RedisKeys(settings.project, settings.namespace)
             self._rows = RedisReader(link, keys.ready, timeout)
             online = self._rows if seen is None else _Seen(self._rows, seen)
-            self.reader = FeatureReader(online, keys, lambda: time.time_ns() // 1_000)
+            # The store of predictions is there for who computes them; nothing here does.
+            self.models = cached_readers(definitions, online, RedisPredictions(link, keys), keys, self.now_us)
+            self.reader = FeatureReader(online, keys, self.now_us, self.models)
             self.marks = Marks(self._rows, keys, settings.project, definitions.views)
+
+        def now_us(self) -> int:
+            return time.time_ns() // 1_000
 
         async def close(self) -> None:
             await self.marks.close()
+            await self.models.close()
             await self._rows.close()
 
     def older() -> Sequence[ViewSpec]:
@@ -214,4 +303,12 @@ def direct(
         known = known_views(open_store(settings.offline_root), definitions)
         return [view for view in known.values() if (view.name, view.version) not in defined]
 
-    return Direct(definitions, Open, older, rows=settings.serve_rows, values=settings.serve_values, retries=retries)
+    return Direct(
+        definitions,
+        Open,
+        older,
+        rows=settings.serve_rows,
+        values=settings.serve_values,
+        retries=retries,
+        topics=(*(each.topic for each in definitions.topics), *push_topics(settings.project, definitions)),
+    )

@@ -10,9 +10,11 @@ StillwellError
     ├── TimedOut             no answer within the time that the caller gave; a read that may be asked again
     ├── NotWritten           a push is in Kafka, and not in Redis yet; `token` names it, for a read to wait for
     ├── Unconfirmed          a push got no answer: the rows may have been taken, or not
+    ├── PartlyPushed         a push in parts failed after some: `pushed` has what became of those, `error` the failure
     ├── PushFailed           rows that were handed to a pusher did not get through: `failures` has each with its error
     ├── RowRejected          a row was refused, and the others of its batch were not
     ├── Unsupported          this way of reading cannot do it
+    ├── Closed               the client, or the pusher, was closed: make another one
     └── WrongAnswer          what answered is no query service of this version: a wrong URL, or a proxy between
 
 `RequestError` and `NotDefined` are those of `stillwell.errors`, as is `FormatError`: a stored row is of a version that
@@ -20,10 +22,13 @@ whoever read it does not know.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from stillwell.errors import StillwellError
 from stillwell.pushing.token import Token
+
+if TYPE_CHECKING:
+    from stillwell.client.pushing import Pushed
 
 
 class ClientError(StillwellError):
@@ -82,6 +87,16 @@ class Failure(NamedTuple):
     error: StillwellError
 
 
+class PartlyPushed(ClientError):
+    """A push in parts failed after some of them. pushed: what became of their rows, which are the first ones; error: of
+    the next part. Later ones were not sent."""
+
+    def __init__(self, pushed: "Pushed", error: StillwellError) -> None:
+        super().__init__(f"the first {len(pushed.rows)} rows were pushed; then: {error}")
+        self.pushed = pushed
+        self.error = error
+
+
 class PushFailed(ClientError):
     """Rows that were handed to a pusher did not get through."""
 
@@ -93,6 +108,10 @@ class PushFailed(ClientError):
 
 class Unsupported(ClientError):
     """This way of reading cannot do what was asked."""
+
+
+class Closed(ClientError):
+    """What was to do it was closed, before or meanwhile."""
 
 
 class WrongAnswer(ClientError):

@@ -12,12 +12,15 @@ import enum
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from stillwell.client.named import output_of
 from stillwell.client.tables import arrow_table, pandas_frame, polars_frame
 
 if TYPE_CHECKING:
     import pandas
     import polars
     import pyarrow
+
+    from stillwell.client.named import NamedFeature
 
 
 class PredictionState(enum.Enum):
@@ -65,8 +68,8 @@ class Prediction:
     refresh: Refresh
     reason: str | None
 
-    def __getitem__(self, output: str) -> Any:
-        return self.values[output]
+    def __getitem__(self, output: "NamedFeature") -> Any:
+        return self.values[output_of(output)]
 
     def to_dict(self, *, stale: bool = False) -> dict[str, Any]:
         """Keys and outputs. stale: also those of a prediction that is not FRESH, which are None otherwise."""

@@ -1,20 +1,22 @@
-"""Pushing rows: one call at a time, or one by one through a pusher that puts them together.
+"""Pushing rows: some or a table in one call, which is cut into parts, or one by one through a pusher that puts them
+together.
 
 `stillwell.pushing.status` says what may have become of a row.
 """
 
 import asyncio
-import collections
 import dataclasses
+import hashlib
+import itertools
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import msgspec
 
-from stillwell.client.errors import Failure, PushFailed, RowRejected
+from stillwell.client.errors import Closed, Failure, PartlyPushed, PushFailed, RowRejected
 from stillwell.errors import RequestError, StillwellError
 from stillwell.floats import writable
 from stillwell.pushing.status import PushStatus
@@ -63,17 +65,101 @@ class Pushing:
     idempotency_key: str | None
 
 
-def rows_of(rows: Any) -> Sequence[Row]:
-    """Rows from what a caller may give: one, several, or a table of Polars or Arrow. Raises RequestError."""
+PART_ROWS = 500
+PART_BYTES = 512 * 1024
+"""The most of one request. A service that is as it comes takes twice that."""
+
+
+async def pushed_in_parts(push: Callable[[Pushing], Awaitable[Pushed]], whole: Pushing, rows: Any) -> Pushed:
+    """What became of rows, or of a table, that are pushed one part after the other. whole: the push, without its rows.
+
+    Raises RequestError, PartlyPushed where a part fails that is not the first, and what the first one raises.
+    """
+    token: Token | None = None
+    told: list[PushedRow] = []
+    try:
+        for number, part in enumerate(_parts(rows)):
+            key = whole.idempotency_key
+            own = dataclasses.replace(whole, rows=part, idempotency_key=key and _key_of(key, number))
+            pushed = await _of_whole(push(own), len(told))
+            token = _together(token, pushed.token)
+            told += pushed.rows
+    except StillwellError as error:
+        if not told:
+            raise
+        raise PartlyPushed(Pushed(token, tuple(told)), error) from error
+    return Pushed(token, tuple(told))
+
+
+async def _of_whole(push: Awaitable[Pushed], before: int) -> Pushed:
+    """What became of a part. before: so many rows, by which its own are counted on in errors."""
+    try:
+        return await push
+    except RequestError as error:
+        named = _ROW.match(error.field)
+        if not before or named is None:
+            raise
+        field = f"rows[{int(named[1]) + before}]{error.field[named.end() :]}"
+        raise RequestError(field, str(error).removeprefix(f"{error.field}: ")) from error
+
+
+def _key_of(key: str, part: int) -> str:
+    """The idempotency key of a part: that of the whole for the first, which most often is the only one."""
+    return hashlib.sha256(f"{key}#{part}".encode("utf-8", "surrogatepass")).hexdigest() if part else key
+
+
+def _parts(rows: Any) -> Iterator[tuple[msgspec.Raw, ...]]:
+    """Rows in JSON, as many at once as one request may have; one part at least. Raises RequestError."""
+    part: list[msgspec.Raw] = []
+    nbytes = 0
+    for number, row in enumerate(rows_of(rows)):
+        encoded = encoded_row(row, number)
+        size = len(bytes(encoded))
+        if part and (len(part) == PART_ROWS or nbytes + size > PART_BYTES):
+            yield tuple(part)
+            part, nbytes = [], 0
+        part.append(encoded)
+        nbytes += size
+    yield tuple(part)
+
+
+def rows_of(rows: Any) -> Iterable[Row]:
+    """Rows from what a caller may give: one, several, or a table of Polars, pandas or Arrow, which is never there as
+    Python values as a whole. Raises RequestError."""
     if isinstance(rows, Mapping):
         return [rows]
-    for as_rows in ("to_dicts", "to_pylist"):
-        if hasattr(rows, as_rows):
-            listed: Sequence[Row] = getattr(rows, as_rows)()
-            return listed
-    if isinstance(rows, str | bytes) or not isinstance(rows, collections.abc.Iterable):
+    if hasattr(rows, "iter_slices"):  # Polars
+        return _listed(part.to_dicts() for part in rows.iter_slices(PART_ROWS))
+    if hasattr(rows, "itertuples"):  # pandas
+        rows = _arrow_of(rows)
+    if hasattr(rows, "to_pylist") and hasattr(rows, "slice"):  # Arrow
+        return _listed(rows.slice(at, PART_ROWS).to_pylist() for at in range(0, len(rows), PART_ROWS))
+    if hasattr(rows, "collect_schema") and hasattr(rows, "collect"):
+        raise RequestError("rows", "is a table that is not computed yet; push what its collect() gives")
+    if isinstance(rows, str | bytes) or not isinstance(rows, Iterable):
         raise RequestError("rows", f"must be a row, a list of rows or a table, not {type(rows).__name__}")
-    return list(rows)
+    return rows
+
+
+def _listed(parts: Iterable[Iterable[Row]]) -> Iterator[Row]:
+    return itertools.chain.from_iterable(parts)
+
+
+def _arrow_of(frame: Any) -> Any:
+    """A frame of pandas as a table of Arrow: what pandas takes for missing, NaN too, is null, and an index that has a
+    name is a column. Times are cut to microseconds, as everywhere here."""
+    import pyarrow as pa
+
+    named = any(name is not None for name in frame.index.names)
+    try:
+        table = pa.Table.from_pandas(frame.reset_index() if named else frame, preserve_index=False)
+        micro = [
+            field.with_type(pa.timestamp("us", field.type.tz)) if pa.types.is_timestamp(field.type) else field
+            for field in table.schema
+        ]
+        return table.cast(pa.schema(micro), safe=False)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise RequestError("rows", f"holds a column that has no one type: {error}") from None
 
 
 def encoded_row(row: Row, number: int = 0) -> msgspec.Raw:
@@ -256,7 +342,7 @@ class Pusher:
 
     def _require_open(self) -> None:
         if self._closed:
-            raise StillwellError("the pusher is closed: its `async with` block has ended")
+            raise Closed("the pusher is closed: its `async with` block has ended")
 
     def _raise_failures(self) -> None:
         if self._failures:

@@ -16,7 +16,7 @@ import msgspec
 from stillwell.client.errors import Behind, NotReady, NotWritten, Unavailable, Unconfirmed, WrongAnswer
 from stillwell.client.predictions import Input, Prediction, Predictions, PredictionState, Refresh
 from stillwell.client.pushing import Pushed, PushedRow, Pushing, plain
-from stillwell.client.results import Column, Features, Row, Value
+from stillwell.client.results import Column, Features, Provenance, Row, Value
 from stillwell.client.retrying import Retries
 from stillwell.client.source import Asked, Columns, json_columns, to_wait
 from stillwell.client.transport import HttpTransport, NoReply, NotSent, Reply, Transport
@@ -37,6 +37,7 @@ class _Column(msgspec.Struct):
     event_times: list[datetime.datetime | None]
     ages_s: list[float | None]
     freshness: list[Freshness | None]
+    provenance: list[Provenance | None] | None = None
 
 
 class _Features(msgspec.Struct):
@@ -142,13 +143,15 @@ class Service:
         if asked.service is not None:
             del body["features"]
             body["feature_service"] = asked.service
+        if asked.provenance:
+            body["provenance"] = True
         if asked.after:
             body["after"] = " ".join(map(str, asked.after))
             body["timeout_ms"] = int(to_wait(timeout) * 1_000)
         reply = await self._read("POST", "/v1/features", encoded(body, "entities"), timeout)
         answer = self._decoded(_features, reply)
         try:
-            columns = {reference: _column(reference, each, asked.count) for reference, each in answer.features.items()}
+            columns = {reference: _column(reference, each, asked) for reference, each in answer.features.items()}
         except (ValueError, TypeError) as error:
             raise self._wrong(reply, str(error)) from error
         return Features(asked.entities, columns, asked.count)
@@ -336,10 +339,12 @@ def _without(field: str, message: str) -> str:
     return message.removeprefix(f"{field}: ")
 
 
-def _column(reference: str, column: _Column, count: int) -> Column:
-    described = (column.values, column.statuses, column.event_times, column.ages_s, column.freshness)
-    if set(map(len, described)) != {count}:
-        raise ValueError(f"{reference} does not have {count} values, each with all that describes it")
+def _column(reference: str, column: _Column, asked: Asked) -> Column:
+    described = [column.values, column.statuses, column.event_times, column.ages_s, column.freshness]
+    if asked.provenance:
+        described.append(column.provenance or [])
+    if set(map(len, described)) != {asked.count}:
+        raise ValueError(f"{reference} does not have {asked.count} values, each with all that describes it")
     return Column(
         reference=reference,
         type=column.type,
@@ -348,6 +353,7 @@ def _column(reference: str, column: _Column, count: int) -> Column:
         event_times=tuple(column.event_times),
         ages=tuple(map(_age, column.ages_s)),
         freshness=tuple(column.freshness),
+        provenance=tuple(column.provenance or ()) if asked.provenance else None,
     )
 
 

@@ -2,12 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from stillwell.client.named import asked_for
 from stillwell.client.predictions import Predictions
 from stillwell.client.pushing import Pushed, Pushing, jsonable
 from stillwell.client.results import Features
 from stillwell.pushing.token import Token
+
+if TYPE_CHECKING:
+    from stillwell.client.named import Asking
 
 Columns = Mapping[str, tuple[Any, ...]]
 
@@ -22,29 +26,31 @@ def to_wait(timeout: float) -> float:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Asked:
-    """A request for features: by reference, or the feature service that lists them. entities: the keys, by column."""
+    """A request for features: by reference, or the feature service that lists them. entities: the keys, by column.
+    provenance: whether it is to be said which record each value was made of."""
 
     references: tuple[str, ...]
     service: str | None
     entities: Columns
     count: int
     after: tuple[Token, ...] = ()
+    provenance: bool = False
 
     @classmethod
     def of(
         cls,
-        features: str | Sequence[str],
+        features: "Asking",
         entities: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         after: After = None,
+        provenance: bool = False,
     ) -> "Asked":
         """From what a caller may give. Raises RequestError."""
         columns = columns_of(entities)
         given = () if after is None else (after,) if isinstance(after, Token | str) else after
         tokens = tuple(Token.parse(each) if isinstance(each, str) else each for each in given)
         count = len(next(iter(columns.values()), ()))
-        if isinstance(features, str) and ":" not in features:
-            return cls((), features, columns, count, tokens)
-        return cls((features,) if isinstance(features, str) else tuple(features), None, columns, count, tokens)
+        references, service = asked_for(features)
+        return cls(references, service, columns, count, tokens, provenance)
 
 
 class Source(Protocol):

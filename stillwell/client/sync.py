@@ -11,19 +11,22 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from stillwell.client.client import TIMEOUT, Client, Entities
+from stillwell.client.errors import Closed
 from stillwell.client.predictions import Predictions
 from stillwell.client.pushing import Mode, Pushed, PushedRow, Pusher, Receipt, Row, To
 from stillwell.client.results import Features
 from stillwell.client.retrying import Retries
-from stillwell.client.source import After
+from stillwell.client.source import After, Source
 from stillwell.errors import StillwellError
+from stillwell.pushing.token import Token
 
 if TYPE_CHECKING:
+    from stillwell.client.named import Asking, NamedModel, NamedView
     from stillwell.settings import Settings
 
 _T = TypeVar("_T")
@@ -43,7 +46,7 @@ class LoopThread:
         if os.getpid() != self._process:
             raise StillwellError("a client does not live on in a forked process: make one in each process")
         if self._loop.is_closed():
-            raise StillwellError("the client is closed: make another one")
+            raise Closed("the client is closed: make another one")
         if threading.current_thread() is self._thread:
             raise StillwellError("a call from within the client's own loop would wait for itself: use stillwell.Client")
         future = asyncio.run_coroutine_threadsafe(_made(make), self._loop)
@@ -100,6 +103,11 @@ class SyncPusher:
         self._thread = thread
         self._pusher = pusher
 
+    @property
+    def token(self) -> Token | None:
+        """See Pusher.token."""
+        return self._pusher.token
+
     def push(self, row: Row) -> SyncReceipt:
         """See Pusher.push."""
         return SyncReceipt(self._thread, self._thread.call(lambda: self._pusher.push(row)))
@@ -139,10 +147,15 @@ class SyncClient:
         cls, settings: "Settings | None" = None, *, timeout: float = TIMEOUT, retries: Retries | None = None
     ) -> Self:
         """See Client.direct."""
-        return cls.of(Client.direct(settings, timeout=timeout, retries=retries))
+        return cls.around(Client.direct(settings, timeout=timeout, retries=retries))
 
     @classmethod
-    def of(cls, client: Client) -> Self:
+    def of(cls, source: Source, *, timeout: float = TIMEOUT) -> Self:
+        """See Client.of."""
+        return cls.around(Client.of(source, timeout=timeout))
+
+    @classmethod
+    def around(cls, client: Client) -> Self:
         """Around a client that nobody else uses, and that was not used yet."""
         made = cls.__new__(cls)
         made._begin(client)
@@ -150,22 +163,25 @@ class SyncClient:
 
     def features(
         self,
-        features: str | Sequence[str],
+        features: "Asking",
         entities: Entities,
         *,
         after: After = None,
+        provenance: bool = False,
         timeout: float | None = None,
     ) -> Features:
         """See Client.features."""
-        return self._thread.call(lambda: self._client.features(features, entities, after=after, timeout=timeout))
+        return self._thread.call(
+            lambda: self._client.features(features, entities, after=after, provenance=provenance, timeout=timeout)
+        )
 
-    def predictions(self, model: str, entities: Entities, *, timeout: float | None = None) -> Predictions:
+    def predictions(self, model: "NamedModel", entities: Entities, *, timeout: float | None = None) -> Predictions:
         """See Client.predictions."""
         return self._thread.call(lambda: self._client.predictions(model, entities, timeout=timeout))
 
     def push(
         self,
-        view: str,
+        view: "NamedView",
         rows: Any,
         *,
         mode: Mode = "sync",
@@ -189,7 +205,7 @@ class SyncClient:
 
     def pusher(
         self,
-        view: str,
+        view: "NamedView",
         *,
         max_rows: int = 500,
         max_delay: float = 0.01,

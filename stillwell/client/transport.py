@@ -6,6 +6,7 @@ Everything that the client knows of HTTP libraries is here, so that tests can st
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from stillwell.client.errors import Closed
 from stillwell.errors import StillwellError
 
 if TYPE_CHECKING:
@@ -57,11 +58,15 @@ class HttpTransport:
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
 
     async def send(self, method: str, path: str, body: bytes | None, accept: str = JSON) -> Reply:
         """See Transport."""
         import aiohttp
 
+        if self._closed:
+            # A call that was under way, and would be made again.
+            raise Closed("the client was closed before the answer came")
         session = self._session or self._open()
         if self._loop is not asyncio.get_running_loop():
             raise StillwellError(
@@ -86,6 +91,7 @@ class HttpTransport:
 
     async def close(self) -> None:
         """See Transport."""
+        self._closed = True
         session, self._session = self._session, None
         if session is not None:
             await session.close()

@@ -25,12 +25,16 @@ class Alias:
     are loaded. Until then expressions name it by what it is: `AirportDepartures[airport=Route.origin].late`.
     """
 
-    def __init__(self, view: "type[View]", entity: type[Entity], keys: Mapping[str, str], place: str) -> None:
-        """keys: for each key of the view's entity, the key of `entity` that holds its value. place: file and line."""
+    def __init__(
+        self, view: "type[View]", entity: type[Entity], keys: Mapping[str, str], place: str, module: str
+    ) -> None:
+        """keys: for each key of the view's entity, the key of `entity` that holds its value. place: file and line, and
+        module: the name of the module in which it was made."""
         self._view = view
         self._entity = entity
         self._keys = keys
         self._place = place
+        self._module = module
         self._qualifier = qualifier_of_alias(view.spec, entity.spec, keys)
 
     def __getattr__(self, name: str) -> pl.Expr:
@@ -88,4 +92,4 @@ def make_alias(view: "type[View]", keys: Mapping[str, pl.Expr], depth: int) -> A
     if problems:
         raise DefinitionError(*(f"{place}: {view.__name__}.at(…) {problem}" for problem in problems))
     (entity,) = entities
-    return Alias(view, entity, mapped, place)
+    return Alias(view, entity, mapped, place, str(frame.f_globals.get("__name__", "")))

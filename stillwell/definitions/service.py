@@ -49,7 +49,7 @@ class FeatureService:
             mistakes.add("is a field, and a feature service has none; name it in features=(…)", field=name)
         refuse_strangers(cls, (), "a feature service has no fields; name features in features=(…)", mistakes)
         cls._references = tuple(_references(words["features"], mistakes)) if complete else ()
-        named = [_shown(each) for each in cls._references]
+        named = [shown(each) for each in cls._references]
         for twice in dict.fromkeys(name for number, name in enumerate(named) if name in named[:number]):
             mistakes.add(f"has {twice} twice; name each feature once")
         mistakes.check()
@@ -74,7 +74,7 @@ def _references(given: object, mistakes: Mistakes) -> Iterator[Reference]:
         mistakes.add(f"has features={given!r}; write a tuple of features, as features=(AirportDepartures.late,)")
         return
     for each in given:
-        if (fields := _all_of(each)) is not None:
+        if (fields := fields_of(each)) is not None:
             yield from (Reference(each, field) for field in fields)
             continue
         reference = reference_of(each)
@@ -82,14 +82,16 @@ def _references(given: object, mistakes: Mistakes) -> Iterator[Reference]:
             mistakes.add(
                 f"has {each} in features; name features as they stand (View.feature), and compute in an OnDemandView"
             )
-        elif _all_of(reference.owner) is None:
-            mistakes.add(f"has {_shown(reference)}, which is {_kind(reference.owner)}; name features and outputs alone")
+        elif fields_of(reference.owner) is None:
+            mistakes.add(
+                f"has {shown(reference)}, which is {kind_of(reference.owner)}; name features and outputs alone"
+            )
         else:
             yield reference
 
 
-def _all_of(owner: object) -> list[str] | None:
-    """The names of all features or outputs of a definition; None for one that has neither."""
+def fields_of(owner: object) -> list[str] | None:
+    """The names of all features or outputs of a definition; None for anything that has neither."""
     if isinstance(owner, Alias):
         owner = owner._view
     if not isinstance(owner, type) or owner in (View, OnDemandView, Model):
@@ -99,13 +101,15 @@ def _all_of(owner: object) -> list[str] | None:
     return [output.name for output in owner.spec.outputs] if issubclass(owner, Model) else None
 
 
-def _kind(owner: type) -> str:
+def kind_of(owner: type) -> str:
+    """What a field of an owner is that has no features."""
     if issubclass(owner, Topic):
         return "a column of a topic"
     return "a value that a request brings" if issubclass(owner, Request) else "a key"
 
 
-def _shown(reference: Reference) -> str:
+def shown(reference: Reference) -> str:
+    """A field as definitions write it."""
     owner = reference.owner
     return f"{owner._qualifier if isinstance(owner, Alias) else owner.__name__}.{reference.field}"
 

@@ -1,5 +1,5 @@
 """Outputs of models beside features, as a narrow protocol: who reads predictions is told by whoever puts a reader
-together. A reader that has none says so, naming the query service.
+together. A reader that has none says so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,5 +42,5 @@ class NoPredictions:
         """Raises RequestError."""
         raise RequestError(
             "features",
-            f"{model.name} is a model, whose predictions are read through the query service alone: give its URL",
+            f"{model.name} is a model, and what reads here was not told where predictions are",
         )

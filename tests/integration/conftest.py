@@ -12,6 +12,7 @@ import pytest
 
 from stillwell.local import LocalStack
 from stillwell.pushing.record import push_topic
+from stillwell.settings import Settings
 from tests.integration import orders
 from tests.worker import WorkerProcess
 
@@ -116,3 +117,19 @@ def deploy(
     for deployment in made:
         for worker in deployment.workers:
             worker.end()
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Settings]]:
+    """settings(deployment, **changed): its settings, in this process, and its definitions where they are found."""
+
+    def load(deployment: Deployment, **changed: str) -> Settings:
+        monkeypatch.chdir(deployment.folder)
+        monkeypatch.syspath_prepend(deployment.folder)
+        own = {f"STILLWELL_{name.upper()}": value for name, value in changed.items()}
+        for name, value in {**deployment.settings, **own}.items():
+            monkeypatch.setenv(name, value)
+        return Settings.load()
+
+    yield load
+    sys.modules.pop("orders", None)

@@ -4,8 +4,7 @@ import dataclasses
 import datetime
 import json
 import random
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -29,22 +28,6 @@ WRITTEN = ("applied", "duplicate")
 def url(service: WorkerProcess) -> str:
     """A service's root."""
     return f"http://127.0.0.1:{service.port}"
-
-
-@pytest.fixture
-def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Settings]]:
-    """settings(deployment, **changed): its settings, in this process, and its definitions where they are found."""
-
-    def load(deployment: Deployment, **changed: str) -> Settings:
-        monkeypatch.chdir(deployment.folder)
-        monkeypatch.syspath_prepend(deployment.folder)
-        own = {f"STILLWELL_{name.upper()}": value for name, value in changed.items()}
-        for name, value in {**deployment.settings, **own}.items():
-            monkeypatch.setenv(name, value)
-        return Settings.load()
-
-    yield load
-    sys.modules.pop("orders", None)
 
 
 async def test_through_the_service_and_straight_from_redis_every_bit_is_the_same(

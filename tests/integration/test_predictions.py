@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import dataclasses
 import json
 import random
 import re
@@ -16,6 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
+from stillwell import SyncClient
+from stillwell.client import Input, Prediction
+from stillwell.settings import Settings
 from tests.integration import orders
 from tests.integration.conftest import Deployment
 from tests.integration.proof import log
@@ -362,3 +366,53 @@ def test_a_server_that_is_down_is_flagged_and_its_return_is_noticed(
     model.server.answer = None
     until_worth(service, "Written", "c1", 6.0)
     assert service.stop() == worker.stop() == 0
+
+
+def timeless(told: Prediction) -> Prediction:
+    """Without ages, which were counted at another instant than those of another answer."""
+    inputs = {name: Input(each.event_time, None) for name, each in told.inputs.items()}
+    return dataclasses.replace(told, age=None, inputs=inputs)
+
+
+def test_a_client_straight_from_redis_is_told_the_same_and_asks_nobody(
+    deployment: Deployment, model: ThreadedServer, settings: Callable[..., Settings]
+) -> None:
+    """Nor are hints given: a worker is there who would follow them."""
+    orders.produce(deployment.bootstrap, deployment.topic, [order("c1", 30.0, 1)])
+    worker = deployment.start_worker().until_ready()
+    service = until_up(deployment.service().start())
+    until_worth(service, "Written", "c1", 31.0)
+    until_worth(service, "Waited", "c1", 31.0)
+    calls = model.server.calls
+    with (
+        SyncClient(f"http://127.0.0.1:{service.port}", timeout=30) as through,
+        SyncClient.direct(settings(deployment), timeout=30) as direct,
+    ):
+        for asked in ({"customer": ["c1", "nobody"]}, {"customer": "c1"}):
+            one, other = [client.predictions("Written", asked) for client in (through, direct)]
+            assert list(map(timeless, one)) == list(map(timeless, other))
+            assert (one.version, one.types) == (other.version, other.types)
+        missing = direct.predictions("Waited", {"customer": "c2"}).one()
+        assert (missing.state.value, missing["worth"], missing.refresh.value) == ("MISSING", None, "none")
+        assert direct.predictions("Hinted", {"customer": "c1"}).one().state.value == "MISSING"
+        beside = direct.features([f"{orders.VIEW}:amount", "Waited:worth", "Hinted:worth"], {"customer": "c1"}).one()
+        assert [(each.value, each.status.value) for each in beside.features.values()] == [
+            (30.0, "PRESENT"),
+            (31.0, "PRESENT"),
+            (None, "NOT_FOUND"),
+        ]
+        # What a worker writes under it is seen by the next read: first that it is of other inputs, then the new one.
+        orders.produce(deployment.bootstrap, deployment.topic, [order("c1", 40.0, 2)])
+        eventually(
+            lambda: direct.predictions("Waited", {"customer": "c1"}).one().state.value == "STALE",
+            within_s=60,
+            what="a prediction of other inputs",
+        )
+        eventually(
+            lambda: direct.predictions("Written", {"customer": "c1"}).one()["worth"] == 41.0,
+            within_s=60,
+            what="the prediction that the write has caused",
+        )
+        assert direct.predictions("Hinted", {"customer": "c1"}).one().state.value == "MISSING"
+    assert model.server.calls == calls + 1
+    worker.kill()

@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
-from stillwell.client import Behind, Client, Features, NotDefined, NotReady, Retries, Unavailable, Unsupported
+from stillwell.client import Behind, Client, Closed, Features, NotDefined, NotReady, Retries, Unavailable, Unsupported
 from stillwell.client.direct import Direct
 from stillwell.errors import FormatError, StillwellError, StoreUnavailable
 from stillwell.layout.redis_keys import RedisKeys
+from stillwell.predictions.columns import ModelReaders
 from stillwell.reading.after import Marks
 from stillwell.reading.features import FeatureReader
 from stillwell.reading.online import Stored
 from stillwell.spec import ViewSpec
-from tests.served import DEFINITIONS, LIMITS, NOW_US, USERS, Served
+from tests.served import DEFINITIONS, LIMITS, NOW_US, TOPIC, USERS, Served
 
 ALL = [f"Users:{feature.name}" for feature in USERS.features]
 KEYS = RedisKeys("test", "test")
@@ -28,21 +29,35 @@ class Opened:
     """What a `Direct` reads through."""
 
     reader: FeatureReader
+    models: ModelReaders
     marks: Marks
+    now_us: Callable[[], int] = lambda: NOW_US
     closed: bool = False
 
     async def close(self) -> None:
         self.closed = True
 
 
+NO_MODELS = ModelReaders({}, DEFINITIONS, lambda: NOW_US)
+
+
 def straight(served: Served, older: Callable[[], Sequence[ViewSpec]] = lambda: ()) -> Client:
     """A client of the store behind a service."""
 
     def open() -> Opened:
-        return Opened(FeatureReader(served.store, KEYS, lambda: served.now_us), served.marks)
+        return Opened(FeatureReader(served.store, KEYS, lambda: served.now_us), NO_MODELS, served.marks)
 
-    retries = Retries(attempts=2, first=0.001)
-    return Client.of(Direct(DEFINITIONS, open, older, rows=LIMITS.rows, values=LIMITS.values, retries=retries))
+    return Client.of(
+        Direct(
+            DEFINITIONS,
+            open,
+            older,
+            rows=LIMITS.rows,
+            values=LIMITS.values,
+            retries=Retries(attempts=2, first=0.001),
+            topics=[TOPIC.topic],
+        )
+    )
 
 
 @pytest.fixture
@@ -83,7 +98,7 @@ async def test_both_give_the_same_to_the_bit(served: Served, both: tuple[Client,
     )
     served.now_us = NOW_US + 1_500_001
     entities = {"id": [5, 4, 3, 2, 1, 99, 1]}
-    through, direct = [await client.features(ALL, entities) for client in both]
+    through, direct = [await client.features(ALL, entities, provenance=True) for client in both]
     assert comparable(through) == comparable(direct)
     assert through.to_arrow(details=True, expired=True).equals(direct.to_arrow(details=True, expired=True))
     assert {status.value for status in through.column("Users:amount").statuses} == {
@@ -92,6 +107,8 @@ async def test_both_give_the_same_to_the_bit(served: Served, both: tuple[Client,
         "NOT_FOUND",
         "OUTSIDE_MAX_AGE",
     }
+    made_of = [each and (each.topic, each.offset, each.version) for each in direct.column(ALL[0]).provenance or ()]
+    assert made_of == [("t", 104, 1), ("t", 103, 1), ("t", 102, 1), ("t", 101, 1), ("t", 100, 1), None, ("t", 100, 1)]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +155,7 @@ async def test_a_store_that_is_away_is_asked_again_and_then_unavailable() -> Non
             raise StoreUnavailable("Redis is away")
 
     away = Away()
-    opened = Opened(FeatureReader(away, KEYS, lambda: NOW_US), Marks(away, KEYS, "test", ()))
+    opened = Opened(FeatureReader(away, KEYS, lambda: NOW_US), NO_MODELS, Marks(away, KEYS, "test", ()))
     source = Direct(DEFINITIONS, lambda: opened, lambda: (), rows=1, values=1, retries=Retries(attempts=3, first=0.001))
     async with Client.of(source) as client:
         with pytest.raises(Unavailable, match="away"):
@@ -181,8 +198,20 @@ async def test_a_row_that_nobody_knows_is_told_and_does_not_send_every_reader_to
 
 async def test_what_it_cannot_do_is_said(served: Served) -> None:
     async with straight(served) as client:
-        with pytest.raises(Unsupported, match="cannot push"):
+        with pytest.raises(Unsupported, match=r"cannot push; the query service does.* use Client\(url\)"):
             await client.push("Users", {"id": 1})
+        async with client.pusher("Users") as pusher:
+            receipt = await pusher.push({"id": 1})
+            with pytest.raises(Unsupported, match="cannot push"):
+                await receipt
+
+
+async def test_one_that_is_closed_says_so_and_opens_nothing_again(served: Served) -> None:
+    await served.put({"id": 1, "name": "a"})
+    async with straight(served) as client:
+        await client.features(["Users:amount"], {"id": 1})
+    with pytest.raises(Closed, match="the client is closed"):
+        await client.features(["Users:amount"], {"id": 1})
 
 
 async def test_both_wait_for_a_push_and_say_alike_how_far_behind_they_are(

@@ -6,7 +6,17 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from stillwell.client import Client, NotDefined, NotReady, RequestError, Retries, Status, SyncClient, Unavailable
+from stillwell.client import (
+    Client,
+    Closed,
+    NotDefined,
+    NotReady,
+    RequestError,
+    Retries,
+    Status,
+    SyncClient,
+    Unavailable,
+)
 from stillwell.errors import StillwellError
 from tests.served import Served
 
@@ -110,3 +120,44 @@ async def test_the_synchronous_client_works_where_a_loop_runs_and_for_several_th
         assert set(values) == {7.5}
         with pytest.raises(NotDefined):
             await asyncio.to_thread(client.features, ["Users:x"], {"id": 1})
+
+
+async def test_one_that_is_closed_says_so_and_opens_nothing_again(served: Served) -> None:
+    await served.put({"id": 1, "name": "a", "amount": 7.5})
+    client = Client(url(served))
+    assert (await client.features(["Users:amount"], {"id": 1})).one()["Users:amount"].value == 7.5
+    pusher = client.pusher("Users")
+    await client.close()
+    await client.close()
+    for call in (
+        client.features(["Users:amount"], {"id": 1}),
+        client.predictions("Delay", {"id": 1}),
+        client.push("Users", {"id": 1}),
+    ):
+        with pytest.raises(Closed, match="the client is closed: make another one"):
+            await call
+    receipt = await pusher.push({"id": 1})
+    with pytest.raises(Closed):
+        await receipt
+
+
+async def test_a_call_that_is_under_way_when_its_client_is_closed_fails_and_is_not_made_again() -> None:
+    asked = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        came.set()
+        await reader.read()
+        writer.close()
+
+    came = asyncio.Event()
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        client = Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=30)
+        call = asyncio.ensure_future(client.features(["Users:amount"], {"id": 1}))
+        await came.wait()
+        await client.close()
+        with pytest.raises(Closed, match="closed before the answer came"):
+            await call
+    assert asked == 1

@@ -1,6 +1,7 @@
 """Predictions as they come back: what each is worth is said, and what is not fresh does not pass for it."""
 
 import datetime
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pytest
@@ -9,19 +10,27 @@ from stillwell.client import (
     Client,
     Input,
     NotDefined,
+    NotReady,
     PredictionState,
     Refresh,
     RequestError,
     Retries,
-    Unsupported,
     WrongAnswer,
 )
 from stillwell.client.direct import Direct
 from stillwell.client.service import Service, at
 from stillwell.predictions import reading
+from stillwell.predictions.cached import cached_readers
 from stillwell.predictions.freshness import State
+from stillwell.reading.after import Marks
+from stillwell.reading.features import FeatureReader
+from stillwell.reading.online import Stored
+from stillwell.spec import ModelSpec
+from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
+from stillwell.testing.predictions import MemoryPredictions
 from tests.fake_service import FakeTransport, refusal, reply
-from tests.served import DEFINITIONS
+from tests.predicted import DEFINITIONS
+from tests.unit.serving.test_predictions import DELAY, KEYS
 from tests.unit.serving.test_predictions import Service as Predicting
 
 AT = "2026-01-01T00:00:00Z"
@@ -105,9 +114,6 @@ async def test_errors_are_those_of_features() -> None:
         )
     with pytest.raises(WrongAnswer, match="3 predictions, for 1 entities"):
         await client(FakeTransport(reply(ANSWER))).predictions("Delay", {"origin": "JFK"})
-    straight = Direct(DEFINITIONS, NotImplemented, lambda: (), rows=1, values=1, retries=Retries())
-    with pytest.raises(Unsupported, match="reads no predictions"):
-        await Client.of(straight).predictions("Delay", ASKED)
 
 
 async def test_the_service_itself_answers_what_the_client_reads() -> None:
@@ -138,3 +144,150 @@ async def test_the_service_itself_answers_what_the_client_reads() -> None:
 def test_states_and_refreshes_are_those_of_the_engine() -> None:
     assert [each.value for each in PredictionState] == [each.value for each in State]
     assert [each.value for each in Refresh] == [each.value for each in reading.Refresh]
+
+
+# ---- straight from the store
+
+
+class Recording(MemoryOnlineStore):
+    """A store that keeps how many keys each round trip has asked for."""
+
+    def __init__(self, server: MemoryRedis) -> None:
+        super().__init__(server)
+        self.reads: list[int] = []
+
+    async def read(self, keys: Sequence[bytes]) -> Stored:
+        self.reads.append(len(keys))
+        return await super().read(keys)
+
+
+class Straight:
+    """A client of the store behind a service, which has the same clock."""
+
+    def __init__(self, service: Predicting, model: ModelSpec = DELAY) -> None:
+        definitions = DEFINITIONS.model_copy(update={"models": (model,)})
+        self.store = Recording(service.server)
+        self.now_us = lambda: service.ms * 1_000
+        self.models = cached_readers(definitions, self.store, MemoryPredictions(service.server), KEYS, self.now_us)
+        self.reader = FeatureReader(self.store, KEYS, self.now_us, self.models)
+        self.marks = Marks(self.store, KEYS, "test", definitions.views)
+        self.client = Client.of(
+            Direct(
+                definitions,
+                lambda: self,
+                lambda: (),
+                rows=50,
+                values=200,
+                retries=Retries(attempts=2, first=0.001),
+                topics=["t"],
+            )
+        )
+
+    async def close(self) -> None:
+        await self.models.close()
+
+
+def of_policy(policy: str) -> ModelSpec:
+    return DELAY.model_copy(update={"policy": policy})
+
+
+@pytest.mark.parametrize("policy", ["cached", "refresh", "wait"])
+async def test_straight_from_the_store_predictions_are_told_as_they_are_and_never_computed(policy: str) -> None:
+    service = Predicting()
+    straight = Straight(service, of_policy(policy))
+    async with service.client, Client(str(service.client.make_url("/"))) as asking, straight.client as direct:
+        for id, delay in ((1, 10.0), (2, 20.0), (3, None)):
+            await service.put(id, delay)
+        await asking.predictions("Delay", {"id": [1, 2, 3]})
+        service.ms += 1_500
+        await service.put(2, 25.0)
+        calls, stored = service.model.calls, dict(service.server.dump())
+        found = await direct.predictions("Delay", {"id": [1, 2, 3, 4]})
+        assert [(each.state, each["minutes"], each.refresh) for each in found] == [
+            (PredictionState.FRESH, 11.0, Refresh.NONE),
+            (PredictionState.STALE, 21.0, Refresh.NONE),
+            (PredictionState.FAILED, None, Refresh.NONE),
+            (PredictionState.MISSING, None, Refresh.NONE),
+        ]
+        fresh, stale, failed, missing = found
+        assert (fresh.read_at, fresh.age) == (NOON, datetime.timedelta(seconds=1.5))
+        assert fresh.computed_at is not None
+        assert fresh.computed_at >= NOON
+        assert stale.inputs == {"V": Input(NOON + datetime.timedelta(seconds=1.5), datetime.timedelta(0))}
+        assert (failed.reason, missing.reason, missing.age) == ("delay is unknown", None, None)
+        assert missing.inputs == {"V": Input(None, None)}
+        service.ms += 60_000
+        (old,) = await direct.predictions("Delay", {"id": 1})
+        assert (old.state, old["minutes"]) == (PredictionState.STALE, 11.0)
+        assert service.model.calls == calls
+        assert dict(service.server.dump()) == stored
+    await service.readers.close()
+
+
+async def test_the_service_tells_the_same_of_a_model_that_is_only_read() -> None:
+    writing = Predicting()
+    for id, delay in ((1, 10.0), (2, 20.0), (3, None)):
+        await writing.put(id, delay)
+    await writing.readers.read("Delay", {"id": [1, 2, 3]})
+    writing.ms += 500
+    await writing.put(2, 25.0)
+    service = Predicting(of_policy("cached"), writing.server)
+    service.ms += 1_500
+    straight = Straight(service)
+    async with (
+        writing.client,
+        service.client,
+        Client(str(service.client.make_url("/"))) as through,
+        straight.client as direct,
+    ):
+        several: list[dict[str, list[int]]] = [{"id": [3, 1, 4, 2, 1]}, {"id": []}]
+        for asked in several:
+            assert await through.predictions("Delay", asked) == await direct.predictions("Delay", asked)
+            both = [
+                await client.features(["V:delay", "Delay:minutes"], asked, provenance=True)
+                for client in (through, direct)
+            ]
+            assert both[0] == both[1]
+        beside = await direct.features(["Delay:minutes"], {"id": [1, 2, 4]})
+        assert [status.value for status in beside.column("Delay:minutes").statuses] == [
+            "PRESENT",
+            "PRESENT",
+            "NOT_FOUND",
+        ]
+        assert [each and each.value for each in beside.column("Delay:minutes").freshness] == ["FRESH", "LATE", None]
+        for ask in ({"id": ["7"]}, {"id": [1] * 51}, {}, {"id": [1], "idd": [2]}, {"id": object()}):
+            said = []
+            for client in (through, direct):
+                with pytest.raises(RequestError) as refused:
+                    await client.predictions("Delay", ask)
+                said.append((str(refused.value), refused.value.field))
+            assert said[0] == said[1]
+        for client in (through, direct):
+            with pytest.raises(NotDefined, match="did you mean 'Delay'"):
+                await client.predictions("Delai", {"id": 7})
+            with pytest.raises(NotDefined, match="did you mean 'minutes'"):
+                await client.features(["Delay:minuets"], {"id": 7})
+    for each in (writing, service):
+        await each.readers.close()
+
+
+async def test_a_prediction_and_the_rows_that_it_is_judged_by_are_read_at_one_instant() -> None:
+    service = Predicting()
+    straight = Straight(service)
+    async with service.client, straight.client as direct:
+        await service.put(1, 10.0)
+        await service.readers.read("Delay", {"id": [1]})
+        await direct.predictions("Delay", {"id": 1})
+        assert straight.store.reads == [2]
+    await service.readers.close()
+
+
+async def test_a_store_that_forgot_is_not_ready_for_predictions_either() -> None:
+    service = Predicting()
+    straight = Straight(service)
+    service.server.evict(KEYS.ready)
+    async with service.client, straight.client as direct:
+        with pytest.raises(NotReady, match="not ready"):
+            await direct.predictions("Delay", {"id": 1})
+        with pytest.raises(NotReady, match="not ready"):
+            await direct.features(["Delay:minutes"], {"id": 1})

@@ -6,13 +6,16 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from stillwell.client import (
     Client,
     NotReady,
     NotWritten,
+    PartlyPushed,
     Pushed,
     PushStatus,
     RequestError,
@@ -23,7 +26,7 @@ from stillwell.client import (
     WrongAnswer,
 )
 from stillwell.client.service import Service
-from stillwell.client.transport import NoReply, NotSent, Reply
+from stillwell.client.transport import JSON, NoReply, NotSent, Reply
 from tests.fake_service import FakeTransport, refusal, reply
 
 ROW = {"id": 1, "amount": 7.5}
@@ -40,7 +43,21 @@ async def push(transport: FakeTransport, rows: Any = ROW, **options: Any) -> Pus
     return await client.push("V", rows, **options)
 
 
-@pytest.mark.parametrize("rows", [ROW, [ROW], (ROW,), pl.DataFrame([ROW]), pl.DataFrame([ROW]).to_arrow()])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ROW,
+        [ROW],
+        (ROW,),
+        iter([ROW]),
+        pl.DataFrame([ROW]),
+        pl.DataFrame([ROW]).to_arrow(),
+        pa.RecordBatch.from_pylist([ROW]),
+        pd.DataFrame([ROW]),
+        pd.DataFrame([ROW]).set_index("id"),
+        pd.DataFrame([ROW]).convert_dtypes(dtype_backend="pyarrow"),
+    ],
+)
 async def test_one_row_several_or_a_table_are_sent_alike(rows: Any) -> None:
     transport = FakeTransport(TAKEN)
     pushed = await push(transport, rows)
@@ -169,3 +186,116 @@ async def test_rows_that_kafka_holds_and_redis_does_not_are_named_by_their_token
         await push(transport, idempotency_key="once")
     assert told.value.token == Token("V", 1, {0: 7})
     assert len(transport.sent) == 1
+
+
+async def test_what_pandas_takes_for_missing_is_null_and_its_times_keep_their_zone() -> None:
+    noon = "2026-01-31T12:00:00.123456789+01:00"
+    frame = pd.DataFrame(
+        {
+            "at": [pd.Timestamp(noon), pd.NaT],
+            "amount": [math.nan, 0.5],
+            "number": pd.array([None, 7], dtype="Int64"),
+            "name": ["a", None],
+        }
+    )
+    transport = FakeTransport(reply({"token": "V@1:0-7", "statuses": ["applied"] * 2}))
+    await push(transport, frame)
+    first, second = transport.sent[0].body["rows"]
+    at = datetime.datetime.fromisoformat(first.pop("at"))
+    assert (at, at.utcoffset()) == (datetime.datetime.fromisoformat(noon), datetime.timedelta(hours=1))
+    assert first == {"amount": None, "number": None, "name": "a"}
+    assert second == {"at": None, "amount": 0.5, "number": 7, "name": None}
+
+
+async def test_a_table_that_cannot_be_read_is_refused_with_what_to_do() -> None:
+    transport = FakeTransport(TAKEN)
+    with pytest.raises(RequestError, match=r"push what its collect\(\) gives"):
+        await push(transport, pl.LazyFrame([ROW]))
+    with pytest.raises(RequestError, match="rows: holds a column that has no one type"):
+        await push(transport, pd.DataFrame({"id": [1, "a"]}))
+    assert transport.sent == []
+
+
+class Kafka(FakeTransport):
+    """Takes every push: each row of a request in its own partition, from 0 on, behind what was there."""
+
+    def __init__(self, *failures: Reply | NotSent | None, incarnation: int = 1) -> None:
+        super().__init__(TAKEN)
+        self.failures = list(failures)
+        self.offset = 0
+        self.incarnation = incarnation
+
+    async def send(self, method: str, path: str, body: bytes | None, accept: str = JSON) -> Reply:
+        await super().send(method, path, body, accept)
+        failure = self.failures.pop(0) if self.failures else None
+        if isinstance(failure, Reply):
+            return failure
+        if failure is not None:
+            raise failure
+        rows = len(self.sent[-1].body["rows"])
+        self.offset += 1
+        token = f"V@{self.incarnation}:{self.offset % 2}-{self.offset};epoch"
+        return reply({"token": token, "statuses": ["applied"] * rows})
+
+
+TABLE = pl.DataFrame({"id": range(1_300)})
+
+
+@pytest.mark.parametrize(
+    "rows", [TABLE, TABLE.to_arrow(), TABLE.to_arrow().to_batches()[0], TABLE.to_dicts(), iter(TABLE.to_dicts())]
+)
+async def test_many_rows_go_in_parts_and_have_one_token(rows: Any) -> None:
+    kafka = Kafka()
+    pushed = await push(kafka, rows)
+    assert [len(each.body["rows"]) for each in kafka.sent] == [500, 500, 300]
+    assert [row["id"] for each in kafka.sent for row in each.body["rows"]] == list(range(1_300))
+    assert len(pushed.rows) == 1_300
+    assert pushed.token == Token("V", 1, {1: 3, 0: 2}, "epoch")
+
+
+async def test_large_rows_go_in_parts_that_a_service_takes() -> None:
+    kafka = Kafka()
+    await push(kafka, [{"text": "x" * 200_000}] * 5)
+    assert [len(each.body["rows"]) for each in kafka.sent] == [2, 2, 1]
+
+
+async def test_a_frame_of_pandas_goes_in_parts_too() -> None:
+    kafka = Kafka()
+    pushed = await push(kafka, pd.DataFrame({"id": range(600)}))
+    assert [len(each.body["rows"]) for each in kafka.sent] == [500, 100]
+    assert len(pushed.rows) == 600
+
+
+async def test_each_part_has_a_key_of_its_own_which_is_the_same_when_all_is_pushed_again() -> None:
+    kafka = Kafka()
+    for _ in range(2):
+        await push(kafka, TABLE, idempotency_key="today")
+    keys = [each.body["idempotency_key"] for each in kafka.sent]
+    assert keys[:3] == keys[3:]
+    assert (keys[0], len(set(keys))) == ("today", 3)
+    await push(kafka, TABLE, idempotency_key="x" * 256)
+    assert max(len(each.body["idempotency_key"]) for each in kafka.sent) == 256
+
+
+async def test_a_part_that_fails_tells_what_became_of_those_before_it() -> None:
+    refused = refusal(422, "RequestError", "rows[7]: amount is unknown", "rows[7]")
+    kafka = Kafka(None, refused)
+    with pytest.raises(
+        PartlyPushed, match=r"the first 500 rows were pushed; then: rows\[507\]: amount is unknown"
+    ) as told:
+        await push(kafka, TABLE)
+    assert len(kafka.sent) == 2
+    assert len(told.value.pushed.rows) == 500
+    assert told.value.pushed.token == Token("V", 1, {1: 1}, "epoch")
+    assert isinstance(told.value.error, RequestError)
+    assert told.value.error.field == "rows[507]"
+    with pytest.raises(RequestError, match=r"^rows\[7\]: amount is unknown"):
+        await push(Kafka(refused), TABLE)
+    with pytest.raises(PartlyPushed, match=r"rows\[1200\]: holds a value that JSON has no form for"):
+        await push(Kafka(), [*TABLE.to_dicts()[:1_200], {"id": object()}])
+
+
+async def test_a_part_of_which_nothing_was_taken_is_sent_again() -> None:
+    kafka = Kafka(None, AWAY, FULL)
+    assert len((await push(kafka, TABLE)).rows) == 1_300
+    assert [len(each.body["rows"]) for each in kafka.sent] == [500, 500, 500, 500, 300]

@@ -253,11 +253,11 @@ async def test_after_its_block_a_pusher_takes_nothing_more() -> None:
 
 def test_the_synchronous_pusher_does_the_same() -> None:
     service = Taking()
-    with SyncClient.of(client(service)) as sync:
+    with SyncClient.around(client(service)) as sync:
         with sync.pusher("V", max_rows=2, max_delay=60) as pusher:
             receipts = [pusher.push({"n": number}) for number in range(3)]
             assert receipts[0].result().status is PushStatus.APPLIED
         assert receipts[2].result().status is PushStatus.APPLIED
     assert [len(batch) for batch in service.batches] == [2, 1]
-    with SyncClient.of(client(Taking(away))) as sync, pytest.raises(PushFailed), sync.pusher("V") as pusher:
+    with SyncClient.around(client(Taking(away))) as sync, pytest.raises(PushFailed), sync.pusher("V") as pusher:
         pusher.push({"n": 1})

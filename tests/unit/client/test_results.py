@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from stillwell.client import Client, Features, Freshness, Status
+from stillwell.client import Client, Features, Freshness, Provenance, Status, WrongAnswer
 from stillwell.client.retrying import Retries
 from stillwell.client.service import Service
 from tests.fake_service import FakeTransport, feature, reply
@@ -129,6 +129,33 @@ async def test_without_any_entity_the_columns_still_have_their_types() -> None:
     assert len(found) == 0
     assert found.to_arrow().schema.field("V:small").type == pa.float32()
     assert found.to_polars().height == 0
+
+
+MADE_OF = {"topic": "orders", "incarnation": 1, "partition": 2, "offset": 77, "version": 3}
+
+
+async def test_each_value_says_of_which_record_it_was_made_to_who_asks() -> None:
+    body = {"features": {"V:a": feature("Int64", 7, None, provenance=[MADE_OF, None])}}
+    transport = FakeTransport(reply(body))
+    asking = Client.of(Service(transport, "http://fake", Retries()))
+    found = await asking.features(["V:a"], {"k": ["a", "b"]}, provenance=True)
+    assert transport.sent[0].body["provenance"] is True
+    assert found[0]["V:a"].provenance == Provenance("orders", 1, 2, 77, 3)
+    assert found[1]["V:a"].provenance is None
+    table = found.to_arrow(details=True)
+    assert table.schema.field("V:a:offset").type == pa.int64()
+    assert [table.column(f"V:a:{name}").to_pylist() for name in MADE_OF] == [[each, None] for each in MADE_OF.values()]
+    plain = await asking.features(["V:a"], {"k": ["a", "b"]})
+    assert "provenance" not in transport.sent[1].body
+    assert (plain.column("V:a").provenance, plain[0]["V:a"].provenance) == (None, None)
+    assert "V:a:offset" not in plain.to_dict(details=True)
+
+
+async def test_an_answer_that_does_not_say_it_though_it_was_asked_is_of_another_version() -> None:
+    body = {"features": {"V:a": feature("Int64", 7)}}
+    asking = Client.of(Service(FakeTransport(reply(body)), "http://fake", Retries()))
+    with pytest.raises(WrongAnswer, match="each with all that describes it"):
+        await asking.features(["V:a"], {"k": "a"}, provenance=True)
 
 
 def test_without_pandas_it_is_said_what_to_install() -> None:

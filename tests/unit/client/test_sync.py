@@ -1,6 +1,7 @@
 """The client without `await`: it blocks who calls, in notebooks too, and leaves nothing behind."""
 
 import asyncio
+import inspect
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import warnings
 
 import pytest
 
-from stillwell.client import Client, Retries, SyncClient
+from stillwell.client import Client, Closed, Pusher, Receipt, Retries, SyncClient, SyncPusher, SyncReceipt
 from stillwell.client.service import Service
 from stillwell.errors import StillwellError
 from tests.fake_service import FakeTransport, feature, reply
@@ -18,7 +19,7 @@ from tests.fake_service import FakeTransport, feature, reply
 def made() -> tuple[SyncClient, FakeTransport]:
     """A client whose every answer is 7."""
     transport = FakeTransport(reply({"features": {"V:f": feature("Int64", 7)}}))
-    return SyncClient.of(Client.of(Service(transport, "http://fake", Retries()))), transport
+    return SyncClient.around(Client.of(Service(transport, "http://fake", Retries()))), transport
 
 
 def read(client: SyncClient) -> object:
@@ -34,7 +35,7 @@ def test_it_answers_without_a_loop_and_ends_its_thread() -> None:
     assert transport.closed
     assert threading.active_count() == before
     client.close()
-    with pytest.raises(StillwellError, match="closed"):
+    with pytest.raises(Closed, match="the client is closed: make another one"):
         read(client)
 
 
@@ -82,3 +83,38 @@ def test_one_that_nobody_closed_is_closed_when_the_process_ends() -> None:
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert (said.stdout, said.stderr) == ("7\nclosed\n", "")
+
+
+def surface(kind: type) -> dict[str, list[inspect.Parameter] | None]:
+    """What a class promises: its public names, with the parameters of those that are called."""
+    names = [name for name in vars(kind) if not name.startswith("_")] + ["__init__"]
+    found = {name: getattr(kind, name) for name in names}
+    return {
+        name: [*inspect.signature(each).parameters.values()] if callable(each) else None for name, each in found.items()
+    }
+
+
+def test_it_has_all_that_the_other_one_has_and_takes_the_same() -> None:
+    ours, theirs = surface(SyncClient), surface(Client)
+    assert ours.pop("around")
+    assert ours == theirs
+    assert {"features", "predictions", "push", "pusher", "close", "direct"} <= theirs.keys()
+    made = ("__init__",)  # by `pusher`, and by `push`
+    for sync, other in ((SyncPusher, Pusher), (SyncReceipt, Receipt)):
+        ours, theirs = surface(sync), surface(other)
+        ours.pop("result", None)  # what `await` gives of the other
+        for name in made:
+            del ours[name], theirs[name]
+        assert ours == theirs
+    for name in ("enter", "exit"):
+        assert all(hasattr(kind, f"__{name}__") for kind in (SyncClient, SyncPusher))
+        assert all(hasattr(kind, f"__a{name}__") for kind in (Client, Pusher))
+
+
+def test_a_pusher_names_what_it_has_pushed() -> None:
+    transport = FakeTransport(reply({"token": "V@1:0-7", "statuses": ["applied"]}))
+    with SyncClient.around(Client.of(Service(transport, "http://fake", Retries()))) as client:
+        with client.pusher("V") as pusher:
+            assert pusher.token is None
+            pusher.push({"k": "a"}).result()
+        assert str(pusher.token) == "V@1:0-7"

@@ -22,7 +22,7 @@ from stillwell.predictions.engine import Engine
 from stillwell.predictions.inputs import ModelInputs
 from stillwell.predictions.reading import ModelReader, NoHints
 from stillwell.reading.features import FeatureReader
-from stillwell.spec import ViewSpec
+from stillwell.spec import ModelSpec, ViewSpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
 from stillwell.types import FLOAT32
@@ -38,17 +38,17 @@ DELAY = model()
 class Service:
     """The service with a model whose readers wait, unless a test says otherwise; the time is what the test says."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: ModelSpec = DELAY, server: MemoryRedis | None = None) -> None:
         self.ms = NOW_MS
         self.registered: list[ViewSpec] = []
-        self.server = MemoryRedis(clock=lambda: self.ms)
+        self.server = server or MemoryRedis(clock=lambda: self.ms)
         self.server.write(KEYS.ready, b"epoch")
         self.store = MemoryOnlineStore(self.server)
         self.model = Adding()
         self.metrics = Metrics()
-        definitions = DEFINITIONS.model_copy(update={"models": (DELAY,)})
+        definitions = DEFINITIONS.model_copy(update={"models": (model,)})
         engine = Engine(
-            DELAY, ModelInputs(DELAY, definitions), self.model, MemoryPredictions(self.server), KEYS, chance=lambda: 0.0
+            model, ModelInputs(model, definitions), self.model, MemoryPredictions(self.server), KEYS, chance=lambda: 0.0
         )
         reader = ModelReader(engine, self.store, KEYS, NoHints(), self._now_us, self.metrics, chance=lambda: 0.0)
         self.readers = ModelReaders({"Delay": reader}, definitions, self._now_us)
