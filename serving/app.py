@@ -22,6 +22,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from serving import metrics as shown
 from serving import v1
+from serving.connections import Server
 from serving.features import Features
 from serving.limits import Limits
 from serving.metrics import Metrics
@@ -36,7 +37,7 @@ from serving.pushing.pusher import Pusher
 from serving.pushing.repeated import Repeated
 from serving.pushing.topics import PushTopics
 from serving.status_pages import StatusPages, openapi_page
-from serving.web import NOWHERE, Bounds, Page, Server, Site
+from serving.web import NOWHERE, Bounds, Page, Site
 from sinks.archive import Archive
 from sinks.push_log import KafkaPushLog, push_producer
 from sinks.redis import RedisOnlineStore

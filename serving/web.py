@@ -1,14 +1,12 @@
 """HTTP, as far as the query service needs it: pages by method and path, and what no client may do to the others.
 
-aiohttp takes requests apart; finding a page and writing an answer are done here, because aiohttp's own application,
-router and response cost as much as reading ten features does (a bare page answers 26 thousand requests a second so, and
-17 to 19 thousand by an application of aiohttp's; both on uvloop, one core).
-
 A page is a function from a request to a body. What goes wrong in it is an error of `stillwell.errors`, and becomes a
-status and a body that says what to do, in the words of the page's interface.
+status and a body that says what to do, in the words of the page's interface. Bytes of connections are the business of
+`serving.connections`.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import email.utils
 import functools
@@ -17,8 +15,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
 import structlog
-from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
+from aiohttp import StreamReader, web
+from aiohttp.http import RawRequestMessage
 from multidict import MultiMapping
 
 from stillwell.errors import Behind, NotDefined, RequestError, StillwellError, StoreError, StoreUnavailable
@@ -68,28 +66,98 @@ class Bounds:
 
 
 class Request:
-    """What a page is asked. body: whole, b"" where there is none."""
+    """What a page is asked. body: whole, b"" where there is none, or while it has not been read."""
 
-    __slots__ = ("_http", "body")
+    __slots__ = ("_go_on", "_message", "_payload", "body")
 
-    def __init__(self, http: web.BaseRequest, body: bytes) -> None:
-        self._http = http
-        self.body = body
+    def __init__(self, message: RawRequestMessage, payload: StreamReader, go_on: Callable[[], None]) -> None:
+        """message, payload: as aiohttp parses them. go_on: tells a client that waits for it to send the body."""
+        self.body = b""
+        self._message = message
+        self._payload = payload
+        self._go_on = go_on
+
+    @property
+    def method(self) -> str:
+        """Of the request; HEAD is asked as GET is."""
+        return self._message.method
+
+    @property
+    def target(self) -> str:
+        """Path and query string as they came."""
+        return self._message.path
+
+    @property
+    def path(self) -> str:
+        """Without the query string, decoded."""
+        return self._message.url.path
 
     @property
     def query(self) -> MultiMapping[str]:
         """The words behind the `?`."""
-        return self._http.query
+        return self._message.url.query
 
     def header(self, name: str) -> str:
         """A header, "" where there is none."""
-        return self._http.headers.get(name, "")
+        return self._message.headers.get(name, "")
+
+    @property
+    def stays(self) -> bool:
+        """Whether the client would have the connection stay. One of HTTP/1.0 would have to be told so, which is not
+        worth it."""
+        return not self._message.should_close and self._message.version.minor == 1 and not self._message.upgrade
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it has come."""
+        return self._payload.is_eof()
+
+    async def read(self, most: int, patience: float) -> None:
+        """Have its body. Raises TooLarge for more than so many bytes, Late where it does not come within so many
+        seconds, and RequestPayloadError for one that cannot be read."""
+        if self._payload.is_eof():  # it has come with the head, as all but large ones do
+            self.body = self._payload.read_nowait()
+            if len(self.body) > most:
+                raise TooLarge
+            return
+        if "100-continue" in self.header("Expect").lower():
+            self._go_on()
+        body = bytearray()
+        try:
+            async with asyncio.timeout(patience):
+                while part := await self._payload.readany():
+                    body += part
+                    if len(body) > most:
+                        raise TooLarge
+        except TimeoutError:
+            raise Late from None
+        self.body = bytes(body)
+
+    async def drop(self, patience: float) -> None:
+        """Read the rest of the body, for so long, to nobody's use: a client that is still sending it would not see the
+        answer."""
+        with contextlib.suppress(TimeoutError, web.RequestPayloadError):
+            async with asyncio.timeout(patience):
+                while not self._payload.is_eof():
+                    await self._payload.readany()
+
+    def _cancel(self, error: BaseException) -> None:
+        """Called by aiohttp where the connection ends: whoever waits for the body waits no more."""
+        self._payload.set_exception(error)
+
+
+class TooLarge(Exception):
+    """A body has too many bytes."""
+
+
+class Late(Exception):
+    """A body did not come in time. Not TimeoutError, which would also be one of ours that a page lets through."""
 
 
 class Reply:
-    """An answer, for aiohttp to send in the place of a response of its own: it calls `prepare`, then `write_eof`."""
+    """An answer."""
 
-    __slots__ = ("_http", "body", "close", "headers", "keep_alive", "status", "type")
+    __slots__ = ("body", "close", "headers", "status", "type")
 
     def __init__(
         self,
@@ -106,43 +174,14 @@ class Reply:
         self.type = type
         self.headers = headers
         self.close = close
-        self.keep_alive = False
-        self._http: web.BaseRequest | None = None
 
-    async def prepare(self, http: web.BaseRequest) -> None:
-        """Called by aiohttp."""
-        self._http = http
-
-    async def write_eof(self) -> None:
-        """Called by aiohttp: send it. Raises ConnectionError where nobody can take it any more."""
-        http = self._http
-        assert http is not None
-        transport = http.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client has gone")
-        # A client of HTTP/1.0 would have to be told that the connection stays; it is not worth it.
-        self.keep_alive = http.keep_alive and not self.close and http.version.minor == 1
-        head = _head(self.status, self.type, self.headers, not self.keep_alive)
+    def packed(self, method: str, stays: bool) -> bytes:
+        """As it is sent. method: of the request; stays: whether the connection does."""
+        head = _head(self.status, self.type, self.headers, not stays)
         if self.status == 204:
-            transport.write(b"%bDate: %b\r\n\r\n" % (head, _date()))
-        else:
-            body = b"" if http.method == "HEAD" else self.body
-            transport.write(b"%bDate: %b\r\nContent-Length: %d\r\n\r\n%b" % (head, _date(), len(self.body), body))
-        protocol = http.protocol
-        if protocol.writing_paused:
-            await _taken(http, protocol)
-
-
-async def _taken(http: web.BaseRequest, protocol: RequestHandler) -> None:
-    """Wait until a client that reads slowly has taken what it was sent. Raises ConnectionError for one too slow."""
-    assert isinstance(protocol, _Connection)
-    try:
-        async with asyncio.timeout(protocol.site.bounds.patience):
-            await protocol._drain_helper()
-    except TimeoutError:
-        if http.transport:
-            http.transport.abort()
-        raise ConnectionResetError("the client takes its answer too slowly") from None
+            return b"%bDate: %b\r\n\r\n" % (head, _date())
+        body = b"" if method == "HEAD" else self.body
+        return b"%bDate: %b\r\nContent-Length: %d\r\n\r\n%b" % (head, _date(), len(self.body), body)
 
 
 @functools.lru_cache(maxsize=256)
@@ -219,18 +258,18 @@ class Site:
         """By method and path."""
         return self._pages
 
-    async def __call__(self, http: web.BaseRequest) -> Reply:
+    async def __call__(self, request: Request) -> Reply:
         """Answer a request, whatever becomes of it."""
         begun = time.perf_counter()
-        page = self._pages.get((http.method, http.raw_path)) or self._pages.get((_method(http), http.path))
+        page = self._pages.get((request.method, request.target)) or self._pages.get((_method(request), request.path))
         self.in_flight += 1
         try:
             if page is None:
-                reply = self._nowhere(http)
+                reply = self._nowhere(request)
             elif self.in_flight > self.bounds.in_flight and not page.vital:
                 reply = self._too_many(page)
             else:
-                reply = await self._answered(page, http)
+                reply = await self._answered(page, request)
         finally:
             self.in_flight -= 1
         if self.ending:
@@ -238,33 +277,24 @@ class Site:
         self._observe(page.path if page else NOWHERE, reply.status, time.perf_counter() - begun)
         return reply
 
-    async def _answered(self, page: Page, http: web.BaseRequest) -> Reply:
+    async def _answered(self, page: Page, request: Request) -> Reply:
         try:
-            if page.words is not None and http.query_string:
-                _require_known(http.query, page.words)
-            content = http.content
-            if page.method == "GET":
-                body = b""
-            elif content.is_eof():
-                # All of it has come with the head, as it does for all but large ones.
-                body = content.read_nowait()
-                if len(body) > self.bounds.body:
-                    raise web.HTTPRequestEntityTooLarge(self.bounds.body)
-            else:
-                body = await self._body(http)
-            if body and not _is_json(http.headers.get("Content-Type", "")):
-                announced = _short(http.headers["Content-Type"])
-                wrong = RequestError("Content-Type", f"must be {JSON} in UTF-8, not {announced!r}")
-                return Reply(page.worded(wrong), 415)
-            answer = await page.answer(Request(http, body))
+            if page.words is not None and "?" in request.target:
+                _require_known(request.query, page.words)
+            if page.method != "GET":
+                await request.read(self.bounds.body, self.bounds.patience)
+                if request.body and not _is_json(announced := request.header("Content-Type")):
+                    wrong = RequestError("Content-Type", f"must be {JSON} in UTF-8, not {_short(announced)!r}")
+                    return Reply(page.worded(wrong), 415)
+            answer = await page.answer(request)
         except StillwellError as error:
             status = status_of(error)
             return Reply(page.worded(error), status, headers=_RETRY_AFTER if status == 503 else ())
-        except web.HTTPRequestEntityTooLarge:
+        except TooLarge:
             problem = f"has more than {self.bounds.body} bytes; ask in parts"
             # The rest of it is not read.
             return Reply(page.worded(RequestError("body", problem)), 413, close=True)
-        except _Late:
+        except Late:
             problem = f"did not come within {self.bounds.patience:g} s; send it at once"
             return Reply(page.worded(RequestError("body", problem)), 408, close=True)
         except web.RequestPayloadError as error:
@@ -275,41 +305,31 @@ class Site:
             return Reply(page.worded(StillwellError("Stillwell made a mistake; its log says where")), 500)
         return answer if isinstance(answer, Reply) else Reply(answer)
 
-    async def _body(self, http: web.BaseRequest) -> bytes:
-        """A body that is still coming. Raises _Late, and what aiohttp raises."""
-        if "100-continue" in http.headers.get("Expect", "").lower() and http.transport:
-            http.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        try:
-            async with asyncio.timeout(self.bounds.patience):
-                return await http.read()
-        except TimeoutError:
-            raise _Late from None
+    def unreadable(self, problem: str) -> Reply:
+        """What is said of bytes that are no HTTP."""
+        return Reply(self._worded(RequestError("HTTP", problem)), 400, close=True)
 
     def _too_many(self, page: Page) -> Reply:
         self.turned_away += 1
         error = StoreUnavailable(f"{self.bounds.in_flight} requests are under way already; ask again in a second")
         return Reply(page.worded(error), 503, headers=_RETRY_AFTER)
 
-    def _nowhere(self, http: web.BaseRequest) -> Reply:
+    def _nowhere(self, request: Request) -> Reply:
         """What is said where there is no page: which there are."""
-        methods = self._methods.get(http.path)
+        methods = self._methods.get(request.path)
         if methods is None:
             known = ", ".join(f"{method} {path}" for path, at in sorted(self._methods.items()) for method in at)
-            error = NotDefined("path", f"{http.method} {_short(http.path)} is none of {known}")
+            error = NotDefined("path", f"{request.method} {_short(request.path)} is none of {known}")
             return Reply(self._worded(error), 404)
         allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
-        if http.method == "OPTIONS":
+        if request.method == "OPTIONS":
             return Reply(b"", 204, headers=(("Allow", allowed),))
-        wrong = RequestError("method", f"{_short(http.method)} is not answered at {http.path}; use {allowed}")
+        wrong = RequestError("method", f"{_short(request.method)} is not answered at {request.path}; use {allowed}")
         return Reply(self._worded(wrong), 405, headers=(("Allow", allowed),))
 
 
-class _Late(Exception):
-    """A body did not come in time. Not TimeoutError, which would also be one of ours that a page lets through."""
-
-
-def _method(http: web.BaseRequest) -> str:
-    return "GET" if http.method == "HEAD" else http.method
+def _method(request: Request) -> str:
+    return "GET" if request.method == "HEAD" else request.method
 
 
 def _short(text: str) -> str:
@@ -345,102 +365,3 @@ def status_of(error: StillwellError) -> int:
     if (silent := _UNANSWERED.times(type(error).__name__)) is not None:
         _log.error("cannot be answered", error=str(error), silent=silent)
     return 500
-
-
-class Server(web.Server):
-    """Makes a connection's protocol for each that comes, or turns it away."""
-
-    def __init__(self, site: Site) -> None:
-        super().__init__(
-            site,  # type: ignore[arg-type]  # a Reply is sent as a response is, and is none
-            request_factory=functools.partial(_request, site.bounds.body),
-            access_log=None,
-            keepalive_timeout=site.bounds.idle,
-            lingering_time=site.bounds.patience,
-        )
-        self.site = site
-
-    def __call__(self) -> Any:
-        """Called for each connection."""
-        if self.site.ending or self.site.open >= self.site.bounds.connections:
-            self.site.turned_away += 1
-            return _TurnedAway()
-        return _Connection(self.site, self, **self._kwargs)
-
-
-def _request(
-    most: int, message: Any, payload: Any, protocol: RequestHandler, writer: Any, task: Any
-) -> web.BaseRequest:
-    loop = protocol._loop
-    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=most)
-
-
-class _Connection(RequestHandler):
-    """A connection, which ends where a request that has begun does not come on."""
-
-    __slots__ = ("_begun", "_seen", "site")
-
-    def __init__(self, site: Site, server: Server, **options: Any) -> None:
-        super().__init__(server, loop=asyncio.get_running_loop(), **options)
-        self.site = site
-        self._begun: asyncio.TimerHandle | None = None
-        self._seen = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the event loop."""
-        self.site.open += 1
-        super().connection_made(transport)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Called by the event loop."""
-        self.site.open -= 1
-        self._stop()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Called by the event loop."""
-        super().data_received(data)
-        if self._request_count != self._seen:
-            self._seen = self._request_count
-            self._stop()
-        elif self._begun is None and self._waiter is not None and not self._waiter.done():
-            # Part of a head: aiohttp would wait for the rest as long as for a new request. A body has its own deadline.
-            self._begun = self._loop.call_later(self.site.bounds.patience, self._late)
-
-    def _stop(self) -> None:
-        if self._begun:
-            self._begun.cancel()
-            self._begun = None
-
-    def _late(self) -> None:
-        self._begun = None
-        self.force_close()
-
-
-class _TurnedAway(asyncio.Protocol):
-    """A connection too many: told so once it asks, and ended."""
-
-    _answer = (
-        b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
-        b"Connection: close\r\nContent-Length: %d\r\n\r\n%b"
-    )
-    _body = (
-        b'{"error":{"kind":"StoreUnavailable","field":null,"message":"there are too many connections; '
-        b'ask again in a second"}}'
-    )
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the event loop."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._end = asyncio.get_running_loop().call_later(1.0, transport.abort)
-
-    def data_received(self, data: bytes) -> None:
-        """Called by the event loop."""
-        if not self._transport.is_closing():
-            self._transport.write(self._answer % (len(self._body), self._body))
-            self._transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the event loop."""
-        self._end.cancel()

@@ -106,7 +106,7 @@ class RedisReader:
     async def read(self, keys: Sequence[bytes]) -> Stored:
         """See `stillwell.reading.online.OnlineReader`."""
         if len(keys) <= _MOST_KEYS:
-            return await self._read(keys)
+            return await self._ask(keys)
         parts = [keys[begin : begin + _MOST_KEYS] for begin in range(0, len(keys), _MOST_KEYS)]
         read = await asyncio.gather(*map(self._read, parts))
         if len({part.epoch for part in read}) > 1:
@@ -117,6 +117,9 @@ class RedisReader:
         )
 
     async def _read(self, keys: Sequence[bytes]) -> Stored:
+        return await self._ask(keys)
+
+    def _ask(self, keys: Sequence[bytes]) -> "asyncio.Future[Stored]":
         if self._waiting_keys + len(keys) > _MOST_WAITING and self._waiting_keys:
             raise StoreUnavailable(
                 f"{self._waiting_keys} keys wait to be asked of Redis at {self._link.address}: it does not keep up"
@@ -128,7 +131,7 @@ class RedisReader:
         call.askers.append((asker, len(call.keys), len(call.keys) + len(keys)))
         call.keys += keys
         self._waiting_keys += len(keys)
-        return await asker
+        return asker
 
     async def close(self) -> None:
         """End the connection; who waits is refused."""

@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, TestClient
 
 from serving import v1
+from serving.connections import Server
 from serving.features import Features
 from serving.limits import Limits
 from serving.metrics import Metrics, snapshot
@@ -20,7 +21,7 @@ from serving.pushing.pages import PushPages
 from serving.pushing.pusher import Pusher
 from serving.pushing.repeated import Repeated
 from serving.status_pages import StatusPages
-from serving.web import Bounds, Server, Site
+from serving.web import Bounds, Site
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.redis_keys import RedisKeys

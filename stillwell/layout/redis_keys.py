@@ -91,6 +91,20 @@ class RedisKeys:
         """Where a model's predictions for these entities are. digests: of each one's request values, if it has any."""
         return self._of_model(self._predictions, of, entity_keys, digests)
 
+    def predictions_and_rows(
+        self, of: PredictionsOf, views: Sequence[str], entity_keys: Sequence[bytes], digests: Sequence[bytes] = ()
+    ) -> list[bytes]:
+        """Where a model's predictions for these entities are, and behind them, view by view, the rows of the same
+        entities. The bucket of each is worked out once."""
+        suffix, suffixes = _suffix_of_model(of), [_suffix(view) for view in views]
+        numbers = [crc32(entity) % BUCKETS for entity in entity_keys]
+        predictions, rows = self._predictions, self._buckets
+        keys = [predictions[number] + entity + suffix for number, entity in zip(numbers, entity_keys, strict=True)]
+        if digests:
+            keys = [b"%b:%b" % each for each in zip(keys, digests, strict=True)]
+        places = [rows[number] + entity for number, entity in zip(numbers, entity_keys, strict=True)]
+        return keys + [place + suffix for suffix in suffixes for place in places]
+
     def leases(
         self,
         of: PredictionsOf,

@@ -13,7 +13,7 @@ from stillwell.errors import RequestError
 from stillwell.layout.entity_key import WrongKey
 from stillwell.predictions.freshness import State
 from stillwell.predictions.inputs import ModelInputs
-from stillwell.predictions.reading import Fresh, Looked, ModelReader, Prediction
+from stillwell.predictions.reading import Asked, Fresh, ModelReader, Prediction
 from stillwell.reading.predicted import PredictedColumns
 from stillwell.reading.status import Freshness, Status, present
 from stillwell.spec import DefinitionsSpec, ModelSpec, ViewSpec
@@ -37,22 +37,23 @@ class ModelReaders:
 
     async def read(self, model: str, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
         """The predictions for entities, typed, in their order. Raises RequestError, and what the store raises."""
-        looked = await self._look(model, columns)
-        return await self._readers[model].told(columns, looked)
+        reader = self._readers[model]
+        return await reader.told(await reader.look(self._asked(reader, columns)))
 
-    async def _look(self, model: str, columns: Mapping[str, Sequence[Any]]) -> Looked:
+    def _asked(self, reader: ModelReader, columns: Mapping[str, Sequence[Any]]) -> Asked:
         try:
-            return await self._readers[model].look(columns)
+            return reader.asked(columns)
         except WrongKey as error:
             raise RequestError(f"entities.{error.key}[{error.row}]", error.problem) from None
 
     async def columns(self, model: ModelSpec, columns: Mapping[str, Sequence[Any]]) -> PredictedColumns:
         """See `stillwell.reading.predicted.Predictions`."""
-        looked = await self._look(model.name, columns)
+        reader = self._readers[model.name]
+        looked = await reader.look(self._asked(reader, columns))
         if looked.all_fresh and looked.fresh:
-            return _of_fresh([each for each in looked.fresh if each is not None], looked.under)
-        under, found = looked.under, await self._readers[model.name].told(columns, looked)
-        oldest = self._now_us() - self._readers[model.name].engine.max_staleness_us
+            return _of_fresh(looked.fresh, looked.under)  # type: ignore[arg-type]
+        under, found = looked.under, await reader.told(looked)
+        oldest = self._now_us() - reader.engine.max_staleness_us
         width = range(len(model.outputs))
         values = [[None if each.values is None else each.values[at] for each in found] for at in width]
         rows = [_status(each, oldest) for each in found]
@@ -81,6 +82,11 @@ class ModelReaders:
 
 def _of_fresh(found: Sequence[Fresh], under: bytes) -> PredictedColumns:
     """Columns of predictions that are all fresh, as they mostly are."""
+    if len(found) == 1:
+        ((at, _, _, row),) = found
+        return PredictedColumns(
+            under, [(value,) for value in row], [present(1)] * len(row), (at,), (Freshness.FRESH,), whole=True
+        )
     count = len(found)
     read_at, _, _, rows = zip(*found, strict=True)
     values = list(zip(*rows, strict=True))

@@ -169,10 +169,6 @@ class Engine:
         """Where their predictions are."""
         return self._keys.predictions(self.of, [each.key for each in entities], _digests(entities))
 
-    def record_keys_of(self, keys: Sequence[bytes], digests: Sequence[bytes]) -> list[bytes]:
-        """Where the predictions of entities are, by their keys and the digests of their request values."""
-        return self._keys.predictions(self.of, keys, digests)
-
     @property
     def patience(self) -> float:
         """Seconds after which a call of the model is over, however it ends, and who computes has said so."""

@@ -18,32 +18,22 @@ _PAST_TTL = b"\2"
 _TIME_END = STAMP_AT + 8
 
 
-def fingerprint(rows: Sequence[bytes | None], past_ttl: Sequence[bool]) -> bytes:
-    """Of the rows as they are stored, one for each view that the model reads, in the order of its plan."""
+def fingerprint(rows: Sequence[bytes | None], earliest: Sequence[bytes | None]) -> bytes:
+    """Of one entity's rows as they are stored, one for each view that the model reads, in the order of its plan.
+
+    earliest: for each view, the first 8 bytes of the least stamp within its TTL, None where it has none.
+    """
     return hashlib.sha256(
         b"".join(
-            _ABSENT if row is None else (_PAST_TTL if past else _CURRENT) + row[STAMP_AT:LENGTH_AT]
-            for row, past in zip(rows, past_ttl, strict=True)
+            [
+                _ABSENT
+                if row is None
+                else (_PAST_TTL if least is not None and row[STAMP_AT:_TIME_END] < least else _CURRENT)
+                + row[STAMP_AT:LENGTH_AT]
+                for row, least in zip(rows, earliest, strict=True)
+            ]
         )
     ).digest()[:FINGERPRINT_BYTES]
-
-
-def fingerprints(rows: Sequence[Sequence[bytes | None]], earliest: Sequence[bytes | None]) -> list[bytes]:
-    """Of many entities. rows: for each view, the row of each entity; earliest: for each view, the first 8 bytes of the
-    least stamp within its TTL, None where it has none."""
-    sha256 = hashlib.sha256
-    parts = [
-        [
-            _ABSENT
-            if row is None
-            else (_PAST_TTL if least is not None and row[STAMP_AT:_TIME_END] < least else _CURRENT)
-            + row[STAMP_AT:LENGTH_AT]
-            for row in of_view
-        ]
-        for of_view, least in zip(rows, earliest, strict=True)
-    ]
-    joined = parts[0] if len(parts) == 1 else [b"".join(of_entity) for of_entity in zip(*parts, strict=True)]
-    return [sha256(each).digest()[:FINGERPRINT_BYTES] for each in joined]
 
 
 def request_digest(values: Sequence[object]) -> bytes:

@@ -13,7 +13,7 @@ from stillwell.errors import RequestError
 from stillwell.layout.entity_key import keys_of_columns
 from stillwell.layout.redis_keys import PredictionsOf, RedisKeys
 from stillwell.layout.value import STAMP_AT
-from stillwell.predictions.fingerprint import fingerprints, request_digest
+from stillwell.predictions.fingerprint import fingerprint, request_digest
 from stillwell.predictions.tensors import Unusable
 from stillwell.reading.features import columns_of_rows
 from stillwell.reading.query import Catalog, Kind, Lookup
@@ -59,6 +59,13 @@ class ModelInputs:
         self._ttls = [each.view.ttl // _MICROSECOND for each in self._lookups]
         self.sources = tuple(_name_of(each, model, definitions) for each in self._lookups)
         """The views and aliases that are read, by name, in the order of rows."""
+        own = tuple(key.name for key in model.entity.keys)
+        self._own_views = (
+            tuple(each.view.name for each in self._lookups)
+            if all(each.columns == own for each in self._lookups)
+            else None
+        )
+        """The views, where all rows are read by the model's own entities, and none through an alias."""
         through = {_led_to(alias) for alias in definitions.aliases if alias.name in model.refresh_on_write}
         self._listed = [each for each in self._lookups if (each.view.name, each.columns) in through]
 
@@ -88,6 +95,22 @@ class ModelInputs:
             for each in self._lookups
         ]
 
+    def look_keys(
+        self,
+        keys: RedisKeys,
+        of: PredictionsOf,
+        columns: Columns,
+        entity_keys: Sequence[bytes],
+        digests: Sequence[bytes],
+    ) -> list[bytes]:
+        """Where the predictions of entities are, and behind them, for each view or alias, their rows."""
+        if self._own_views is not None:  # as for most models
+            return keys.predictions_and_rows(of, self._own_views, entity_keys, digests)
+        wanted = keys.predictions(of, entity_keys, digests)
+        for each in self.row_keys(keys, columns, entity_keys):
+            wanted += each
+        return wanted
+
     def reader_places(self, keys: RedisKeys, of: PredictionsOf, columns: Columns, count: int) -> list[list[bytes]]:
         """Where it is to be listed that each entity's prediction reads rows through aliases whose writes refresh it: a
         list for each entity, empty where there are none."""
@@ -103,7 +126,16 @@ class ModelInputs:
 
     def fingerprints(self, rows: Rows, now_us: int) -> list[bytes]:
         """Of each entity's rows."""
-        return fingerprints(rows, [_STAMPED.pack(now_us - ttl + _SIGN) if ttl else None for ttl in self._ttls])
+        earliest = self._earliest(now_us)
+        return [fingerprint(of_entity, earliest) for of_entity in zip(*rows, strict=True)]
+
+    def fingerprint(self, rows: Sequence[bytes | None], now_us: int) -> bytes:
+        """Of one entity's rows."""
+        return fingerprint(rows, self._earliest(now_us))
+
+    def _earliest(self, now_us: int) -> list[bytes | None]:
+        """The beginning of the least stamp that is within its view's TTL, for each lookup."""
+        return [_STAMPED.pack(now_us - ttl + _SIGN) if ttl else None for ttl in self._ttls]
 
     def event_times(self, rows: Sequence[bytes | None]) -> dict[str, int | None]:
         """The event times of one entity's rows, in µs since the epoch, by the names of views and aliases."""

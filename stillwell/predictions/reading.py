@@ -90,8 +90,21 @@ class Counts(Protocol):
         """So many predictions were read."""
 
 
+_OF_NO_ROWS = bytes(FINGERPRINT_BYTES)
+"""The fingerprint of a model that reads no rows."""
+
 Fresh = tuple[int, int, int, tuple[object, ...]]
 """When the inputs of a fresh prediction were read, when it was computed, what that took in µs, and its values."""
+
+
+class Asked(NamedTuple):
+    """What is looked at for some entities: columns of their keys and of requests, their entity keys, what stands for
+    their request values, and where their predictions and rows are."""
+
+    columns: Columns
+    keys: list[bytes]
+    digests: list[bytes]
+    wanted: list[bytes]
 
 
 class Looked(NamedTuple):
@@ -101,8 +114,7 @@ class Looked(NamedTuple):
     under: bytes
     fresh: list[Fresh | None]
     all_fresh: bool
-    keys: list[bytes]
-    digests: list[bytes]
+    asked: Asked
     packed: list[bytes | None]
     rows: list[list[bytes | None]]
     prints: list[bytes]
@@ -142,32 +154,38 @@ class ModelReader:
 
     async def read_under(self, columns: Columns) -> tuple[bytes, list[Prediction]]:
         """The same, and under which epoch and by which server (`stillwell.reading.online.Stored.under`)."""
-        looked = await self.look(columns)
-        return looked.under, await self.told(columns, looked)
+        looked = await self.look(self.asked(columns))
+        return looked.under, await self.told(looked)
 
-    async def look(self, columns: Columns) -> Looked:
-        """What there is, by one round trip: what was read, and what of it is fresh."""
-        engine, inputs = self.engine, self.engine.inputs
+    def asked(self, columns: Columns) -> Asked:
+        """What is to be looked at for some entities. Raises WrongKey."""
+        inputs = self.engine.inputs
         keys, digests = inputs.entity_keys(columns), inputs.digests(columns)
-        wanted = engine.record_keys_of(keys, digests)
-        for each in inputs.row_keys(self._keys, columns, keys):
-            wanted += each
-        answer = await self._online.read(wanted)
-        stored = answer.values
-        seen_at = asyncio.get_running_loop().time()
-        now, count = self._now_us(), len(keys)
-        rows = [stored[begin : begin + count] for begin in range(count, len(stored), count)] if count else []
-        prints = inputs.fingerprints(rows, now) if rows else [bytes(FINGERPRINT_BYTES)] * count
-        fresh = [self._fresh(packed, print, now) for packed, print in zip(stored, prints, strict=False)]
+        return Asked(columns, keys, digests, inputs.look_keys(self._keys, self.engine.of, columns, keys, digests))
+
+    async def look(self, asked: Asked) -> Looked:
+        """What there is, by one round trip: what was read, and what of it is fresh."""
+        answer = await self._online.read(asked.wanted)
+        stored, count = answer.values, len(asked.keys)
+        seen_at, now = asyncio.get_running_loop().time(), self._now_us()
+        inputs = self.engine.inputs
+        if count == 1:
+            record, *row = stored
+            print = inputs.fingerprint(row, now) if row else _OF_NO_ROWS
+            fresh, rows, prints = [self._fresh(record, print, now)], [[each] for each in row], [print]
+        else:
+            rows = [stored[begin : begin + count] for begin in range(count, len(stored), count)] if count else []
+            prints = inputs.fingerprints(rows, now) if rows else [_OF_NO_ROWS] * count
+            fresh = [self._fresh(record, print, now) for record, print in zip(stored, prints, strict=False)]
         missing = fresh.count(None)
         if self._counts and missing < count:
-            self._counts.prediction(engine.model.name, State.FRESH, Refresh.NONE, count - missing)
-        return Looked(answer.under, fresh, not missing, keys, digests, stored[:count], rows, prints, now, seen_at)
+            self._counts.prediction(self.engine.model.name, State.FRESH, Refresh.NONE, count - missing)
+        return Looked(answer.under, fresh, not missing, asked, stored[:count], rows, prints, now, seen_at)
 
-    async def told(self, columns: Columns, looked: Looked) -> list[Prediction]:
+    async def told(self, looked: Looked) -> list[Prediction]:
         """What is told of each entity, after all that the policy does about those that are not fresh."""
-        engine, inputs = self.engine, self.engine.inputs
-        by_entity = list(zip(*looked.rows, strict=True)) if looked.rows else [()] * len(looked.keys)
+        engine, inputs, asked = self.engine, self.engine.inputs, looked.asked
+        by_entity = list(zip(*looked.rows, strict=True)) if looked.rows else [()] * len(asked.keys)
         found: list[Prediction | None] = []
         others: list[int] = []
         for number, (fresh, rows) in enumerate(zip(looked.fresh, by_entity, strict=True)):
@@ -180,7 +198,7 @@ class ModelReader:
         if others:
             seen = [
                 self._seen(
-                    engine.entity(columns, looked.keys, looked.digests, number),
+                    engine.entity(asked.columns, asked.keys, asked.digests, number),
                     looked.packed[number],
                     looked.prints[number],
                     by_entity[number],

@@ -91,16 +91,17 @@ def test_what_is_kept_outlives_what_is_fresh_tenfold() -> None:
 def test_the_fingerprint_tells_other_rows_and_rows_past_their_ttl() -> None:
     one, other = value(stamp(1)), value(stamp(2))
     same_event = value(stamp(1), "another text")
+    always, from_now_on = [None, None], [b"\xff" * 8, None]
     prints = [
-        fingerprint([one, None], [False, False]),
-        fingerprint([other, None], [False, False]),
-        fingerprint([None, one], [False, False]),
-        fingerprint([one, one], [False, False]),
-        fingerprint([one, None], [True, False]),
-        fingerprint([None, None], [False, False]),
+        fingerprint([one, None], always),
+        fingerprint([other, None], always),
+        fingerprint([None, one], always),
+        fingerprint([one, one], always),
+        fingerprint([one, None], from_now_on),
+        fingerprint([None, None], always),
     ]
     assert len(set(prints)) == len(prints)
-    assert fingerprint([same_event, None], [False, False]) == prints[0]
+    assert fingerprint([same_event, None], always) == prints[0]
 
 
 def test_request_values_of_other_types_have_other_digests() -> None:

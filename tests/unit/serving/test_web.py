@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from serving import v1
+from serving.connections import Server
 from serving.metrics import REQUESTS
-from serving.web import Bounds, Page, Reply, Request, Server, Site
+from serving.web import Bounds, Page, Reply, Request, Site
 from tests.served import Served
 from tests.waiting import eventually_async
 
