@@ -51,13 +51,14 @@ from stillwell.kafka_topics import KafkaTopics, TopicsWhenAsked
 from stillwell.known_views import known_views
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.columns import ModelReaders
-from stillwell.predictions.engine import Engine, Unwatched
+from stillwell.predictions.engine import Engine
 from stillwell.predictions.hint import refresh_topic
 from stillwell.predictions.hinting import HintBuffer
 from stillwell.predictions.inference import open_inference
 from stillwell.predictions.inputs import ModelInputs
 from stillwell.predictions.keeping import LogBuffer, PredictionLog
 from stillwell.predictions.reading import ModelReader
+from stillwell.predictions.watching import Unwatched
 from stillwell.pushing.record import push_topic
 from stillwell.reading.after import Marks
 from stillwell.reading.features import FeatureReader
@@ -262,9 +263,15 @@ def _models(building: _Building, rows: RedisReader) -> ModelReaders | None:
         metrics.begin_model(model.name)
         inference = open_inference(model, os.environ)
         building.closing.push_async_callback(inference.close)
-        engine = Engine(model, ModelInputs(model, definitions), inference, store, keys, _Watching(metrics))
-        if kept:
-            engine.computed = functools.partial(kept.put, engine)
+        engine = Engine(
+            model,
+            ModelInputs(model, definitions),
+            inference,
+            store,
+            keys,
+            _Watching(metrics),
+            computed=kept.put if kept else None,
+        )
         made[model.name] = ModelReader(engine, rows, keys, hints, _now_us, metrics)
     readers = ModelReaders(made, definitions, _now_us)
     building.closing.push_async_callback(close_hints)

@@ -22,8 +22,8 @@ from prometheus_client.core import Metric as PrometheusMetric
 
 from stillwell.layout.online import PutCounts
 from stillwell.metric import Metric
-from stillwell.predictions.engine import Call
 from stillwell.predictions.hint import Cause
+from stillwell.predictions.watching import Call
 from stillwell.records import TopicReason, ViewReason
 
 _COUNTS = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000)

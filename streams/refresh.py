@@ -28,9 +28,11 @@ import structlog
 from stillwell.errors import FormatError, StoreNotReady
 from stillwell.layout.projection import UnknownLayout
 from stillwell.predictions.debounce import Debounced
-from stillwell.predictions.engine import Call, Engine, Entity, Outcome
+from stillwell.predictions.engine import Engine
 from stillwell.predictions.freshness import State
 from stillwell.predictions.hint import Cause, decode
+from stillwell.predictions.outcome import Entity, Outcome
+from stillwell.predictions.watching import Call
 from streams.metrics import (
     BAD_HINTS,
     HINTS,

@@ -12,109 +12,43 @@ being computed shares it; across processes the lease decides. Serving and the wo
 """
 
 import asyncio
-import contextlib
 import dataclasses
-import enum
 import random
-import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
 
-from stillwell.errors import (
-    ModelError,
-    ModelFailed,
-    ModelLeftAlone,
-    ModelUnavailable,
-    RequestError,
-    StillwellError,
-    StoreError,
-)
-from stillwell.layout.prediction import Failure, OutputLayout, Outputs, Record
+from stillwell.errors import ModelError, ModelFailed, ModelLeftAlone, ModelUnavailable, RequestError
+from stillwell.layout.prediction import FINGERPRINT_BYTES, Failure, OutputLayout, Outputs, Record
 from stillwell.layout.redis_keys import PredictionsOf, RedisKeys
-from stillwell.predictions.freshness import State, judge, kept_ms, may_try, microseconds, pause_us
+from stillwell.predictions.freshness import State, kept_ms, may_try, microseconds, pause_us
 from stillwell.predictions.inference import Inference
 from stillwell.predictions.inputs import Columns, ModelInputs
+from stillwell.predictions.leases import LEASE_MS, Held, Leases
+from stillwell.predictions.outcome import Entity, Outcome, columns_of, digests_of
 from stillwell.predictions.store import Claim, Listing, PredictionStore, StoredAt
 from stillwell.predictions.tensors import Said, Unusable
+from stillwell.predictions.watching import Call, Unwatched, Watcher
 from stillwell.spec import ModelSpec, OpenInferenceSpec
-
-LEASE_MS = 5_000
-"""How long who died in the middle of a call keeps the others waiting. Renewed at a third of it."""
 
 _LOOK_AFTER = (0.005, 0.01, 0.02, 0.04)
 """Seconds between looks for a record that another process computes; the last one from then on. One task of a process
 looks, for all who wait."""
 
+_BATCHES_AT_A_TIME = 16
+"""Calls of a model that are under way or wait for their turn at its server, which has eight at a time. More would hold
+their inputs in memory, and tell of rows that were read long before."""
 
-class Call(enum.StrEnum):
-    """What came of asking a model."""
+_LEFT_ALONE = 0.5
+"""Seconds after which to come back to a model that is left alone: its breaker's shortest pause."""
 
-    ANSWERED = "answered"
-    UNUSABLE = "unusable"
-    FAILED = "failed"
-    UNAVAILABLE = "unavailable"
+_FUNCTION_BATCH = 256
+"""Entities in one call of a function: its thread is not ended, so that each call has to be short."""
 
+_FUNCTION_PATIENCE = 35.0
+"""Seconds that who computes by a function has: the 30 of the function, and those of reading and writing about it."""
 
-class Watcher(Protocol):
-    """Who counts what the engine does."""
-
-    def called(self, model: str, call: Call, seconds: float, entities: int) -> None:
-        """A model was asked about so many entities; of a call that was answered, unusable ones are counted apart."""
-
-    def kept(self, model: str, stored: bool) -> None:
-        """A prediction was written back; stored: whether it is now what stands there, or a newer one was first."""
-
-    def left(self, model: str, count: int) -> None:
-        """So many predictions are no longer refreshed by writes to an aliased view, but when they are read: too many
-        others read the same row."""
-
-
-class Unwatched:
-    """Counts nothing."""
-
-    def called(self, model: str, call: Call, seconds: float, entities: int) -> None:
-        """Nothing."""
-
-    def kept(self, model: str, stored: bool) -> None:
-        """Nothing."""
-
-    def left(self, model: str, count: int) -> None:
-        """Nothing."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Entity:
-    """One thing to be predicted. key: its entity key; digest: of its request values, b"" where the model has none;
-    values: of its keys and its request columns, by name."""
-
-    key: bytes
-    digest: bytes
-    values: Mapping[str, Any]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Outcome:
-    """How one entity stands, after all was done that could be.
-
-    record: what is known of it; state: what that is worth to the inputs as they were read at `read_at` (Redis's time);
-    rows: those inputs. asked: whether this call asked the model. retry_in_s: after how long another attempt makes
-    sense, 0 where none has failed. unavailable: whether the model was not reached, so that its inputs are not to blame.
-    broke: … because its server answered that it has failed, over these inputs perhaps.
-    listed: whether writes to aliased views refresh it from now on, and did not when its inputs were read.
-    """
-
-    record: Record | None
-    state: State
-    fingerprint: bytes
-    read_at: int
-    rows: tuple[bytes | None, ...]
-    asked: bool
-    retry_in_s: float = 0.0
-    reason: str = ""
-    unavailable: bool = False
-    broke: bool = False
-    listed: bool = False
+_NO_INPUTS = bytes(FINGERPRINT_BYTES)
+"""The fingerprint of a model that reads no rows."""
 
 
 class Engine:
@@ -130,8 +64,9 @@ class Engine:
         watcher: Watcher | None = None,
         chance: Callable[[], float] = random.random,
         lease_ms: int = LEASE_MS,
+        computed: "Callable[[Engine, Sequence[tuple[Entity, Outcome]]], None] | None" = None,
     ) -> None:
-        """chance: from 0 to 1."""
+        """chance: from 0 to 1. computed: told of what this process has computed and written back."""
         self.model = model
         self.inputs = inputs
         self.layout = OutputLayout.of(model)
@@ -142,11 +77,10 @@ class Engine:
         self._keys = keys
         self._watcher = watcher or Unwatched()
         self._chance = chance
-        self._lease_ms = lease_ms
+        self._leases = Leases(store, lease_ms)
         self._kept_ms = kept_ms(model.max_staleness)
         self._computing = asyncio.Semaphore(_BATCHES_AT_A_TIME)
-        self.computed: Callable[[Sequence[tuple[Entity, Outcome]]], None] | None = None
-        """Told of what this process has computed and written back, if anybody is."""
+        self._computed = computed
 
     @property
     def batch(self) -> int:
@@ -167,7 +101,7 @@ class Engine:
 
     def record_keys(self, entities: Sequence[Entity]) -> list[bytes]:
         """Where their predictions are."""
-        return self._keys.predictions(self.of, [each.key for each in entities], _digests(entities))
+        return self._keys.predictions(self.of, [each.key for each in entities], digests_of(entities))
 
     @property
     def patience(self) -> float:
@@ -228,33 +162,33 @@ class Engine:
         step = _Step(list(now.outcomes), [False] * len(entities))
         if not wanted:
             return step
-        owner = secrets.token_bytes(12)
+        chosen = [entities[number] for number in wanted]
         leases = self._keys.leases(
             self.of,
-            [entities[number].key for number in wanted],
+            [each.key for each in chosen],
             [now.outcomes[number].fingerprint for number in wanted],
-            _digests([entities[number] for number in wanted]),
+            digests_of(chosen),
         )
         claims = [Claim(lease, now.records[number]) for lease, number in zip(leases, wanted, strict=True)]
-        claimed = await self._store.claim(claims, owner, self._lease_ms, now.stored.epoch)
-        mine = {number: lease for number, lease, (held, _) in zip(wanted, leases, claimed, strict=True) if held}
-        try:
-            todo = []
-            for number, (held, record) in zip(wanted, claimed, strict=True):
-                before = now.outcomes[number]
-                after = self._judged(before, Record.unpack(record) if record else None)
-                if after.record != before.record and after.state is State.FRESH:
-                    step.outcomes[number] = after  # another one was faster
-                elif held:
-                    todo.append(number)
-                else:
-                    step.waits[number] = after.state is not State.FRESH
+        async with self._leases.claimed(claims, now.stored.epoch) as held:
+            todo = self._ours(now, wanted, held, step)
             if todo:
-                await self._ask(entities, now, todo, list(mine.values()), owner, step)
-        finally:
-            if mine:
-                await self._give_up(list(mine.values()), owner, now.stored.epoch)
+                await self._compute(entities, now, todo, held, step)
         return step
+
+    def _ours(self, now: "_Now", wanted: Sequence[int], held: Held, step: "_Step") -> list[int]:
+        """Those for us to compute; of the others the step says how they stand by now, or that they wait."""
+        todo = []
+        for number, (granted, record) in zip(wanted, held.claimed, strict=True):
+            before = now.outcomes[number]
+            after = self._judged(before, record)
+            if after.record != before.record and after.state is State.FRESH:
+                step.outcomes[number] = after  # another one was faster
+            elif granted:
+                todo.append(number)
+            else:
+                step.waits[number] = after.state is not State.FRESH
+        return todo
 
     async def _read(self, entities: Sequence[Entity]) -> "_Now":
         records = self.record_keys(entities)
@@ -268,63 +202,77 @@ class Engine:
         outcomes = []
         for packed, print, of_entity in zip(stored.values[:count], prints, by_entity, strict=True):
             blank = Outcome(None, State.MISSING, print, stored.at_us, of_entity, asked=False)
-            outcomes.append(self._judged(blank, Record.unpack(packed) if packed else None))
+            outcomes.append(self._judged(blank, packed))
         return _Now(stored, records, rows, columns, outcomes)
 
-    def _judged(self, outcome: Outcome, record: Record | None) -> Outcome:
-        state = judge(record, outcome.fingerprint, self.max_staleness_us, outcome.read_at)
-        failure = record.failure if record and state is State.FAILED else None
-        return dataclasses.replace(
-            outcome,
-            record=record,
-            state=state,
-            reason=failure.reason if failure else "",
-            retry_in_s=max(0, failure.retry_at - outcome.read_at) / 1_000_000 if failure else 0.0,
-        )
+    def _judged(self, outcome: Outcome, packed: bytes | None) -> Outcome:
+        return outcome.judged(Record.unpack(packed) if packed else None, self.max_staleness_us)
 
-    async def _ask(
-        self,
-        entities: Sequence[Entity],
-        now: "_Now",
-        todo: Sequence[int],
-        leases: Sequence[bytes],
-        owner: bytes,
-        step: "_Step",
+    # ---- what is computed ----
+
+    async def _compute(
+        self, entities: Sequence[Entity], now: "_Now", todo: Sequence[int], held: Held, step: "_Step"
     ) -> None:
+        """Ask the model, and write back what it says."""
         rows = [[column[number] for number in todo] for column in now.rows]
         columns = {name: [values[number] for number in todo] for name, values in now.columns.items()}
-        unusable: Mapping[int, Unusable] = {}
         try:
-            values = self.inputs.values(rows, columns, len(todo), now.stored.at_us)
-        except RequestError:
-            values, unusable = self.inputs.each_values(rows, columns, len(todo), now.stored.at_us)
-        begun = time.perf_counter()
-        said: list[Said]
-        broke = False
-        try:
-            async with self._computing, self._renewing(leases, owner, now.stored.epoch):
-                answered = iter(await self.inference.infer(values, len(todo) - len(unusable)))
-            said = [unusable.get(number) or next(answered) for number in range(len(todo))]
-            call = Call.ANSWERED
+            answer = await self._ask(rows, columns, len(todo), now.stored.at_us, held)
         except ModelLeftAlone as error:
             for number in todo:
                 step.outcomes[number] = dataclasses.replace(
                     step.outcomes[number], reason=str(error), retry_in_s=_LEFT_ALONE, unavailable=True
                 )
             return
+        self._count(answer)
+        await self._write_back(entities, now, todo, columns, answer, step)
+        if self._computed:
+            fresh = [number for number in todo if step.outcomes[number].state is State.FRESH]
+            self._computed(self, [(entities[number], step.outcomes[number]) for number in fresh])
+
+    async def _ask(
+        self, rows: Sequence[Sequence[bytes | None]], columns: Columns, count: int, at_us: int, held: Held
+    ) -> "_Answer":
+        """What the model says of so many entities, while the leases are renewed. Raises ModelLeftAlone."""
+        unusable: Mapping[int, Unusable] = {}
+        try:
+            values = self.inputs.values(rows, columns, count, at_us)
+        except RequestError:
+            values, unusable = self.inputs.each_values(rows, columns, count, at_us)
+        begun = time.perf_counter()
+        try:
+            async with self._computing, self._leases.renewed(held):
+                answered = iter(await self.inference.infer(values, count - len(unusable)))
+        except ModelLeftAlone:
+            raise
         except ModelError as error:
             call = Call.UNAVAILABLE if isinstance(error, ModelUnavailable) else Call.FAILED
-            broke = isinstance(error, ModelFailed)
-            said = [Unusable(str(error))] * len(todo)
-        seconds = time.perf_counter() - begun
-        records = [
-            self._record(now.outcomes[number], each, now.stored.at_us, round(seconds * 1_000_000))
-            for number, each in zip(todo, said, strict=True)
-        ]
-        of_no_use = sum(isinstance(each, Unusable) for each in said) if call is Call.ANSWERED else 0
-        self._watcher.called(self.model.name, call, seconds, len(todo) - of_no_use)
+            said: list[Said] = [Unusable(str(error))] * count
+            return _Answer(said, call, time.perf_counter() - begun, isinstance(error, ModelFailed))
+        said = [unusable.get(number) or next(answered) for number in range(count)]
+        return _Answer(said, Call.ANSWERED, time.perf_counter() - begun)
+
+    def _count(self, answer: "_Answer") -> None:
+        of_no_use = sum(isinstance(each, Unusable) for each in answer.said) if answer.call is Call.ANSWERED else 0
+        self._watcher.called(self.model.name, answer.call, answer.seconds, len(answer.said) - of_no_use)
         if of_no_use:
-            self._watcher.called(self.model.name, Call.UNUSABLE, seconds, of_no_use)
+            self._watcher.called(self.model.name, Call.UNUSABLE, answer.seconds, of_no_use)
+
+    async def _write_back(
+        self,
+        entities: Sequence[Entity],
+        now: "_Now",
+        todo: Sequence[int],
+        columns: Columns,
+        answer: "_Answer",
+        step: "_Step",
+    ) -> None:
+        """Merge what was said with what is there, and list who reads rows through aliases."""
+        cost_us = round(answer.seconds * 1_000_000)
+        records = [
+            self._record(now.outcomes[number], each, now.stored.at_us, cost_us)
+            for number, each in zip(todo, answer.said, strict=True)
+        ]
         packed = [(now.records[number], each.pack()) for number, each in zip(todo, records, strict=True)]
         places = self.inputs.reader_places(self._keys, self.of, columns, len(todo))
         listings = [Listing(entities[number].key, each) for number, each in zip(todo, places, strict=True) if each]
@@ -337,15 +285,12 @@ class Engine:
             before = now.outcomes[number].record
             known = Record(record.outputs or (before.outputs if before else None), record.failure)
             step.outcomes[number] = dataclasses.replace(
-                self._judged(now.outcomes[number], known),
+                now.outcomes[number].judged(known, self.max_staleness_us),
                 asked=True,
-                unavailable=call is Call.UNAVAILABLE,
-                broke=broke,
+                unavailable=answer.call is Call.UNAVAILABLE,
+                broke=answer.broke,
                 listed=listed,
             )
-        if self.computed:
-            fresh = [number for number in todo if step.outcomes[number].state is State.FRESH]
-            self.computed([(entities[number], step.outcomes[number]) for number in fresh])
 
     def _record(self, before: Outcome, said: Said, read_at: int, cost_us: int) -> Record:
         done_at = read_at + cost_us
@@ -359,29 +304,6 @@ class Engine:
         attempts = 1 + (failure.attempts if failure and failure.fingerprint == before.fingerprint else 0)
         retry_at = done_at + pause_us(attempts, self._chance())
         return Record(None, Failure(read_at, before.fingerprint, done_at, retry_at, attempts, said.reason))
-
-    # ---- leases ----
-
-    @contextlib.asynccontextmanager
-    async def _renewing(self, leases: Sequence[bytes], owner: bytes, epoch: bytes) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._renew(leases, owner, epoch))
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-
-    async def _renew(self, leases: Sequence[bytes], owner: bytes, epoch: bytes) -> None:
-        """For as long as the model takes. One that was lost, or a store that does not answer, may cost a second call of
-        the model, and nothing else: the newest inputs win."""
-        while True:
-            await asyncio.sleep(self._lease_ms / 3_000)
-            with contextlib.suppress(StoreError):
-                await self._store.renew(leases, owner, self._lease_ms, epoch)
-
-    async def _give_up(self, leases: Sequence[bytes], owner: bytes, epoch: bytes) -> None:
-        with contextlib.suppress(StillwellError):  # they expire
-            await asyncio.shield(self._store.release(leases, owner, epoch))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -403,17 +325,11 @@ class _Step:
     waits: list[bool]
 
 
-_NO_INPUTS = bytes(16)
-_BATCHES_AT_A_TIME = 16
-_LEFT_ALONE = 0.5
-_FUNCTION_PATIENCE = 35.0
-_FUNCTION_BATCH = 256
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a model was asked and said, of each entity. broke: whether its server answered that it has failed."""
 
-
-def columns_of(entities: Sequence[Entity]) -> dict[str, list[Any]]:
-    """The values of entities by column."""
-    return {name: [each.values[name] for each in entities] for name in (entities[0].values if entities else ())}
-
-
-def _digests(entities: Sequence[Entity]) -> list[bytes]:
-    return [each.digest for each in entities] if entities and entities[0].digest else []
+    said: Sequence[Said]
+    call: Call
+    seconds: float
+    broke: bool = False

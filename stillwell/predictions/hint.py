@@ -22,7 +22,8 @@ from typing import Any, Literal
 import msgspec
 
 from stillwell.floats import NAMED, writable
-from stillwell.predictions.engine import Engine, Entity
+from stillwell.predictions.engine import Engine
+from stillwell.predictions.outcome import Entity
 from stillwell.spec import ModelSpec
 from stillwell.types import FLOAT32, FLOAT64, FieldType
 from stillwell.wire import FITS

@@ -9,8 +9,9 @@ import structlog
 
 from stillwell.errors import StillwellError
 from stillwell.logs import LogLimit
-from stillwell.predictions.engine import Engine, Entity, Outcome
+from stillwell.predictions.engine import Engine
 from stillwell.predictions.log import log_view
+from stillwell.predictions.outcome import Entity, Outcome
 from stillwell.pushing.log import PushLog
 from stillwell.pushing.record import PushEncoder, PushRecord, To, push_topic
 from stillwell.spec import ModelSpec

@@ -17,10 +17,11 @@ from stillwell.errors import StillwellError
 from stillwell.layout.prediction import FINGERPRINT_BYTES, Record
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.logs import LogLimit
-from stillwell.predictions.engine import Engine, Entity, Outcome
+from stillwell.predictions.engine import Engine
 from stillwell.predictions.freshness import State, is_due_early, judge, may_try
 from stillwell.predictions.hint import Cause, Hint
 from stillwell.predictions.inputs import Columns, ModelInputs
+from stillwell.predictions.outcome import Entity, Outcome
 from stillwell.reading.online import OnlineReader
 
 _log = structlog.get_logger(__name__)

@@ -2,37 +2,32 @@
 
 import asyncio
 import random
-from collections.abc import Callable
 
 import pytest
 
-from stillwell.errors import AlreadyExists, OutcomeUnknown, StoreNotReady, StoreUnavailable
+from stillwell.errors import AlreadyExists, OutcomeUnknown, StoreNotReady
 from stillwell.layout import chain
 from stillwell.verify import verify
 from streams import metrics
 from tests.chain_support import NOON, a_link
+from tests.twin_faults import (
+    PLANTS,
+    Nth,
+    Plant,
+    assert_linked,
+    calls_until_the_end,
+    plant_in_dead_letters,
+    plant_in_redis,
+    plant_in_store,
+    run,
+    work_until_crash,
+)
 from tests.twin_line import PARTITION, Worker, World, bad_offsets, expected, links, some_log, stored
-
-FAULTS = ("refused", "lost answer", "lost call")
-
-
-def run(world: World, *workers: Worker) -> None:
-    """Let workers work side by side until the log's end."""
-
-    async def work() -> None:
-        async with asyncio.timeout(20):
-            await asyncio.gather(*(worker.work() for worker in workers))
-
-    asyncio.run(work())
 
 
 def assert_complete(world: World, since: int = 0) -> None:
     """Every offset is in one link, `verify` finds nothing, Redis equals the oracle, the rejects are in the topic."""
-    covered = links(world)
-    assert [link.start for link in covered] == [0, *(link.end for link in covered[:-1])]
-    assert covered[-1].end == world.log.end
-    report = verify(world.store)
-    assert report.findings == ()
+    assert_linked(world)
     assert stored(world) == expected(world.log, since)
     assert world.dead_letters.offsets >= set(bad_offsets(world.log)) - set(range(since))
 
@@ -73,64 +68,10 @@ def test_an_undisturbed_worker_is_complete(world: World) -> None:
     assert_complete(world)
 
 
-class Nth:
-    """Counts calls, and does something at one of them."""
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-        self.calls = 0
-
-    def __call__(self) -> bool:
-        self.calls += 1
-        return self.calls == self.at + 1
-
-
-def calls_of_a_clean_run(rng: random.Random, plant: Callable[[World, Worker, Nth], None]) -> int:
+def calls_of_a_clean_run(rng: random.Random, plant: Plant) -> int:
     """How many calls of a kind a worker makes when nothing fails."""
     world = World(some_log(rng))
-    worker, never = Worker(world, "a"), Nth(10**9)
-    plant(world, worker, never)
-    run(world, worker)
-    return never.calls
-
-
-def plant_in_store(fault: str) -> Callable[[World, Worker, Nth], None]:
-    """A fault at one call to the object store."""
-
-    def plant(world: World, worker: Worker, nth: Nth) -> None:
-        world.store.faults = lambda operation, path: fault if nth() else None  # type: ignore[assignment,return-value]
-
-    return plant
-
-
-def plant_in_redis(fault: str) -> Callable[[World, Worker, Nth], None]:
-    """A fault at one call to Redis."""
-
-    def plant(world: World, worker: Worker, nth: Nth) -> None:
-        worker.online.faults = lambda operation: fault if nth() else None  # type: ignore[assignment,return-value]
-
-    return plant
-
-
-def plant_in_dead_letters(error: Exception) -> Callable[[World, Worker, Nth], None]:
-    """A fault at one call to the dead-letter topic."""
-
-    def plant(world: World, worker: Worker, nth: Nth) -> None:
-        def fail() -> None:
-            if nth():
-                raise error
-
-        world.dead_letters.faults = fail
-
-    return plant
-
-
-PLANTS = {
-    **{f"object store, {fault}": plant_in_store(fault) for fault in FAULTS},
-    **{f"Redis, {fault}": plant_in_redis(fault) for fault in (*FAULTS, "half done")},
-    "dead letters, refused": plant_in_dead_letters(StoreUnavailable("refused by the test")),
-    "dead letters, no answer": plant_in_dead_letters(OutcomeUnknown("no answer")),
-}
+    return calls_until_the_end(world, Worker(world, "a"), plant)
 
 
 @pytest.mark.parametrize("kind", PLANTS)
@@ -161,33 +102,13 @@ def test_a_crash_at_any_call_loses_and_doubles_nothing(kind: str, rng: random.Ra
     for at in range(calls_of_a_clean_run(random.Random(seed), plant)):
         world = World(some_log(random.Random(seed)))
         check_law_3(world)
-        asyncio.run(work_until_crash(world, kind, at))
+        asyncio.run(work_until_crash(world, Worker(world, "a"), kind, Nth(at)))
         world.store.faults = lambda operation, path: None
         world.dead_letters.faults = lambda: None
         if at % 2:
             world.committed = None
         run(world, Worker(world, "b", batch=5, window_rows=9))
         assert_complete(world)
-
-
-async def work_until_crash(world: World, kind: str, at: int) -> None:
-    """Work until a call at which everything that the worker has under way ends, that call without effect."""
-    worker, nth = Worker(world, "a"), Nth(at)
-    process = asyncio.create_task(worker.work())
-
-    def crash(*call: object) -> None:
-        if nth():
-            process.cancel()
-            raise asyncio.CancelledError
-
-    if kind == "object store":
-        world.store.faults = crash
-    elif kind == "Redis":
-        worker.online.faults = crash
-    else:
-        world.dead_letters.faults = crash
-    await asyncio.wait((process,), timeout=20)
-    assert process.cancelled(), "the worker did not crash"
 
 
 @pytest.mark.parametrize("writers", [2, 3])

@@ -10,9 +10,8 @@ import pytest
 from stillwell.layout.parquet import read_table
 from stillwell.pushing.pipeline import PushPipeline
 from stillwell.records import Headers
-from stillwell.verify import verify
-from tests.twin_line import VIEW, Log, Worker, World, links, stored
-from tests.unit.test_line_on_twins import PLANTS, Nth, run
+from tests.twin_faults import PLANTS, Nth, assert_linked, calls_until_the_end, run, work_until_crash
+from tests.twin_line import VIEW, Log, Worker, World, stored
 
 PIPELINE = PushPipeline("shop", VIEW)
 
@@ -73,11 +72,7 @@ def said(log: Log) -> dict[int, str]:
 
 def assert_complete(world: World) -> None:
     """Every offset is in one link, `verify` finds nothing, Redis and files equal the oracle, rejects are in theirs."""
-    covered = links(world)
-    assert [link.start for link in covered] == [0, *(link.end for link in covered[:-1])]
-    assert covered[-1].end == world.log.end
-    report = verify(world.store)
-    assert report.findings == ()
+    covered = assert_linked(world)
     assert stored(world) == expected(world.log)
     assert world.dead_letters.offsets == {offset for offset, body in enumerate(world.log.values) if body == b"{"}
     tables = [read_table(world.store.read(each.file.path)) for link in covered for each in link.views if each.file]
@@ -95,10 +90,7 @@ def worker(world: World, name: str, batch: int = 7, window_rows: int = 12) -> Wo
 
 def calls_of_a_clean_run(seed: float, kind: str) -> int:
     world = World(some_pushes(random.Random(seed)))
-    clean, never = worker(world, "a"), Nth(10**9)
-    PLANTS[kind](world, clean, never)
-    run(world, clean)
-    calls = never.calls
+    calls = calls_until_the_end(world, worker(world, "a"), PLANTS[kind])
     assert_complete(world)
     return calls
 
@@ -120,29 +112,12 @@ def test_a_crash_at_any_call_loses_and_doubles_nothing(kind: str, rng: random.Ra
     seed = rng.random()
     for at in range(calls_of_a_clean_run(seed, f"{kind}, lost call")):
         world = World(some_pushes(random.Random(seed)))
-        asyncio.run(_work_until_crash(world, kind, at))
+        asyncio.run(work_until_crash(world, worker(world, "a"), kind, Nth(at)))
         world.store.faults = lambda operation, path: None
         if at % 2:
             world.committed = None
         run(world, worker(world, "b", batch=5, window_rows=9))
         assert_complete(world)
-
-
-async def _work_until_crash(world: World, kind: str, at: int) -> None:
-    dying, nth = worker(world, "a"), Nth(at)
-    process = asyncio.create_task(dying.work())
-
-    def crash(*call: object) -> None:
-        if nth():
-            process.cancel()
-            raise asyncio.CancelledError
-
-    if kind == "object store":
-        world.store.faults = crash
-    else:
-        dying.online.faults = crash
-    await asyncio.wait((process,), timeout=20)
-    assert process.cancelled(), "the worker did not crash"
 
 
 @pytest.mark.parametrize("writers", [2, 3])

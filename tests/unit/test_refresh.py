@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from stillwell.errors import ModelError, ModelFailed, ModelUnavailable, StoreUnavailable
 from stillwell.layout.prediction import Record
 from stillwell.layout.redis_keys import RedisKeys
-from stillwell.predictions.engine import Engine, Entity, Outcome
+from stillwell.predictions.engine import Engine
 from stillwell.predictions.freshness import State
 from stillwell.predictions.inputs import ModelInputs
+from stillwell.predictions.outcome import Entity, Outcome
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
 from stillwell.types import FLOAT32

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from stillwell.layout.redis_keys import PredictionsOf, RedisKeys
-from stillwell.predictions.engine import Engine, Unwatched
+from stillwell.predictions.engine import Engine
 from stillwell.predictions.freshness import State
 from stillwell.predictions.hint import Cause, Hint
 from stillwell.predictions.inputs import ModelInputs
 from stillwell.predictions.reading import ModelReader
+from stillwell.predictions.watching import Unwatched
 from stillwell.spec import AliasSpec, EntitySpec, InputSpec, KeySpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions

@@ -6,11 +6,12 @@ import pytest
 
 from stillwell.layout.prediction import Outputs, Record
 from stillwell.layout.redis_keys import RedisKeys
-from stillwell.predictions.engine import Engine, Outcome
+from stillwell.predictions.engine import Engine
 from stillwell.predictions.freshness import State
 from stillwell.predictions.inputs import ModelInputs
 from stillwell.predictions.keeping import LogBuffer, PredictionLog
 from stillwell.predictions.log import log_view
+from stillwell.predictions.outcome import Outcome
 from stillwell.pushing.pipeline import PushPipeline
 from stillwell.pushing.topics import push_topics, pushed_views
 from stillwell.settings import Settings

@@ -12,10 +12,11 @@ import pytest
 from stillwell.errors import ModelError, ModelUnavailable, StoreNotReady
 from stillwell.layout.prediction import Record
 from stillwell.layout.redis_keys import RedisKeys
-from stillwell.predictions.engine import Engine, Entity, Outcome
+from stillwell.predictions.engine import Engine
 from stillwell.predictions.freshness import State
 from stillwell.predictions.hint import Hint
 from stillwell.predictions.inputs import ModelInputs
+from stillwell.predictions.outcome import Entity, Outcome
 from stillwell.predictions.reading import ModelReader, Prediction, Refresh
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
@@ -49,6 +50,8 @@ class Site:
         self.hinted = Hinted()
         self.spec = model().model_copy(update=changes)
         self.readers: list[ModelReader] = []
+        self.told: list[tuple[Entity, Outcome]] = []
+        """What the readers' engines have computed."""
         self.offsets = itertools.count(1)
 
     def reader(self, lease_ms: int = 5_000) -> ModelReader:
@@ -63,6 +66,7 @@ class Site:
             keys,
             chance=lambda: 0.0,
             lease_ms=lease_ms,
+            computed=lambda engine, predictions: self.told.extend(predictions),
         )
         self.readers.append(
             ModelReader(engine, self.store, keys, self.hinted, lambda: self.ms * 1_000, chance=lambda: 0.0)
@@ -121,12 +125,10 @@ async def test_who_waits_gets_what_the_model_says_and_the_next_one_finds_it(made
 async def test_what_a_process_has_computed_is_told_once_and_what_it_found_is_not(made: Callable[..., Site]) -> None:
     site = made(policy="wait")
     await site.put(7, 30.0)
-    told: list[tuple[Entity, Outcome]] = []
     reader = site.reader()
-    reader.engine.computed = told.extend
     await read(reader, 7, 8)
     await read(reader, 7)
-    assert [(entity.key, outcome.state) for entity, outcome in told] == [(b"i1:7", State.FRESH)]
+    assert [(entity.key, outcome.state) for entity, outcome in site.told] == [(b"i1:7", State.FRESH)]
 
 
 async def test_a_changed_input_makes_it_stale_and_who_waits_gets_the_new_one(made: Callable[..., Site]) -> None:

@@ -1,0 +1,40 @@
+"""Who counts what an engine does."""
+
+import enum
+from typing import Protocol
+
+
+class Call(enum.StrEnum):
+    """What came of asking a model."""
+
+    ANSWERED = "answered"
+    UNUSABLE = "unusable"
+    FAILED = "failed"
+    UNAVAILABLE = "unavailable"
+
+
+class Watcher(Protocol):
+    """Who counts what the engine does."""
+
+    def called(self, model: str, call: Call, seconds: float, entities: int) -> None:
+        """A model was asked about so many entities; of a call that was answered, unusable ones are counted apart."""
+
+    def kept(self, model: str, stored: bool) -> None:
+        """A prediction was written back; stored: whether it is now what stands there, or a newer one was first."""
+
+    def left(self, model: str, count: int) -> None:
+        """So many predictions are no longer refreshed by writes to an aliased view, but when they are read: too many
+        others read the same row."""
+
+
+class Unwatched:
+    """Counts nothing."""
+
+    def called(self, model: str, call: Call, seconds: float, entities: int) -> None:
+        """Nothing."""
+
+    def kept(self, model: str, stored: bool) -> None:
+        """Nothing."""
+
+    def left(self, model: str, count: int) -> None:
+        """Nothing."""
