@@ -1,7 +1,7 @@
 """The client: features of entities read, from the query service or straight from the store, and rows pushed."""
 
 import math
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -14,7 +14,7 @@ from stillwell.client.pushing import Mode, Pushed, Pusher, Pushing, To, pushed_i
 from stillwell.client.results import Features
 from stillwell.client.retrying import Retries
 from stillwell.client.service import at as service_at
-from stillwell.client.source import After, Asked, Source, columns_of
+from stillwell.client.source import After, Asked, Entities, Source, columns_of
 from stillwell.errors import RequestError
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from stillwell.settings import Settings
 
 _Number = TypeVar("_Number", int, float)
-
-Entities = Mapping[str, Any] | Sequence[Mapping[str, Any]]
-"""One entity, as its keys; several, as lists of keys; or a list of entities."""
 
 TIMEOUT = 3.0
 """Seconds that a call has, from its start to its end, unless it says otherwise: attempts and pauses included."""

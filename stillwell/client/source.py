@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from stillwell.client.named import asked_for
 from stillwell.client.predictions import Predictions
 from stillwell.client.pushing import Pushed, Pushing, jsonable
 from stillwell.client.results import Features
+from stillwell.errors import RequestError
 from stillwell.pushing.token import Token
 
 if TYPE_CHECKING:
@@ -17,6 +18,18 @@ Columns = Mapping[str, tuple[Any, ...]]
 
 After = Token | str | Sequence[Token | str] | None
 """What a read must see: the tokens of pushes."""
+
+
+@runtime_checkable
+class Table(Protocol):
+    """A frame of Polars or pandas, or a table of Arrow: what hands its columns over in Arrow's way."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The columns."""
+
+
+Entities = Mapping[str, Any] | Sequence[Mapping[str, Any]] | Table
+"""One entity, as its keys; several, as lists of keys; a list of entities; or a table with the keys as its columns."""
 
 
 def to_wait(timeout: float) -> float:
@@ -40,7 +53,7 @@ class Asked:
     def of(
         cls,
         features: "Asking",
-        entities: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        entities: Entities,
         after: After = None,
         provenance: bool = False,
     ) -> "Asked":
@@ -69,20 +82,24 @@ class Source(Protocol):
         """Let go of what is held."""
 
 
-def columns_of(entities: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Columns:
-    """Entities as columns: from one entity, from lists of keys, or from a list of entities. Raises RequestError."""
-    from stillwell.errors import RequestError
-
+def columns_of(entities: Entities) -> Columns:
+    """Entities as columns: from one entity, from lists of keys, from a list of entities, or a table. Raises
+    RequestError."""
     if isinstance(entities, Mapping):
-        listed = {name: isinstance(values, list | tuple) for name, values in entities.items()}
-        if all(listed.values()):
-            return {name: tuple(values) for name, values in entities.items()}
-        if any(listed.values()):
-            single = next(name for name, is_list in listed.items() if not is_list)
+        several = {name: _several(values) for name, values in entities.items()}
+        columns = {name: values for name, values in several.items() if values is not None}
+        if len(columns) == len(several):
+            return columns
+        if columns:
+            single = next(name for name, values in several.items() if values is None)
             raise RequestError(
                 f"entities.{single}", "must be a list, as other keys are: give all keys as lists, or none of them"
             )
         return {name: (value,) for name, value in entities.items()}
+    if isinstance(entities, Table):
+        import pyarrow as pa
+
+        return {name: tuple(values) for name, values in pa.table(entities).to_pydict().items()}
     names = list(entities[0]) if entities else []
     for row, entity in enumerate(entities):
         if entity.keys() != set(names):
@@ -90,6 +107,19 @@ def columns_of(entities: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Col
                 f"entities[{row}]", f"has the keys {', '.join(entity)}, but the first has {', '.join(names)}"
             )
     return {name: tuple(entity[name] for entity in entities) for name in names}
+
+
+def _several(values: Any) -> tuple[Any, ...] | None:
+    """The values of a list, an array or a series; None for one value."""
+    if isinstance(values, list | tuple):
+        return tuple(values)
+    if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
+        return None
+    for in_python in ("to_pylist", "to_list", "tolist"):  # of Arrow, of Polars and pandas, of NumPy
+        if hasattr(values, in_python):
+            listed = getattr(values, in_python)()
+            return tuple(listed) if isinstance(listed, list) else None
+    return None
 
 
 def json_columns(columns: Columns) -> Columns:

@@ -15,13 +15,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from stillwell.client.client import TIMEOUT, Client, Entities
+from stillwell.client.client import TIMEOUT, Client
 from stillwell.client.errors import Closed
 from stillwell.client.predictions import Predictions
 from stillwell.client.pushing import Mode, Pushed, PushedRow, Pusher, Receipt, Row, To
 from stillwell.client.results import Features
 from stillwell.client.retrying import Retries
-from stillwell.client.source import After, Source
+from stillwell.client.source import After, Entities, Source
 from stillwell.errors import StillwellError
 from stillwell.pushing.token import Token
 

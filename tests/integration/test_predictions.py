@@ -401,6 +401,12 @@ def test_a_client_straight_from_redis_is_told_the_same_and_asks_nobody(
             (31.0, "PRESENT"),
             (None, "NOT_FOUND"),
         ]
+        shown = deployment.run("get", "Waited", f"{orders.VIEW}:amount", "customer=c1", "--json")
+        features = json.loads(shown.stdout)["features"]
+        assert {name: each["value"] for name, each in features.items()} == {
+            "Waited:worth": 31.0,
+            f"{orders.VIEW}:amount": 30.0,
+        }
         # What a worker writes under it is seen by the next read: first that it is of other inputs, then the new one.
         orders.produce(deployment.bootstrap, deployment.topic, [order("c1", 40.0, 2)])
         eventually(

@@ -214,6 +214,25 @@ async def test_one_that_is_closed_says_so_and_opens_nothing_again(served: Served
         await client.features(["Users:amount"], {"id": 1})
 
 
+async def test_a_read_that_is_under_way_when_its_client_is_closed_is_not_made_again() -> None:
+    class Away:
+        async def read(self, keys: Sequence[bytes]) -> Stored:
+            await client.close()
+            raise StoreUnavailable("the connection was closed")
+
+    made = []
+
+    def open() -> Opened:
+        away = Away()
+        made.append(Opened(FeatureReader(away, KEYS, lambda: NOW_US), NO_MODELS, Marks(away, KEYS, "test", ())))
+        return made[-1]
+
+    client = Client.of(Direct(DEFINITIONS, open, lambda: (), rows=1, values=1, retries=Retries(first=0.001)))
+    with pytest.raises(Closed, match="closed before the answer came"):
+        await client.features(["Users:amount"], {"id": 1})
+    assert [each.closed for each in made] == [True]
+
+
 async def test_both_wait_for_a_push_and_say_alike_how_far_behind_they_are(
     served: Served, both: tuple[Client, Client]
 ) -> None:

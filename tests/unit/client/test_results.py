@@ -6,6 +6,8 @@ import math
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from stillwell.client import Client, Features, Freshness, Provenance, Status, WrongAnswer
 from stillwell.client.retrying import Retries
 from stillwell.client.service import Service
+from stillwell.client.source import Entities
 from tests.fake_service import FakeTransport, feature, reply
 
 NOON = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.UTC)
@@ -129,6 +132,34 @@ async def test_without_any_entity_the_columns_still_have_their_types() -> None:
     assert len(found) == 0
     assert found.to_arrow().schema.field("V:small").type == pa.float32()
     assert found.to_polars().height == 0
+
+
+@pytest.mark.parametrize(
+    "entities",
+    [
+        {"k": ["a", "b"], "n": [1, 2]},
+        {"k": np.array(["a", "b"]), "n": np.array([1, 2])},
+        {"k": pl.Series(["a", "b"]), "n": pd.Series([1, 2])},
+        {"k": pa.array(["a", "b"]), "n": (1, 2)},
+        [{"k": "a", "n": 1}, {"n": 2, "k": "b"}],
+        pl.DataFrame({"k": ["a", "b"], "n": [1, 2]}),
+        pa.table({"k": ["a", "b"], "n": [1, 2]}),
+        pd.DataFrame({"k": ["a", "b"], "n": [1, 2]}),
+        pd.DataFrame({"k": ["a", "b"], "n": [1, 2]}).set_index("k"),
+    ],
+)
+async def test_entities_are_what_a_caller_has_them_as(entities: Entities) -> None:
+    transport = FakeTransport(reply({"features": {"V:f": feature("Int64", 7, 8)}}))
+    found = await Client.of(Service(transport, "http://fake", Retries())).features(["V:f"], entities)
+    assert transport.sent[0].body["entities"] == {"k": ["a", "b"], "n": [1, 2]}
+    assert found[1].entity == {"k": "b", "n": 2}
+
+
+async def test_one_value_is_one_entity_whatever_it_is_made_of() -> None:
+    transport = FakeTransport(reply({"features": {"V:f": feature("Int64", 7)}}))
+    one = {"k": np.str_("a"), "n": np.int64(1), "of_none": np.array(2)}
+    await Client.of(Service(transport, "http://fake", Retries())).features(["V:f"], one)
+    assert transport.sent[0].body["entities"] == {"k": ["a"], "n": [1], "of_none": [2]}
 
 
 MADE_OF = {"topic": "orders", "incarnation": 1, "partition": 2, "offset": 77, "version": 3}
