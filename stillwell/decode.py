@@ -91,17 +91,15 @@ class Decoder:
         self._attributes = _attributes(tree, in_value)
         self._wording = ValueWording(in_value)
         self._beside_value = tuple(
-            (f"{topic.name}.{column.name}", _reader(column))
-            for column in topic.columns
-            if column.origin is not Origin.VALUE
+            (topic.qualified(column), _reader(column)) for column in topic.columns if column.origin is not Origin.VALUE
         )
-        self._in_value = tuple((f"{topic.name}.{column.name}", _to_series(column)) for column in in_value)
-        self._checks = tuple(_Check(column, f"{topic.name}.{column.name}") for column in topic.columns)
+        self._in_value = tuple((topic.qualified(column), _to_series(column)) for column in in_value)
+        self._checks = tuple(_Check(column, topic.qualified(column)) for column in topic.columns)
 
     @property
     def empty(self) -> pl.DataFrame:
         """A frame as `decode` gives it, without rows."""
-        types = {f"{self._topic.name}.{column.name}": column.type.polars for column in self._topic.columns}
+        types = {self._topic.qualified(column): column.type.polars for column in self._topic.columns}
         return pl.DataFrame(schema={**types, "_offset": pl.Int64(), "_timestamp": pl.Int64()})
 
     def decode(self, records: Records) -> Decoded:

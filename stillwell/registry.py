@@ -31,6 +31,7 @@ from stillwell.definitions.behaviour import (
     Column,
     Outcome,
     canonical,
+    columns_of,
     columns_read,
     observe,
     observe_again,
@@ -298,13 +299,13 @@ def _other_sources(view: ViewSpec, document: ViewDocument) -> list[str]:
     known = {column.name for column in document.behaviour.columns}
     gained = () if view.rows is not None else (name for name in columns_read(view) if name not in known)
     problems = [
-        f"reads {view.source.name}.{name}, which did not exist when version {document.version} was registered"
+        f"reads {view.source.qualified_name(name)}, which did not exist when version {document.version} was registered"
         for name in gained
     ]
     registered = f"but version {document.version} is registered with"
     read = {*columns_read(view), *_columns_of_rows(view)}
     for now, then in _changed_sources(view, document):
-        name = f"{view.source.name}.{now.column}"
+        name = view.source.qualified_name(now.column)
         if now.column in read and _comes_from(now) != _comes_from(then):
             problems.append(f"reads {name} from {_place(now)}, {registered} {_place(then)}")
         if now.column in read and now.expectations != then.expectations:
@@ -323,9 +324,7 @@ def _changed_sources(view: ViewSpec, document: ViewDocument) -> Iterator[tuple[S
 
 def _columns_of_rows(view: ViewSpec) -> set[str]:
     """The columns that decide which rows there are, whatever their features: all of them for a @rows function."""
-    deciding = [*view.keys, view.where]
-    names = [name for each in deciding if each is not None for name in each.meta.root_names()]
-    found = {name.removeprefix(f"{view.source.name}.") for name in names} | {view.source.event_time}
+    found = {*columns_of(view, [*view.keys, view.where]), view.source.event_time}
     if view.source.sequence is not None:
         found.add(view.source.sequence)
     return found if view.rows is None else {*found, *columns_read(view)}
@@ -380,7 +379,7 @@ def _other_rows(view: ViewSpec, document: ViewDocument) -> list[tuple[str, str]]
     deciding = _columns_of_rows(view)
     for source, other in _changed_sources(view, document):
         if source.column in deciding and _comes_from(source) != _comes_from(other):
-            name = f"{view.source.name}.{source.column}"
+            name = view.source.qualified_name(source.column)
             return [(f"reads {name} from {_place(source)}", f"reads it from {_place(other)}")]
     recorded = document.behaviour
     for place, (before, after) in enumerate(zip(recorded.outcomes, observe_again(view, recorded), strict=True)):
@@ -422,7 +421,7 @@ def _event(view: ViewSpec, recorded: Behaviour, place: int) -> str:
     read = columns_read(view)
     values = zip(recorded.columns, recorded.events[place], strict=True)
     return ", ".join(
-        f"{view.source.name}.{column.name}={shown(column.type, value)}"
+        f"{view.source.qualified_name(column.name)}={shown(column.type, value)}"
         for column, value in values
         if column.name in read
     )

@@ -67,6 +67,8 @@ class ColumnSpec(Spec):
     expectations: tuple[Expectation, ...] = ()
     spelled: bool = False
     """For floats: whether what JSON has no number for may come as text: NaN, Infinity, -Infinity."""
+    read_as: str | None = None
+    """What expressions call it, where that is not the topic's name and its own (`stillwell.pushing.on_write`)."""
 
 
 class TopicSpec(Spec):
@@ -83,6 +85,14 @@ class TopicSpec(Spec):
     closed: bool = False
     """Whether a record is refused whose value has a field that no column reads; otherwise such fields are skipped."""
     description: str = ""
+
+    def qualified(self, column: ColumnSpec) -> str:
+        """One of its columns as expressions name it: `Departure.delay`."""
+        return column.read_as or f"{self.name}.{column.name}"
+
+    def qualified_name(self, name: str) -> str:
+        """The column of this name as expressions name it."""
+        return next(self.qualified(column) for column in self.columns if column.name == name)
 
 
 class FeatureSpec(Spec):
@@ -101,7 +111,10 @@ RowsFunction = Callable[[Any], Iterable[Mapping[str, object]]]
 
 
 class ViewSpec(Spec):
-    """Features of one entity, computed from one topic. keys: one expression for each of the entity's, in its order."""
+    """Features of one entity, computed from one topic. keys: one expression for each of the entity's, in its order.
+
+    The topic of a view that stores an on-demand view's features is one that nobody defines: what is pushed.
+    """
 
     name: str
     version: int

@@ -180,7 +180,7 @@ class _Function:
         self.expressions: dict[str, pl.Expr] = {}
         self._function = function
         self._outputs = outputs
-        self._columns = [(f"{view.source.name}.{spec.name}", spec.type) for spec in view.source.columns]
+        self._columns = [(view.source.qualified(spec), spec.type) for spec in view.source.columns]
         self._event = msgspec.defstruct(view.source.name, [spec.name for spec in view.source.columns], frozen=True)
         # Every field may be null here: the reason for a null is the same whichever way a view computes its rows.
         self._row = msgspec.defstruct(
@@ -256,9 +256,11 @@ def _computation(view: ViewSpec, outputs: tuple[_Output, ...]) -> _Computation:
 def _coordinates(view: ViewSpec) -> list[pl.Expr]:
     """Where a row stands in the order of versions, but for its ordinal."""
     topic = view.source
-    sequence = pl.lit(None, dtype=pl.Int64()) if topic.sequence is None else pl.col(f"{topic.name}.{topic.sequence}")
+    sequence = pl.lit(None, dtype=pl.Int64())
+    if topic.sequence is not None:
+        sequence = pl.col(topic.qualified_name(topic.sequence))
     return [
-        pl.col(f"{topic.name}.{topic.event_time}").alias("event_timestamp"),
+        pl.col(topic.qualified_name(topic.event_time)).alias("event_timestamp"),
         sequence.alias("_sequence"),
         pl.col("_offset"),
         pl.col("_timestamp"),

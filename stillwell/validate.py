@@ -28,12 +28,11 @@ class Expectations:
 
     def __init__(self, topic: TopicSpec, empty: pl.DataFrame) -> None:
         """empty: a frame as the decoder gives it, without rows. Raises DefinitionError for a rule that is none."""
-        self._prefix = f"{topic.name}."
         self._rules = tuple((column, rule) for column in topic.columns for rule in column.expectations)
-        self._columns = tuple(dict.fromkeys(column.name for column, _ in self._rules))
+        self._columns = {column.name: topic.qualified(column) for column, _ in self._rules}
         self._holds = tuple(rule.holds.alias(str(number)) for number, (_, rule) in enumerate(self._rules))
         for column, rule in self._rules:
-            subject = f"{self._prefix}{column.name}: expectation {rule.rule!r}"
+            subject = f"{topic.name}.{column.name}: expectation {rule.rule!r}"
             if result_type(self._plain(empty), rule.holds, subject) != pl.Boolean():
                 raise DefinitionError(f"{subject} must be an expression of Bool: compare the column with something")
 
@@ -68,7 +67,7 @@ class Expectations:
 
     def _plain(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The columns that have rules, by their own names, and the offset."""
-        plain = frame.select(*(f"{self._prefix}{name}" for name in self._columns), "_offset")
+        plain = frame.select(*self._columns.values(), "_offset")
         plain.columns = [*self._columns, "_offset"]
         return plain
 
@@ -79,7 +78,7 @@ class EventTimes:
     def __init__(self, topic: TopicSpec, max_future: datetime.timedelta) -> None:
         """max_future: how far an event time may lie past its record's timestamp."""
         self._name = topic.event_time
-        self._column = f"{topic.name}.{topic.event_time}"
+        self._column = topic.qualified_name(topic.event_time)
         self._max_future = max_future
         self._max_future_us = max_future // datetime.timedelta(microseconds=1)
 

@@ -18,13 +18,16 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stillwell import survey
-from stillwell.errors import ChainError, NotFound
+from stillwell.errors import ChainError, FormatError, NotFound
 from stillwell.layout import chain
 from stillwell.layout.chain import DataFile, Link, PartitionId, ViewAccount
-from stillwell.layout.parquet import EVENT_TIMESTAMP, RAW_SCHEMA, event_time_range, read_table
+from stillwell.layout.parquet import EVENT_TIMESTAMP, RAW_SCHEMA, TO, TO_FIELD, TO_TYPE, event_time_range, read_table
 from stillwell.progress import Advance, unseen
+from stillwell.pushing import record
+from stillwell.registry import registered
 from stillwell.storage import ObjectStore
 from stillwell.survey import Finding, KnownLink, Survey
 from stillwell.threads import each_in_order
@@ -229,7 +232,7 @@ def _read_and_check(store: ObjectStore, id: PartitionId, known: KnownLink) -> tu
 
 def _check(store: ObjectStore, link: Link) -> Iterator[Finding]:
     """What is wrong with a link's files."""
-    archived = None
+    raw, archived = None, None
     if link.raw:
         raw, wrong = _read(store, link.raw, RAW_SCHEMA, link)
         yield from wrong
@@ -241,7 +244,11 @@ def _check(store: ObjectStore, link: Link) -> Iterator[Finding]:
             table, wrong = _read(store, account.file, _ROW_SCHEMA, link)
             yield from wrong
             if table is not None:
-                errors = _wrong_with_rows(table, account, account.file, link, archived)
+                errors = [*_wrong_with_rows(table, account, account.file, link, archived)]
+                if TO in table.column_names:
+                    errors += _wrong_with_to(table, raw)
+                elif _is_pushed(store, link, account):
+                    errors.append(f"does not have {TO}, though its rows were pushed")
                 yield from (Finding(account.file.path, "broken", error) for error in errors)
 
 
@@ -291,6 +298,43 @@ def _wrong_with_rows(
         yield f"has rows of other versions than {account.version}"
     if event_time_range(table) != (file.first_event_time, file.last_event_time):
         yield "has event times that its link does not say"
+
+
+def _wrong_with_to(table: pa.Table, raw: pa.Table | None) -> Iterator[str]:
+    """Where pushed rows go, against what their records say, as far as those are there."""
+    column = table.column(TO)
+    if column.type != TO_FIELD.type or column.null_count:
+        yield f"has {TO} in another type, or without a value"
+        return
+    words = column.cast(pa.string()).to_numpy()
+    if strange := set(words) - set(TO_TYPE.categories):
+        yield f"has rows whose {TO} is {min(strange)}"
+    elif raw is not None:
+        said = _said_to(raw)
+        expected = [said.get(offset, record.To.BOTH.value) for offset in _offsets(table).tolist()]
+        if (words != np.array(expected, dtype=object)).any():
+            yield f"has rows whose {TO} is not what their records say"
+
+
+def _said_to(raw: pa.Table) -> dict[int, str]:
+    """Which records say where they go, by their offsets."""
+    headers = raw.column("headers").combine_chunks()
+    names, values = (pc.list_flatten(headers).field(name) for name in ("name", "value"))
+    of = pc.list_parent_indices(headers).to_numpy()
+    places = np.flatnonzero(pc.equal(names, record.TO).to_numpy(zero_copy_only=False))
+    last = {int(of[place]): values[int(place)].as_py() for place in places}
+    offsets = _offsets(raw)
+    return {int(offsets[at]): value.decode(errors="replace") for at, value in last.items() if value is not None}
+
+
+def _is_pushed(store: ObjectStore, link: Link, account: ViewAccount) -> bool:
+    """Whether a link is of a view's push topic: by its name, unless the view was ever computed from it."""
+    if not link.id.topic.endswith(record.push_topic("", account.view)):
+        return False
+    try:
+        return all(document.topic != link.id.topic for document in registered(store, account.view))
+    except FormatError:
+        return True
 
 
 def _wrong_with_coordinates(table: pa.Table, link: Link) -> Iterator[str]:

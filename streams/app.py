@@ -408,11 +408,11 @@ def _pipelines(settings: Settings, definitions: DefinitionsSpec) -> list[Pipelin
         for topic in definitions.topics
         if (views := definitions.views_of(topic))
     ]
-    if not pipelines:
-        raise SettingsError(f"{settings.definitions} defines no view: there is nothing to consume")
     if settings.push:
         views = pushed_views(definitions)
         pipelines += [PushPipeline(settings.project, view, max_future=settings.max_future) for view in views]
+    if not pipelines:
+        raise SettingsError(f"{settings.definitions} defines no view: there is nothing to consume")
     return pipelines
 
 

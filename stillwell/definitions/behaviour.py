@@ -10,12 +10,11 @@ import datetime
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import polars as pl
 
-from stillwell.definitions.expressions import qualified
 from stillwell.definitions.samples import empty_events, numbered, sample_events, whole_events
 from stillwell.spec import Spec, ViewSpec
 from stillwell.transform import Transformation
@@ -62,9 +61,7 @@ def observe(view: ViewSpec, golden: pl.DataFrame) -> Behaviour:
     samples = sample_events(view, golden)
     events = numbered(samples.unique(samples.columns[:-2], maintain_order=True))
     columns = tuple(Column(name=each.name, type=each.type.name, nullable=each.nullable) for each in view.source.columns)
-    encoded = (
-        _encoded(each.type, events.get_column(qualified(view.source, each.name))) for each in view.source.columns
-    )
+    encoded = (_encoded(each.type, events.get_column(view.source.qualified(each))) for each in view.source.columns)
     return Behaviour(columns=columns, events=tuple(zip(*encoded, strict=True)), outcomes=_outcomes(view, events))
 
 
@@ -79,9 +76,14 @@ def columns_read(view: ViewSpec) -> tuple[str, ...]:
     """The columns of its topic that a view's expressions read; all of them for a view with a @rows function."""
     if view.rows is not None:
         return tuple(column.name for column in view.source.columns)
-    expressions = [*view.keys, view.where, *(feature.expression for feature in view.features)]
-    qualified_names = (name for each in expressions if each is not None for name in each.meta.root_names())
-    return tuple(dict.fromkeys(name.removeprefix(f"{view.source.name}.") for name in qualified_names))
+    return columns_of(view, [*view.keys, view.where, *(feature.expression for feature in view.features)])
+
+
+def columns_of(view: ViewSpec, expressions: Iterable[pl.Expr | None]) -> tuple[str, ...]:
+    """The columns of its topic that some of a view's expressions read."""
+    names = {view.source.qualified(column): column.name for column in view.source.columns}
+    read = (name for each in expressions if each is not None for name in each.meta.root_names())
+    return tuple(dict.fromkeys(names[name] for name in read))
 
 
 def shown(kind: str, value: Encoded) -> str:
@@ -152,7 +154,7 @@ def _decoded(view: ViewSpec, earlier: Behaviour) -> pl.DataFrame:
     made_up = whole_events(view, empty_events(view.source))[[0] * len(earlier.events)]
     series = []
     for each in view.source.columns:
-        name = qualified(view.source, each.name)
+        name = view.source.qualified(each)
         if each.name in recorded:
             values = recorded[each.name].cast(each.type.polars, strict=False)
         elif each.nullable:

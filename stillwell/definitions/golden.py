@@ -1,6 +1,7 @@
 """Golden examples: records that show a topic's edge cases, each with what must become of it.
 
-They lie beside the definitions, `golden/<Kafka topic>/<edge case>.json`, one object each:
+They lie beside the definitions, `golden/<Kafka topic>/<edge case>.json`, those that are pushed to a view in
+`golden/push/<view>/`, one object each:
 
     about       a sentence: what the case is
     timestamp   the record's, ISO-8601 with a zone
@@ -11,7 +12,8 @@ They lie beside the definitions, `golden/<Kafka topic>/<edge case>.json`, one ob
     rows        for each view that gets rows, a list of them: every key, `event_timestamp` and every feature
     rejects     a list of {"reason", "view" (left out if it is refused for all), "says" (part of the sentence)}
 
-Checked by `check_examples`; their records are also tried on every view when definitions are loaded.
+Checked by `check_examples`; their records are also tried on every view of the topic when definitions are loaded, and
+what is pushed for a view that stores an on-demand view's features, on that view.
 """
 
 import base64
@@ -29,7 +31,10 @@ from stillwell.decode import Decoder
 from stillwell.definitions.mistakes import did_you_mean
 from stillwell.definitions.source import shown_path
 from stillwell.errors import DefinitionError
-from stillwell.pipeline import compile_pipeline
+from stillwell.pipeline import Pipeline, compile_pipeline
+from stillwell.pushing.on_write import PUSHED
+from stillwell.pushing.pipeline import PushPipeline
+from stillwell.pushing.record import head_of
 from stillwell.records import Outcome, Records, Reject
 from stillwell.spec import DefinitionsSpec, ExampleSpec, ExpectedReject, Spec, TopicSpec, ViewSpec
 from stillwell.types import BYTES, TIMESTAMP, FieldType
@@ -69,12 +74,16 @@ class _File(Spec):
         return None if self.value is None else json.dumps(self.value).encode()
 
 
-def load_examples(folder: pathlib.Path, topics: Sequence[TopicSpec]) -> tuple[ExampleSpec, ...]:
+def load_examples(
+    folder: pathlib.Path, topics: Sequence[TopicSpec], views: Sequence[ViewSpec] = ()
+) -> tuple[ExampleSpec, ...]:
     """The examples in a folder, by topic and name; none where there is no such folder.
 
-    Raises DefinitionError with every file that cannot be read, and every one that belongs to no topic.
+    Raises DefinitionError with every file that cannot be read, and every one that belongs to no topic, nor to what is
+    pushed to a view.
     """
     known = {topic.topic for topic in topics}
+    pushed = {f"{PUSHED}{view.name}" for view in views}
     examples: list[ExampleSpec] = []
     mistakes: list[str] = []
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -82,7 +91,10 @@ def load_examples(folder: pathlib.Path, topics: Sequence[TopicSpec]) -> tuple[Ex
         topic = file.parent.relative_to(folder).as_posix()
         if file.suffix != ".json":
             mistakes.append(f"{shown}: is no example; name it <edge case>.json, or put it elsewhere")
-        elif topic not in known:
+        elif topic.startswith(PUSHED) and topic not in pushed:
+            near = did_you_mean(topic, pushed)
+            mistakes.append(f"{shown}: is pushed to {topic.removeprefix(PUSHED)!r}, a view that nobody defines{near}")
+        elif topic not in known | pushed:
             mistakes.append(
                 f"{shown}: belongs to the topic {topic!r}, which nobody defines{did_you_mean(topic, known)}"
             )
@@ -133,32 +145,50 @@ def records_of(topic: TopicSpec, examples: Sequence[ExampleSpec]) -> Records:
 
 
 def golden_events(topic: TopicSpec, examples: Sequence[ExampleSpec]) -> pl.DataFrame:
-    """Those of a topic's examples that can be used, as the decoder gives them."""
+    """Those of a topic's examples that can be used, as the decoder gives them. Of what is pushed: raw events alone."""
+    if topic.topic.startswith(PUSHED):
+        examples = [example for example in examples if _is_raw(example)]
     decoder = Decoder(topic)
     decoded = decoder.decode(records_of(topic, examples)).frame
     met, _ = Expectations(topic, decoder.empty).check(decoded)
     return EventTimes(topic, MAX_FUTURE).check(met)[0]
 
 
+def _is_raw(example: ExampleSpec) -> bool:
+    try:
+        return head_of(example.headers).transform
+    except ValueError:
+        return False
+
+
 def check_examples(definitions: DefinitionsSpec) -> tuple[str, ...]:
     """For each example of which something else becomes than it says, a sentence that begins with its file."""
-    by_name = {topic.topic: topic for topic in definitions.topics}
     return tuple(
         f"{example.file}: {problem}"
         for example in definitions.examples
-        for problem in disagreements(example, by_name[example.topic], definitions.views_of(by_name[example.topic]))
+        for problem in disagreements(example, definitions)
     )
 
 
-def disagreements(example: ExampleSpec, topic: TopicSpec, views: Sequence[ViewSpec]) -> tuple[str, ...]:
+def disagreements(example: ExampleSpec, definitions: DefinitionsSpec) -> tuple[str, ...]:
     """Where what becomes of an example differs from what it says; empty if it agrees."""
-    outcome = compile_pipeline(topic, views, max_future=MAX_FUTURE).run(records_of(topic, [example]))
-    strangers = example.rows.keys() - {view.name for view in views}
+    pipeline = _pipeline(example.topic, definitions)
+    outcome = pipeline.run(records_of(pipeline.topic.model_copy(update={"topic": example.topic}), [example]))
+    strangers = example.rows.keys() - {view.name for view in pipeline.views}
     return (
-        *(f"expects rows of {name}, which is no view of {topic.name}" for name in sorted(strangers)),
-        *_differences_in_rows(example, outcome, views),
+        *(f"expects rows of {name}, which is no view of {pipeline.topic.name}" for name in sorted(strangers)),
+        *_differences_in_rows(example, outcome, pipeline.views),
         *_differences_in_rejects(example, outcome),
     )
+
+
+def _pipeline(topic: str, definitions: DefinitionsSpec) -> Pipeline | PushPipeline:
+    """What becomes of the records that lie in a topic's folder. No project has a part in it."""
+    if topic.startswith(PUSHED):
+        view = next(view for view in definitions.views if f"{PUSHED}{view.name}" == topic)
+        return PushPipeline("", view, max_future=MAX_FUTURE)
+    source = next(each for each in definitions.topics if each.topic == topic)
+    return compile_pipeline(source, definitions.views_of(source), max_future=MAX_FUTURE)
 
 
 def _differences_in_rows(example: ExampleSpec, outcome: Outcome, views: Sequence[ViewSpec]) -> Iterator[str]:

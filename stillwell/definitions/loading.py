@@ -51,13 +51,14 @@ def load_definitions(name: str, folder: pathlib.Path | None = None) -> Definitio
     found = _Found.in_modules(modules)
     found.check(name)
     topics = tuple(topic.spec for topic in found.topics)
-    examples = load_examples(_folder_of(modules[0]) / GOLDEN, topics)
-    _try_views(found.views, found.on_demand, examples)
     names = AliasNames({each.alias: each.name for each in found.aliases})
+    views = tuple(view._named(names) for view in found.views)
+    examples = load_examples(_folder_of(modules[0]) / GOLDEN, topics, views)
+    _try_views(found.views, found.on_demand, examples)
     return DefinitionsSpec(
         entities=tuple(entity.spec for entity in found.entities),
         topics=topics,
-        views=tuple(view.spec for view in found.views),
+        views=views,
         examples=examples,
         aliases=tuple(names.spec(each.alias) for each in found.aliases),
         requests=tuple(request.spec for request in found.requests),
@@ -77,12 +78,12 @@ def _try_views(
     views: Sequence[type[View]], on_demand: Sequence[type[OnDemandView]], examples: Sequence[ExampleSpec]
 ) -> None:
     """Raise DefinitionError with everything that trying the views brings to light."""
-    golden = {view.spec.source.name: golden_events(view.spec.source, examples) for view in views}
+    golden = {view.spec.source.topic: golden_events(view.spec.source, examples) for view in views}
     messages: list[str] = []
     for view in views:
         mistakes = Mistakes(view)
-        check_row_locality(view.spec, golden[view.spec.source.name], mistakes)
-        check_nulls(view.spec, golden[view.spec.source.name], mistakes)
+        check_row_locality(view.spec, golden[view.spec.source.topic], mistakes)
+        check_nulls(view.spec, golden[view.spec.source.topic], mistakes)
         messages += mistakes.messages
     for computed in on_demand:
         mistakes = Mistakes(computed)
@@ -127,7 +128,7 @@ class _Found:
             *(each.alias._entity for each in aliases),
             *(model._entity for model in models),
         ]
-        topics = [*_defined(modules, Topic), *(view._source for view in views)]
+        topics = [*_defined(modules, Topic), *(view._source for view in views if issubclass(view._source, Topic))]
         users: list[Any] = [*on_demand, *models]
         used = [each for user in users for each in user._uses()]
         requests = [*_defined(modules, Request), *(each for each in used if _is(each, Request))]
@@ -144,7 +145,7 @@ class _Found:
 
     def check(self, name: str) -> None:
         """Raise DefinitionError where two definitions cannot stand beside each other, or where there is none."""
-        if not self.topics:
+        if not self.topics and not self.views:
             raise DefinitionError(f"{name} defines no topic; write a class that derives from stillwell.Topic")
         mistakes = [*_alias_mistakes(self.aliases), *self._same_names(), *self._strangers()]
         by_kafka_name: dict[str, type[Topic]] = {}
@@ -180,7 +181,7 @@ class _Found:
     def _strangers(self) -> Iterator[str]:
         """A mistake for each definition that refers to one which these definitions do not have."""
         known = {*self.views, *self.requests, *self.on_demand, *self.models, *(each.alias for each in self.aliases)}
-        users: list[Any] = [*self.on_demand, *self.services, *self.models]
+        users: list[Any] = [*self.views, *self.on_demand, *self.services, *self.models]
         for user in users:
             found = Mistakes(user)
             for used in user._uses():

@@ -82,6 +82,10 @@ class OnDemandView:
     @classmethod
     def _named(cls, names: AliasNames) -> OnDemandSpec:
         """What it says, now that aliases have names."""
+        for given in cls._inputs:
+            view = given._view if isinstance(given, Alias) else given
+            if issubclass(view, View):
+                view._named(names)
         cls.spec = cls.spec.model_copy(update={"inputs": tuple(_input_spec(each, names) for each in cls._inputs)})
         return cls.spec
 

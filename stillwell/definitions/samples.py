@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from stillwell.definitions.expressions import qualified
 from stillwell.spec import AS_OF, ColumnSpec, OnDemandSpec, RequestSpec, TopicSpec, ViewSpec, input_fields
 from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP
 
@@ -83,7 +82,7 @@ def sample_inputs(view: OnDemandSpec) -> pl.DataFrame:
 
 def whole_events(view: ViewSpec, golden: pl.DataFrame) -> pl.DataFrame:
     """Events without a null, whose columns are drawn freely from what is worth trying, golden values too."""
-    columns = {qualified(view.source, column.name): column for column in view.source.columns}
+    columns = {view.source.qualified(column): column for column in view.source.columns}
     return _whole(columns, list(_constants(view)), golden)
 
 
@@ -130,7 +129,7 @@ def _whole(columns: Mapping[str, ColumnSpec], constants: Sequence[Constant], gol
 
 def empty_events(topic: TopicSpec) -> pl.DataFrame:
     """A frame of the topic's events as the decoder gives it, without rows."""
-    columns = {qualified(topic, column.name): column.type.polars for column in topic.columns}
+    columns = {topic.qualified(column): column.type.polars for column in topic.columns}
     return pl.DataFrame(schema={**columns, "_offset": pl.Int64(), "_timestamp": pl.Int64()})
 
 
@@ -143,7 +142,7 @@ def numbered(events: pl.DataFrame) -> pl.DataFrame:
 
 def nullable_columns(topic: TopicSpec) -> list[str]:
     """The columns that may be null, as expressions name them."""
-    return [qualified(topic, column.name) for column in topic.columns if column.nullable]
+    return [topic.qualified(column) for column in topic.columns if column.nullable]
 
 
 def with_nulls(events: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:

@@ -1,25 +1,31 @@
-"""Views: features of one entity, computed from one topic."""
+"""Views: features of one entity, computed from one topic, or from what is pushed for an on-demand view."""
 
 import datetime
-from collections.abc import Mapping
-from typing import Any, ClassVar, Required, TypedDict, Unpack
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Required, TypedDict, Unpack
 
 import polars as pl
 
 from stillwell.definitions.alias import Alias, make_alias
+from stillwell.definitions.aliases import AliasNames
 from stillwell.definitions.checks import check_nulls
 from stillwell.definitions.columns import Feature
 from stillwell.definitions.entity import Entity
 from stillwell.definitions.expressions import expression_problem
 from stillwell.definitions.fields import Declared, declared_fields, refuse_strangers
 from stillwell.definitions.mistakes import Mistakes, did_you_mean
+from stillwell.definitions.on_write import check_on_write, is_on_demand, taken_over
 from stillwell.definitions.rows import RowsMethod
 from stillwell.definitions.samples import empty_events
 from stillwell.definitions.source import location, source_digest
 from stillwell.definitions.topic import Topic
 from stillwell.definitions.words import check_class, check_words, description_of
-from stillwell.spec import EntitySpec, FeatureSpec, TopicSpec, ViewSpec
+from stillwell.pushing.on_write import on_write_topic
+from stillwell.spec import EntitySpec, FeatureSpec, OnDemandSpec, TopicSpec, ViewSpec
 from stillwell.types import BOOL
+
+if TYPE_CHECKING:
+    from stillwell.definitions.on_demand import OnDemandView
 
 MAX_VERSION = 65_535
 """A version is two bytes of a row's stamp."""
@@ -28,7 +34,7 @@ MAX_VERSION = 65_535
 class ViewWords(TypedDict, total=False):
     """What may follow `View` in the class statement."""
 
-    source: Required[type[Topic]]
+    source: Required["type[Topic] | type[OnDemandView]"]
     entity: Required[type[Entity]]
     ttl: Required[datetime.timedelta]
     keys: Mapping[str, pl.Expr]
@@ -38,7 +44,7 @@ class ViewWords(TypedDict, total=False):
 
 
 class View:
-    """Features of one entity, computed from one topic: of each entity the newest row counts.
+    """Features of one entity: of each entity the newest row counts. They are computed from the events of a topic:
 
         class AirportDepartures(View, source=Departure, entity=Airport, keys={"airport": Departure.origin},
                                 where=~Departure.cancelled, ttl=timedelta(hours=6)):
@@ -48,10 +54,18 @@ class View:
     after its event time a row counts as current (zero: for ever); version is raised when what the view computes is
     meant to change; freshness is the objective: an older row is served, and told to be late. A view with a `@rows`
     function has neither keys nor expressions: the function gives both.
+
+    Or they are an on-demand view's, computed when what they read is pushed, and stored:
+
+        class RiskAtPayment(View, source=Risk, entity=Card, ttl=timedelta(days=30)):
+            surge: Feature[Float64 | None] = feature(Risk.surge)
+
+    Such a view has no keys and no where, since what is pushed brings the keys, and every push counts; without any
+    feature of its own it has all of the on-demand view's.
     """
 
     spec: ClassVar[ViewSpec]
-    _source: ClassVar[type[Topic]]
+    _source: ClassVar["type[Topic] | type[OnDemandView]"]
     _entity: ClassVar[type[Entity]]
 
     def __init_subclass__(cls, **words: Unpack[ViewWords]) -> None:
@@ -64,16 +78,22 @@ class View:
         refuse_strangers(
             cls, makers, "write @rows above a function that makes rows, _ before a helper's name", mistakes
         )
-        if not features and not mistakes.messages:
+        on_write = is_on_demand(words.get("source"))
+        if not features and not on_write and not mistakes.messages:
             mistakes.add("has no feature; write `<name>: Feature[Float32] = feature(…)`")
         if len(makers) > 1:
             mistakes.add(f"has several @rows functions, {' and '.join(makers)}; keep one")
         if complete:
             _check_statement(words, mistakes)
+            if on_write:
+                check_on_write(words, makers, mistakes)
         mistakes.check()
         cls._source, cls._entity = words["source"], words["entity"]
         maker = next(iter(makers.values()), None)
-        cls.spec = _spec(cls, words, features, maker, mistakes)
+        if on_write:
+            cls.spec = _spec_on_write(cls, words, taken_over(cls, words["source"], features, mistakes), mistakes)
+        else:
+            cls.spec = _spec_of_topic(cls, words, features, maker, mistakes)
         mistakes.check()
         # Golden examples come with loading, where this is done again; most mistakes show without them, at their line.
         check_nulls(cls.spec, empty_events(cls.spec.source), mistakes)
@@ -89,53 +109,86 @@ class View:
         """
         return make_alias(cls, keys, depth=2)
 
+    @classmethod
+    def _uses(cls) -> Iterator[Any]:
+        """The on-demand view that it stores, if it does."""
+        if is_on_demand(cls._source):
+            yield cls._source
 
-def _spec(
+    @classmethod
+    def _named(cls, names: AliasNames) -> ViewSpec:
+        """What it says, now that aliases have names: what is pushed may be called by them."""
+        if is_on_demand(cls._source):
+            topic = on_write_topic(cls.__name__, cls.spec.entity, cls._source._named(names), cls.spec.features)
+            cls.spec = cls.spec.model_copy(update={"source": topic})
+        return cls.spec
+
+
+def _spec_of_topic(
     cls: type, words: ViewWords, features: list[Declared[Feature[Any]]], maker: RowsMethod | None, mistakes: Mistakes
 ) -> ViewSpec:
     source, entity = words["source"].spec, words["entity"].spec
-    keys = {key.name.casefold(): key.name for key in entity.keys}
-    for declared in features:
-        if key := keys.get(declared.name.casefold()):
-            mistakes.add(f"has the name of {entity.name}'s key {key}; rename the feature", field=declared.name)
-        if declared.name == "at":
-            mistakes.add("has the name of View.at(…), which makes aliases; choose another", field=declared.name)
+    assert isinstance(source, TopicSpec)
+    specs = tuple(
+        FeatureSpec(
+            name=declared.name,
+            type=declared.type,
+            nullable=declared.nullable,
+            expression=declared.field.expression,
+            description=declared.field.description,
+        )
+        for declared in features
+    )
+    _check_names(specs, entity, mistakes)
     for declared in features:
         _check_feature(declared, source, maker, mistakes)
     where = words.get("where")
     if where is not None and (problem := expression_problem(where, source, BOOL)):
         mistakes.add(f"has a where that {problem}")
+    keys = _keys(words, source, entity, maker, mistakes)
+    rows = maker.function if maker else None
+    return _spec(cls, words, source, specs, keys).model_copy(update={"where": where, "rows": rows})
+
+
+def _spec_on_write(cls: type, words: ViewWords, features: tuple[FeatureSpec, ...], mistakes: Mistakes) -> ViewSpec:
+    on_demand, entity = words["source"].spec, words["entity"].spec
+    assert isinstance(on_demand, OnDemandSpec)
+    _check_names(features, entity, mistakes)
+    source = on_write_topic(cls.__name__, entity, on_demand, features)
+    return _spec(cls, words, source, features, tuple(pl.col(source.qualified_name(key.name)) for key in entity.keys))
+
+
+def _spec(
+    cls: type, words: ViewWords, source: TopicSpec, features: tuple[FeatureSpec, ...], keys: tuple[pl.Expr, ...]
+) -> ViewSpec:
     return ViewSpec(
         name=cls.__name__,
         version=words.get("version", 1),
-        entity=entity,
+        entity=words["entity"].spec,
         source=source,
         ttl=words["ttl"],
         freshness=words.get("freshness"),
-        features=tuple(
-            FeatureSpec(
-                name=declared.name,
-                type=declared.type,
-                nullable=declared.nullable,
-                expression=declared.field.expression,
-                description=declared.field.description,
-            )
-            for declared in features
-        ),
-        keys=_keys(words, source, entity, maker, mistakes),
-        where=where,
-        rows=maker.function if maker else None,
+        features=features,
+        keys=keys,
         description=description_of(cls),
         file=location(cls),
         source_digest=source_digest(cls, words["source"], words["entity"]),
     )
 
 
+def _check_names(features: tuple[FeatureSpec, ...], entity: EntitySpec, mistakes: Mistakes) -> None:
+    keys = {key.name.casefold(): key.name for key in entity.keys}
+    for feature in features:
+        if key := keys.get(feature.name.casefold()):
+            mistakes.add(f"has the name of {entity.name}'s key {key}; rename the feature", field=feature.name)
+        if feature.name == "at":
+            mistakes.add("has the name of View.at(…), which makes aliases; choose another", field=feature.name)
+
+
 def _check_statement(words: ViewWords, mistakes: Mistakes) -> None:
-    for word, base in (("source", Topic), ("entity", Entity)):
-        given = words[word]  # type: ignore[literal-required]
-        if not (isinstance(given, type) and issubclass(given, base) and given is not base):
-            mistakes.add(f"has {word}={given!r}; give a class that derives from {base.__name__}")
+    if not is_on_demand(words["source"]):
+        _check_derives("source", words["source"], Topic, ", or an on-demand view to store the features of", mistakes)
+    _check_derives("entity", words["entity"], Entity, "", mistakes)
     ttl = words["ttl"]
     if not isinstance(ttl, datetime.timedelta):
         mistakes.add(f"has ttl={ttl!r}; write timedelta(hours=…)")
@@ -144,6 +197,11 @@ def _check_statement(words: ViewWords, mistakes: Mistakes) -> None:
     if "freshness" in words:
         _check_freshness(words["freshness"], ttl, mistakes)
     check_version(words.get("version", 1), mistakes)
+
+
+def _check_derives(word: str, given: object, base: type, otherwise: str, mistakes: Mistakes) -> None:
+    if not (isinstance(given, type) and issubclass(given, base) and given is not base):
+        mistakes.add(f"has {word}={given!r}; give a class that derives from {base.__name__}{otherwise}")
 
 
 def check_version(version: object, mistakes: Mistakes) -> None:

@@ -37,7 +37,7 @@ EVENT_TIMESTAMP = "event_timestamp"
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MICROSECOND = datetime.timedelta(microseconds=1)
 _INSTANT = pa.timestamp("us", "UTC")
-_TO_FIELD = pa.field(TO, pa.dictionary(pa.int8(), pa.string()), nullable=False)
+TO_FIELD = pa.field(TO, pa.dictionary(pa.int8(), pa.string()), nullable=False)
 _TAIL = (
     pa.field("_op", pa.dictionary(pa.int8(), pa.string()), nullable=False),
     pa.field("_version", pa.uint16(), nullable=False),
@@ -71,7 +71,7 @@ def view_schema(view: ViewSpec, *, pushed: bool = False) -> pa.Schema:
             pa.field("_offset", pa.int64(), nullable=False),
             pa.field("_timestamp", pa.int64(), nullable=False),
             pa.field("_row", pa.uint32(), nullable=False),
-            *([_TO_FIELD] if pushed else []),
+            *([TO_FIELD] if pushed else []),
             *_TAIL,
         ]
     )

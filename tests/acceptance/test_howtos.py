@@ -8,7 +8,7 @@ from tests.acceptance.reader import Reader, steps
 
 HOWTOS = Path(__file__).parent.parent.parent / "docs" / "howto"
 RUNNABLE = {
-    "on-demand-features.md": {"file": 4, "worker": 1, "service": 1, "shell": 6, "output": 6},
+    "on-demand-features.md": {"file": 5, "worker": 1, "service": 1, "shell": 7, "output": 7},
 }
 """How much of each page is run: a mark that is lost would be a page that is not tried."""
 

@@ -5,6 +5,7 @@ import itertools
 import json
 import tracemalloc
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -16,10 +17,15 @@ import pytest
 from sinks.archive import Archive, PartitionArchive
 from stillwell.cli.main import run
 from stillwell.errors import NotFound
+from stillwell.joined import Joined
 from stillwell.layout import chain
 from stillwell.layout.chain import ChainObject, Genesis, Link, PartitionId, TopicIncarnation
-from stillwell.layout.parquet import BatchTables, read_table
+from stillwell.layout.parquet import BatchTables, batch_tables, read_table, view_schema
 from stillwell.pipeline import compile_pipeline
+from stillwell.pushing.pipeline import PushPipeline
+from stillwell.records import Headers
+from stillwell.registry import register
+from stillwell.spec import DefinitionsSpec
 from stillwell.testing.objects import MemoryStore
 from stillwell.types import INT64, STRING
 from stillwell.verify import Report, verify
@@ -465,6 +471,84 @@ async def test_a_writer_with_a_fault_is_found_out(says: str) -> None:
     findings = verify(written.store).findings
     assert {finding.path for finding in findings} <= {file.path, view_file(written).path}
     assert any(finding.path == file.path and says in finding.error for finding in findings), findings
+
+
+# Where pushed rows go
+
+PUSHES = PartitionId("shop.push.V", 1, 0)
+
+
+async def pushed(tamper: Tamper = lambda batch: batch, topic: str = PUSHES.topic) -> MemoryStore:
+    """A store with one link of pushed rows: two that say where they go, one that does not, and one that says it in vain
+    before it says it."""
+    id = msgspec.structs.replace(PUSHES, topic=topic)
+    store = MemoryStore()
+    archive = Archive(Inline(store), at_once, lambda: NOON, "a-test")
+    await archive.open_incarnation(topic, 1, "an-id", 1, "earliest")
+    partition = archive.partition(id, [VIEW])
+    await partition.begin(0, "an-id")
+    await partition.find_end(None)
+    body = b'{"customer": "c", "event_timestamp": "2026-01-01T00:00:00Z", "amount": 1}'
+    headers: list[Headers] = [
+        (("to", b"offline"),),
+        (("version", b"1"),),
+        (("version", b"1"), ("to", b"online")),
+        (("to", b"online"), ("to", b"offline")),
+        (("to", b"online"), ("to", None)),
+    ]
+    batch = dataclasses.replace(records([body] * len(headers), headers=headers, start=0), topic=topic)
+    joined = Joined([batch])
+    rows = list(joined.rows(PushPipeline("shop", VIEW).run(joined.records)))
+    (tables,) = batch_tables([batch], rows, [view_schema(VIEW, pushed=True)], NOON)
+    await put(partition, tamper(tables))
+    return store
+
+
+async def test_rows_go_where_their_records_say() -> None:
+    store = await pushed()
+    assert verify(store).findings == ()
+    path = PUSHES.link_path(0)
+    link = chain.decode_link(store.objects[path], path)
+    table = read_table(store.objects[link.views[0].file.path])  # type: ignore[union-attr]
+    both = "online_and_offline"
+    assert table.column("_to").to_pylist() == ["offline", both, "online", "offline", both]
+
+
+def to(*words: str | None) -> Tamper:
+    """A writer that has rows go elsewhere."""
+
+    def change(table: pa.Table) -> pa.Table:
+        values = pa.array(words, pa.string()).dictionary_encode().cast(pa.dictionary(pa.int8(), pa.string()))
+        at = table.schema.get_field_index("_to")
+        return table.set_column(at, "_to", values)
+
+    return in_rows(change)
+
+
+BOTH = "online_and_offline"
+ASTRAY: Mapping[str, Tamper] = {
+    "has rows whose _to is not what their records say": to("offline", BOTH, "online", "online", BOTH),
+    "has rows whose _to is nowhere": to("offline", BOTH, "online", "offline", "nowhere"),
+    "has _to in another type, or without a value": to("offline", BOTH, "online", "offline", None),
+    "does not have _to, though its rows were pushed": in_rows(lambda table: table.drop_columns(["_to"])),
+}
+
+
+@pytest.mark.parametrize("says", ASTRAY)
+async def test_a_writer_that_sends_pushed_rows_elsewhere_is_found_out(says: str) -> None:
+    """What is told to stay offline would come into Redis when it is rebuilt."""
+    (finding,) = verify(await pushed(ASTRAY[says])).findings
+    assert (finding.kind, says) == ("broken", finding.error)
+
+
+async def test_a_topic_that_is_called_like_one_for_pushes_but_is_a_views_own_has_no_such_column() -> None:
+    """A project may read what is pushed to another's view as a topic of its own."""
+    without = ASTRAY["does not have _to, though its rows were pushed"]
+    store = await pushed(without)
+    own = VIEW.model_copy(update={"source": TOPIC.model_copy(update={"topic": PUSHES.topic})})
+    register(store, DefinitionsSpec(topics=(own.source,), views=(own,), entities=(own.entity,)), timedelta(0))
+    assert verify(store).findings == ()
+    assert verify(await pushed(without, topic="shop.orders")).findings == ()
 
 
 async def test_the_offset_at_which_a_link_ends_is_the_next_links() -> None:
