@@ -6,7 +6,7 @@ from typing import Final
 from serving.arrow import STREAM
 from serving.openapi import Json, Names, answer, answers, body, reference
 from stillwell.predictions.freshness import State
-from stillwell.predictions.reading import Refresh
+from stillwell.predictions.prediction import Refresh
 from stillwell.reading.after import MOST_TIMEOUT_MS
 
 _STATUS: Final[Json] = {"type": "string", "enum": ["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE"]}

@@ -17,7 +17,7 @@ from prometheus_client.core import Metric as Family
 
 from stillwell.metric import Metric
 from stillwell.predictions.freshness import State
-from stillwell.predictions.reading import Refresh
+from stillwell.predictions.prediction import Refresh
 
 _QUICK = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Bounds of buckets for what takes from a tenth of a millisecond to ten seconds."""

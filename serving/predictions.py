@@ -27,7 +27,7 @@ from serving.pages import decoded
 from serving.web import Page, Request
 from stillwell.errors import RequestError
 from stillwell.predictions.columns import ModelReaders
-from stillwell.predictions.reading import Prediction
+from stillwell.predictions.prediction import Prediction
 from stillwell.reading import entities
 from stillwell.reading.entities import Columns
 from stillwell.reading.query import Plan

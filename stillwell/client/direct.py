@@ -26,7 +26,7 @@ from stillwell.layout.projection import UnknownLayout
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.cached import cached_readers
 from stillwell.predictions.columns import ModelReaders
-from stillwell.predictions.reading import Prediction as Told
+from stillwell.predictions.prediction import Prediction as Told
 from stillwell.pushing.topics import push_topics
 from stillwell.reading import entities
 from stillwell.reading.after import After, Marks

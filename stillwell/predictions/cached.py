@@ -10,8 +10,9 @@ from stillwell.errors import ModelUnavailable
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.columns import ModelReaders
 from stillwell.predictions.engine import Engine
+from stillwell.predictions.hint import NoHints
 from stillwell.predictions.inputs import ModelInputs
-from stillwell.predictions.reading import ModelReader, NoHints
+from stillwell.predictions.reading import ModelReader
 from stillwell.predictions.store import PredictionStore
 from stillwell.predictions.tensors import Said
 from stillwell.reading.online import OnlineReader

@@ -13,7 +13,8 @@ from stillwell.errors import RequestError
 from stillwell.layout.entity_key import WrongKey
 from stillwell.predictions.freshness import State
 from stillwell.predictions.inputs import ModelInputs
-from stillwell.predictions.reading import Asked, Fresh, ModelReader, Prediction
+from stillwell.predictions.prediction import Prediction
+from stillwell.predictions.reading import Asked, Fresh, ModelReader
 from stillwell.reading.predicted import PredictedColumns
 from stillwell.reading.status import Freshness, Status, present
 from stillwell.spec import DefinitionsSpec, ModelSpec, ViewSpec

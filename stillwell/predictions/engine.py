@@ -18,8 +18,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from stillwell.errors import ModelError, ModelFailed, ModelLeftAlone, ModelUnavailable, RequestError
-from stillwell.layout.prediction import FINGERPRINT_BYTES, Failure, OutputLayout, Outputs, Record
+from stillwell.layout.prediction import Failure, OutputLayout, Outputs, Record
 from stillwell.layout.redis_keys import PredictionsOf, RedisKeys
+from stillwell.predictions.fingerprint import OF_NO_ROWS
 from stillwell.predictions.freshness import State, kept_ms, may_try, microseconds, pause_us
 from stillwell.predictions.inference import Inference
 from stillwell.predictions.inputs import Columns, ModelInputs
@@ -46,9 +47,6 @@ _FUNCTION_BATCH = 256
 
 _FUNCTION_PATIENCE = 35.0
 """Seconds that who computes by a function has: the 30 of the function, and those of reading and writing about it."""
-
-_NO_INPUTS = bytes(FINGERPRINT_BYTES)
-"""The fingerprint of a model that reads no rows."""
 
 
 class Engine:
@@ -197,7 +195,7 @@ class Engine:
         stored = await self._store.read_at([*records, *(key for each in rows_at for key in each)])
         count = len(entities)
         rows = [stored.values[begin : begin + count] for begin in range(count, count * (len(rows_at) + 1), count)]
-        prints = self.inputs.fingerprints(rows, stored.at_us) if rows else [_NO_INPUTS] * count
+        prints = self.inputs.fingerprints(rows, stored.at_us) if rows else [OF_NO_ROWS] * count
         by_entity = list(zip(*rows, strict=True)) if rows else [()] * count
         outcomes = []
         for packed, print, of_entity in zip(stored.values[:count], prints, by_entity, strict=True):

@@ -17,6 +17,9 @@ _CURRENT = b"\1"
 _PAST_TTL = b"\2"
 _TIME_END = STAMP_AT + 8
 
+OF_NO_ROWS = bytes(FINGERPRINT_BYTES)
+"""The fingerprint of a model that reads no rows."""
+
 
 def fingerprint(rows: Sequence[bytes | None], earliest: Sequence[bytes | None]) -> bytes:
     """Of one entity's rows as they are stored, one for each view that the model reads, in the order of its plan.

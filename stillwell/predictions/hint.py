@@ -16,8 +16,8 @@ but a reason to look: the agent reads the inputs anew, and leaves what is fresh.
 
 import dataclasses
 import enum
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -116,3 +116,18 @@ def decode(value: bytes | None, models: Mapping[str, Engine]) -> tuple[str, Enti
 def types_of(model: ModelSpec) -> dict[str, FieldType]:
     """The types of the keys of a model's entity, by name."""
     return {key.name: key.type for key in model.entity.keys}
+
+
+class Hints(Protocol):
+    """Where hints go."""
+
+    def put(self, hints: Sequence[Hint]) -> list[bool]:
+        """Have predictions computed again, soon; False for one that somebody has just asked for. Never waits."""
+
+
+class NoHints:
+    """Forgets them: for a process that computes by itself, or not at all."""
+
+    def put(self, hints: Sequence[Hint]) -> list[bool]:
+        """Nothing is queued."""
+        return [False] * len(hints)

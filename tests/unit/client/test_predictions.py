@@ -19,7 +19,7 @@ from stillwell.client import (
 )
 from stillwell.client.direct import Direct
 from stillwell.client.service import Service, at
-from stillwell.predictions import reading
+from stillwell.predictions import prediction as told
 from stillwell.predictions.cached import cached_readers
 from stillwell.predictions.freshness import State
 from stillwell.reading.after import Marks
@@ -143,7 +143,7 @@ async def test_the_service_itself_answers_what_the_client_reads() -> None:
 
 def test_states_and_refreshes_are_those_of_the_engine() -> None:
     assert [each.value for each in PredictionState] == [each.value for each in State]
-    assert [each.value for each in Refresh] == [each.value for each in reading.Refresh]
+    assert [each.value for each in Refresh] == [each.value for each in told.Refresh]
 
 
 # ---- straight from the store

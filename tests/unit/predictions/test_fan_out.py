@@ -142,7 +142,7 @@ async def test_who_was_not_listed_yet_when_its_row_changed_looks_again(known: bo
     await site.reader.read({"origin": [1], "dest": [2]})
 
     async def landed() -> bool:
-        return not site.reader._shared._tasks
+        return not site.reader._flights._tasks
 
     await eventually_async(landed, what="the computation is over")
     assert [(hint.key, hint.cause) for hint in site.hinted.hints] == ([] if known else [(b"i1:1i1:2", Cause.WRITE)])

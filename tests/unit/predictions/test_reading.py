@@ -17,7 +17,8 @@ from stillwell.predictions.freshness import State
 from stillwell.predictions.hint import Hint
 from stillwell.predictions.inputs import ModelInputs
 from stillwell.predictions.outcome import Entity, Outcome
-from stillwell.predictions.reading import ModelReader, Prediction, Refresh
+from stillwell.predictions.prediction import Prediction, Refresh
+from stillwell.predictions.reading import ModelReader
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
 from tests.predicted import DEFINITIONS, Adding, encoded_row, model
@@ -466,7 +467,7 @@ async def test_a_failure_of_a_clock_that_is_no_more_keeps_nobody_from_asking() -
 async def test_no_more_predictions_are_computed_at_once_than_may_be(
     made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stillwell.predictions.reading._MOST_AT_ONCE", 2)
+    monkeypatch.setattr("stillwell.predictions.flights._MOST_AT_ONCE", 2)
     site = made(policy="wait")
     for id in (7, 8, 9):
         await site.put(id, 30.0)

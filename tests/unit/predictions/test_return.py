@@ -20,9 +20,10 @@ from stillwell.pipeline import compile_pipeline
 from stillwell.predictions.breaker import BreakerPolicy
 from stillwell.predictions.engine import Engine
 from stillwell.predictions.freshness import State
+from stillwell.predictions.hint import NoHints
 from stillwell.predictions.inference import ServedModel
 from stillwell.predictions.inputs import ModelInputs
-from stillwell.predictions.reading import ModelReader, NoHints
+from stillwell.predictions.reading import ModelReader
 from stillwell.spec import OpenInferenceSpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions

@@ -19,8 +19,9 @@ from serving.web import Bounds, Site
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.columns import ModelReaders
 from stillwell.predictions.engine import Engine
+from stillwell.predictions.hint import NoHints
 from stillwell.predictions.inputs import ModelInputs
-from stillwell.predictions.reading import ModelReader, NoHints
+from stillwell.predictions.reading import ModelReader
 from stillwell.reading.features import FeatureReader
 from stillwell.spec import ModelSpec, ViewSpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
