@@ -63,6 +63,8 @@ class Features:
         """Topics that rows may have been made from, by the digests that stand in their stamps."""
         self.versions = Versions(registered, self._know, self._looked, clock) if registered else None
         """Where other versions of views are looked for, if anywhere."""
+        if marks and self.versions:
+            marks.late = self.versions.begin
         self._know(())
 
     def _know(self, versions: Iterable[ViewSpec]) -> None:
@@ -74,6 +76,8 @@ class Features:
         self.catalog = Catalog(self._definitions, versions)
         if self._models:
             self._models.know(versions)
+        if self._marks:
+            self._marks.know(versions)
         self._plans: LruCache[Plan] = LruCache(MOST_PLANS)
 
     @property

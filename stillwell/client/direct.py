@@ -122,6 +122,8 @@ class Direct:
 
     def _know(self, versions: Sequence[ViewSpec]) -> None:
         self._catalog = Catalog(self._definitions, versions)
+        if self._opened is not None:
+            self._opened.reading.marks.know(versions)
 
     async def _found(self, asked: Asked, after: After | None) -> Features:
         columns, opened = _plain(asked.entities), self._open_once()
@@ -158,6 +160,7 @@ class Direct:
             raise Closed("the client was closed before the answer came")
         if self._opened is None:
             self._opened = _Opened(self._open(), Versions(self._older, self._know))
+            self._opened.reading.marks.late = self._opened.versions.begin
         return self._opened
 
     def _provenance(self, column: FeatureColumn, found: Found) -> tuple[Provenance | None, ...]:

@@ -1,14 +1,17 @@
 """Read your writes: a reader who brings a push's token waits until the applied marks have passed its records.
 
-A mark stands, for a view version and a partition, at the offset below which every row is in Redis. All who wait look at
-the marks together, by one question at a time that also carries what else is read at that moment.
+A mark stands, for a view version and a partition, at the offset below which every row is in Redis. Of which version it
+is does not matter: while definitions are rolled out one version takes the records in and another is served, and a row
+is read by the layout of the version that wrote it. So the mark of any version counts whose rows can be read here.
+
+All who wait look at the marks together, by one question at a time that also carries what else is read at that moment.
 """
 
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import NamedTuple, Protocol, TypeVar
 
 from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import Behind, NotDefined, RequestError, StillwellError, StoreUnavailable
@@ -32,8 +35,15 @@ _PAUSE_PER_KEY = 20e-6
 many, or for what never comes, must not take it all from those who read."""
 
 _MOST_WAITING = 1_000
-_MOST_KEYS = 10_000
-"""Marks that all who wait want to see, at the most: beyond, who comes is refused."""
+_MOST_PARTITIONS = 10_000
+"""Partitions whose marks all who wait want to see, at the most: beyond, who comes is refused."""
+
+_MOST_VERSIONS = 4
+"""Of a view, whose marks are looked at: the one that is served, and the latest others. No more run at once, and each
+is a key more for every partition and look."""
+
+_LONG = 0.25
+"""Seconds after which a read that waits has other versions looked for: a worker of a new one may have begun."""
 
 
 class Answered(Protocol):
@@ -67,18 +77,23 @@ def after(text: str, timeout_ms: int | None) -> After | None:
     return After(tuple(Token.parse(word) for word in words), seconds)
 
 
-_Wanted = Sequence[tuple[Token, dict[bytes, int]]]
-"""Tokens, each with the offset that each mark must have passed, by the mark's key; in the order of its partitions."""
+class _Place(NamedTuple):
+    """A partition of a view's push topic."""
+
+    view: str
+    id: PartitionId
 
 
 @dataclasses.dataclass(slots=True, eq=False)
 class _Waiter:
-    """Somebody who waits. wanted: for each mark's key, the offset that it must have passed."""
+    """Somebody who waits. wanted: the offset that a mark of each partition must have passed; seen: where the one
+    stands that is furthest, None where there is none."""
 
-    wanted: dict[bytes, int]
+    wanted: dict[_Place, int]
+    since: float
     done: "asyncio.Future[bytes]"
     looked: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
-    seen: dict[bytes, int | None] = dataclasses.field(default_factory=dict)
+    seen: dict[_Place, int | None] = dataclasses.field(default_factory=dict)
 
 
 class Marks:
@@ -89,7 +104,10 @@ class Marks:
         self._online = online
         self._keys = keys
         self._project = project
-        self._views = {view.name: view for view in views}
+        self._served = {view.name: view.version for view in views}
+        self._versions: dict[str, tuple[int, ...]] = {name: (version,) for name, version in self._served.items()}
+        self.late: Callable[[], object] = lambda: None
+        """Called, again and again, while a read has waited for long: to look for other versions, and call `know`."""
         self._waiting: set[_Waiter] = set()
         self._looking: asyncio.Task[None] | None = None
         self._come = asyncio.Event()
@@ -99,6 +117,16 @@ class Marks:
         """How many reads wait."""
         return len(self._waiting)
 
+    def know(self, versions: Iterable[ViewSpec]) -> None:
+        """Take the marks of these versions too, in the place of those that were told before."""
+        others: dict[str, set[int]] = {}
+        for view in versions:
+            others.setdefault(view.name, set()).add(view.version)
+        self._versions = {
+            name: (served, *sorted(others.get(name, set()) - {served}, reverse=True)[: _MOST_VERSIONS - 1])
+            for name, served in self._served.items()
+        }
+
     async def read_after(self, asked: After, read: Callable[[], Awaitable[_Answered]]) -> _Answered:
         """What `read` finds once the rows of these tokens are there. It is called once more where Redis was rebuilt in
         between, or another server took over, and what was seen before is worth nothing.
@@ -106,7 +134,7 @@ class Marks:
         Raises Behind where they are not there in time, RequestError for a token of a view that is not defined, and what
         `read` and the store raise.
         """
-        wanted = [(token, self._wanted(token)) for token in asked.tokens]
+        wanted = self._wanted(asked.tokens)
         deadline = asyncio.get_running_loop().time() + asked.seconds
         epochs = {(token.epoch or "").encode() for token in asked.tokens}
         # Rows that one server has taken under one epoch need no look at the marks, unless it is another by now.
@@ -119,28 +147,29 @@ class Marks:
                 return found
             passed = await self._passed(wanted, deadline)
 
-    def _wanted(self, token: Token) -> dict[bytes, int]:
-        view = self._views.get(token.view)
-        if view is None:
-            raise NotDefined("after", f"there is no view {token.view!r}{did_you_mean(token.view, self._views)}")
-        topic = push_topic(self._project, view.name)
-        return {
-            self._keys.mark(MarkKey(PartitionId(topic, token.incarnation, partition), view.name, view.version)): offset
-            for partition, offset in token.offsets.items()
-        }
+    def _wanted(self, tokens: Iterable[Token]) -> dict[_Place, int]:
+        wanted: dict[_Place, int] = {}
+        for token in tokens:
+            if token.view not in self._served:
+                raise NotDefined("after", f"there is no view {token.view!r}{did_you_mean(token.view, self._served)}")
+            topic = push_topic(self._project, token.view)
+            for partition, offset in token.offsets.items():
+                place = _Place(token.view, PartitionId(topic, token.incarnation, partition))
+                wanted[place] = max(offset, wanted.get(place, offset))
+        return wanted
 
-    async def _passed(self, wanted: _Wanted, deadline: float) -> bytes:
-        """Wait until all marks have passed their offsets; the epoch and server under which they have."""
-        marks: dict[bytes, int] = {}
-        for _, of_token in wanted:
-            for key, offset in of_token.items():
-                marks[key] = max(offset, marks.get(key, offset))
-        if len(marks) > _MOST_KEYS:
-            raise RequestError("after", f"names {len(marks)} partitions; at most {_MOST_KEYS} are allowed")
-        if len(self._waiting) >= _MOST_WAITING or self._keys_wanted() + len(marks) > _MOST_KEYS:
+    def _marks(self, place: _Place) -> list[bytes]:
+        """The keys of the marks of a partition, one for each version."""
+        return [self._keys.mark(MarkKey(place.id, place.view, version)) for version in self._versions[place.view]]
+
+    async def _passed(self, wanted: dict[_Place, int], deadline: float) -> bytes:
+        """Wait until marks have passed all of their offsets; the epoch and server under which they have."""
+        if len(wanted) > _MOST_PARTITIONS:
+            raise RequestError("after", f"names {len(wanted)} partitions; at most {_MOST_PARTITIONS} are allowed")
+        if len(self._waiting) >= _MOST_WAITING or self._partitions_wanted() + len(wanted) > _MOST_PARTITIONS:
             raise StoreUnavailable(f"{len(self._waiting)} reads wait for pushes already; ask again in a moment")
         loop = asyncio.get_running_loop()
-        waiter = _Waiter(marks, loop.create_future())
+        waiter = _Waiter(wanted, loop.time(), loop.create_future())
         self._waiting.add(waiter)
         self._come.set()
         if self._looking is None:
@@ -151,11 +180,11 @@ class Marks:
             async with asyncio.timeout_at(deadline):
                 return await waiter.done
         except TimeoutError:
-            raise _behind(waiter, wanted) from None
+            raise _behind(waiter) from None
         finally:
             self._waiting.discard(waiter)
 
-    def _keys_wanted(self) -> int:
+    def _partitions_wanted(self) -> int:
         return sum(len(waiter.wanted) for waiter in self._waiting)
 
     async def _look(self) -> None:
@@ -164,7 +193,8 @@ class Marks:
             while self._waiting:
                 self._come.clear()
                 waiters = list(self._waiting)
-                keys = list(dict.fromkeys(key for waiter in waiters for key in waiter.wanted))
+                marks = {place: self._marks(place) for waiter in waiters for place in waiter.wanted}
+                keys = [key for of_place in marks.values() for key in of_place]
                 try:
                     stored = await self._online.read(keys)
                 except StillwellError as error:
@@ -174,12 +204,19 @@ class Marks:
                     continue
                 found = (_position(value, stored.epoch) for value in stored.values)
                 positions = dict(zip(keys, found, strict=True))
+                furthest = {
+                    place: max((at for key in of_place if (at := positions[key]) is not None), default=None)
+                    for place, of_place in marks.items()
+                }
                 for waiter in waiters:
-                    waiter.seen = {key: positions[key] for key in waiter.wanted}
+                    waiter.seen = {place: furthest[place] for place in waiter.wanted}
                     waiter.looked.set()
                     if not waiter.done.done() and not _left(waiter):
                         waiter.done.set_result(stored.under)
                         self._waiting.discard(waiter)
+                now = asyncio.get_running_loop().time()
+                if any(now >= waiter.since + _LONG for waiter in self._waiting):
+                    self.late()
                 if self._waiting:
                     await self._pause(max(_PAUSE, _PAUSE_PER_KEY * len(keys)))
         finally:
@@ -210,25 +247,22 @@ def _position(value: bytes | None, epoch: bytes) -> int | None:
     return int(value[:20]) if value and value[21:] == epoch else None
 
 
-def _left(waiter: _Waiter) -> dict[bytes, int]:
-    """By mark, how many records are still to be taken in."""
+def _left(waiter: _Waiter) -> dict[_Place, int]:
+    """By partition, how many records are still to be taken in."""
     return {
-        key: offset + 1 - (waiter.seen.get(key) or 0)
-        for key, offset in waiter.wanted.items()
-        if (waiter.seen.get(key) or 0) <= offset
+        place: offset + 1 - (waiter.seen.get(place) or 0)
+        for place, offset in waiter.wanted.items()
+        if (waiter.seen.get(place) or 0) <= offset
     }
 
 
-def _behind(waiter: _Waiter, wanted: _Wanted) -> Behind:
-    left = _left(waiter)
+def _behind(waiter: _Waiter) -> Behind:
     offsets: dict[str, dict[int, int]] = {}
     absent: list[str] = []
-    for token, of_token in wanted:
-        for partition, key in zip(token.offsets, of_token, strict=True):
-            if key in left:
-                offsets.setdefault(token.view, {})[partition] = left[key]
-                if waiter.seen and waiter.seen.get(key) is None:
-                    absent.append(f"{token.view}, partition {partition}")
+    for place, count in _left(waiter).items():
+        offsets.setdefault(place.view, {})[place.id.partition] = count
+        if waiter.seen and waiter.seen.get(place) is None:
+            absent.append(f"{place.view}, partition {place.id.partition}")
     lag = sum(count for of_view in offsets.values() for count in of_view.values())
     said = "; ".join(f"{view}, {_partitions(of_view)}" for view, of_view in offsets.items())
     hint = f". Redis has no mark of {absent[0]}: does a worker run?" if absent else ""

@@ -11,8 +11,11 @@ import pytest
 from stillwell.client import Behind, Client, Closed, Features, NotDefined, NotReady, Retries, Unavailable, Unsupported
 from stillwell.client.direct import Direct
 from stillwell.errors import FormatError, StillwellError, StoreUnavailable
+from stillwell.layout.chain import PartitionId
+from stillwell.layout.online import MarkKey, MarkMove
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.columns import ModelReaders
+from stillwell.reading import after as after_
 from stillwell.reading.after import Marks
 from stillwell.reading.features import FeatureReader
 from stillwell.reading.online import Stored
@@ -231,6 +234,24 @@ async def test_a_read_that_is_under_way_when_its_client_is_closed_is_not_made_ag
     with pytest.raises(Closed, match="closed before the answer came"):
         await client.features(["Users:amount"], {"id": 1})
     assert [each.closed for each in made] == [True]
+
+
+async def test_the_mark_of_a_version_that_the_registry_knows_is_waited_for_too(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of a newer version has taken the push in: its mark has passed, and never will that of ours."""
+    monkeypatch.setattr(after_, "_LONG", 0.02)
+    await served.put({"id": 1, "name": "a"})
+    newer = MarkKey(PartitionId("test.push.Users", 1, 0), "Users", 2)
+    await served.store.set_marks([MarkMove(newer, 8, 8)], "epoch")
+    registered: list[ViewSpec] = []
+    async with straight(served, lambda: registered) as client:
+        with pytest.raises(Behind):
+            await client.features(["Users:name"], {"id": 1}, after="Users@1:0-7", timeout=0.5)
+    registered.append(USERS.model_copy(update={"version": 2}))
+    async with straight(served, lambda: registered) as client:
+        found = await client.features(["Users:name"], {"id": 1}, after="Users@1:0-7", timeout=10)
+    assert found.one()["Users:name"].value == "a"
 
 
 async def test_both_wait_for_a_push_and_say_alike_how_far_behind_they_are(

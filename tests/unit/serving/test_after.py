@@ -160,6 +160,58 @@ async def test_who_waits_in_vain_is_told_how_far_behind_it_is() -> None:
     assert caught.value.offsets["Last"] == dict.fromkeys(last.offsets, caught.value.lag)
 
 
+async def test_the_mark_of_any_version_that_can_be_read_says_that_rows_are_there() -> None:
+    """While definitions are rolled out, workers of another version than the served one take the records in."""
+    id = PartitionId("test.push.Last", INCARNATION, 2)
+    token = Token("Last", INCARNATION, {2: 7})
+    for other in (LAST.version + 1, LAST.version + 8):
+        world = await World().ready()
+        marks = marks_of(world)
+        moved = MarkKey(id, "Last", other)
+        await world.store.set_marks([MarkMove(moved, 0, 0)], world.epoch)
+        await world.store.set_marks([MarkMove(MarkKey(id, "Last", LAST.version), 5, 5)], world.epoch)
+        marks.know([LAST.model_copy(update={"version": other}), SPLIT.model_copy(update={"version": 9})])
+        with pytest.raises(Behind) as caught:
+            await marks.read_after(asked(token, timeout_ms=0), reading(world))
+        assert caught.value.lag == 3
+        await world.store.apply([], [MarkMove(moved, 0, 8)], world.epoch)
+        await marks.read_after(asked(token, timeout_ms=0), reading(world))
+        with pytest.raises(Behind):  # whoever could not read its rows
+            await marks_of(world).read_after(asked(token, timeout_ms=0), reading(world))
+
+
+async def test_of_many_versions_the_latest_and_the_one_that_is_served_are_looked_at() -> None:
+    id = PartitionId("test.push.Last", INCARNATION, 2)
+    token = Token("Last", INCARNATION, {2: 7})
+    for version, counts in ((2, False), (5, False), (6, True), (7, True), (8, True), (LAST.version, True)):
+        world = await World().ready()
+        marks = marks_of(world)
+        marks.know([LAST.model_copy(update={"version": version}) for version in range(2, 9)])
+        await world.store.set_marks([MarkMove(MarkKey(id, "Last", version), 8, 8)], world.epoch)
+        if counts:
+            await marks.read_after(asked(token, timeout_ms=0), reading(world))
+        else:
+            with pytest.raises(Behind):
+                await marks.read_after(asked(token, timeout_ms=0), reading(world))
+
+
+async def test_a_read_that_waits_for_long_looks_for_versions_that_nobody_has_told_it_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A newer worker has begun behind it, and registered what it writes."""
+    monkeypatch.setattr(after_, "_LONG", 0.02)
+    world = await World().ready()
+    marks = marks_of(world)
+    id = PartitionId("test.push.Last", INCARNATION, 2)
+    newer = LAST.model_copy(update={"version": 2})
+    await world.store.set_marks([MarkMove(MarkKey(id, "Last", 2), 8, 8)], world.epoch)
+    token = Token("Last", INCARNATION, {2: 7})
+    with pytest.raises(Behind):
+        await marks.read_after(asked(token, timeout_ms=100), reading(world))
+    marks.late = lambda: marks.know([newer])
+    await marks.read_after(asked(token), reading(world))
+
+
 async def test_a_mark_stands_behind_the_last_record_that_it_covers() -> None:
     """One that stands at the offset itself has not passed it."""
     world = await World().ready()
@@ -283,7 +335,7 @@ async def test_with_no_time_to_wait_what_is_there_is_read_and_what_is_not_is_cou
 
 async def test_tokens_of_more_partitions_than_are_ever_looked_at_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """To be told to ask again in a moment would be for nothing."""
-    monkeypatch.setattr(after_, "_MOST_KEYS", 3)
+    monkeypatch.setattr(after_, "_MOST_PARTITIONS", 3)
     world = await World().ready()
     token = Token("Last", INCARNATION, dict.fromkeys(range(4), 0))
     with pytest.raises(RequestError, match="after: names 4 partitions; at most 3 are allowed"):

@@ -7,7 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from stillwell.errors import StoreUnavailable
+from stillwell.layout.chain import PartitionId
+from stillwell.layout.online import MarkKey, MarkMove
 from stillwell.layout.projection import UnknownLayout
+from stillwell.reading import after
 from stillwell.spec import ViewSpec
 from stillwell.types import STRING
 from tests.batches import feature
@@ -99,6 +102,22 @@ async def test_a_row_that_stays_unknown_is_a_500_and_is_looked_for_now_and_then(
     clock.now = 130.0
     registry.versions = [newer]
     assert (await served.post("/v1/features", **ASKED))[0] == 200
+
+
+async def test_a_read_that_waits_for_a_push_looks_for_versions_whose_workers_take_it_in(
+    served: Served, registry: Registry, clock: Clock, newer: ViewSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(after, "_LONG", 0.02)
+    await served.put({"id": 1, "name": "a"})
+    mark = MarkKey(PartitionId("test.push.Users", 1, 0), "Users", 2)
+    await served.store.set_marks([MarkMove(mark, 8, 8)], "epoch")
+    asked = {**ASKED, "after": "Users@1:0-7", "timeout_ms": 200}
+    assert (await served.post("/v1/features", **asked))[0] == 504
+    assert registry.looks == 1
+    clock.now = 1.0
+    registry.versions = [newer]
+    status, answer = await served.post("/v1/features", **{**asked, "timeout_ms": 10_000})
+    assert (status, answer["features"]["Users:name"]["values"]) == (200, ["a"])
 
 
 async def test_a_registry_that_is_away_is_asked_again(
