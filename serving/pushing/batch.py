@@ -200,8 +200,8 @@ class ViewBatches:
         final = self._final(pushes, frame)
         at = 0
         for push in pushes:
-            as_it_is = headers_of(transform=push.transform, to=push.to, idempotency_key=push.idempotency_key)
-            computed = headers_of(to=push.to, version=self.view.version, idempotency_key=push.idempotency_key)
+            as_it_is = _headers(push, self.view.version, transform=push.transform)
+            computed = _headers(push, self.view.version, transform=False)
             for value in push.values:
                 if at not in rejects:
                     if at not in final:
@@ -261,9 +261,15 @@ def _with_rejects(judged: Judged, rejects: Mapping[int, Reject]) -> Judged:
     return dataclasses.replace(judged, refusals=(*judged.refusals, *more)) if more else judged
 
 
-def raw_records(push: Push) -> list[PushRecord]:
-    """Raw events as they are, for the worker to transform: which entity each is of, only the view can tell."""
-    headers = headers_of(transform=True, to=push.to, idempotency_key=push.idempotency_key)
+def _headers(push: Push, version: int, *, transform: bool) -> Headers:
+    """Those of a record of a push."""
+    return headers_of(transform=transform, to=push.to, version=version, idempotency_key=push.idempotency_key)
+
+
+def raw_records(push: Push, version: int) -> list[PushRecord]:
+    """Raw events as they are, for the worker to transform: which entity each is of, only the view can tell. version: of
+    the view, as it is served."""
+    headers = _headers(push, version, transform=True)
     return [PushRecord(None, value, headers) for value in push.values]
 
 

@@ -121,7 +121,7 @@ class Pusher:
         Raises RequestError, StoreUnavailable and OutcomeUnknown.
         """
         if push.transform:
-            records = raw_records(push)
+            records = raw_records(push, self.view(push.view).view.version)
             for number, record in enumerate(records):
                 if too_large(record):
                     raise RequestError(f"rows[{number}]", "is too large for Kafka: push less in one row")

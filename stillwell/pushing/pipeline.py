@@ -2,10 +2,16 @@
 
 The same as `stillwell.pipeline.Pipeline` to whoever runs it: pure, of one record at a time in effect, with an account
 that adds up. The rows have one column more, `_to`.
+
+A record may say that it is of another version of the view: while definitions are rolled out, a query service of that
+version may have pushed it, and have written its row to Redis. It is taken without the fields that this version does not
+have: to refuse it would leave a row in Redis that no file has.
 """
 
 import dataclasses
 import datetime
+import enum
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,9 +21,19 @@ import polars as pl
 from stillwell.errors import DefinitionError
 from stillwell.layout.parquet import TO, TO_TYPE
 from stillwell.pipeline import Pipeline
-from stillwell.pushing.record import TRANSFORM, To, final_topic, head_of, raw_topic
+from stillwell.pushing.record import TRANSFORM, Head, To, final_topic, head_of, raw_topic
 from stillwell.records import Outcome, Records, Reject, ViewRows
 from stillwell.spec import TopicSpec, ViewSpec
+
+
+class _Kind(enum.Enum):
+    """What a record is."""
+
+    FINAL = enum.auto()
+    RAW = enum.auto()
+    FINAL_OF_OTHER = enum.auto()
+    RAW_OF_OTHER = enum.auto()
+
 
 _CODES = {To(word): code for code, word in enumerate(TO_TYPE.categories)}
 
@@ -34,9 +50,10 @@ class PushPipeline:
         computed."""
         self.topic: TopicSpec = final_topic(project, view)
         self.views: tuple[ViewSpec, ...] = (view,)
-        self._version = view.version
-        self._final = Pipeline(self.topic, (_as_it_is(view, self.topic),), max_future)
-        self._raw = _raw_pipeline(project, view, max_future)
+        self._project = project
+        self._max_future = max_future
+        self._final = self._final_pipeline(closed=True)
+        self._raw = self._raw_pipeline(closed=True)
 
     def run(self, records: Records) -> Outcome:
         """Rows for the view, and a reject for each record that gives none by mistake."""
@@ -47,17 +64,59 @@ class PushPipeline:
             except ValueError as error:
                 sorted_out.reject(place, str(error))
                 continue
-            if not head.transform and (value is None or head.raw is None or head.version in (None, self._version)):
-                sorted_out.final(place, head.to)
-            elif self._raw is None:
+            kind = self._kind(head, value)
+            if kind in (_Kind.RAW, _Kind.RAW_OF_OTHER) and self._raw is None:
                 sorted_out.reject(place, f"header {TRANSFORM}: {self.views[0].name} takes final rows alone, got `true`")
             else:
-                sorted_out.raw(place, head.to, value if head.transform else head.raw)
-        # Half a millisecond each, however few records there are: seldom are both forms in one batch.
-        outcomes = [self._raw.run(sorted_out.raw_records())] if self._raw is not None and sorted_out.has_raw else []
-        if sorted_out.has_final or not outcomes:
-            outcomes.insert(0, self._final.run(sorted_out.final_records()))
+                takes_raw = kind is _Kind.RAW_OF_OTHER and not head.transform
+                sorted_out.take(kind, place, head.to, head.raw if takes_raw else value)
+        # Half a millisecond each, however few records there are: seldom are several kinds in one batch.
+        outcomes = [self._pipeline(kind).run(sorted_out.records_of(kind)) for kind in sorted_out.kinds]
         return sorted_out.merged(outcomes)
+
+    def _kind(self, head: Head, value: bytes | None) -> _Kind:
+        if value is None or head.version in (None, self.views[0].version):
+            return _Kind.RAW if head.transform else _Kind.FINAL
+        if head.transform:
+            return _Kind.RAW_OF_OTHER
+        return _Kind.FINAL_OF_OTHER if head.raw is None or self._raw is None else _Kind.RAW_OF_OTHER
+
+    def _pipeline(self, kind: _Kind) -> Pipeline:
+        match kind:
+            case _Kind.FINAL:
+                return self._final
+            case _Kind.FINAL_OF_OTHER:
+                return self._final_of_other
+            case _Kind.RAW_OF_OTHER:
+                return _there(self._raw_of_other)
+        return _there(self._raw)
+
+    @functools.cached_property
+    def _final_of_other(self) -> Pipeline:
+        return self._final_pipeline(closed=False)
+
+    @functools.cached_property
+    def _raw_of_other(self) -> Pipeline | None:
+        return self._raw_pipeline(closed=False)
+
+    def _final_pipeline(self, *, closed: bool) -> Pipeline:
+        topic = self.topic.model_copy(update={"closed": closed})
+        return Pipeline(topic, (_as_it_is(self.views[0], topic),), self._max_future)
+
+    def _raw_pipeline(self, *, closed: bool) -> Pipeline | None:
+        (view,) = self.views
+        if not view.source.columns:
+            return None
+        if view.rows is None and any(feature.expression is None for feature in view.features):
+            raise DefinitionError(f"view {view.name}: a feature has no expression, so that nothing can be computed")
+        topic = raw_topic(self._project, view).model_copy(update={"closed": closed})
+        return Pipeline(topic, (view.model_copy(update={"source": topic}),), self._max_future)
+
+
+def _there(pipeline: Pipeline | None) -> Pipeline:
+    """No record comes to one that is not."""
+    assert pipeline is not None
+    return pipeline
 
 
 class _SortedOut:
@@ -66,38 +125,28 @@ class _SortedOut:
     def __init__(self, records: Records) -> None:
         self._records = records
         self._rejects: list[Reject] = []
-        self._final: list[int] = []
-        self._raw: list[int] = []
-        self._raw_values: list[bytes | None] = []
+        self._places: dict[_Kind, list[int]] = {}
+        self._values: dict[_Kind, list[bytes | None]] = {}
         self._to: npt.NDArray[np.uint8] = np.zeros(len(records), np.uint8)
 
     @property
-    def has_raw(self) -> bool:
-        return bool(self._raw)
-
-    @property
-    def has_final(self) -> bool:
-        return bool(self._final)
+    def kinds(self) -> list[_Kind]:
+        """Those that there are; of no records at all, one."""
+        return sorted(self._places, key=lambda kind: kind.value) or [_Kind.FINAL]
 
     def reject(self, place: int, error: str) -> None:
         self._rejects.append(Reject(int(self._records.offsets[place]), None, "decode", error))
 
-    def final(self, place: int, to: To) -> None:
-        self._final.append(place)
+    def take(self, kind: _Kind, place: int, to: To, value: bytes | None) -> None:
+        self._places.setdefault(kind, []).append(place)
+        self._values.setdefault(kind, []).append(value)
         self._to[place] = _CODES[to]
 
-    def raw(self, place: int, to: To, value: bytes | None) -> None:
-        self._raw.append(place)
-        self._raw_values.append(value)
-        self._to[place] = _CODES[to]
-
-    def final_records(self) -> Records:
-        if len(self._final) == len(self._records):
+    def records_of(self, kind: _Kind) -> Records:
+        places, values = self._places.get(kind, []), self._values.get(kind, [])
+        if kind is not _Kind.RAW_OF_OTHER and len(places) == len(self._records):
             return self._records
-        return self._at(self._final, [self._records.values[place] for place in self._final])
-
-    def raw_records(self) -> Records:
-        return self._at(self._raw, self._raw_values)
+        return self._at(places, values)
 
     def merged(self, outcomes: Sequence[Outcome]) -> Outcome:
         of_each = [outcome.rows[0] for outcome in outcomes]
@@ -147,12 +196,3 @@ def _as_it_is(view: ViewSpec, topic: TopicSpec) -> ViewSpec:
             "rows": None,
         }
     )
-
-
-def _raw_pipeline(project: str, view: ViewSpec, max_future: datetime.timedelta) -> Pipeline | None:
-    if not view.source.columns:
-        return None
-    if view.rows is None and any(feature.expression is None for feature in view.features):
-        raise DefinitionError(f"view {view.name}: a feature has no expression, so that nothing can be computed")
-    topic = raw_topic(project, view)
-    return Pipeline(topic, (view.model_copy(update={"source": topic}),), max_future)

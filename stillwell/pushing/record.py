@@ -6,7 +6,8 @@ The value is one JSON object. Headers (UTF-8 text) say what it is:
                          transform; absent or `false`: a final row, with every key, `event_timestamp`, the features,
                          and `_sequence` where there is one
     to                   `online`, `offline` or `online_and_offline`, which is meant where it is absent
-    version              of a final row: which version of the view computed it
+    version              which version of the view computed a final row, or which one a raw event was written for; a
+                         worker of another version leaves out what that has more than its own
     raw                  of a final row: the raw event that it was computed from, for a worker of another version
     idempotency_key      kept, and of no meaning here
 

@@ -229,12 +229,39 @@ def test_only_a_row_of_another_version_is_transformed_anew_and_only_where_its_ra
     assert "takes no deletes" in str(one(None, anew))
 
 
+def test_what_another_version_has_pushed_is_taken_without_what_this_one_does_not_have() -> None:
+    """A query service of that version may have written it to Redis already: a row that is refused is in no file."""
+    other: Headers = (("version", b"2"),)
+    dropped = final(number=9, feed="web", dropped=[{"any": "thing"}], was="feed")
+    row = one(dropped, other)
+    assert isinstance(row, dict)
+    assert (row["number"], row["feed"], row["ratio"], row.keys()) == (9, "web", None, dict(one(final())).keys())  # type: ignore[arg-type]
+    old = raw(number=5, dropped=1)
+    for anew in (one(b"?", (*other, ("raw", old))), one(old, (*other, *TRANSFORM))):
+        assert isinstance(anew, dict)
+        assert anew["number"] == 5
+    for headers in ((), (("version", b"1"),)):
+        assert "got a field 'dropped' as well" in str(one(dropped, headers))
+        assert "got a field 'dropped' as well" in str(one(old, (*headers, *TRANSFORM)))
+
+
+def test_what_another_version_cannot_have_known_is_not_made_up() -> None:
+    """A feature that may not be null, and has none; and one that is of another type by now."""
+    other: Headers = (("version", b"2"),)
+    assert "number: expected Int64" in str(one(b'{"customer": "a", "event_timestamp": "%b"}' % NOW.encode(), other))
+    assert "number: expected Int64" in str(one(final(number="9"), other))
+    assert "number: expected" in str(one(b"?", (*other, ("raw", raw(number="5")))))
+
+
 def test_a_view_of_a_topic_without_columns_takes_final_rows_alone() -> None:
     source = SOURCE.model_copy(update={"columns": ()})
     features = tuple(each.model_copy(update={"expression": None}) for each in VIEW.features)
     pipeline = PushPipeline("shop", VIEW.model_copy(update={"source": source, "features": features, "keys": ()}))
     assert isinstance(one(final(), pipeline=pipeline), dict)
     assert one(raw(), TRANSFORM, pipeline) == "header transform_on_write: V takes final rows alone, got `true`"
+    of_another = one(final(number=9), (("version", b"2"), ("raw", raw(number=5))), pipeline)
+    assert isinstance(of_another, dict)
+    assert of_another["number"] == 9
 
 
 def test_a_view_that_cannot_be_computed_is_refused() -> None:
@@ -271,12 +298,15 @@ def batches(draw: st.DrawFn) -> Records:
         number = draw(st.sampled_from([None, 0, 1, 3, 13, -1, 2**63 - 1, 2**63]))
         share = draw(st.none() | st.floats(allow_nan=False, allow_infinity=False))
         common = {"customer": draw(st.sampled_from([None, "a", "b", "ü", "k" * 513])), "number": number}
-        as_raw = event(**common, share=share, step=draw(st.none() | st.integers(-2, 2)))
-        as_final = final(**common, ratio=draw(st.sampled_from([share, "NaN", "-Infinity", "x"])))
+        more = draw(st.sampled_from([{}, {"more": 1}]))
+        as_raw = event(**common, **more, share=share, step=draw(st.none() | st.integers(-2, 2)))
+        as_final = final(**common, **more, ratio=draw(st.sampled_from([share, "NaN", "-Infinity", "x"])))
         said: list[tuple[str, bytes | None]] = []
         if to := draw(st.sampled_from([None, b"online", b"offline", b"online_and_offline", b"?"])):
             said.append(("to", to))
         form = draw(st.sampled_from(["raw", "final", "anew", "bad"]))
+        if form in ("raw", "final") and draw(st.booleans()):
+            said.append(("version", draw(st.sampled_from([b"1", b"9"]))))
         if form == "raw":
             said.append(TRANSFORM[0])
         if form == "anew":
