@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
@@ -18,6 +19,7 @@ from stillwell.pushing.log import Place, PushLog
 from stillwell.pushing.record import PushRecord
 from stillwell.testing.push_log import MemoryPushLog
 from tests.services import Proxy
+from tests.waiting import eventually_async
 
 NOW_MS = 1_767_225_600_000
 PARTITIONS = 3
@@ -196,6 +198,108 @@ async def test_a_line_that_is_cut_in_between_leaves_the_outcome_open_and_then_go
     assert len(values) == len(set(values))
 
 
+async def test_an_answer_that_is_lost_on_its_way_doubles_nothing(
+    kafka_proxy: Proxy, bootstrap: str, topic: Callable[..., str]
+) -> None:
+    """Kafka has the record, the line ends within the answer, and the producer tries again by itself."""
+    name = topic(partitions=1)
+    async with closing(kafka_log(kafka_proxy.address, timeout=15.0)) as log:
+        acknowledged = await log.append(name, [record(b"s1:a", b"first")], NOW_MS)
+        with kafka_proxy.toxic("limit_data", bytes=1):
+            pushing = asyncio.ensure_future(log.append(name, [record(b"s1:a", b"second")], NOW_MS))
+            await eventually_async(lambda: _ends_at(bootstrap, name, 2), what="a record that nobody is told of")
+            assert not pushing.done()
+        acknowledged += await pushing
+        acknowledged += await log.append(name, [record(b"s1:a", b"third")], NOW_MS)
+    found = consumed(bootstrap, name)
+    assert [each.record.value for each in found] == [b"first", b"second", b"third"]
+    assert [each.place for each in found] == acknowledged
+
+
+async def test_a_record_that_was_sent_is_never_said_to_be_nowhere(
+    kafka_proxy: Proxy, bootstrap: str, topic: Callable[..., str]
+) -> None:
+    """Its acknowledgement did not come; the record did."""
+    name = topic(partitions=1)
+    async with closing(kafka_log(kafka_proxy.address, timeout=1.0)) as log:
+        await log.append(name, [record(b"s1:a", b"first")], NOW_MS)
+        with kafka_proxy.toxic("timeout", timeout=0):
+            await _told_in_time(OutcomeUnknown, log.append(name, [record(b"s1:a", b"second")], NOW_MS))
+    assert [each.record.value for each in consumed(bootstrap, name)] == [b"first", b"second"]
+
+
+async def test_what_kafka_refuses_is_told_at_once_as_certainly_not_written(
+    bootstrap: str, topic: Callable[..., str]
+) -> None:
+    name = topic(partitions=1, config={"max.message.bytes": "2000"})
+    async with closing(kafka_log(bootstrap, timeout=60.0)) as log:
+        await log.append(name, [record(None, b"first")], NOW_MS)
+        large = bytes(random.Random(1).randbytes(5_000))
+        await _told_in_time(StoreUnavailable, log.append(name, [record(None, large)], NOW_MS), "max.message.bytes")
+        await log.append(name, [record(None, b"third")], NOW_MS)
+    assert [each.record.value for each in consumed(bootstrap, name)] == [b"first", b"third"]
+
+
+async def test_records_that_come_while_a_batch_is_on_its_way_share_the_next_one_in_their_order(
+    kafka_proxy: Proxy, bootstrap: str, topic: Callable[..., str]
+) -> None:
+    name = topic(partitions=1)
+    async with closing(kafka_log(kafka_proxy.address, timeout=15.0)) as log:
+        await log.append(name, [record(b"s1:a", b"first")], NOW_MS)
+        before = log._batches
+        with kafka_proxy.toxic("latency", latency=300):
+            pushing = []
+            for number in range(20):
+                pushing.append(asyncio.ensure_future(log.append(name, [record(b"s1:a", b"%d" % number)], NOW_MS)))
+                await asyncio.sleep(0.002)
+            places = await asyncio.gather(*pushing)
+        assert log._batches - before == 2
+    assert [place.offset for (place,) in places] == list(range(1, 21))
+
+
+async def test_a_place_that_kafka_no_longer_tells_is_not_made_up(bootstrap: str, topic: Callable[..., str]) -> None:
+    """As it answers a repeat of a batch that it has long since."""
+
+    class Forgetful(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka carries no types
+        async def send_batch(self, batch: Any, name: str, *, partition: int) -> Any:
+            sent = await super().send_batch(batch, name, partition=partition)
+
+            async def forgotten() -> Any:
+                return (await sent)._replace(offset=-1)
+
+            return forgotten()
+
+    name = topic(partitions=1)
+    log = KafkaPushLog(lambda: Forgetful(bootstrap_servers=bootstrap, enable_idempotence=True), TIMEOUT_S, MANY_BYTES)
+    async with closing(log):
+        with pytest.raises(OutcomeUnknown, match="no longer tells where"):
+            await log.append(name, [record(None, b"there")], NOW_MS)
+    assert [each.record.value for each in consumed(bootstrap, name)] == [b"there"]
+
+
+async def test_its_end_waits_for_what_is_on_its_way_and_takes_no_more(
+    kafka_proxy: Proxy, bootstrap: str, topic: Callable[..., str]
+) -> None:
+    name = topic(partitions=1)
+    log = kafka_log(kafka_proxy.address, timeout=5.0)
+    await log.append(name, [record(None, b"first")], NOW_MS)
+    with kafka_proxy.toxic("latency", latency=300):
+        pushing = asyncio.ensure_future(log.append(name, [record(None, b"second")], NOW_MS))
+        await asyncio.sleep(0.1)
+        await log.close()
+        assert (await pushing)[0].offset == 1
+    with pytest.raises(StoreUnavailable, match="the query service ends"):
+        await log.append(name, [record(None, b"third")], NOW_MS)
+
+
+async def test_what_is_made_to_send_waits_for_all_replicas_and_repeats_nothing() -> None:
+    """What one broker alone cannot show."""
+    producer = push_producer({"bootstrap_servers": "127.0.0.1:1"}, 1.0)
+    assert producer._sender._acks == -1
+    assert producer._txn_manager is not None
+    await producer.stop()
+
+
 async def test_a_frozen_kafka_does_not_make_others_wait_behind_what_was_given_up(
     kafka_proxy: Proxy, bootstrap: str, topic: Callable[..., str]
 ) -> None:
@@ -265,9 +369,22 @@ def topic_again(admin: AdminClient, name: str) -> None:
             assert time.monotonic() < deadline
 
 
-async def _told_in_time(error: Any, pushing: Awaitable[object]) -> None:
+async def _ends_at(bootstrap: str, topic: str, offset: int) -> bool:
+    """Whether its only partition has so many records."""
+
+    def end() -> int:
+        consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "unused"})
+        try:
+            return int(consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10)[1])
+        finally:
+            consumer.close()
+
+    return await asyncio.to_thread(end) == offset
+
+
+async def _told_in_time(error: Any, pushing: Awaitable[object], telling: str = "") -> None:
     began = time.monotonic()
-    with pytest.raises(error):
+    with pytest.raises(error, match=telling):
         await pushing
     assert time.monotonic() - began < 2.5
 

@@ -147,6 +147,30 @@ async def test_a_store_that_is_not_ready_says_nothing_of_its_rows(
     assert await reader.rows([("U", [b"a"])]) == [b"U a"]
 
 
+async def test_a_read_whose_parts_are_of_two_epochs_says_nothing_of_its_rows(
+    redis_url: str, server: redis.Redis, keys: RedisKeys
+) -> None:
+    """Redis was rebuilt behind the first replies: what the later ones lack may be what nobody has put there yet."""
+    rebuild = False
+
+    def answered(count: int, seconds: float | None) -> None:
+        """Told of each reply before the next call is sent: with more than may be on their way, some are not yet."""
+        nonlocal rebuild
+        if rebuild:
+            server.set(keys.ready, "another")
+            rebuild = False
+
+    reader = RedisReader(RedisLink(redis_url, 5.0, 1), keys.ready, 5.0, answered)
+    asked = keys.rows("U", [b"a"]) * ((_AHEAD + 2) * _MOST_KEYS)
+    assert (await reader.read(asked)).values == [b"U a"] * len(asked)
+    rebuild = True
+    with pytest.raises(StoreNotReady):
+        await reader.read(asked)
+    again = await reader.read(asked)
+    assert (again.epoch, again.values) == (b"another", [b"U a"] * len(asked))
+    await reader.close()
+
+
 async def test_who_gives_up_disturbs_nobody(reader: Rows) -> None:
     tasks = [asyncio.create_task(reader.rows([("U", [b"a"])])) for _ in range(10)]
     await asyncio.sleep(0)
