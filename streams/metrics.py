@@ -133,7 +133,16 @@ LEFT_TO_READS = Metric(
     ("model",),
 )
 HINTS = Metric("counter", "stillwell_refresh_hints_total", "Hints taken in, by what caused them.", ("model", "cause"))
-BAD_HINTS = Metric("counter", "stillwell_refresh_bad_hints_total", "Hints that could not be read, and were left out.")
+BAD_HINTS = Metric(
+    "counter",
+    "stillwell_refresh_bad_hints_total",
+    "Hints that could not be read, or whose model nobody knew for ten minutes, and that were left out.",
+)
+HINTS_HELD = Metric(
+    "gauge",
+    "stillwell_refresh_hints_held",
+    "Hints for models that this worker does not know, which hold their offsets back for one that does.",
+)
 HINTS_WAITING = Metric(
     "gauge", "stillwell_refresh_waiting", "Predictions that are to be looked at, debounced ones included.", ("model",)
 )

@@ -10,10 +10,13 @@
 
 An offset is committed when no hint before it waits: whoever is killed is succeeded by one who reads all that was not
 done. A model's server that is down stops its jobs, and fetching when too many wait; nothing is lost, Kafka keeps them.
+A hint for a model that only newer definitions have holds its offset back for some minutes: the worker of those that
+takes the partition over, while they are rolled out, reads it once more.
 Jobs whose model answers with nothing of use are tried a few times and given up: the next read or write asks again.
 """
 
 import asyncio
+import collections
 import contextlib
 import dataclasses
 import heapq
@@ -30,12 +33,13 @@ from stillwell.layout.projection import UnknownLayout
 from stillwell.predictions.debounce import Debounced
 from stillwell.predictions.engine import Engine
 from stillwell.predictions.freshness import State
-from stillwell.predictions.hint import Cause, decode
+from stillwell.predictions.hint import Cause, UnknownModel, decode
 from stillwell.predictions.outcome import Entity, Outcome
 from stillwell.predictions.watching import Call
 from streams.metrics import (
     BAD_HINTS,
     HINTS,
+    HINTS_HELD,
     HINTS_WAITING,
     LEFT_TO_READS,
     MODEL_CALLS,
@@ -51,6 +55,14 @@ _log = structlog.get_logger(__name__)
 MOST_WAITING = 50_000
 """Hints that wait in memory, over all models. With so many, fetching stops."""
 
+MOST_HELD = 10_000
+"""Hints for unknown models that hold their offsets back; of more, the oldest are left out."""
+
+HELD_FOR = 600.0
+"""Seconds from its own instant that such a hint is held. All workers should have the new definitions by then. What is
+behind it in its partition may be read again for as long, and is found fresh."""
+
+_RELEASE_EVERY = 1.0
 _LINGER = 0.005
 """Seconds that a batch which is not full waits for more, after its first job is due."""
 
@@ -243,6 +255,8 @@ class RefreshAgent:
         self._wall_ms = wall_ms
         self._jobs = {name: _Jobs(engine) for name, engine in engines.items()}
         self._offsets: dict[Partition, Offsets] = {}
+        self._held: collections.deque[RefreshHint] = collections.deque()
+        """For models that are not known, as they came."""
         self._look_for_versions = look_for_versions
         self._next_look = -math.inf
         self.life = 0
@@ -272,6 +286,12 @@ class RefreshAgent:
             offsets.take(hint.offset)
             try:
                 model, entity, cause = decode(hint.value, self._engines)
+            except UnknownModel as error:
+                if not self._held:
+                    _log.warning("hints wait for a worker that knows their model", reason=str(error))
+                # A producer's clock may be ahead by any time.
+                self._held.append(hint._replace(value=None, timestamp=min(hint.timestamp, self._wall_ms())))
+                continue
             except ValueError as error:
                 bad.append(str(error))
                 offsets.done(hint.offset)
@@ -282,6 +302,7 @@ class RefreshAgent:
             # Whoever may write to the topic can make any number of them: a line for each batch.
             _log.warning("hints are left out", hints=len(bad), reason=bad[0])
             self._metrics.count(BAD_HINTS, len(bad))
+        self._release()
         for name, jobs in self._jobs.items():
             self._metrics.set(HINTS_WAITING, len(jobs), name)
         self.moved.set()
@@ -295,6 +316,8 @@ class RefreshAgent:
         """The partitions are somebody else's now: what waits will come to them, or here again."""
         self.life += 1
         self._offsets.clear()
+        self._held.clear()
+        self._metrics.set(HINTS_HELD, 0)
         for jobs in self._jobs.values():
             jobs.clear()
 
@@ -304,10 +327,30 @@ class RefreshAgent:
         """Work until cancelled. Raises what no retry can mend."""
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._release_on())
                 for jobs in self._jobs.values():
                     tasks.create_task(self._work(jobs))
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
+
+    async def _release_on(self) -> None:
+        while True:
+            await asyncio.sleep(_RELEASE_EVERY)
+            self._release()
+
+    def _release(self) -> None:
+        """Leave out what has been held long enough, or is too much."""
+        over = self._wall_ms() - HELD_FOR * 1_000
+        released = 0
+        while self._held and (len(self._held) > MOST_HELD or self._held[0].timestamp <= over):
+            hint = self._held.popleft()
+            self._offsets[hint.partition].done(hint.offset)
+            released += 1
+        self._metrics.set(HINTS_HELD, len(self._held))
+        if released:
+            _log.warning("hints whose model nobody knows are left out; reads ask again", hints=released)
+            self._metrics.count(BAD_HINTS, released)
+            self.moved.set()
 
     async def _work(self, jobs: _Jobs) -> None:
         while True:

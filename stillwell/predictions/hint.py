@@ -10,8 +10,9 @@ so that hints of one prediction meet in one partition. The value is one JSON obj
               bytes in base64, floats that JSON has no number for as "NaN", "Infinity" or "-Infinity"
     cause     `read`, `write` or `command`
 
-Whoever may write to the topic may hint: what is unknown, or cannot be read, is counted and left out. A hint is nothing
-but a reason to look: the agent reads the inputs anew, and leaves what is fresh.
+Whoever may write to the topic may hint: what cannot be read is counted and left out, and so is, after a while, what is
+unknown: a worker of newer definitions may come that knows it. A hint is nothing but a reason to look: the agent reads
+the inputs anew, and leaves what is fresh.
 """
 
 import dataclasses
@@ -54,6 +55,10 @@ class Hint:
         return cls(model, entity.key, entity.digest, entity.values, cause)
 
 
+class UnknownModel(ValueError):
+    """A hint is for a model that is not defined here, or is of another shape: other definitions may know it."""
+
+
 class _Value(msgspec.Struct):
     model: str
     entity: dict[str, Any]
@@ -92,17 +97,18 @@ def _read(value: Any, kind: FieldType) -> Any:
 
 
 def decode(value: bytes | None, models: Mapping[str, Engine]) -> tuple[str, Entity, Cause]:
-    """Which entity of which model a record is about. Raises ValueError for what cannot be read, or is not known."""
+    """Which entity of which model a record is about. Raises UnknownModel for what only other definitions can have
+    written, ValueError for what cannot be read."""
     try:
         said = _value_of_json(value or b"")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"the hint cannot be read: {error}") from None
     engine = models.get(said.model)
     if engine is None:
-        raise ValueError(f"there is no model {shorten(said.model)!r}")
+        raise UnknownModel(f"there is no model {shorten(said.model)!r}")
     types = types_of(engine.model) | {name: column.type for name, column in engine.inputs.request.items()}
     if said.entity.keys() != types.keys():
-        raise ValueError(
+        raise UnknownModel(
             f"a hint for {said.model} names {shorten(', '.join(sorted(said.entity)))}, not {', '.join(sorted(types))}"
         )
     try:

@@ -25,8 +25,9 @@ from stillwell.predictions.outcome import Entity, Outcome
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
 from stillwell.types import FLOAT32
+from streams import refresh
 from streams.metrics import BAD_HINTS, REFRESHES, Metrics
-from streams.refresh import Offsets, RefreshAgent, RefreshBatch, RefreshHint
+from streams.refresh import HELD_FOR, Offsets, RefreshAgent, RefreshBatch, RefreshHint
 from streams.retry import Retry
 from tests.batches import feature
 from tests.predicted import DEFINITIONS, Adding, V, encoded_row, model
@@ -130,6 +131,63 @@ async def test_hints_of_one_prediction_cost_one_call_and_all_their_offsets_are_d
         await site.until_committable(201)
         assert site.model.calls == 1
         assert site.results() == {"computed": 2, "fresh": 1}
+
+
+async def test_a_hint_for_a_model_that_is_not_known_yet_waits_for_a_worker_that_knows_it() -> None:
+    """Definitions are rolled out: a worker of the old ones has the partition when a new one's write or read hints."""
+    new = Site()
+    now = 1_000_000_000
+    old = RefreshAgent({}, Metrics(), Retry("refresh", Metrics(), _soon), wall_ms=lambda: now)
+    known = msgspec.json.encode({"model": "Delay", "entity": {"id": 7}, "cause": "write"})
+    other_shape = msgspec.json.encode({"model": "Delay", "entity": {"number": 7}, "cause": "write"})
+    of_old = [RefreshHint("p0", 100, b"?", now), RefreshHint("p0", 101, known, now), RefreshHint("p0", 102, b"?", now)]
+    old.take(RefreshBatch(old.life, of_old))
+    assert old.commits() == {"p0": 101}
+    old.forget()
+    async with new.running() as site:
+        await site.put(7, 30.0)
+        site.agent.take(RefreshBatch(site.agent.life, of_old[1:]))
+        await site.until_committable(103)
+        assert site.value(7) == 31.0
+        wall = time.time_ns() // 1_000_000
+        site.agent.take(RefreshBatch(site.agent.life, [RefreshHint("p0", 103, other_shape, wall)]))
+        assert site.agent.commits() == {"p0": 103}
+
+
+async def test_hints_for_models_that_nobody_knows_are_held_so_long_and_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000_000_000
+    agent = RefreshAgent({}, Metrics(), Retry("refresh", Metrics(), _soon), wall_ms=lambda: now)
+    unknown = msgspec.json.encode({"model": "Gone", "entity": {"id": 7}, "cause": "write"})
+
+    def take(offset: int, timestamp: int) -> None:
+        agent.take(RefreshBatch(agent.life, [RefreshHint("p0", offset, unknown, timestamp)]))
+
+    take(100, now - round(HELD_FOR * 1_000) + 1)
+    take(101, now + 10**12)  # by a clock that is ahead
+    assert agent.commits() == {"p0": 100}
+    now += 1
+    agent._release()
+    assert agent.commits() == {"p0": 101}
+    now += round(HELD_FOR * 1_000)
+    agent._release()
+    assert agent.commits() == {"p0": 102}
+    monkeypatch.setattr(refresh, "MOST_HELD", 3)
+    for offset in range(102, 112):
+        take(offset, now)
+    assert agent.commits() == {"p0": 109}
+    assert agent.waiting == 3
+    assert agent._metrics._values[BAD_HINTS] == {(): 9}
+
+
+async def test_what_is_held_is_let_go_though_no_hint_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refresh, "_RELEASE_EVERY", 0.01)
+    monkeypatch.setattr(refresh, "HELD_FOR", 0.2)
+    async with Site().running() as site:
+        unknown = msgspec.json.encode({"model": "Gone", "entity": {"id": 7}})
+        hint = RefreshHint("p0", 100, unknown, time.time_ns() // 1_000_000)
+        site.agent.take(RefreshBatch(site.agent.life, [hint]))
+        assert site.agent.commits() == {"p0": 100}
+        await site.until_committable(101)
 
 
 async def test_a_write_waits_for_others_up_to_a_maximum_and_a_reader_for_none() -> None:
@@ -383,7 +441,7 @@ async def test_a_row_of_a_version_that_nobody_has_told_of_is_waited_for(monkeypa
 
 async def test_hints_that_cannot_be_read_are_told_of_once_a_batch(capsys: pytest.CaptureFixture[str]) -> None:
     site = Site()
-    site.take(*[{"model": "Lost", "entity": {}}] * 1_000)
+    site.take(*[{"entity": {}}] * 1_000)
     assert capsys.readouterr().out.count("hints are left out") == 1
     assert site.metrics.get(BAD_HINTS) == 1_000
 
