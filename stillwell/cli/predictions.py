@@ -95,7 +95,7 @@ async def _hints(
     if entity is not None:
         yield [_hint(model, _key_of_text(model, entity))]
         return
-    views = [view.name for view in definitions.views if view.entity == model.entity and view.name in inputs.sources]
+    views = inputs.own_views(definitions)
     if not views:
         raise click.UsageError(
             f"{model.name} reads no view of {model.entity.name}: which entities there are is unknown"

@@ -12,6 +12,7 @@ from stillwell.cli.output import counting_progress, json_option, print_json
 if TYPE_CHECKING:
     from stillwell.rebuild import Plan, Rebuilt
     from stillwell.settings import Settings
+    from stillwell.spec import DefinitionsSpec
 
 
 @click.command()
@@ -23,12 +24,19 @@ def rebuild(yes: bool, as_json: bool) -> None:
     While it runs Redis is not ready: workers stop, and go on by themselves afterwards. If it fails or is interrupted,
     run it again. Rows that are in Redis already stay if they are the newer ones. Asks first where Redis is ready, since
     then nothing seems to be lost.
+
+    It asks for no predictions: at the end it says how to have those computed that writes keep fresh.
     """
     import asyncio
 
+    from stillwell.definitions.loading import load_definitions
+    from stillwell.predictions.inputs import refreshed_by_command
     from stillwell.settings import Settings
 
-    rebuilt = asyncio.run(_rebuild(Settings.load(), yes))
+    settings = Settings.load()
+    definitions = load_definitions(settings.definitions)
+    models = refreshed_by_command(definitions)
+    rebuilt = asyncio.run(_rebuild(settings, definitions, yes))
     if as_json:
         print_json(
             {
@@ -38,6 +46,7 @@ def rebuild(yes: bool, as_json: bool) -> None:
                 "files": rebuilt.plan.files,
                 "rows": rebuilt.rows,
                 **dataclasses.asdict(rebuilt.counts),
+                "models_to_refresh": models,
             }
         )
         return
@@ -47,20 +56,25 @@ def rebuild(yes: bool, as_json: bool) -> None:
         f"{counts.applied:,} written, {counts.stale + counts.duplicate:,} no newer than what was there, "
         f"{counts.expired:,} past their TTL"
     )
+    if models:
+        click.echo(
+            "Predictions of rows that have changed stay as they are until they are read or written to. To have them "
+            "computed now, run:"
+        )
+    for model in models:
+        click.echo(f"  stillwell predictions refresh {model} --all")
 
 
-async def _rebuild(settings: "Settings", yes: bool) -> "Rebuilt":
+async def _rebuild(settings: "Settings", definitions: "DefinitionsSpec", yes: bool) -> "Rebuilt":
     import contextlib
 
     from sinks.redis import RedisOnlineStore
     from stillwell.cli.patience import until_done
-    from stillwell.definitions.loading import load_definitions
     from stillwell.known_views import known_views
     from stillwell.rebuild import FILES_AT_A_TIME, is_ready, plan, rebuild
     from stillwell.storage import open_store
     from stillwell.threads import ThreadPool
 
-    definitions = load_definitions(settings.definitions)
     store = open_store(settings.offline_root)
     views = known_views(store, definitions)
     planned = plan(store, views)

@@ -32,12 +32,23 @@ Rows = Sequence[Sequence[bytes | None]]
 """For each of the model's lookups, the row of each entity."""
 
 
+def refreshed_by_command(definitions: DefinitionsSpec) -> list[str]:
+    """The models that writes refresh, and of which `stillwell predictions refresh --all` can find the entities."""
+    found = []
+    for model in definitions.models:
+        inputs = ModelInputs(model, definitions)
+        if model.refresh_on_write and not inputs.request and inputs.own_views(definitions):
+            found.append(model.name)
+    return found
+
+
 class ModelInputs:
     """The inputs of one model."""
 
     def __init__(self, model: ModelSpec, definitions: DefinitionsSpec, older: Iterable[ViewSpec] = ()) -> None:
         """older: other versions of views, whose rows may still be in the store. Raises RequestError for an input that
         the definitions do not have."""
+        self._entity = model.entity
         self._keys = model.entity.keys
         self._inputs = model.inputs
         requests = {each.name: each for each in definitions.requests}
@@ -68,6 +79,10 @@ class ModelInputs:
         """The views, where all rows are read by the model's own entities, and none through an alias."""
         through = {_led_to(alias) for alias in definitions.aliases if alias.name in model.refresh_on_write}
         self._listed = [each for each in self._lookups if (each.view.name, each.columns) in through]
+
+    def own_views(self, definitions: DefinitionsSpec) -> list[str]:
+        """Views of the model's own entity that it reads: they say which entities there are."""
+        return [view.name for view in definitions.views if view.entity == self._entity and view.name in self.sources]
 
     def entity_keys(self, columns: Columns) -> list[bytes]:
         """The key of each entity. Raises WrongKey."""

@@ -22,7 +22,7 @@ from stillwell.client import Input, Prediction
 from stillwell.settings import Settings
 from tests.integration import orders
 from tests.integration.conftest import Deployment
-from tests.integration.proof import log
+from tests.integration.proof import log, until_logged
 from tests.predicted import OddServer, ThreadedServer, text
 from tests.waiting import eventually
 from tests.worker import WorkerProcess
@@ -275,6 +275,60 @@ def test_a_command_has_all_predictions_of_a_model_computed_or_those_of_one_entit
         assert wrong.returncode == 2
         assert telling in wrong.stderr
     assert service.stop() == worker.stop() == 0
+
+
+def keys_of(deployment: Deployment, pattern: str) -> list[bytes]:
+    """What a deployment has in Redis."""
+    with redis.Redis.from_url(deployment.settings["STILLWELL_REDIS_URL"]) as client:
+        found: list[bytes] = client.keys(f"test:{deployment.settings['STILLWELL_NAMESPACE']}:{pattern}")
+        return found
+
+
+def test_a_rebuild_says_how_to_have_predictions_computed_that_only_writes_refresh(
+    deployment: Deployment, model: ThreadedServer
+) -> None:
+    """It hints nothing itself, and reads do not where the policy is `cached`."""
+    worker = deployment.start_worker().until_ready()
+    service = until_up(deployment.service().start())
+    orders.produce(deployment.bootstrap, deployment.topic, [order("c1", 1.0, 1), order("c2", 2.0, 2)])
+    until_worth(service, "Written", "c1", 2.0)
+    until_worth(service, "Written", "c2", 3.0)
+    assert worker.stop() == 0
+    with redis.Redis.from_url(deployment.settings["STILLWELL_REDIS_URL"]) as client:
+        client.delete(*keys_of(deployment, "*"))
+    rebuilt = deployment.run("rebuild")
+    assert rebuilt.returncode == 0, rebuilt.stderr
+    said = re.findall(r"^  stillwell (predictions refresh .*)$", rebuilt.stdout, re.M)
+    assert said == ["predictions refresh Written --all"]
+    assert json.loads(deployment.run("rebuild", "--yes", "--json").stdout)["models_to_refresh"] == ["Written"]
+    worker = deployment.start_worker().until_ready()
+    assert prediction(service, "Written", "c1")["state"] == "MISSING"
+    for command in said:
+        assert deployment.run(*command.split()).returncode == 0
+    until_worth(service, "Written", "c1", 2.0)
+    until_worth(service, "Written", "c2", 3.0)
+    assert service.stop() == worker.stop() == 0
+
+
+def test_a_hint_that_an_older_worker_does_not_understand_is_done_by_the_newer_one(
+    deployment: Deployment, model: ThreadedServer
+) -> None:
+    """The model is new; nobody reads or writes again when the worker has it too."""
+    package = deployment.folder / "orders" / "__init__.py"
+    whole = package.read_text()
+    package.write_text(whole.replace("class Hinted(", "class Former("))
+    older = deployment.start_worker().until_ready()
+    package.write_text(whole)
+    service = until_up(deployment.service().start())
+    orders.produce(deployment.bootstrap, deployment.topic, [order("c1", 30.0, 1)])
+    until_worth(service, "Written", "c1", 31.0)
+    assert prediction(service, "Hinted", "c1")["refresh"] == "queued"
+    until_logged(older, "hints wait for a worker that knows their model")
+    assert older.stop() == 0
+    assert keys_of(deployment, "p:*:Hinted:1") == []
+    newer = deployment.start_worker().until_ready()
+    eventually(lambda: keys_of(deployment, "p:*:Hinted:1"), within_s=60, what="a prediction")
+    assert service.stop() == newer.stop() == 0
 
 
 def rows_of(file: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import pytest
 from stillwell.errors import NotDefined
 from stillwell.layout.entity_key import entity_key, values_of
 from stillwell.layout.redis_keys import RedisKeys
-from stillwell.predictions.inputs import Columns, ModelInputs, Rows
+from stillwell.predictions.inputs import Columns, ModelInputs, Rows, refreshed_by_command
 from stillwell.spec import (
     AS_OF,
     AliasSpec,
@@ -137,6 +137,23 @@ def test_a_model_without_stored_inputs_has_only_what_the_request_brings() -> Non
     columns: Columns = {"one": [1], "other": [3], "share": [0.5]}
     assert (inputs.sources, inputs.row_keys(KEYS, columns)) == ((), [])
     assert inputs.values([], columns, 1, NOW_US) == {"share": [0.5]}
+
+
+def test_models_that_writes_refresh_and_a_command_can_name_are_told() -> None:
+    """Of those that wait for a request value, or read another entity's rows alone, nobody knows which there are."""
+
+    def made(name: str, reference: str = "V:delay", **more: object) -> ModelSpec:
+        inputs = (InputSpec(name="delay", reference=reference, type=FLOAT32),)
+        return model().model_copy(update={"name": name, "inputs": inputs, "refresh_on_write": ("V",), **more})
+
+    models = (
+        made("Written"),
+        made("Read", refresh_on_write=()),
+        made("Asked", "Search:share"),
+        made("Aliased", "One:delay", entity=PAIR, refresh_on_write=("One",)),
+    )
+    definitions = DEFINITIONS.model_copy(update={"models": models, "requests": (SEARCH,), "aliases": (ONE,)})
+    assert refreshed_by_command(definitions) == ["Written"]
 
 
 def test_an_input_that_is_not_defined_is_told() -> None:
