@@ -115,15 +115,20 @@ class Features:
         try:
             return await self._reader.read(plan, columns)
         except UnknownLayout as error:
-            await self._learn(error)
-            return await self._reader.read(self.plan([output.reference for output in plan.outputs]), columns)
+            references = [output.reference for output in plan.outputs]
+            # The plan may be older than what somebody has learned since: a read behind a token waits with it.
+            if self.plan(references) is plan:
+                await self._learn(error)
+            return await self._reader.read(self.plan(references), columns)
 
     async def knowing(self, read: Callable[[], Awaitable[_T]]) -> _T:
         """What is read; again, where rows are of a version that nobody knew."""
+        catalog = self.catalog
         try:
             return await read()
         except UnknownLayout as error:
-            await self._learn(error)
+            if self.catalog is catalog:
+                await self._learn(error)
             return await read()
 
     async def _learn(self, error: UnknownLayout) -> None:

@@ -172,10 +172,12 @@ class Direct:
         )
 
     async def _of_any_version(self, opened: _Opened, asked: Asked, columns: Mapping[str, Sequence[object]]) -> Found:
+        catalog = self._catalog
         try:
             return await self._read(opened.reading, asked, columns)
         except UnknownLayout as error:
-            await opened.versions.learn(error)
+            if self._catalog is catalog:
+                await opened.versions.learn(error)
             return await self._read(opened.reading, asked, columns)
 
     async def _read(self, reading: Reading, asked: Asked, columns: Mapping[str, Sequence[object]]) -> Found:

@@ -108,7 +108,7 @@ async def test_a_read_that_waits_for_a_push_looks_for_versions_whose_workers_tak
     served: Served, registry: Registry, clock: Clock, newer: ViewSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(after, "_LONG", 0.02)
-    await served.put({"id": 1, "name": "a"})
+    await served.put({"id": 1, "name": "a"}, views=[newer, PLACES])  # which the waiting read has no plan for
     mark = MarkKey(PartitionId("test.push.Users", 1, 0), "Users", 2)
     await served.store.set_marks([MarkMove(mark, 8, 8)], "epoch")
     asked = {**ASKED, "after": "Users@1:0-7", "timeout_ms": 200}
