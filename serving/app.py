@@ -27,7 +27,7 @@ from serving.features import Features
 from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.pages import FeastPages, OwnPages
-from serving.predictions import PredictionPages
+from serving.predictions import NoPredictionPages, PredictionPages
 from serving.processes.seat import Seat
 from serving.processes.siblings import Siblings
 from serving.processes.sockets import BACKLOG, bind
@@ -111,7 +111,7 @@ async def _serve(settings: Settings, definitions: DefinitionsSpec, seat: Seat | 
                 OwnPages(features),
                 StatusPages(features, siblings, CONTENT_TYPE_LATEST, ended.is_set),
                 *([pushing] if pushing else []),
-                *([PredictionPages(features, models, _now_us)] if models else []),
+                PredictionPages(features, models, _now_us) if models else NoPredictionPages(features),
             ],
         )
         features.begin()
@@ -241,7 +241,7 @@ def _pusher(building: _Building) -> Pusher:
         for view in building.definitions.views
     }
     online = RedisOnlineStore(_link(building), building.keys)
-    pusher = Pusher(views, log, known, online, threads, _now_ms, _MOST_ROWS)
+    pusher = Pusher(building.definitions, views, log, known, online, threads, _now_ms, _MOST_ROWS)
     for each in (opening, threads):
         closing.callback(each.close)
     for close in (topics.stop, known.close, log.close, pusher.close):

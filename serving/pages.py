@@ -4,9 +4,7 @@ Every bad request is answered by a 4xx that names the field and what to do, a st
 forgotten something by a 503 with Retry-After. Each interface words errors as its own clients read them.
 """
 
-import re
-import typing
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -14,6 +12,7 @@ from serving import arrow, described, feast, v1
 from serving.as_json import encode
 from serving.features import MOST_PLANS, Features
 from serving.lru import LruCache
+from serving.mistakes import mistake
 from serving.web import Page, Reply, Request
 from stillwell.errors import RequestError
 from stillwell.reading import entities
@@ -122,18 +121,4 @@ def decoded(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        if refused := _CHOICE.fullmatch(str(error)):
-            name = refused["name"]
-            raise RequestError(name, f"must be {_choices(decoder.type, name)}, not {refused['got']}") from None
-        raise RequestError("body", f"{error}") from None
-
-
-_CHOICE = re.compile(r"Invalid enum value (?P<got>.*) - at `\$\.(?P<name>\w+)`", re.DOTALL)
-"""What msgspec says of a word that is none of those that a field takes: not which those are."""
-
-
-def _choices(body: Any, name: str) -> str:
-    """The words that a field of a request takes, as a sentence has them."""
-    field = typing.get_type_hints(body)[name]
-    *others, last = [str(each) for each in typing.get_args(field) or (each.value for each in field)]
-    return f"{', '.join(others)} or {last}"
+        raise mistake(decoder.type, body, error) from None

@@ -110,6 +110,21 @@ class PredictionPages:
         return await self._features.knowing(lambda: self._readers.read(model.name, columns))
 
 
+class NoPredictionPages:
+    """In their place where the definitions have no model: says so. The OpenAPI document does not speak of it."""
+
+    def __init__(self, features: Features) -> None:
+        self._features = features
+
+    def pages(self) -> list[Page]:
+        """For a site."""
+        return [Page(method, "/v1/predictions", self._none, v1.error_body, words=None) for method in ("GET", "POST")]
+
+    async def _none(self, request: Request) -> bytes:
+        self._features.catalog.model("")  # raises, since there is none
+        return b""
+
+
 def _types(model: ModelSpec) -> dict[str, str]:
     """The outputs' types: JSON alone does not say whether a text is a time, or how wide a float is."""
     return {output.name: output.type.name for output in model.outputs}

@@ -26,6 +26,7 @@ from typing import Final, Literal
 
 import pydantic
 
+from stillwell.counting import lasting
 from stillwell.definitions.behaviour import (
     Behaviour,
     Column,
@@ -41,6 +42,7 @@ from stillwell.definitions.behaviour import (
 from stillwell.definitions.golden import golden_events
 from stillwell.errors import AlreadyExists, DefinitionError, FormatError, OutcomeUnknown, StoreUnavailable
 from stillwell.pushing.topics import pushed_views
+from stillwell.settings import spelled
 from stillwell.spec import ColumnSpec, DefinitionsSpec, ExampleSpec, Origin, Spec, ViewSpec
 from stillwell.storage import ObjectStore
 from stillwell.types import TIMESTAMP
@@ -176,7 +178,7 @@ def _problems(view: ViewSpec, document: ViewDocument, next_version: int) -> list
     fix = "rows that are there stay as they are: choose another STILLWELL_NAMESPACE"
     other = f"version {document.version}, which runs in this namespace,"
     if document.ttl_us != _microseconds(view.ttl):
-        return [f"has ttl={view.ttl}, but {other} has {_duration(document.ttl_us)}; {fix}"]
+        return [f"has ttl={lasting(view.ttl)}, but {other} has {lasting(_duration(document.ttl_us))}; {fix}"]
     others = _other_rows(view, document)
     if document.version != view.version:
         return [f"{now}, but {other} {then}; {fix}" for now, then in others]
@@ -188,8 +190,8 @@ def _other_grace(view: ViewSpec, grace: datetime.timedelta, document: ViewDocume
     if not document.ttl_us or document.grace_us == _microseconds(grace):
         return []
     return [
-        f"would run with STILLWELL_REDIS_GRACE={grace}, but version {document.version}, which runs in this namespace, "
-        f"with {_duration(document.grace_us)}; set it back, or choose another STILLWELL_NAMESPACE"
+        f"would run with STILLWELL_REDIS_GRACE={spelled(grace)}, but version {document.version}, which runs in this "
+        f"namespace, with {spelled(_duration(document.grace_us))}; set it back, or choose another STILLWELL_NAMESPACE"
     ]
 
 

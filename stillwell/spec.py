@@ -251,6 +251,11 @@ class OpenInferenceSpec(Spec):
     max_batch: int = 64
     """The most entities in one call."""
 
+    @property
+    def variable(self) -> str | None:
+        """What holds the root in the environment; None where the definition has it."""
+        return self.url.removeprefix("env:") if self.url.startswith("env:") else None
+
 
 class ModelSpec(Spec):
     """A model whose predictions are cached for each entity, and what keeps them fresh."""

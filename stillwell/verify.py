@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stillwell import survey
+from stillwell.counting import counted
 from stillwell.errors import ChainError, FormatError, NotFound
 from stillwell.layout import chain
 from stillwell.layout.chain import DataFile, Link, PartitionId, ViewAccount
@@ -273,7 +274,7 @@ def _read(store: ObjectStore, file: DataFile, columns: pa.Schema, link: Link) ->
 def _wrong_with_raw(table: pa.Table, link: Link) -> Iterator[str]:
     yield from _wrong_with_coordinates(table, link)
     if table.num_rows != link.records:
-        yield f"has {table.num_rows} records, its link says {link.records}"
+        yield f"has {counted(table.num_rows, 'record')}, its link says {link.records}"
     if len(np.unique(_offsets(table))) != table.num_rows:
         yield "has an offset twice"
 
@@ -287,9 +288,9 @@ def _wrong_with_rows(
     yield from _wrong_with_coordinates(table, link)
     offsets = np.unique(_offsets(table))
     if table.num_rows != account.rows:
-        yield f"has {table.num_rows} rows, its link says {account.rows}"
+        yield f"has {counted(table.num_rows, 'row')}, its link says {account.rows}"
     if len(offsets) != account.offsets_with_rows:
-        yield f"has rows of {len(offsets)} offsets, its link says {account.offsets_with_rows}"
+        yield f"has rows of {counted(len(offsets), 'offset')}, its link says {account.offsets_with_rows}"
     if archived is not None and not np.isin(offsets, archived).all():
         yield "has rows of offsets that the raw archive does not hold"
     if table.select(["_offset", "_row"]).group_by(["_offset", "_row"]).aggregate([]).num_rows != table.num_rows:

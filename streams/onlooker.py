@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import ConsumerRecord
 
+from stillwell.counting import counted
 from stillwell.errors import StoreUnavailable
 from stillwell.progress import Advance, unseen
 
@@ -75,7 +76,7 @@ class Onlooker:
                 advance(known - behind, known)
             elif now > deadline:
                 raise StoreUnavailable(
-                    f"Kafka sends nothing more of {topic}, {behind} offsets before its end; try again"
+                    f"Kafka sends nothing more of {topic}, {counted(behind, 'offset')} before its end; try again"
                 )
 
     async def _fetch(self, partitions: Sequence[TopicPartition]) -> list[ConsumerRecord]:

@@ -16,7 +16,7 @@ from stillwell.layout.redis_keys import RedisKeys
 from stillwell.pushing.pipeline import PushPipeline
 from stillwell.pushing.record import To
 from stillwell.records import Records
-from stillwell.spec import ViewSpec
+from stillwell.spec import DefinitionsSpec, ViewSpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.push_log import MemoryPushLog
 from stillwell.types import FLOAT64, INT64, STRING
@@ -98,7 +98,8 @@ class World:
     def pusher(self, most_rows: int = 1_000_000) -> Pusher:
         """Another process."""
         batches = {name: ViewBatches("test", each, HOUR, max_future=HOUR) for name, each in self.views.items()}
-        return Pusher(batches, self.log, self.topics, self.store, Inline(), lambda: self.now_ms, most_rows)
+        definitions = DefinitionsSpec(entities=(), topics=(SOURCE,), views=tuple(self.views.values()))
+        return Pusher(definitions, batches, self.log, self.topics, self.store, Inline(), lambda: self.now_ms, most_rows)
 
     async def work(self, name: str = "Last") -> list[Answer]:
         """What a worker does with the whole log of a view; what became of its rows."""

@@ -15,6 +15,7 @@ from serving.features import Features
 from serving.limits import Limits
 from serving.metrics import Metrics, snapshot
 from serving.pages import FeastPages, OwnPages
+from serving.predictions import NoPredictionPages
 from serving.processes.siblings import Siblings
 from serving.pushing.batch import ViewBatches
 from serving.pushing.pages import PushPages
@@ -103,14 +104,13 @@ class Served:
         )
         self.log = MemoryPushLog({f"test.push.{view.name}": 2 for view in DEFINITIONS.views})
         batches = {view.name: ViewBatches("test", view, HOUR, max_future=HOUR) for view in DEFINITIONS.views}
-        pusher = Pusher(batches, self.log, Topics(), self.store, Inline(), lambda: NOW_MS, most_rows=1_000)
+        pusher = Pusher(DEFINITIONS, batches, self.log, Topics(), self.store, Inline(), lambda: NOW_MS, most_rows=1_000)
         self.answers = MemoryAnswers()
         push = PushPages(pusher, Repeated(self.answers), LIMITS.rows, self.metrics)
         siblings = Siblings(0, 1, None, lambda: snapshot([self.metrics]))
         status = StatusPages(self.features, siblings, "text/plain", lambda: self.site.ending)
-        pages = [
-            page for each in (FeastPages(self.features), OwnPages(self.features), push, status) for page in each.pages()
-        ]
+        own = (FeastPages(self.features), OwnPages(self.features), push, NoPredictionPages(self.features), status)
+        pages = [page for each in own for page in each.pages()]
         self.site = Site(pages, v1.error_body, bounds, self.metrics.request)
         self.client: TestClient[web.BaseRequest, None] = TestClient(Listening(self.site))
 

@@ -35,6 +35,7 @@ from scripts.flights.scene import Command
 from scripts.flights.summary import Outage, summary
 from scripts.flights.voice import Voice
 from sinks.redis import RedisOnlineStore
+from stillwell.counting import counted
 from stillwell.definitions.loading import load_definitions
 from stillwell.errors import StillwellError
 from stillwell.layout.redis_keys import RedisKeys
@@ -480,11 +481,13 @@ class _Story:
         say = self._voice.good if verified.good else self._voice.bad
         say(
             f"stillwell verify: {verified.records:,} records in {verified.partitions} chains and {verified.files:,} "
-            f"files, {len(verified.findings)} findings",
+            f"files, {counted(len(verified.findings), 'finding')}",
             began,
         )
         if verified.unlinked:
-            self._voice.more(f"{verified.unlinked} files that the killed worker had begun belong to no link: unseen")
+            self._voice.more(
+                f"In no link: {counted(verified.unlinked, 'file')} that the killed worker had begun; nobody sees them"
+            )
         began = time.monotonic()
         with self._voice.working("Computing three views again, from the CSV files"):
             ledger = self._stack.folder / "sent.parquet"

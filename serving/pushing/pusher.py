@@ -12,7 +12,6 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from serving.pushing.batch import Batch, Judged, Push, Refusal, ViewBatches, raw_records, statuses, too_large
-from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import (
     NotDefined,
     NotWritten,
@@ -24,11 +23,12 @@ from stillwell.errors import (
     StoreUnavailable,
 )
 from stillwell.layout.online import AppliedEach, EncodedRows, OnlineState, written_under
+from stillwell.pushing.instead import not_a_view
 from stillwell.pushing.log import Place, PushLog
 from stillwell.pushing.record import PushRecord
 from stillwell.pushing.status import PushStatus
 from stillwell.pushing.token import Token
-from stillwell.wording import shorten
+from stillwell.spec import DefinitionsSpec
 
 _T = TypeVar("_T")
 
@@ -84,6 +84,7 @@ class Pusher:
 
     def __init__(
         self,
+        definitions: DefinitionsSpec,
         views: Mapping[str, ViewBatches],
         log: PushLog,
         topics: Topics,
@@ -94,6 +95,7 @@ class Pusher:
     ) -> None:
         """threads: one is enough. now_ms: the clock that records are stamped by. most_rows: that may be on their way;
         beyond, pushes are refused."""
+        self._definitions = definitions
         self._views = views
         self._log = log
         self._topics = topics
@@ -112,7 +114,8 @@ class Pusher:
         """The view of a name. field: what a request calls it. Raises NotDefined."""
         found = self._views.get(name)
         if found is None:
-            raise NotDefined(field, f"there is no view {shorten(name)!r}{did_you_mean(name, self._views)}")
+            feast = "; a push source is called as its view" if field == "push_source_name" else ""
+            raise NotDefined(field, not_a_view(self._definitions, name) + feast)
         return found
 
     async def append(self, push: Push) -> Written:

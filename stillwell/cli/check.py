@@ -1,8 +1,14 @@
 """`stillwell check`."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from stillwell.cli.output import json_option, print_json
+
+if TYPE_CHECKING:
+    from stillwell.spec import ModelSpec
 
 
 @click.command()
@@ -12,8 +18,10 @@ def check(as_json: bool) -> None:
 
     Loads the package that STILLWELL_DEFINITIONS names, tries every view on made-up rows and on the golden examples, and
     prints each mistake with its file, class, field and fix, and each example of which something else becomes than it
-    says. Exit code 1 if there is any.
+    says. Exit code 1 if there is any. A variable of a model's server that is not set is told of, and no mistake: it may
+    be set where the definitions run.
     """
+    from stillwell.counting import counted
     from stillwell.definitions.golden import check_examples
     from stillwell.definitions.loading import load_definitions
     from stillwell.errors import DefinitionError
@@ -25,6 +33,7 @@ def check(as_json: bool) -> None:
     if disagreements := check_examples(definitions):
         raise DefinitionError(*disagreements)
     pushes = push_topics(settings.project, definitions)
+    unset = _unset(definitions.models)
     if as_json:
         print_json(
             {
@@ -39,22 +48,42 @@ def check(as_json: bool) -> None:
                 "on_demand": {view.name: view.version for view in definitions.on_demand},
                 "services": {service.name: list(service.features) for service in definitions.services},
                 "models": {model.name: model.version for model in definitions.models},
+                "unset_variables": unset,
             }
         )
         return
-    counts = {
-        "entities": definitions.entities,
-        "topics": definitions.topics,
-        "views": definitions.views,
-        "examples": definitions.examples,
-    }
-    others = {
-        "aliases": definitions.aliases,
-        "requests": definitions.requests,
-        "on-demand views": definitions.on_demand,
-        "services": definitions.services,
-        "models": definitions.models,
-    }
-    counts |= {kind: defined for kind, defined in others.items() if defined}
-    shown = ", ".join(f"{len(defined)} {kind}" for kind, defined in counts.items())
-    click.echo(f"{settings.definitions} is right: {shown}.")
+    told = [
+        counted(len(definitions.entities), "entity", "entities"),
+        counted(len(definitions.topics), "topic"),
+        counted(len(definitions.views), "view"),
+        counted(len(definitions.examples), "example"),
+    ]
+    others: tuple[tuple[Sequence[object], str, str], ...] = (
+        (definitions.aliases, "alias", "aliases"),
+        (definitions.requests, "request", "requests"),
+        (definitions.on_demand, "on-demand view", "on-demand views"),
+        (definitions.services, "service", "services"),
+        (definitions.models, "model", "models"),
+    )
+    told += [counted(len(defined), one, several) for defined, one, several in others if defined]
+    click.echo(f"{settings.definitions} is right: {', '.join(told)}.")
+    for variable, models in unset.items():
+        click.echo(
+            f"{variable} is not set here. It says where the server of {' and '.join(models)} is, as http://host:port: "
+            "set it wherever `stillwell serve` and `stillwell worker` run.",
+            err=True,
+        )
+
+
+def _unset(models: "Sequence[ModelSpec]") -> dict[str, list[str]]:
+    """Variables that hold where models' servers are, and that the environment does not have; and whose."""
+    import os
+
+    from stillwell.spec import OpenInferenceSpec
+
+    unset: dict[str, list[str]] = {}
+    for model in models:
+        variable = model.server.variable if isinstance(model.server, OpenInferenceSpec) else None
+        if variable and not os.environ.get(variable):
+            unset.setdefault(variable, []).append(model.name)
+    return unset

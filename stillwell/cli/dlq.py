@@ -37,6 +37,7 @@ def list_letters(topic: str | None, reason: str | None, view: str | None, limit:
     """List the newest dead letters, in the order in which they were written."""
     import asyncio
 
+    from stillwell.counting import counted
     from stillwell.settings import Settings
 
     def matches(letter: "DeadLetter") -> bool:
@@ -63,11 +64,11 @@ def list_letters(topic: str | None, reason: str | None, view: str | None, limit:
     for each in found.letters:
         _print_summary(each)
     more = f"; the newest {limit} are shown, --limit shows more" if found.matching > limit else ""
-    click.echo(f"{found.matching} dead letters in {settings.dead_letter_topic}{more}")
+    click.echo(f"{counted(found.matching, 'dead letter')} in {settings.dead_letter_topic}{more}")
     if found.strangers:
         click.echo(
-            f"{found.strangers} records there are no dead letters, or of a format that this version does not know: "
-            "something else writes to that topic",
+            f"No dead letters, or of a format that this version does not know: {counted(found.strangers, 'record')} "
+            "there. Something else writes to that topic",
             err=True,
         )
 
@@ -295,6 +296,8 @@ def _print_whole(letters: list[_Stored], content: _Content) -> None:
         f"{printable(first.topic)}, partition {first.partition}, offset {first.offset} of incarnation "
         f"{first.incarnation}; record of {instant(first.timestamp)}"
     )
+    from stillwell.counting import counted
+
     for each in letters:
         whom = f"view {each.letter.view}" if each.letter.view else "all views"
         click.echo(f"{each.letter.reason}, for {printable(whom)}, written {instant(each.written_at)}")
@@ -305,7 +308,7 @@ def _print_whole(letters: list[_Stored], content: _Content) -> None:
     if content.missing:
         click.echo(f"value: not here ({printable(content.missing)})")
         return
-    size = "" if content.value is None else f" ({len(content.value):,} bytes, from the {content.source})"
+    size = "" if content.value is None else f" ({counted(len(content.value), 'byte')}, from the {content.source})"
     click.echo(f"value{size}:\n{_pretty(content.value)}")
 
 

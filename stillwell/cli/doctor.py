@@ -23,10 +23,14 @@ from stillwell.errors import (
 if TYPE_CHECKING:
     from stillwell.layout.online import OnlineServer
     from stillwell.settings import Settings
-    from stillwell.spec import DefinitionsSpec
+    from stillwell.spec import DefinitionsSpec, ModelSpec
     from stillwell.storage import ObjectStore
 
 _KAFKA_TIMEOUT_S = 15.0
+_MODELS_TIMEOUT_S = 15.0
+
+_WIDTH = 14
+"""Of the column of subjects, unless one is longer."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,11 +56,12 @@ def doctor(as_json: bool) -> int:
     if as_json:
         print_json([{**dataclasses.asdict(finding), "healthy": finding.healthy} for finding in findings])
     else:
+        width = max(_WIDTH, *(len(finding.subject) for finding in findings))
         for finding in findings:
             mark = click.style("ok   ", fg="green") if finding.healthy else click.style("WRONG", fg="red", bold=True)
-            click.echo(f"{mark} {finding.subject:<14} {finding.found}")
+            click.echo(f"{mark} {finding.subject:<{width}} {finding.found}")
             for line in (*finding.fix.splitlines(), *finding.advice.splitlines()):
-                click.echo(f"      {'':<14} → {line}")
+                click.echo(f"      {'':<{width}} → {line}")
     return 0 if all(finding.healthy for finding in findings) else 1
 
 
@@ -77,23 +82,26 @@ def examine() -> list[Finding]:
         _redis(settings, store),
         offline,
         _registry(settings, store, definitions),
+        *_models(definitions),
     ]
 
 
 def _definitions(settings: "Settings") -> "tuple[DefinitionsSpec | None, Finding]":
+    from stillwell.counting import counted
     from stillwell.definitions.loading import load_definitions
 
     try:
         definitions = load_definitions(settings.definitions)
     except DefinitionError as error:
         return None, Finding("definitions", f"{settings.definitions} is wrong", "\n".join(map(str, error.args)))
-    counts = f"{len(definitions.topics)} topics, {len(definitions.views)} views"
+    counts = f"{counted(len(definitions.topics), 'topic')}, {counted(len(definitions.views), 'view')}"
     return definitions, Finding("definitions", f"{settings.definitions}: {counts}")
 
 
 def _kafka(settings: "Settings", definitions: "DefinitionsSpec | None") -> Finding:
     import asyncio
 
+    from stillwell.counting import counted
     from stillwell.topics import needed_topics
 
     if importlib.util.find_spec("aiokafka") is None:
@@ -112,7 +120,7 @@ def _kafka(settings: "Settings", definitions: "DefinitionsSpec | None") -> Findi
     advice = _NO_AUTO_CREATE if creates else ""
     if missing:
         return Finding("Kafka", f"{where} lacks {', '.join(missing)}", "stillwell topics create", advice)
-    return Finding("Kafka", f"{where}: consumer groups work, {len(names)} topics are there", advice=advice)
+    return Finding("Kafka", f"{where}: consumer groups work; there: {counted(len(names), 'topic')}", advice=advice)
 
 
 _NO_AUTO_CREATE = (
@@ -213,6 +221,7 @@ def _offline(settings: "Settings") -> "tuple[ObjectStore | None, Finding]":
 
 def _registry(settings: "Settings", store: "ObjectStore | None", definitions: "DefinitionsSpec | None") -> Finding:
     """Whether a worker with these definitions would start."""
+    from stillwell.counting import counted
     from stillwell.registry import review
 
     if store is None or definitions is None:
@@ -224,7 +233,65 @@ def _registry(settings: "Settings", store: "ObjectStore | None", definitions: "D
     except (StoreError, FormatError) as error:
         return Finding("registry", "cannot be read", str(error))
     advice = "\n".join(caution.message for caution in cautions)
-    return Finding("registry", f"{len(definitions.views)} views may run", advice=advice)
+    return Finding("registry", f"may run: {counted(len(definitions.views), 'view')}", advice=advice)
+
+
+def _models(definitions: "DefinitionsSpec | None") -> list[Finding]:
+    """Whether each model's server has the model, as a worker looks when it starts. A function has no server."""
+    import asyncio
+
+    from stillwell.spec import OpenInferenceSpec
+
+    served = (
+        [model for model in definitions.models if isinstance(model.server, OpenInferenceSpec)] if definitions else []
+    )
+
+    async def ask() -> list[Finding]:
+        return await asyncio.gather(*map(_model, served))
+
+    return asyncio.run(ask())
+
+
+async def _model(model: "ModelSpec") -> Finding:
+    import asyncio
+    import os
+
+    from stillwell.errors import ModelError, ModelLeftAlone, ModelUnavailable
+    from stillwell.predictions.inference import open_inference
+
+    subject = f"model {model.name}"
+    inference = open_inference(model, os.environ)
+    try:
+        async with asyncio.timeout(_MODELS_TIMEOUT_S):
+            await inference.check()
+    except ModelLeftAlone as error:
+        return Finding(subject, "where its server is, nobody knows", f"{error}, wherever serve and worker run.")
+    except (ModelUnavailable, TimeoutError) as error:
+        said = f"{error}\n" if str(error) else ""
+        return Finding(subject, "its server cannot be asked", f"{said}{_MEND_SERVER.format(_place(model))}")
+    except ModelError as error:
+        return Finding(
+            subject,
+            "its server does not have it as it is defined",
+            f"{error}\nMend the definition, or what the server runs.",
+        )
+    finally:
+        await inference.close()
+    return Finding(subject, "its server has it, with the inputs and outputs of the definition")
+
+
+_MEND_SERVER = (
+    "See whether the model's server runs, whether {} leads there, and that no firewall stands between. Until then its "
+    "predictions grow stale; features are read all the same."
+)
+
+
+def _place(model: "ModelSpec") -> str:
+    """What says where a model's server is."""
+    from stillwell.spec import OpenInferenceSpec
+
+    variable = model.server.variable if isinstance(model.server, OpenInferenceSpec) else None
+    return variable or "the url in its definition"
 
 
 def _is_create_only(create: Callable[[str, bytes], None], delete: Callable[[str], None], path: str) -> bool:

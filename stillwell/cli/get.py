@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from stillwell.cli.output import json_option, print_json
-from stillwell.cli.service import url_option
+from stillwell.cli.service import timeout_option, url_option
 from stillwell.cli.values import instant, jsonable, parse, shown
 
 if TYPE_CHECKING:
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("words", nargs=-1, required=True, metavar="NAME… KEY=VALUE…")
 @click.option("--after", multiple=True, metavar="TOKEN", help="Wait until what was pushed can be read.")
+@timeout_option
 @url_option
 @json_option
-def get(words: tuple[str, ...], after: tuple[str, ...], url: str | None, as_json: bool) -> None:
+def get(words: tuple[str, ...], after: tuple[str, ...], timeout: float, url: str | None, as_json: bool) -> None:
     """Show what is known of an entity, as it is in Redis or as a query service answers.
 
     A NAME is a feature as VIEW:FEATURE, or a feature service; and straight from Redis also a view, an alias, an
@@ -38,13 +39,13 @@ def get(words: tuple[str, ...], after: tuple[str, ...], url: str | None, as_json
     if not names:
         raise click.UsageError("name a view, a feature or a feature service before the keys")
     if url is not None:
-        _through_the_service(url, names, pairs, after, as_json)
+        _through_the_service(url, names, pairs, after, timeout, as_json)
     else:
-        _from_the_store(names, pairs, after, as_json)
+        _from_the_store(names, pairs, after, timeout, as_json)
 
 
 def _through_the_service(
-    url: str, names: Sequence[str], pairs: Mapping[str, str], after: Sequence[str], as_json: bool
+    url: str, names: Sequence[str], pairs: Mapping[str, str], after: Sequence[str], timeout: float, as_json: bool
 ) -> None:
     import asyncio
 
@@ -53,14 +54,16 @@ def _through_the_service(
     async def ask() -> "Row":
         service = at(url)
         try:
-            return await service.features_of_text(names, pairs, after, _PATIENCE)
+            return await service.features_of_text(names, pairs, after, timeout)
         finally:
             await service.close()
 
     _show(asyncio.run(ask()), as_json)
 
 
-def _from_the_store(names: Sequence[str], pairs: Mapping[str, str], after: Sequence[str], as_json: bool) -> None:
+def _from_the_store(
+    names: Sequence[str], pairs: Mapping[str, str], after: Sequence[str], timeout: float, as_json: bool
+) -> None:
     from stillwell.definitions.loading import load_definitions
     from stillwell.reading.query import Catalog
     from stillwell.settings import Settings
@@ -73,7 +76,7 @@ def _from_the_store(names: Sequence[str], pairs: Mapping[str, str], after: Seque
     whole = views.get(names[0]) if len(names) == 1 else None
     entity = _entity(pairs, plan, whole.entity.name if whole else ", ".join(names))
     stored: list[bytes | None] = []
-    row = _read(settings, definitions, references, entity, after, lambda seen: stored.extend(seen.values))
+    row = _read(settings, definitions, references, entity, after, timeout, lambda seen: stored.extend(seen.values))
     if whole is None:
         _show(row, as_json)
         return
@@ -87,6 +90,7 @@ def _read(
     references: Sequence[str],
     entity: Mapping[str, object],
     after: Sequence[str],
+    timeout: float,
     seen: "Callable[[Stored], None]",
 ) -> "Row":
     import asyncio
@@ -95,14 +99,10 @@ def _read(
     from stillwell.client.direct import direct
 
     async def read() -> "Row":
-        async with Client.of(direct(settings, definitions, Retries(), seen), timeout=_PATIENCE) as client:
+        async with Client.of(direct(settings, definitions, Retries(), seen), timeout=timeout) as client:
             return (await client.features(references, entity, after=after)).one()
 
     return asyncio.run(read())
-
-
-_PATIENCE = 10.0
-"""Seconds for an answer: of a person, not of a program."""
 
 
 def _stamp(value: bytes) -> "Stamp":
@@ -226,9 +226,11 @@ def _print(view: "ViewSpec", found: "Row", place: _Place | None) -> None:
     if place is None or at.event_time is None or at.age is None:
         click.echo("there is no row")
         return
+    from stillwell.counting import lasting
+
     stamp = place.stamp
     topic = place.topic or f"an unknown topic ({stamp.topic.hex()})"
-    ttl = f"TTL {view.ttl}" if view.ttl else "no TTL"
+    ttl = f"TTL {lasting(view.ttl)}" if view.ttl else "no TTL"
     click.echo(f"event time {jsonable(at.event_time)}, {_whole_seconds(at.age)} ago; {ttl}")
     click.echo(
         f"from {topic}, partition {stamp.partition}, offset {stamp.offset} of incarnation {stamp.incarnation}, row "
@@ -276,5 +278,7 @@ def _of_the_row(found: "Row") -> "Value":
     return next(iter(found.features.values()))
 
 
-def _whole_seconds(age: datetime.timedelta) -> datetime.timedelta:
-    return datetime.timedelta(seconds=round(age.total_seconds()))
+def _whole_seconds(age: datetime.timedelta) -> str:
+    from stillwell.counting import lasting
+
+    return lasting(datetime.timedelta(seconds=round(age.total_seconds())))

@@ -7,22 +7,20 @@ import click
 
 from stillwell.cli.get import pairs_of
 from stillwell.cli.output import json_option, print_json
-from stillwell.cli.service import service_option
+from stillwell.cli.service import service_option, timeout_option
 from stillwell.cli.values import jsonable, printable, shown
 
 if TYPE_CHECKING:
     from stillwell.client import Prediction, Predictions
 
-_TIMEOUT = 10.0
-"""Seconds for an answer: of a person, not of a program."""
-
 
 @click.command()
 @click.argument("model")
 @click.argument("keys", nargs=-1, metavar="KEY=VALUE…")
+@timeout_option
 @service_option
 @json_option
-def predict(model: str, keys: tuple[str, ...], url: str, as_json: bool) -> int:
+def predict(model: str, keys: tuple[str, ...], timeout: float, url: str, as_json: bool) -> int:
     """Show a model's prediction for an entity, as a query service answers.
 
     Keys, and values that the model wants with the request, are given as text. The prediction is FRESH, STALE, MISSING
@@ -38,7 +36,7 @@ def predict(model: str, keys: tuple[str, ...], url: str, as_json: bool) -> int:
     async def ask() -> "Predictions":
         service = at(url)
         try:
-            return await service.prediction_of_text(model, entity, _TIMEOUT)
+            return await service.prediction_of_text(model, entity, timeout)
         finally:
             await service.close()
 
@@ -75,7 +73,9 @@ def _print(found: "Predictions", one: "Prediction") -> None:
     _aligned((name, shown(value)) for name, value in one.values.items())
     if one.computed_at is not None:
         click.echo(f"computed at {jsonable(one.computed_at)}, from inputs read at {jsonable(one.read_at)}")
-    ages = [f"{name} {each.age}" for name, each in one.inputs.items() if each.age is not None]
+    from stillwell.counting import lasting
+
+    ages = [f"{name} {lasting(each.age)}" for name, each in one.inputs.items() if each.age is not None]
     if ages:
         click.echo(f"ages of the inputs: {printable(', '.join(ages))}")
     if one.reason:

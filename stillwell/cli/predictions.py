@@ -35,6 +35,7 @@ def refresh(model: str, keys: tuple[str, ...], all_entities: bool, as_json: bool
     """
     import asyncio
 
+    from stillwell.counting import counted
     from stillwell.definitions.loading import load_definitions
     from stillwell.definitions.mistakes import did_you_mean
     from stillwell.settings import Settings
@@ -50,7 +51,7 @@ def refresh(model: str, keys: tuple[str, ...], all_entities: bool, as_json: bool
     if as_json:
         print_json({"model": model, "hints": count})
     else:
-        click.echo(f"{count} predictions of {model} are to be looked at")
+        click.echo(f"To be looked at: {counted(count, 'prediction')} of {model}")
     return 0
 
 

@@ -2,29 +2,30 @@
 
 import collections
 import dataclasses
-from collections.abc import AsyncIterator
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import click
 
 from stillwell.cli.output import json_option, print_json
+from stillwell.cli.rows import FORMATS, Format, format_of, rows_of
 from stillwell.cli.service import service_option
 from stillwell.cli.values import printable
 from stillwell.errors import StillwellError
 
 if TYPE_CHECKING:
+    from stillwell.cli.rows import Types
     from stillwell.client import PushedRow, Pusher, Receipt
-
-_LONGEST_LINE = 1024 * 1024
-"""Bytes: a request may have no more, and a row is a part of one."""
-
-_PIECE = 64 * 1024
 
 _AHEAD = 5_000
 """Rows that are on their way while the first of them has no answer."""
 
 _TIMEOUT = 30.0
 """Seconds for a batch, with its repetitions."""
+
+_SO_FAR = 10.0
+"""Seconds after which it is told how many rows are through."""
 
 
 @click.command()
@@ -50,6 +51,17 @@ _TIMEOUT = 30.0
     show_default=True,
     help="Whether they are events of the view's topic, or finished rows.",
 )
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(FORMATS),
+    help="JSON lines, CSV or Parquet; as the file's name ends, if it is not given, and JSON lines for standard input.",
+)
+@click.option(
+    "--idempotency-key",
+    metavar="KEY",
+    help="A text of your own: the same file, pushed again under it within ten minutes, is not taken twice.",
+)
 @service_option
 @json_option
 def push(
@@ -58,10 +70,15 @@ def push(
     mode: Literal["sync", "async"],
     to: Literal["online", "offline", "online_and_offline"],
     transform_on_write: bool,
+    format_: Format | None,
+    idempotency_key: str | None,
     url: str,
     as_json: bool,
 ) -> int:
-    """Push the rows of a FILE, one JSON object a line, to a view; a FILE called - is standard input.
+    """Push the rows of a FILE to a view; a FILE called - is standard input.
+
+    A FILE has one JSON object a line, or is CSV, with the names of its columns in the first line, or Parquet. CSV needs
+    the definitions, which say of what type each column is: STILLWELL_DEFINITIONS names them. An empty cell is null.
 
     Says what became of each row that cannot be used, and counts the others; with --json a line for every row, and one
     in the end. The exit code is 0 if all were taken. The token that it prints makes `stillwell get --after` wait for
@@ -71,15 +88,18 @@ def push(
 
     from stillwell.client import Client
 
-    told = _Told(view, as_json)
+    written = format_ or format_of(file.name)
+    told = _Told(view, as_json, "row" if written == "parquet" else "line")
 
     async def run() -> None:
         async with (
             Client(url, timeout=_TIMEOUT) as client,
-            client.pusher(view, mode=mode, to=to, transform_on_write=transform_on_write) as pusher,
+            client.pusher(
+                view, mode=mode, to=to, transform_on_write=transform_on_write, idempotency_key=idempotency_key
+            ) as pusher,
         ):
             try:
-                await _push(file, pusher, told)
+                await _push(file, written, lambda: _types(view, transform_on_write), pusher, told)
             finally:
                 told.token = str(pusher.token) if pusher.token else None
 
@@ -96,18 +116,34 @@ class _Told:
 
     view: str
     as_json: bool
+    numbered: str
+    """What a row's number is of: a line, or a row."""
+    clock: Callable[[], float] = time.monotonic
     counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     token: str | None = None
+    _told_at: float = 0.0
 
-    def row(self, line: int, row: "PushedRow") -> None:
+    def __post_init__(self) -> None:
+        self._told_at = self.clock()
+
+    def row(self, number: int, row: "PushedRow") -> None:
         """What became of a row."""
         self.counts[row.status.value] += 1
+        self._tell_how_many()
         if self.as_json:
-            told = {"line": line, "status": row.status.value}
+            told = {self.numbered: number, "status": row.status.value}
             print_json(told if row.message is None else {**told, "reason": row.reason, "message": row.message})
         elif row.message is not None:
             reason = f" ({row.reason})" if row.reason else ""
-            click.echo(f"line {line}: {row.status.value}{reason}: {printable(row.message)}")
+            click.echo(f"{self.numbered} {number}: {row.status.value}{reason}: {printable(row.message)}")
+
+    def _tell_how_many(self) -> None:
+        """Of long work, how far it is."""
+        from stillwell.counting import counted
+
+        if self.clock() - self._told_at > _SO_FAR:
+            self._told_at = self.clock()
+            click.echo(f"{counted(self.counts.total(), 'row')} so far", err=True)
 
     def sum_up(self) -> None:
         """All rows in a line."""
@@ -118,12 +154,29 @@ class _Told:
         click.echo(f"{self.view}: {counted}" + (f"; token {self.token}" if self.token else ""))
 
 
-async def _push(file: BinaryIO, pusher: "Pusher", told: _Told) -> None:
-    """Push all lines. Raises the first failure that is not of one row alone, when all that is on its way has ended."""
+def _types(view: str, transform_on_write: bool) -> "Types":
+    """The columns that a row of a view may have, as the definitions say. Raises UsageError for what is no view."""
+    from stillwell.definitions.loading import load_definitions
+    from stillwell.pushing.instead import not_a_view
+    from stillwell.pushing.record import final_topic, raw_topic
+    from stillwell.settings import ProjectSettings
+    from stillwell.spec import Origin
+
+    settings = ProjectSettings.load()
+    definitions = load_definitions(settings.definitions)
+    views = {each.name: each for each in definitions.views}
+    if view not in views:
+        raise click.UsageError(not_a_view(definitions, view))
+    topic = (raw_topic if transform_on_write else final_topic)(settings.project, views[view])
+    return {column.name: column for column in topic.columns if column.origin is Origin.VALUE}
+
+
+async def _push(file: BinaryIO, written: Format, types: "Callable[[], Types]", pusher: "Pusher", told: _Told) -> None:
+    """Push all rows. Raises the first failure that is not of one row alone, when all that is on its way has ended."""
     waiting: collections.deque[tuple[int, Receipt | PushedRow]] = collections.deque()
     failed: StillwellError | None = None
-    async for line, row in _rows(file):
-        waiting.append((line, row if not isinstance(row, dict) else await pusher.push(row)))
+    async for number, row in rows_of(file, written, types):
+        waiting.append((number, row if not isinstance(row, dict) else await pusher.push(row)))
         if len(waiting) > _AHEAD:
             failed = await _tell(*waiting.popleft(), told)
         if failed is not None:
@@ -134,54 +187,15 @@ async def _push(file: BinaryIO, pusher: "Pusher", told: _Told) -> None:
         raise failed
 
 
-async def _tell(line: int, row: "Receipt | PushedRow", told: _Told) -> StillwellError | None:
+async def _tell(number: int, row: "Receipt | PushedRow", told: _Told) -> StillwellError | None:
     """Say what became of a row; what failed, if it was not for the row's own sake."""
     from stillwell.client import PushedRow, PushStatus, RowRejected
 
     try:
-        told.row(line, row if isinstance(row, PushedRow) else await row)
+        told.row(number, row if isinstance(row, PushedRow) else await row)
     except RowRejected as error:
-        told.row(line, PushedRow(PushStatus.REJECTED, error.reason, str(error)))
+        told.row(number, PushedRow(PushStatus.REJECTED, error.reason, str(error)))
     except StillwellError as error:
         told.counts["failed"] += 1
         return error
     return None
-
-
-async def _rows(file: BinaryIO) -> "AsyncIterator[tuple[int, dict[str, object] | PushedRow]]":
-    """Each line's number, and its row or why it is none, as soon as it is there. Empty lines are passed over."""
-    import msgspec
-
-    from stillwell.client import PushedRow, PushStatus
-
-    decoder = msgspec.json.Decoder(dict[str, object])
-    number = 0
-    async for line in _lines(file):
-        number += 1
-        if not line.strip():
-            continue
-        try:
-            yield number, decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            yield number, PushedRow(PushStatus.REJECTED, "malformed", f"the line is no JSON object: {error}")
-
-
-async def _lines(file: BinaryIO) -> AsyncIterator[bytes]:
-    """Lines as they come: who writes to a pipe may take a while over the next one, and rows must not wait for it."""
-    from stillwell.threads import ThreadPool
-
-    left = b""
-    read = getattr(file, "read1", file.read)
-    # A pool of its own, whose end nobody waits for: Ctrl-C must not wait for a line.
-    thread = ThreadPool("input", 1)
-    try:
-        while piece := await thread.call(read, _PIECE):
-            *lines, left = (left + piece).split(b"\n")
-            if max(map(len, (left, *lines))) > _LONGEST_LINE:
-                raise click.UsageError(f"a line has more than {_LONGEST_LINE} bytes: is it one JSON object a line?")
-            for line in lines:
-                yield line
-        if left:
-            yield left
-    finally:
-        thread.close()

@@ -50,9 +50,12 @@ def rebuild(yes: bool, as_json: bool) -> None:
             }
         )
         return
-    counts = rebuilt.counts
+    from stillwell.counting import counted
+
+    counts, planned = rebuilt.counts, rebuilt.plan
     click.echo(
-        f"Redis is ready again: {rebuilt.rows:,} rows in {rebuilt.plan.files:,} files of {rebuilt.plan.chains} chains; "
+        f"Redis is ready again: {counted(rebuilt.rows, 'row')} in {counted(planned.files, 'file')} of "
+        f"{counted(planned.chains, 'chain')}; "
         f"{counts.applied:,} written, {counts.stale + counts.duplicate:,} no newer than what was there, "
         f"{counts.expired:,} past their TTL"
     )
@@ -92,8 +95,10 @@ async def _rebuild(settings: "Settings", definitions: "DefinitionsSpec", yes: bo
 
 def _ask(settings: "Settings", planned: "Plan") -> None:
     """Whether a Redis that works is to be rebuilt. Raises Abort for no, UsageError where nobody can answer."""
+    from stillwell.counting import counted
+
     meant = (
         f"Redis is ready in the namespace {settings.namespace}. A rebuild makes it not ready, stops the workers, and "
-        f"puts {planned.rows:,} rows of {planned.files:,} files again"
+        f"puts {counted(planned.rows, 'row')} of {counted(planned.files, 'file')} again"
     )
     ask(meant, "Rebuild it?")

@@ -1,4 +1,4 @@
-"""The option that names a query service."""
+"""The options that say which query service is asked, and how long it has."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -11,6 +11,22 @@ URL_VARIABLE = "STILLWELL_URL"
 
 DEFAULT_URL = "http://127.0.0.1:6566"
 """Where `stillwell serve` answers if nobody says otherwise."""
+
+
+PATIENCE = 10.0
+"""Seconds for an answer: of a person, not of a program."""
+
+
+def timeout_option(command: Command) -> Command:
+    """Give a command the option --timeout, as its argument `timeout`."""
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True, max=60),
+        default=PATIENCE,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to wait for an answer, at most 60.",
+    )(command)
 
 
 def service_option(command: Command) -> Command:

@@ -21,6 +21,7 @@ def sweep(dry_run: bool, as_json: bool) -> int:
     """
     import datetime
 
+    from stillwell.counting import counted
     from stillwell.settings import Settings
     from stillwell.storage import open_store
     from stillwell.sweep import find_left_behind, remove
@@ -36,8 +37,9 @@ def sweep(dry_run: bool, as_json: bool) -> int:
         return 1 if found.damaged else 0
     for path in (*found.files, *found.half_written):
         click.echo(path)
-    what = f"{len(found.files)} files that no link names, {len(found.half_written)} half written ones"
-    click.echo(f"{'Would remove' if dry_run else 'Removed'}: {what}; {len(found.kept)} unlinked files stay")
+    what = f"{counted(len(found.files), 'file')} in no link, {counted(len(found.half_written), 'half written one')}"
+    kept = counted(len(found.kept), "file")
+    click.echo(f"{'Would remove' if dry_run else 'Removed'}: {what}; kept, though in no link: {kept}")
     for id in found.damaged:
         click.echo(f"{id}: something is wrong with its chain, `stillwell verify` says what; left alone", err=True)
     return 1 if found.damaged else 0

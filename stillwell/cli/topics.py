@@ -33,6 +33,7 @@ def list_topics(as_json: bool) -> int:
     """
     import asyncio
 
+    from stillwell.counting import counted
     from stillwell.definitions.loading import load_definitions
     from stillwell.settings import Settings
     from stillwell.topics import needed_topics
@@ -46,7 +47,7 @@ def list_topics(as_json: bool) -> int:
         width = max(len(each.name) for each in needed)
         for each in needed:
             count = partitions.get(each.name)
-            there = f"{count:>3} partitions" if count else "not in Kafka!"
+            there = f"{counted(count, 'partition'):>14}" if count else " not in Kafka!"
             click.echo(f"{each.name:<{width}}  {there}  {_use(each)}")
     return 0 if all(each.name in partitions for each in needed) else 1
 
@@ -92,6 +93,7 @@ def create(partitions: int, replication: int | None, as_json: bool) -> None:
     """
     import asyncio
 
+    from stillwell.counting import counted
     from stillwell.definitions.loading import load_definitions
     from stillwell.settings import Settings
     from stillwell.topics import needed_topics
@@ -109,10 +111,11 @@ def create(partitions: int, replication: int | None, as_json: bool) -> None:
         )
         return
     for name, count in existing.items():
-        click.echo(f"{name} exists, with {count} partitions")
+        click.echo(f"{name} exists, with {counted(count, 'partition')}")
     for new in created:
         configs = "".join(f", {name}={value}" for name, value in new.configs.items())
-        click.echo(f"{new.name} created, with {new.partitions} partitions, {new.replication} copies of each{configs}")
+        made = f"{counted(new.partitions, 'partition')}, {counted(new.replication, 'copy', 'copies')} of each"
+        click.echo(f"{new.name} created, with {made}{configs}")
 
 
 async def _create(
@@ -205,7 +208,10 @@ async def _adopt(settings: "Settings", topic: str, yes: bool, as_json: bool) -> 
 
 
 def _print_situation(found: "Situation") -> None:
-    click.echo(f"{found.topic}: Kafka's id is {found.topic_id}, with {found.partition_count} partitions")
+    from stillwell.counting import counted
+
+    partitions = counted(found.partition_count, "partition")
+    click.echo(f"{found.topic}: Kafka's id is {found.topic_id}, with {partitions}")
     last = found.last
     click.echo(f"incarnation {last.incarnation}, of {last.created_at:%Y-%m-%d %H:%M:%S} UTC, is of {last.topic_id}")
     for each in found.partitions:

@@ -15,6 +15,7 @@ def verify(as_json: bool) -> int:
     Walks every chain from its beginning, reads every linked file, and checks coverage, checksums, row counts and
     duplicates. Names each object that is missing, forged, altered or broken; exit code 1 if there is any.
     """
+    from stillwell.counting import counted
     from stillwell.settings import Settings
     from stillwell.storage import open_store
     from stillwell.verify import verify as verify_store
@@ -48,13 +49,15 @@ def verify(as_json: bool) -> int:
         return 0 if report.is_good else 1
     for total in report.partitions:
         click.echo(
-            f"{total.id}: offsets {total.start}→{total.end} in {total.links} links: {total.records} records, "
-            f"{total.gaps} gaps, {total.expired} expired; {total.files} files, {total.size:,} bytes"
+            f"{total.id}: offsets {total.start}→{total.end} in {counted(total.links, 'link')}: "
+            f"{counted(total.records, 'record')}, {counted(total.gaps, 'gap')}, {total.expired:,} expired; "
+            f"{counted(total.files, 'file')}, {counted(total.size, 'byte')}"
         )
         for (view, version), of_view in total.views.items():
             click.echo(
-                f"    {view} version {version}: {of_view.rows} rows of {of_view.offsets_with_rows} records, "
-                f"{of_view.filtered} filtered, {of_view.rejected} rejected"
+                f"    {view} version {version}: {counted(of_view.rows, 'row')} of "
+                f"{counted(of_view.offsets_with_rows, 'record')}, {of_view.filtered:,} filtered, "
+                f"{of_view.rejected:,} rejected"
             )
     for finding in report.findings:
         click.echo(f"{finding.kind}: {finding.path}: {finding.error}", err=True)
@@ -64,13 +67,16 @@ def verify(as_json: bool) -> int:
             "one partition in Kafka: `stillwell topics adopt` reads a topic anew. Who reads files counts one of them"
         )
     if report.unlinked:
+        left = counted(len(report.unlinked), "file")
         click.echo(
-            f"{len(report.unlinked)} files belong to no link, left by crashes or on their way; nobody reads them. "
-            "`stillwell sweep` removes those that never will"
+            f"In no link: {left}, left by crashes or on the way there; nobody reads them. `stillwell sweep` removes "
+            "those that never will be in one"
         )
     records = sum(total.records for total in report.partitions)
-    verdict = "every offset is accounted for exactly once" if report.is_good else f"{len(report.findings)} findings"
-    click.echo(f"{len(report.partitions)} partitions, {records} records: {verdict}")
+    verdict = (
+        "every offset is accounted for exactly once" if report.is_good else counted(len(report.findings), "finding")
+    )
+    click.echo(f"{counted(len(report.partitions), 'partition')}, {counted(records, 'record')}: {verdict}")
     return 0 if report.is_good else 1
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _Number = TypeVar("_Number", int, float)
 
+_MOST_KEY_CHARACTERS = 200
+"""Of a pusher's idempotency key."""
+
 TIMEOUT = 3.0
 """Seconds that a call has, from its start to its end, unless it says otherwise: attempts and pauses included."""
 
@@ -147,9 +150,13 @@ class Client:
         mode: Mode = "sync",
         to: To = "online_and_offline",
         transform_on_write: bool = True,
+        idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> Pusher:
         """Push rows one by one, sent together: see Pusher for the limits, and `push` for the rest.
+
+        idempotency_key: a text of your own, under which the same rows in the same order, pushed again by another
+        pusher, are not taken twice. Without, each batch has one of its own, for its own repetitions.
 
         async with client.pusher("LastOrder") as pusher:
             receipt = await pusher.push({"customer": "ada", …})
@@ -157,6 +164,9 @@ class Client:
             (await receipt).status
         """
         within, name = self._within(timeout), view_of(view)
+        if idempotency_key is not None and not 1 <= len(idempotency_key) <= _MOST_KEY_CHARACTERS:
+            said = f"must have 1 to {_MOST_KEY_CHARACTERS} characters: the numbers of batches come behind it"
+            raise RequestError("idempotency_key", said)
 
         def send(rows: tuple[msgspec.Raw, ...], key: str) -> Awaitable[Pushed]:
             return self._open().push(Pushing(name, rows, mode, to, transform_on_write, key), within)
@@ -168,6 +178,7 @@ class Client:
             max_bytes=_positive("max_bytes", max_bytes),
             max_waiting=_positive("max_waiting", max_waiting),
             concurrent=_positive("concurrent", concurrent),
+            idempotency_key=idempotency_key,
         )
 
     async def close(self) -> None:

@@ -24,6 +24,7 @@ whoever read it does not know.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from stillwell.counting import counted
 from stillwell.errors import StillwellError
 from stillwell.pushing.token import Token
 
@@ -102,7 +103,7 @@ class PushFailed(ClientError):
 
     def __init__(self, failures: tuple[Failure, ...]) -> None:
         said = "; ".join(dict.fromkeys(str(failure.error) for failure in failures[:100]))
-        super().__init__(f"{len(failures)} rows were not pushed: {said}")
+        super().__init__(f"not pushed: {counted(len(failures), 'row')}: {said}")
         self.failures = failures
 
 

@@ -6,6 +6,7 @@ together.
 
 import asyncio
 import dataclasses
+import functools
 import hashlib
 import itertools
 import re
@@ -196,9 +197,17 @@ class Receipt:
     A failure that nobody awaits is raised by the pusher's `flush`, or when its block ends.
     """
 
-    __slots__ = ("_done", "_error", "_failures", "_pushed", "_row", "_watched")
+    __slots__ = ("_done", "_error", "_failures", "_pushed", "_row", "_wanted", "_watched")
 
-    def __init__(self, row: Row, done: "asyncio.Future[None]", failures: "dict[Receipt, Failure]") -> None:
+    def __init__(
+        self,
+        row: Row,
+        done: "asyncio.Future[None]",
+        failures: "dict[Receipt, Failure]",
+        wanted: Callable[[], None] | None = None,
+    ) -> None:
+        """wanted: called when somebody waits for the outcome."""
+        self._wanted = wanted
         self._row = row
         self._done = done
         self._failures = failures
@@ -212,6 +221,8 @@ class Receipt:
     async def _outcome(self) -> PushedRow:
         self._watched = True
         self._failures.pop(self, None)
+        if self._wanted:
+            self._wanted()
         await asyncio.shield(self._done)
         if self._error is not None:
             raise self._error
@@ -233,9 +244,10 @@ class Receipt:
 class _Batch:
     """Rows that go in one request."""
 
-    __slots__ = ("done", "nbytes", "receipts", "rows", "timer")
+    __slots__ = ("done", "nbytes", "number", "receipts", "rows", "timer")
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.rows: list[msgspec.Raw] = []
         self.receipts: list[Receipt] = []
         self.nbytes = 0
@@ -257,6 +269,10 @@ class Pusher:
     an idempotency key of its own, when there are `max_rows` of them or `max_bytes`, or the first has waited for
     `max_delay` seconds; at most `concurrent` batches at once, so that rows may overtake each other. That does no harm:
     which row is the newest is in the rows.
+
+    With a key of the caller's, no clock decides how rows are put together: a batch that is not full is sent when
+    somebody waits for one of its rows, by `flush`, or in the end. So the same rows in the same order make the same
+    batches, which the service knows again.
     """
 
     def __init__(
@@ -268,9 +284,12 @@ class Pusher:
         max_bytes: int,
         max_waiting: int,
         concurrent: int,
+        idempotency_key: str | None = None,
     ) -> None:
-        """send: pushes rows under an idempotency key."""
+        """send: pushes rows under an idempotency key. idempotency_key: what those of all batches begin with."""
         self._send = send
+        self._key = idempotency_key
+        self._batches = 0
         self._max_rows = min(max_rows, max_waiting)
         self._max_delay = max_delay
         self._max_bytes = max_bytes
@@ -308,9 +327,12 @@ class Pusher:
             self._dispatch()
         batch = self._batch
         if batch is None:
-            batch = self._batch = _Batch()
-            batch.timer = asyncio.get_running_loop().call_later(self._max_delay, self._dispatch)
-        receipt = Receipt(dict(row), batch.done, self._failures)
+            batch = self._batch = _Batch(self._batches)
+            self._batches += 1
+            if self._key is None:
+                batch.timer = asyncio.get_running_loop().call_later(self._max_delay, self._dispatch)
+        wanted = None if self._key is None else functools.partial(self._dispatch, batch)
+        receipt = Receipt(dict(row), batch.done, self._failures, wanted)
         batch.rows.append(encoded)
         batch.receipts.append(receipt)
         batch.nbytes += nbytes
@@ -350,11 +372,12 @@ class Pusher:
             self._failures.clear()
             raise PushFailed(failures)
 
-    def _dispatch(self) -> None:
-        """Send what waits."""
-        batch, self._batch = self._batch, None
-        if batch is None:
+    def _dispatch(self, only: _Batch | None = None) -> None:
+        """Send what waits; or only this batch, if it waits."""
+        batch = self._batch
+        if batch is None or (only is not None and only is not batch):
             return
+        self._batch = None
         if batch.timer is not None:
             batch.timer.cancel()
         task = asyncio.get_running_loop().create_task(self._carry(batch))
@@ -380,20 +403,23 @@ class Pusher:
     async def _settle(self, batch: _Batch) -> None:
         """Push a batch; where the service refuses all of it for one row, push the others without that one."""
         left = list(zip(batch.rows, batch.receipts, strict=True))
-        for _ in range(_ROUNDS):
-            refused = await self._pushed(left)
+        for attempt in range(_ROUNDS):
+            refused = await self._pushed(left, self._key_of(batch, attempt))
             if refused is None:
                 return
             del left[refused]
             if not left:
                 return
-        for each in left:
-            await self._pushed([each])
+        for attempt, each in enumerate(left, _ROUNDS):
+            await self._pushed([each], self._key_of(batch, attempt))
 
-    async def _pushed(self, rows: Sequence[tuple[msgspec.Raw, Receipt]]) -> int | None:
+    def _key_of(self, batch: _Batch, attempt: int) -> str:
+        return uuid.uuid4().hex if self._key is None else f"{self._key}/{batch.number}/{attempt}"
+
+    async def _pushed(self, rows: Sequence[tuple[msgspec.Raw, Receipt]], key: str) -> int | None:
         """Push rows together. The number of the one for which all were refused; None where all have their outcome."""
         try:
-            pushed = await self._send(tuple(row for row, _ in rows), uuid.uuid4().hex)
+            pushed = await self._send(tuple(row for row, _ in rows), key)
         except RequestError as error:
             named = _ROW.fullmatch(error.field)
             if named is None or int(named[1]) >= len(rows):

@@ -215,6 +215,7 @@ class SyncClient:
         mode: Mode = "sync",
         to: To = "online_and_offline",
         transform_on_write: bool = True,
+        idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> "SyncPusher":
         """See Client.pusher; every `push` is a hand-over between two threads."""
@@ -230,6 +231,7 @@ class SyncClient:
                 mode=mode,
                 to=to,
                 transform_on_write=transform_on_write,
+                idempotency_key=idempotency_key,
                 timeout=timeout,
             )
 

@@ -22,6 +22,7 @@ from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 
+from stillwell.counting import counted
 from stillwell.errors import ChainError, NotFound
 from stillwell.storage import ObjectStore
 
@@ -423,17 +424,19 @@ def _broken_sums(link: Link) -> Iterator[str]:
             yield "is expired, but claims records"
         return
     if link.records + link.gaps != link.end - link.start:
-        yield f"{link.records} records + {link.gaps} gaps do not make {link.end - link.start} offsets"
+        made = f"{counted(link.records, 'record')} + {counted(link.gaps, 'gap')}"
+        yield f"{made} do not make {counted(link.end - link.start, 'offset')}"
     yield from _broken_file("the raw archive", link.raw, link.records)
     for view in link.views:
         what = f"{view.view} version {view.version}"
         if view.offsets_with_rows + view.filtered + view.rejected != link.records:
             yield (
                 f"{what}: {view.offsets_with_rows} with rows + {view.filtered} filtered + {view.rejected} rejected "
-                f"do not make {link.records} records"
+                f"do not make {counted(link.records, 'record')}"
             )
         if view.rows < view.offsets_with_rows or (view.rows > 0) != (view.offsets_with_rows > 0):
-            yield f"{what}: {view.offsets_with_rows} records cannot give {view.rows} rows"
+            with_rows = counted(view.offsets_with_rows, "record")
+            yield f"{what}: {with_rows} cannot give {counted(view.rows, 'row')}"
         yield from _broken_file(what, view.file, view.rows)
         if view.file and (view.file.first_event_time is None or view.file.last_event_time is None):
             yield f"{what}: its file does not say which event times it spans"
@@ -441,9 +444,9 @@ def _broken_sums(link: Link) -> Iterator[str]:
 
 def _broken_file(what: str, file: DataFile | None, rows: int) -> Iterator[str]:
     if file is None and rows:
-        yield f"{what}: {rows} rows, but no file"
+        yield f"{what}: {counted(rows, 'row')}, but no file"
     elif file and (file.rows != rows or not rows):
-        yield f"{what}: its file has {file.rows} of {rows} rows"
+        yield f"{what}: its file has {file.rows} of {counted(rows, 'row')}"
 
 
 def _wrong_files(link: Link) -> Iterator[str]:

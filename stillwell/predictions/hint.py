@@ -130,6 +130,10 @@ class Hints(Protocol):
     def put(self, hints: Sequence[Hint]) -> list[bool]:
         """Have predictions computed again, soon; False for one that somebody has just asked for. Never waits."""
 
+    @property
+    def problem(self) -> str:
+        """Why they do not get through, so that nothing is queued; empty where they do, as far as is known."""
+
 
 class NoHints:
     """Forgets them: for a process that computes by itself, or not at all."""
@@ -137,3 +141,8 @@ class NoHints:
     def put(self, hints: Sequence[Hint]) -> list[bool]:
         """Nothing is queued."""
         return [False] * len(hints)
+
+    @property
+    def problem(self) -> str:
+        """That nothing is queued here."""
+        return "no worker is asked from here to compute it anew"

@@ -16,6 +16,7 @@ from stillwell.errors import ModelError, ModelFailed, ModelLeftAlone, ModelUnava
 from stillwell.predictions.breaker import Breaker, BreakerPolicy
 from stillwell.predictions.halving import ask_by_halves
 from stillwell.predictions.tensors import Metadata, Said, answers, left_out, metadata_of, mismatches, request, spoken
+from stillwell.redaction import hide_password
 from stillwell.spec import ModelSpec, OpenInferenceSpec
 from stillwell.threads import ThreadPool
 
@@ -56,20 +57,20 @@ def open_inference(
     """The model of a definition."""
     if not isinstance(model.server, OpenInferenceSpec):
         return FunctionModel(model, model.server)
-    url = model.server.url
-    if not url.startswith("env:"):
-        return ServedModel(model, model.server, url.rstrip("/"), chance)
-    name = url.removeprefix("env:")
-    if environment.get(name):
-        return ServedModel(model, model.server, environment[name].rstrip("/"), chance)
-    return NowhereModel(
-        f"model {model.name}: {name} is missing, which says where its server is, as http://host:port. Set it in the "
-        "environment"
-    )
+    name = model.server.variable
+    url = environment.get(name, "") if name else model.server.url
+    if not url.startswith(("http://", "https://")):
+        wrong = "does not begin with http:// or https://" if url else "is missing"
+        return NowhereModel(
+            f"model {model.name}: {name} {wrong}, which says where its server is, as http://host:port. Set it in the "
+            "environment"
+        )
+    return ServedModel(model, model.server, url.rstrip("/"), chance)
 
 
 class NowhereModel:
-    """A model whose server nobody has named. Features are read and predictions served as far as they are there."""
+    """A model whose server nobody has named, or not by a URL. Features are read, and predictions served as far as they
+    are there."""
 
     def __init__(self, problem: str) -> None:
         self._problem = problem
@@ -194,7 +195,7 @@ class ServedModel:
 
     @property
     def _named(self) -> str:
-        return f"model {self._model.name} at {self._root}"
+        return f"model {self._model.name} at {hide_password(self._root)}"
 
     async def _ask(self, method: str, url: str, body: bytes | None) -> bytes:
         """The body of an answer, of one call or several."""

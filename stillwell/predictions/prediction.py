@@ -22,7 +22,8 @@ class Prediction(NamedTuple):
 
     values: of the outputs, in their order, a Timestamp as µs since the epoch; None where the model never answered, or
     too long ago. read_at: when its inputs were read; computed_at: both in µs since the epoch. rows: the inputs that
-    `state` is about. refresh: what this read has set in motion. reason: why it failed, or "".
+    `state` is about. refresh: what this read has set in motion. reason: why it failed, or why
+    nobody computes it anew, or "".
     """
 
     state: State

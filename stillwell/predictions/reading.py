@@ -182,8 +182,10 @@ class ModelReader:
     def _hint(self, wanted: "Sequence[_Seen]") -> None:
         """Have them computed by the worker."""
         queued = self._hints.put([Hint.of(self.engine.model.name, each.entity, Cause.READ) for each in wanted])
+        unheard = self._hints.problem
         for each, new in zip(wanted, queued, strict=True):
-            each.refresh = Refresh.QUEUED if new else Refresh.SHARED
+            each.unheard = unheard
+            each.refresh = Refresh.NONE if unheard else Refresh.QUEUED if new else Refresh.SHARED
 
     async def _compute(self, wanted: "Sequence[_Seen]", seen_at: float) -> None:
         """Have them computed here, and wait for those that are not fresh."""
@@ -224,7 +226,7 @@ class ModelReader:
             inputs=self.engine.inputs,
             rows=each.rows,
             refresh=each.refresh,
-            reason=each.reason or (failure.reason if failure else ""),
+            reason=each.reason or (failure.reason if failure else each.unheard),
         )
 
 
@@ -241,3 +243,5 @@ class _Seen:
     wanted: bool
     refresh: Refresh = Refresh.NONE
     reason: str = ""
+    unheard: str = ""
+    """Why nobody hears that it should be computed again."""

@@ -26,6 +26,7 @@ from typing import Any
 
 import msgspec
 
+from stillwell.counting import counted
 from stillwell.errors import ModelError
 from stillwell.layout.prediction import is_finite
 from stillwell.spec import ModelSpec, OutputSpec
@@ -234,7 +235,8 @@ def _column(output: OutputSpec, tensors: Mapping[str, _Tensor], count: int) -> l
         data = [each[0] for each in data]
     if tensor.shape not in ([count], [count, 1]) or len(data) != count:
         raise ModelError(
-            f"output {output.name} has the shape {tensor.shape} and {len(data)} values, for {count} entities"
+            f"output {output.name} has the shape {tensor.shape} and {counted(len(data), 'value')}, "
+            f"for {counted(count, 'entity', 'entities')}"
         )
     return [_value(output, value) for value in data]
 
@@ -249,7 +251,8 @@ def spoken(model: ModelSpec, columns: object, count: int) -> list[Said]:
             raise ModelError(f"it returned no {output.name!r}, only {', '.join(map(str, columns)) or 'nothing'}")
         values = list(columns[output.name])
         if len(values) != count:
-            raise ModelError(f"it returned {len(values)} values of {output.name}, for {count} entities")
+            returned = f"{counted(len(values), 'value')} of {output.name}"
+            raise ModelError(f"it returned {returned}, for {counted(count, 'entity', 'entities')}")
         taken.append([_value(output, value) for value in values])
     return [_said([output.name for output in model.outputs], values) for values in zip(*taken, strict=True)]
 

@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import NamedTuple, Protocol, TypeVar
 
+from stillwell.counting import counted
 from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import Behind, NotDefined, RequestError, StillwellError, StoreUnavailable
 from stillwell.layout.chain import PartitionId
@@ -266,10 +267,10 @@ def _behind(waiter: _Waiter) -> Behind:
     lag = sum(count for of_view in offsets.values() for count in of_view.values())
     said = "; ".join(f"{view}, {_partitions(of_view)}" for view, of_view in offsets.items())
     hint = f". Redis has no mark of {absent[0]}: does a worker run?" if absent else ""
-    told = f"after: what was pushed is not applied yet: {lag} records are left to take in ({said}){hint}"
+    told = f"after: what was pushed is not applied yet: {counted(lag, 'record')} to be taken in ({said}){hint}"
     return Behind(told, lag, offsets)
 
 
 def _partitions(left: Mapping[int, int]) -> str:
     shown = [f"{count} of partition {partition}" for partition, count in sorted(left.items())[:10]]
-    return ", ".join(shown) + (f" and {len(left) - 10} more partitions" if len(left) > 10 else "")
+    return ", ".join(shown) + (f" and {counted(len(left) - 10, 'more partition')}" if len(left) > 10 else "")

@@ -216,6 +216,14 @@ class Catalog:
 
     def model(self, name: str) -> ModelSpec:
         """A model. Raises NotDefined."""
+        if not self._models:
+            raise NotDefined(
+                "model",
+                "the definitions have no model, so that there are no predictions: write a Model, and start workers and "
+                "query service anew. Features are read without one",
+            )
+        if name in self._named:
+            raise NotDefined("model", f"{name} is no model; read its features, as {self._features_of(name)}")
         if name not in self._models:
             raise NotDefined("model", f"there is no model {shorten(name)!r}{did_you_mean(name, self._models)}")
         return self._models[name]

@@ -132,7 +132,7 @@ def test_check_counts_what_is_right(deployment: pytest.MonkeyPatch, capsys: pyte
     for name in ("KAFKA_BOOTSTRAP", "REDIS_URL", "OFFLINE_URL"):
         deployment.delenv(f"STILLWELL_{name}")
     assert run(["check"]) == 0
-    assert "is right: 1 entities, 1 topics, 1 views" in capsys.readouterr().out
+    assert "is right: 1 entity, 1 topic, 1 view, 0 examples" in capsys.readouterr().out
     assert run(["check", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["views"] == {"AirportDepartures": 1}
 
@@ -269,7 +269,7 @@ def test_doctor_says_whether_the_registry_would_refuse_a_worker(
     assert run(["doctor", "--json"]) == 1
     found = findings(capsys)["registry"]
     assert found["found"] == "a worker would be refused"
-    assert "AirportDepartures has ttl=7 days, 0:00:00, but version 1" in str(found["fix"])
+    assert "AirportDepartures has ttl=7 days, but version 1" in str(found["fix"])
     assert store.list("_registry/") == before
 
     store.delete(before[0])

@@ -39,7 +39,7 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_examples_that_agree_are_counted(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check"]) == 0
-    assert "1 examples" in capsys.readouterr().out
+    assert "1 example" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

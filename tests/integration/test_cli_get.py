@@ -167,7 +167,7 @@ def test_some_features_are_shown_without_the_rest(bookings: Bookings, capsys: py
     assert (price["value"], price["status"]) == (0.1, "PRESENT")
     assert 90 * 60 <= price["age_s"] < 95 * 60
     assert run(asked) == 0
-    assert "LastBooking:price  PRESENT          0.1  (1:30:0" in capsys.readouterr().out
+    assert "LastBooking:price  PRESENT          0.1  (1 hour 30 minutes" in capsys.readouterr().out
 
 
 def test_a_topic_that_nobody_knows_is_said_by_its_digest(

@@ -24,6 +24,7 @@ from tests.integration import orders
 from tests.integration.conftest import Deployment
 from tests.integration.proof import log, until_logged
 from tests.predicted import OddServer, ThreadedServer, text
+from tests.services import Proxy
 from tests.waiting import eventually
 from tests.worker import WorkerProcess
 
@@ -242,6 +243,31 @@ def test_a_read_has_what_is_missing_computed_by_the_worker(deployment: Deploymen
     assert (first["state"], first["outputs"], first["refresh"]) == ("MISSING", None, "queued")
     until_worth(service, "Hinted", "c1", 31.0)
     assert service.stop() == worker.stop() == 0
+
+
+def test_nothing_is_called_queued_while_kafka_is_away(
+    deployment: Deployment, model: ThreadedServer, kafka_proxy: Proxy
+) -> None:
+    orders.produce(deployment.bootstrap, deployment.topic, [order("c1", 30.0, 1)])
+    worker = deployment.start_worker().until_ready()
+    service = until_up(deployment.service(kafka_bootstrap=kafka_proxy.address).start())
+    until_worth(service, "Written", "c1", 31.0)
+    kafka_proxy.down()
+
+    def told() -> bool:
+        refresh: str = prediction(service, "Hinted", "c1")["refresh"]
+        assert refresh in ("none", "queued", "shared")  # it is found out by trying, and reads do not wait
+        return refresh == "none"
+
+    eventually(told, within_s=20, what="the reader is told the truth")
+    for _ in range(5):
+        said = prediction(service, "Hinted", "c1")
+        assert (said["state"], said["refresh"]) == ("MISSING", "none")
+        assert "no worker can be asked to compute it anew" in said["reason"]
+    kafka_proxy.up()
+    until_worth(service, "Hinted", "c1", 31.0)
+    assert service.stop() == worker.stop() == 0
+    assert "Traceback" not in log(service)
 
 
 def test_a_command_has_all_predictions_of_a_model_computed_or_those_of_one_entity(

@@ -236,7 +236,7 @@ def of_account(**changed: object) -> Link:
     ("link", "says"),
     [
         (msgspec.structs.replace(GOOD, end=10), "ends at 10, which is not after its start"),
-        (msgspec.structs.replace(GOOD, gaps=1), "8 records [+] 1 gaps do not make 10 offsets"),
+        (msgspec.structs.replace(GOOD, gaps=1), "8 records [+] 1 gap do not make 10 offsets"),
         (msgspec.structs.replace(GOOD, raw=None), "the raw archive: 8 rows, but no file"),
         (msgspec.structs.replace(GOOD, raw=a_file("raw/flights.departures", 7)), "its file has 7 of 8 rows"),
         (msgspec.structs.replace(GOOD, expired=True), "is expired, but claims records"),

@@ -185,7 +185,7 @@ def test_a_prediction_is_shown_with_what_it_is_worth(service: Service, capsys: p
         'Delay version 3 of origin="FRESH": FRESH',
         "  minutes  12.5",
         "computed at 2026-01-01T00:00:00Z, from inputs read at 2026-01-01T00:00:00Z",
-        "ages of the inputs: Departures 0:00:41.250000",
+        "ages of the inputs: Departures 41.25 seconds",
     ]
     assert run(["predict", "Delay", "origin=STALE", "--url", service.url, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)

@@ -240,8 +240,8 @@ def test_another_grace_is_refused_and_may_be_set_back(store: MemoryStore) -> Non
     for view in (Late.spec, changed(version=2)):
         with pytest.raises(
             DefinitionError,
-            match=r"Late would run with STILLWELL_REDIS_GRACE=2:00:00, but version 1, which runs in this namespace, "
-            "with 1:00:00; set it back, or choose another STILLWELL_NAMESPACE",
+            match=r"Late would run with STILLWELL_REDIS_GRACE=2h, but version 1, which runs in this namespace, "
+            "with 1h; set it back, or choose another STILLWELL_NAMESPACE",
         ):
             register(store, definitions(view), timedelta(hours=2))
     assert store.objects == before

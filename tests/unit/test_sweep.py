@@ -175,7 +175,7 @@ async def test_the_command_removes_what_it_lists_and_half_written_files_that_are
     assert capsys.readouterr().out.splitlines() == [
         *sorted(unlinked),
         "raw/.creating-old",
-        f"Removed: {len(unlinked)} files that no link names, 1 half written ones; 0 unlinked files stay",
+        f"Removed: {len(unlinked)} files in no link, 1 half written one; kept, though in no link: 0 files",
     ]
     assert verify(folder).unlinked == ()
     assert run(["sweep", "--json"]) == 0

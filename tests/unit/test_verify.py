@@ -719,4 +719,4 @@ async def test_the_command_exits_with_1_and_names_what_is_wrong(
     assert run(["verify"]) == 1
     said = capsys.readouterr()
     assert path in said.err
-    assert "1 findings" in said.out
+    assert "1 finding" in said.out

@@ -5,10 +5,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from stillwell.client import (
     Client,
+    Pushed,
+    PushedRow,
+    Pusher,
     PushFailed,
     PushStatus,
     RequestError,
@@ -75,6 +79,24 @@ def client(service: Taking) -> Client:
     return Client.of(Service(service, "http://fake", Retries(attempts=2, first=0.001)))
 
 
+async def test_under_a_key_of_the_callers_no_clock_cuts_batches_and_who_waits_sends_his() -> None:
+    sent: list[tuple[str, int]] = []
+
+    async def send(rows: tuple[msgspec.Raw, ...], key: str) -> Pushed:
+        sent.append((key, len(rows)))
+        return Pushed(None, tuple(PushedRow(PushStatus.APPLIED) for _ in rows))
+
+    limits = {"max_rows": 3, "max_bytes": 10_000, "max_waiting": 100, "concurrent": 4}
+    async with Pusher(send, max_delay=0.0, idempotency_key="k", **limits) as pusher:
+        receipts = [await pusher.push({"n": number}) for number in range(4)]
+        await receipts[0]
+        assert sent == [("k/0/0", 3)]
+        await receipts[3]
+        assert sent == [("k/0/0", 3), ("k/1/0", 1)]
+        await pusher.push({"n": 4})
+    assert sent[2:] == [("k/2/0", 1)]
+
+
 async def test_rows_go_together_when_there_are_enough_or_the_block_ends() -> None:
     service = Taking()
     async with client(service).pusher("V", max_rows=3, max_delay=60) as pusher:
@@ -134,7 +156,7 @@ async def test_a_row_may_be_changed_once_it_is_handed_over() -> None:
 
 
 async def test_a_failure_that_nobody_awaits_is_raised_with_the_rows_when_the_block_ends() -> None:
-    with pytest.raises(PushFailed, match=r"2 rows were not pushed: .*refused") as failed:
+    with pytest.raises(PushFailed, match=r"not pushed: 2 rows: .*refused") as failed:
         await hand_over(Taking(away), 1, 2)
     assert [failure.row for failure in failed.value.failures] == [{"n": 1}, {"n": 2}]
     assert {type(failure.error) for failure in failed.value.failures} == {Unavailable}
@@ -173,7 +195,7 @@ async def test_an_error_within_the_block_comes_first_and_what_was_handed_over_is
     assert service.batches == [[{"n": 1}]]
     with pytest.raises(KeyError) as both:
         await hand_over(Taking(away), 1, then=KeyError())
-    assert "1 rows were not pushed" in both.value.__notes__[0]
+    assert "not pushed: 1 row: " in both.value.__notes__[0]
 
 
 async def test_a_row_that_is_rejected_takes_no_other_with_it() -> None:
@@ -209,7 +231,7 @@ async def test_a_batch_full_of_wrong_rows_ends_too() -> None:
         return refusal(422, "RequestError", "rows[0]: n: expected > 0", "rows[0]")
 
     service = Taking(refuse_the_first)
-    with pytest.raises(PushFailed, match="10 rows were not pushed"):
+    with pytest.raises(PushFailed, match="not pushed: 10 rows"):
         await hand_over(service, *range(10))
     assert len(service.batches) == 10
 

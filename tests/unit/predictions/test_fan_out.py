@@ -49,6 +49,8 @@ class Counted(Unwatched):
 
 
 class Hinted:
+    problem = ""
+
     def __init__(self) -> None:
         self.hints: list[Hint] = []
 

@@ -1,7 +1,7 @@
 """Hints of a process that answers: sent together, not too often, and dropped rather than waited for."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -65,6 +65,57 @@ async def test_what_cannot_be_sent_is_dropped_and_may_be_hinted_again_at_once(
     await hints.close()
 
 
+async def test_that_hints_do_not_get_through_is_known_until_one_does(capsys: pytest.CaptureFixture[str]) -> None:
+    topic = MemoryHints()
+    hints = buffer(topic, lambda: 100.0)
+    assert hints.problem == ""  # nobody has tried yet
+
+    def refuse() -> None:
+        raise OutcomeUnknown("refused by the test")
+
+    topic.faults = refuse
+    hints.put([hint(1)])
+
+    async def known() -> bool:
+        return hints.problem == "no worker can be asked to compute it anew: refused by the test"
+
+    await eventually_async(known, what="it is known")
+    topic.faults = lambda: None
+    hints.put([hint(2)])
+    assert hints.problem  # not yet
+    await until(1, topic)
+
+    async def over() -> bool:
+        return hints.problem == ""
+
+    await eventually_async(over, what="hints get through again")
+    await hints.close()
+    assert "hints were dropped" in capsys.readouterr().out
+
+
+async def test_a_topic_that_does_not_answer_is_known_after_two_seconds() -> None:
+    now, answers = 100.0, asyncio.Event()
+
+    class Silent:
+        async def send(self, hints: Sequence[Hint]) -> None:
+            await answers.wait()
+
+    hints = buffer(Silent(), lambda: now)
+    hints.put([hint(1)])
+    await asyncio.sleep(0)
+    now += 1.9
+    assert hints.problem == ""
+    now += 0.2
+    assert "Kafka has not taken such requests for 2 s" in hints.problem
+    answers.set()
+
+    async def over() -> bool:
+        return hints.problem == ""
+
+    await eventually_async(over, what="hints get through")
+    await hints.close()
+
+
 async def test_a_kafka_that_is_away_keeps_nobody_waiting_and_memory_bounded() -> None:
     async def connect() -> Topic:
         await asyncio.sleep(3_600)
@@ -73,6 +124,7 @@ async def test_a_kafka_that_is_away_keeps_nobody_waiting_and_memory_bounded() ->
     hints = HintBuffer(connect, lambda: 100.0)
     accepted = hints.put([hint(number) for number in range(30_000)])
     assert accepted.count(True) == 10_000
+    assert "10000 such requests wait for Kafka already" in hints.problem
     await asyncio.sleep(0)
     await hints.close()
 

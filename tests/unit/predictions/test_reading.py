@@ -33,6 +33,7 @@ class Hinted:
 
     def __init__(self) -> None:
         self.keys: list[bytes] = []
+        self.problem = ""
 
     def put(self, hints: Sequence[Hint]) -> list[bool]:
         new = [each.key not in self.keys for each in hints]
@@ -151,6 +152,20 @@ async def test_a_row_that_says_the_same_anew_is_another_input(made: Callable[...
     site.ms += 10
     await site.put(7, 30.0)
     assert (await read(site.readers[0]))[0].state is State.STALE
+
+
+async def test_nothing_is_called_queued_that_nobody_can_be_asked_for(made: Callable[..., Site]) -> None:
+    site = made(policy="refresh")
+    await site.put(7, 30.0)
+    reader = site.reader()
+    site.hinted.problem = "Kafka is away"
+    for _ in range(2):  # each read asks again all the same, so that it is noticed when Kafka is back
+        (told,) = await read(reader)
+        assert (told.state, told.refresh, told.reason) == (State.MISSING, Refresh.NONE, "Kafka is away")
+    assert len(site.hinted.keys) == 2
+    site.hinted.problem = ""
+    (told,) = await read(reader)
+    assert (told.refresh, told.reason) == (Refresh.SHARED, "")
 
 
 async def test_by_the_policy_refresh_a_read_tells_what_there_is_and_hints_once(made: Callable[..., Site]) -> None:

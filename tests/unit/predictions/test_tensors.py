@@ -98,7 +98,7 @@ def test_every_type_of_output_is_read() -> None:
         (b"[" * 100_000, "not that of the Open Inference Protocol"),
         (b'{"outputs": 7}', "not that of the Open Inference Protocol"),
         (b'{"outputs": []}', "no output 'minutes', only none"),
-        (tensor(data=[1.5]), "shape [1] and 1 values, for 2 entities"),
+        (tensor(data=[1.5]), "shape [1] and 1 value, for 2 entities"),
         (tensor(shape=[1, 2]), "shape [1, 2] and 2 values, for 2 entities"),
         (tensor(shape=[3]), "shape [3] and 2 values, for 2 entities"),
         (tensor(data=[[1.0, 2.0], [1.0, 2.0]], shape=[2, 2]), "shape [2, 2]"),
@@ -193,7 +193,7 @@ def test_a_functions_columns_are_taken_as_a_servers_are() -> None:
     wrong: list[tuple[Callable[[], object], str]] = [
         (lambda: [1.0, 2.0], "must return a mapping"),
         (lambda: {"other": [1.0, 2.0]}, "returned no 'minutes', only other"),
-        (lambda: {"minutes": [1.0]}, "returned 1 values of minutes, for 2 entities"),
+        (lambda: {"minutes": [1.0]}, "returned 1 value of minutes, for 2 entities"),
     ]
     for function, telling in wrong:
         with pytest.raises(ModelError, match=telling):

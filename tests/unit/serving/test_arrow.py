@@ -71,4 +71,5 @@ async def test_provenance_is_true_or_false(served: Served, provenance: object) -
     status, answer = await served.post(
         "/v1/features", features=["Users:name"], entities={"id": [1]}, provenance=provenance
     )
-    assert (status, answer["error"]["field"]) == (422, "body")
+    assert (status, answer["error"]["field"]) == (422, "provenance")
+    assert "must be true or false" in answer["error"]["message"]

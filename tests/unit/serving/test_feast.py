@@ -183,9 +183,66 @@ def asking(*features: str, **entities: object) -> dict[str, object]:
             "entities: 50 entities with 6 features are 300 values; at most 200 are allowed in one request: "
             "ask in parts",
         ),
-        ({"features": ["Users:name"], "entities": [1]}, 422, "body: Expected `object`, got `array` - at `$.entities`"),
-        (asking("Users:name", id=1), 422, "body: Expected `array`, got `int` - at `$.entities[...]`"),
-        ({"features": ["Users:name"]}, 422, "body: Object missing required field `entities`"),
+        (
+            {"features": ["Users:name"], "entities": [1]},
+            422,
+            'entities: must be an object with a list for each key, as {"user_id": [1, 2]}, not a list',
+        ),
+        (
+            {"features": ["Users:name"], "entities": [{"id": 1}, {"id": 2}]},
+            422,
+            'entities: must be an object with a list for each key, as {"id": [1, 2]}, not a list',
+        ),
+        (
+            {"features": ["Users:name"], "entity_rows": [{"id": 1, "name": "a"}]},
+            422,
+            'entity_rows: is of Feast\'s SDK; write entities, as {"id": [1], "name": ["a"]}',
+        ),
+        (
+            {"features": "Users:name,Users:amount", "entities": {"id": [1]}},
+            422,
+            'features: must be a list, as ["Users:name", "Users:amount"], not a text',
+        ),
+        (
+            {"features": [["Users", "name"]], "entities": {"id": [1]}},
+            422,
+            "features[0]: must be a text, <view>:<feature>, not a list",
+        ),
+        (
+            {"features": {"Users": ["name"]}, "entities": {"id": [1]}},
+            422,
+            'features: must be a list of names, as ["<view>:<feature>"], not an object',
+        ),
+        (
+            {"feature_service": {"name": "s"}, "entities": {"id": [1]}},
+            422,
+            "feature_service: must be a text or null, not an object",
+        ),
+        (
+            {"features": ["Users:name"], "entities": {"id": [1]}, "full_feature_names": "yes"},
+            422,
+            "full_feature_names: must be true or false, not a text",
+        ),
+        (
+            asking("Users:name", id={"val": [1]}),
+            422,
+            "entities.id: must be a list with a value for each entity, as [1], not an object",
+        ),
+        (
+            asking("Users:name", id=1001),
+            422,
+            "entities.id: must be a list with a value for each entity, as [1001], not a number",
+        ),
+        (
+            asking("Users:name", id="a" * 500),
+            422,
+            "entities.id: must be a list with a value for each entity, as […], not a text",
+        ),
+        (
+            {"features": ["Users:name"]},
+            422,
+            'entities: is missing; write a list for each key, as {"user_id": [1, 2]}',
+        ),
         (
             {"feature_service": "other", "entities": {"id": [1]}},
             404,

@@ -29,7 +29,7 @@ from stillwell.testing.predictions import MemoryPredictions
 from stillwell.types import FLOAT32
 from tests.batches import feature
 from tests.predicted import DEFINITIONS, Adding, V, encoded_row, model
-from tests.served import Listening
+from tests.served import Listening, Served
 
 NOW_MS = 1_767_225_600_000
 KEYS = RedisKeys("test", "test")
@@ -172,7 +172,8 @@ async def test_beside_features_it_is_late_when_its_inputs_changed_and_outside_wh
         ("/v1/predictions", {"model": "Delay", "entities": {"id": ["7"]}}, 422, "entities.id[0]", "Int64"),
         ("/v1/predictions", {"model": "Delay", "entities": {"id": list(range(51))}}, 422, "entities", "at most 50"),
         ("/v1/predictions", {"model": "Delay", "entities": {"id": [7], "x": [1]}}, 422, "entities.x", "no key"),
-        ("/v1/predictions", {"entities": {"id": [7]}}, 422, "body", "model"),
+        ("/v1/predictions", {"entities": {"id": [7]}}, 422, "model", "is missing; write a text"),
+        ("/v1/predictions", {"model": "Delay", "entities": {"id": 7}}, 422, "entities.id", "as [7], not a number"),
         (
             "/v1/features",
             {"features": ["Delay:hours"], "entities": {"id": [7]}},
@@ -207,3 +208,18 @@ async def test_rows_of_a_version_that_was_registered_meanwhile_are_read(service:
     await service.store.put(encoded_row(7, 30.0, NOW_MS * 1_000, of=newer), "epoch")
     status, answer = await service.post("/v1/predictions", model="Delay", entities={"id": [7]})
     assert (status, answer["predictions"][0]["outputs"]) == (200, {"minutes": 31.0})
+
+
+async def test_definitions_without_a_model_are_told_to_who_asks_for_a_prediction(served: Served) -> None:
+    for status, answer in (
+        await served.post("/v1/predictions", model="Delay", entities={"id": [1]}),
+        await served.get("/v1/predictions?model=Delay&id=1"),
+    ):
+        assert (status, answer["error"]["kind"], answer["error"]["field"]) == (404, "NotDefined", "model")
+        assert "the definitions have no model" in answer["error"]["message"]
+        assert "write a Model, and start workers and query service anew" in answer["error"]["message"]
+
+
+async def test_a_view_that_is_asked_for_as_a_model_is_told_with_how_to_read_it(service: Service) -> None:
+    status, answer = await service.post("/v1/predictions", model="V", entities={"id": [1]})
+    assert (status, answer["error"]["message"]) == (404, "model: V is no model; read its features, as V:delay")

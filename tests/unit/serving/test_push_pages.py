@@ -120,8 +120,24 @@ async def test_redis_that_is_not_ready_publishes_nothing(served: Served) -> None
 @pytest.mark.parametrize(
     ("body", "status", "field", "says"),
     [
-        ({"rows": [EVENT]}, 422, "body", "view"),
-        ({"view": "Users"}, 422, "body", "rows"),
+        ({"rows": [EVENT]}, 422, "view", "is missing; write a text"),
+        ({"view": "Users"}, 422, "rows", "is missing; write a list of rows, as"),
+        (
+            {"view": "Users", "rows": EVENT},
+            422,
+            "rows.at",
+            "must be a list with a value for each row, not a text; rows",
+        ),
+        ({"view": "Users", "rows": 1}, 422, "rows", "must be a list of rows"),
+        ({"view": "Users", "rows": [EVENT], "mode": True}, 422, "mode", "must be sync or async, not a boolean"),
+        ({"view": "Users", "rows": [EVENT], "to": None}, 422, "to", "must be online, offline or online_and_offline, n"),
+        ({"view": ["Users"], "rows": [EVENT]}, 422, "view", "must be a text, not a list"),
+        (
+            {"view": "Users", "rows": [EVENT], "transform_on_write": "no"},
+            422,
+            "transform_on_write",
+            "true or false, not",
+        ),
         ({"view": "Users", "rows": []}, 422, "rows", "without rows"),
         ({"view": "Users", "rows": {}}, 422, "rows", "without rows"),
         ({"view": "Users", "rows": [EVENT] * 51}, 422, "rows", "at most 50"),
@@ -134,7 +150,7 @@ async def test_redis_that_is_not_ready_publishes_nothing(served: Served) -> None
             "to",
             "must be online, offline or online_and_offline, not 'both'",
         ),
-        ({"view": "Users", "rows": [EVENT], "colour": 1}, 422, "body", "colour"),
+        ({"view": "Users", "rows": [EVENT], "colour": 1}, 422, "colour", "is no word of this request; there is"),
         ({"view": "Users", "rows": [EVENT], "idempotency_key": ""}, 422, "idempotency_key", "1 to 256"),
         ({"view": "Users", "rows": [EVENT], "idempotency_key": "k" * 257}, 422, "idempotency_key", "1 to 256"),
         ({"view": "Usrs", "rows": [EVENT]}, 404, "view", "Users"),
@@ -272,3 +288,20 @@ async def test_what_was_pushed_is_counted(served: Served) -> None:
     assert served.metrics.get(PUSHED, "Users", "applied") == 1
     assert served.metrics.get(PUSHED, "Users", "rejected") == 1
     assert served.metrics.get(PUSHED, "Places", "accepted") == 1
+
+
+async def test_a_push_to_what_is_no_view_says_what_it_is_and_where_to_push(served: Served) -> None:
+    rows = columns(EVENT)
+    for path, field, body in (
+        ("/v1/push", "view", {"rows": rows}),
+        ("/push", "push_source_name", {"df": rows}),
+        ("/write-to-online-store", "feature_view_name", {"df": rows}),
+    ):
+        status, answer = await served.post(path, **{field: "User", **body})
+        said = answer["error"]["message"] if path == "/v1/push" else json.loads(answer)["message"]
+        assert status == 404
+        assert said.startswith(f"{field}: User is an entity: push to Users")
+    assert (
+        "a push source is called as its view"
+        in json.loads((await served.post("/push", push_source_name="user_stats", df=rows))[1])["message"]
+    )

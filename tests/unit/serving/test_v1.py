@@ -98,7 +98,7 @@ async def test_a_url_that_is_wrong_is_told_where(
 async def test_words_that_are_unknown_are_refused(served: Served) -> None:
     status, answer = await served.post("/v1/features", features=["Users:amount"], entities={"id": [1]}, full=True)
     assert status == 422
-    assert "unknown field `full`" in answer["error"]["message"]
+    assert answer["error"]["message"].startswith("full: is no word of this request; there is after, entities, ")
 
 
 async def test_a_store_that_forgot_is_not_taken_for_one_that_has_nothing(served: Served) -> None:
@@ -119,3 +119,24 @@ async def test_a_body_that_is_too_large_is_told_so(served: Served) -> None:
     status, answer = await served.post("/v1/features", features=["x" * 100_000], entities={})
     assert (status, answer["error"]["field"]) == (413, "body")
     assert "100000 bytes" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "says"),
+    [
+        ({"entities": {"id": 1}}, "entities.id", "must be a list with a value for each entity, as [1], not a number"),
+        ({"entities": [{"id": 1}]}, "entities", 'must be an object with a list for each key, as {"id": [1]}'),
+        ({"entity_rows": [{"id": 1}]}, "entity_rows", 'is of Feast\'s SDK; write entities, as {"id": [1]}'),
+        ({"entities": {"id": [1]}, "features": "Users:name"}, "features", 'must be a list, as ["Users:name"]'),
+        ({"entities": {"id": [1]}, "feature": ["Users:name"]}, "feature", "did you mean 'features'?"),
+        ({"entities": {"id": [1]}, "timeout_ms": "1"}, "timeout_ms", "must be a whole number or null, not a text"),
+        ({"entities": {"id": [1]}, "timeout_ms": 1.5}, "timeout_ms", "must be a whole number or null, not a number"),
+        ({"entities": {"id": [1]}, "after": ["t"]}, "after", "must be a text, not a list"),
+    ],
+)
+async def test_a_usual_mistake_is_told_by_its_field_with_the_fix(
+    asked: dict[str, object], field: str, says: str, served: Served
+) -> None:
+    status, answer = await served.post("/v1/features", **{"features": ["Users:name"], **asked})
+    assert (status, answer["error"]["field"]) == (422, field)
+    assert says in answer["error"]["message"]
