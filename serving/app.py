@@ -26,6 +26,7 @@ from serving.connections import Server
 from serving.features import Features
 from serving.limits import Limits
 from serving.metrics import Metrics
+from serving.openapi import Names
 from serving.pages import FeastPages, OwnPages
 from serving.predictions import NoPredictionPages, PredictionPages
 from serving.processes.seat import Seat
@@ -101,7 +102,7 @@ async def _serve(settings: Settings, definitions: DefinitionsSpec, seat: Seat | 
         marks = Marks(rows, building.keys, settings.project, definitions.views)
         models = _models(building, rows)
         features = _features(building, rows, models, marks)
-        pushing = _push_pages(building, marks) if settings.push else None
+        pushing = _push_pages(building, marks, features.names) if settings.push else None
         siblings = _siblings(building, seat)
         site = _site(
             building,
@@ -111,7 +112,7 @@ async def _serve(settings: Settings, definitions: DefinitionsSpec, seat: Seat | 
                 OwnPages(features),
                 StatusPages(features, siblings, CONTENT_TYPE_LATEST, ended.is_set),
                 *([pushing] if pushing else []),
-                PredictionPages(features, models, _now_us) if models else NoPredictionPages(features),
+                PredictionPages(features, models, _now_us, features.names) if models else NoPredictionPages(features),
             ],
         )
         features.begin()
@@ -174,7 +175,7 @@ def _features(building: _Building, rows: RedisReader, models: ModelReaders | Non
     features = Features(
         definitions,
         FeatureReader(rows, building.keys, _now_us, models),
-        Limits(settings.serve_rows, settings.serve_features, settings.serve_values),
+        Limits(settings.serve_rows, settings.serve_features, settings.serve_values, settings.serve_push_rows),
         building.metrics,
         models=models,
         marks=marks if settings.push else None,
@@ -185,12 +186,12 @@ def _features(building: _Building, rows: RedisReader, models: ModelReaders | Non
     return features
 
 
-def _push_pages(building: _Building, marks: Marks) -> PushPages:
+def _push_pages(building: _Building, marks: Marks, names: Names) -> PushPages:
     pusher = _pusher(building)
     answers = RedisAnswers(_link(building), building.keys)
     building.metrics.read(shown.PUSHING, lambda: pusher.rows)
     building.metrics.read(shown.AFTER, lambda: marks.waiting)
-    return PushPages(pusher, Repeated(answers), building.settings.serve_push_rows, building.metrics)
+    return PushPages(pusher, Repeated(answers), building.settings.serve_push_rows, building.metrics, names)
 
 
 def _siblings(building: _Building, seat: Seat | None) -> Siblings:

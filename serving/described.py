@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from serving.arrow import STREAM
-from serving.openapi import Json, Names, answer, answers, body, reference
+from serving.openapi import Json, Names, answer, answers, body, one_of, reference
+from serving.pushing.bodies import MOST_KEY_CHARACTERS
 from stillwell.predictions.freshness import State
 from stillwell.predictions.prediction import Refresh
-from stillwell.reading.after import MOST_TIMEOUT_MS
+from stillwell.pushing.record import To
+from stillwell.pushing.status import PushStatus
 
 _STATUS: Final[Json] = {"type": "string", "enum": ["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE"]}
 _FRESHNESS: Final[Json] = {"type": "string", "enum": ["FRESH", "LATE"], "nullable": True}
@@ -36,16 +38,11 @@ def schemas(names: Names) -> dict[str, Json]:
     wanted, required = names.wanted()
     asked: Json = {"type": "object", "required": ["entities", *required]}
     entities = reference("Entities")
-    pushed: Json = {
-        "after": {"type": "string", "description": "tokens of pushes, as they were returned, with spaces between"},
+    waits = names.waits()
+    more: Json = {
+        "after": waits["after"],
         "provenance": {"type": "boolean", "description": "say of each value which record it was made of"},
-        "timeout_ms": {
-            "type": "integer",
-            "minimum": 0,
-            "maximum": MOST_TIMEOUT_MS,
-            "nullable": True,
-            "description": "how long to wait until what the token names can be read",
-        },
+        "timeout_ms": {**waits["timeout_ms"], "nullable": True},
     }
     shared: Json = {"status": _STATUS, "event_time": {**_TIME, "nullable": True}, "age_s": _AGE}
     kind: Json = {"type": "string", "description": "the feature's type, as in its definition"}
@@ -66,7 +63,7 @@ def schemas(names: Names) -> dict[str, Json]:
         "FeastError": {"type": "string", "description": "JSON in a text: module, class and message"},
         "FeaturesRequest": {
             **asked,
-            "properties": {**wanted, "entities": entities, **pushed},
+            "properties": {**wanted, "entities": entities, **more},
             "additionalProperties": False,
         },
         "Feature": _object(
@@ -110,16 +107,40 @@ def schemas(names: Names) -> dict[str, Json]:
                         "kind": {"type": "string", "description": "its name in stillwell.errors"},
                         "field": {"type": "string", "nullable": True},
                         "message": {"type": "string"},
-                    }
+                    },
+                    {
+                        "lag": {"type": "integer", "format": "int64", "description": "records that are still to come"},
+                        "behind": {
+                            "type": "object",
+                            "description": "the same by view and partition",
+                            "additionalProperties": {
+                                "type": "object",
+                                "additionalProperties": {"type": "integer", "format": "int64"},
+                            },
+                        },
+                        "token": {**_TOKEN, "description": "of rows that Kafka has, and Redis has not"},
+                    },
                 )
             }
         ),
         "State": _object({"status": {"type": "string"}}),
+        "Rows": {
+            "anyOf": [reference("RowObjects"), reference("RowColumns")],
+            "description": "an object for each, or columns of one length by their names",
+        },
+        "RowObjects": {"type": "array", "items": {"type": "object"}, "minItems": 1, "maxItems": names.limits.push_rows},
+        "RowColumns": {
+            "type": "object",
+            "additionalProperties": {"type": "array", "items": {}, "minItems": 1, "maxItems": names.limits.push_rows},
+            "minProperties": 1,
+        },
         "Accepted": _object({"token": _TOKEN, "accepted": {"type": "integer", "description": "how many rows"}}),
         "Pushed": _object(
             {
                 "token": _TOKEN,
-                "statuses": _list({"type": "string", "description": "what became of the row"}),
+                "statuses": _list(
+                    {"type": "string", "enum": [each.value for each in PushStatus if each is not PushStatus.ACCEPTED]}
+                ),
                 "rejects": _list(
                     _object(
                         {
@@ -129,8 +150,7 @@ def schemas(names: Names) -> dict[str, Json]:
                         }
                     )
                 ),
-            },
-            nullable=True,
+            }
         ),
         "Prediction": _object(
             {
@@ -151,11 +171,12 @@ def schemas(names: Names) -> dict[str, Json]:
     }
 
 
-def get_online_features() -> Json:
+def get_online_features(names: Names) -> Json:
     """POST /get-online-features."""
     return {
         "operationId": "getOnlineFeatures",
         "summary": "Features, as Feast's feature server answers",
+        "parameters": names.headers(),
         "requestBody": body(reference("FeastRequest")),
         "responses": answers(
             {"200": answer("a column for each key and feature", reference("FeastAnswer"))},
@@ -192,48 +213,75 @@ def features_of_one(names: Names) -> Json:
     }
 
 
-def push(name: str, summary: str, required: Mapping[str, Json], optional: Mapping[str, Json]) -> Json:
-    """POST /v1/push, and Feast's /push and /write-to-online-store."""
-    asked = {"type": "object", "properties": {**required, **optional}, "required": list(required)}
+def push(names: Names) -> Json:
+    """POST /v1/push."""
+    asked = _object({"view": one_of(names.views), "rows": reference("Rows")}, _HOW, additionalProperties=False)
+    return _pushed("push", "Push rows of a view", asked, reference("Error"))
+
+
+def feast_push(names: Names) -> Json:
+    """POST /push."""
+    asked = _object({"push_source_name": one_of(names.views), "df": reference("RowColumns")}, {**_HOW, **_FEAST_HOW})
+    return _pushed("feastPush", "Push rows, as to Feast", asked, reference("FeastError"))
+
+
+def feast_write(names: Names) -> Json:
+    """POST /write-to-online-store."""
+    asked = _object({"feature_view_name": one_of(names.views), "df": reference("RowColumns")}, _FEAST_HOW)
+    nothing: Json = {"type": "object", "nullable": True, "maxProperties": 0, "description": "always null"}
+    return {
+        "operationId": "feastWrite",
+        "summary": "Write rows, as to Feast",
+        "requestBody": body(asked),
+        "responses": answers({"200": answer("they are there", nothing)}, reference("FeastError"), *_ERRORS),
+    }
+
+
+_HOW: Final[Json] = {
+    "to": {"type": "string", "enum": [each.value for each in To]},
+    "transform_on_write": {"type": "boolean"},
+    "mode": {"type": "string", "enum": ["sync", "async"]},
+    "idempotency_key": {"type": "string", "minLength": 1, "maxLength": MOST_KEY_CHARACTERS, "nullable": True},
+}
+_FEAST_HOW: Final[Json] = {"transform_on_write": {"type": "boolean", "nullable": True}}
+
+
+def _pushed(name: str, summary: str, asked: Json, error: Json) -> Json:
+    good = {
+        "200": answer("what became of each row", reference("Pushed")),
+        "202": answer("Kafka has them", reference("Accepted")),
+    }
     return {
         "operationId": name,
         "summary": summary,
         "requestBody": body(asked),
-        "responses": answers(
-            {
-                "200": answer("what became of each row", reference("Pushed")),
-                "202": answer("Kafka has them", reference("Accepted")),
-            },
-            reference("Error") if name == "push" else reference("FeastError"),
-            *_ERRORS,
-        ),
+        "responses": answers(good, error, *_ERRORS),
     }
 
 
-def predictions_of_many() -> Json:
+def predictions_of_many(names: Names) -> Json:
     """POST /v1/predictions."""
-    entities: Json = {"type": "object", "additionalProperties": _list({})}
-    asked = _object({"model": {"type": "string"}, "entities": entities}, additionalProperties=False)
-    shown = {**_OF_MODEL, "entities": entities, "predictions": _list(reference("Prediction"))}
+    asked = _object({"model": one_of(names.models), "entities": reference("Entities")}, additionalProperties=False)
+    shown: Json = {"type": "object", "additionalProperties": _list({})}
+    good = _object({**_OF_MODEL, "entities": shown, "predictions": _list(reference("Prediction"))})
     return {
         "operationId": "readPredictions",
         "summary": "Predictions of a model for entities",
         "requestBody": body(asked),
-        "responses": answers({"200": answer("one for each", _object(shown))}, reference("Error"), *_ERRORS),
+        "responses": answers({"200": answer("one for each", good)}, reference("Error"), *_ERRORS),
     }
 
 
-def predictions_of_one() -> Json:
+def predictions_of_one(names: Names) -> Json:
     """GET /v1/predictions."""
-    keys: Json = {"type": "object", "additionalProperties": {"type": "string"}}
     entity: Json = {"type": "object", "additionalProperties": _ANY}
     shown = {**_OF_MODEL, "entity": entity, "prediction": reference("Prediction")}
     return {
         "operationId": "readPredictionOfOne",
         "summary": "The prediction of a model for one entity",
         "parameters": [
-            {"name": "model", "in": "query", "required": True, "schema": {"type": "string"}},
-            {"name": "keys", "in": "query", "required": False, "style": "form", "explode": True, "schema": keys},
+            {"name": "model", "in": "query", "required": True, "schema": one_of(names.models)},
+            *names.entity_words(),
         ],
         "responses": answers({"200": answer("it", _object(shown))}, reference("Error"), *(400, 404, 422, 500, 503)),
     }

@@ -9,8 +9,8 @@ to clients of which many do not look at the status. Timestamps are whole seconds
 
 import functools
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -24,6 +24,17 @@ from stillwell.reading.whole import Whole
 from stillwell.wording import shorten
 
 _SECOND_US = 1_000_000
+
+_SEARCHED = "searches by vectors, and Stillwell keeps no vectors: leave it to a store that does"
+_MATERIALIZED = "copies rows from offline to online, and here workers write both as events come: leave the call out"
+
+NOT_ANSWERED: Final[Mapping[str, str]] = {
+    "/search": _SEARCHED,
+    "/retrieve-online-documents": _SEARCHED,
+    "/materialize": _MATERIALIZED,
+    "/materialize-incremental": _MATERIALIZED,
+}
+"""What else is posted to Feast's feature server, and why there is no answer to it here."""
 
 
 class OnlineFeaturesRequest(msgspec.Struct):

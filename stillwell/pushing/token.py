@@ -12,7 +12,7 @@ are; what is read here may come from anybody, and is bounded before it is looked
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Self
 
 from stillwell.errors import RequestError
@@ -27,6 +27,7 @@ _TOKEN = re.compile(
     r":(?P<places>[0-9]{1,10}-[0-9]{1,19}(?:,[0-9]{1,10}-[0-9]{1,19})*)(?:;(?P<epoch>[0-9A-Za-z_-]{1,64}))?",
     re.ASCII,
 )
+_PLACE = "[0-9]{1,9}-[0-9]{1,18}"
 _MOST_INCARNATION = 2**16 - 1
 _MOST_PARTITION = 2**32 - 1
 _MOST_OFFSET = 2**63 - 1
@@ -74,6 +75,13 @@ class Token:
         if not 1 <= incarnation <= _MOST_INCARNATION:
             raise RequestError(field, f"names the incarnation {incarnation}; they are from 1 to {_MOST_INCARNATION}")
         return cls(match["view"], incarnation, _offsets(match["places"].split(","), field), match["epoch"])
+
+
+def token_pattern(views: Collection[str] | None) -> str:
+    """What tokens of these views look like, or of any, as JSON Schema has it. Incarnations, partitions and offsets of
+    as many digits as the largest have are left out: no topic comes to them, and not all of them would be read."""
+    view = "[A-Za-z_][A-Za-z0-9_]{0,199}" if views is None else "(" + "|".join(sorted(views)) + ")"
+    return f"{view}@[1-9][0-9]{{0,3}}:{_PLACE}(,{_PLACE})*(;[0-9A-Za-z_-]{{1,64}})?"
 
 
 def _offsets(places: list[str], field: str) -> dict[int, int]:

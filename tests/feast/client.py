@@ -12,11 +12,23 @@ from typing import Any
 
 import pandas as pd
 
-from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, PushSource  # type: ignore[import-not-found]
+from feast import (  # type: ignore[import-not-found]
+    Entity,
+    FeatureService,
+    FeatureStore,
+    FeatureView,
+    Field,
+    PushSource,
+    RequestSource,
+)
+from feast.data_source import PushMode  # type: ignore[import-not-found]
 from feast.infra.offline_stores.file_source import FileSource  # type: ignore[import-not-found]
+from feast.on_demand_feature_view import on_demand_feature_view  # type: ignore[import-not-found]
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus  # type: ignore[import-not-found]
 from feast.types import (  # type: ignore[import-not-found]
+    Array,
     Bool,
+    Float32,
     Float64,
     Int64,
     PrimitiveFeastType,
@@ -49,10 +61,9 @@ def get_online_features(store: FeatureStore, asked: Mapping[str, Any]) -> object
 
 def apply(store: FeatureStore, asked: Mapping[str, Any]) -> object:
     """Make a view, and a push source of its name, known to the client's own registry: it writes to no other views."""
-    entities = [Entity(name=key, join_keys=[key], value_type=_KEYS[kind]) for key, kind in asked["keys"].items()]
-    source = PushSource(
-        name=asked["view"], batch_source=FileSource(path="unused.parquet", timestamp_field="event_timestamp")
-    )
+    entities = _entities(asked)
+    file = FileSource(path=f"{asked['view']}.parquet", timestamp_field="event_timestamp")
+    source = PushSource(name=asked["view"], batch_source=file)
     view = FeatureView(
         name=asked["view"],
         entities=entities,
@@ -64,14 +75,61 @@ def apply(store: FeatureStore, asked: Mapping[str, Any]) -> object:
     return None
 
 
+def apply_computed(store: FeatureStore, asked: Mapping[str, Any]) -> object:
+    """Make a view known to the client's registry whose feature, `label`, the client computes of an `amount` before it
+    writes."""
+    entities = _entities(asked)
+    amounts = RequestSource(name="amounts", schema=[Field(name="amount", dtype=Float64)])
+
+    @on_demand_feature_view(  # type: ignore[untyped-decorator]
+        name=asked["view"],
+        entities=entities,
+        sources=[amounts],
+        schema=[Field(name="label", dtype=String)],
+        mode="python",
+        write_to_online_store=True,
+    )
+    def labelled(columns: dict[str, Any]) -> dict[str, Any]:
+        return {"label": [f"of {amount}" for amount in columns["amount"]]}
+
+    store.apply([*entities, amounts, labelled])
+    return None
+
+
+def apply_searched(store: FeatureStore, asked: Mapping[str, Any]) -> object:
+    """Make a view known to the client's registry whose feature, `vector`, can be searched by likeness."""
+    entities = _entities(asked)
+    source = FileSource(name="vectors", path="unused.parquet", timestamp_field="event_timestamp")
+    vector = Field(name="vector", dtype=Array(Float32), vector_index=True, vector_search_metric="L2")
+    store.apply([*entities, FeatureView(name=asked["view"], entities=entities, schema=[vector], source=source)])
+    return None
+
+
+def search(store: FeatureStore, asked: Mapping[str, Any]) -> object:
+    """As `FeatureStore.retrieve_online_documents`, or what `by` names in its place."""
+    find = getattr(store, asked["by"])
+    return find(query=[0.0, 1.0], top_k=3, features=[f"{asked['view']}:vector"]).to_dict()
+
+
+def keep(store: FeatureStore, asked: Mapping[str, Any]) -> object:
+    """Make the file that the client itself, and no server, adds the rows of a view to that are pushed offline."""
+    return _frame(asked).to_parquet(f"{asked['view']}.parquet")
+
+
 def push(store: FeatureStore, asked: Mapping[str, Any]) -> object:
     """As `FeatureStore.push`."""
-    return store.push(asked["view"], _frame(asked))
+    to = PushMode[asked.get("to", "online").upper()]
+    return store.push(asked["view"], _frame(asked), to=to, transform_on_write=asked.get("transform_on_write", True))
 
 
 def write_to_online_store(store: FeatureStore, asked: Mapping[str, Any]) -> object:
     """As `FeatureStore.write_to_online_store`."""
-    return store.write_to_online_store(asked["view"], _frame(asked))
+    transform = asked.get("transform_on_write", True)
+    return store.write_to_online_store(asked["view"], _frame(asked), transform_on_write=transform)
+
+
+def _entities(asked: Mapping[str, Any]) -> list[Entity]:
+    return [Entity(name=key, join_keys=[key], value_type=_KEYS[kind]) for key, kind in asked["keys"].items()]
 
 
 def _frame(asked: Mapping[str, Any]) -> pd.DataFrame:
@@ -81,7 +139,8 @@ def _frame(asked: Mapping[str, Any]) -> pd.DataFrame:
 
 
 _CALLS: Mapping[str, Callable[[FeatureStore, Mapping[str, Any]], object]] = {
-    each.__name__: each for each in (get_online_features, apply, push, write_to_online_store)
+    each.__name__: each
+    for each in (get_online_features, apply, apply_computed, apply_searched, search, keep, push, write_to_online_store)
 }
 
 

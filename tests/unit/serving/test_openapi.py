@@ -5,9 +5,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from serving import described
-from serving.limits import Limits
-from serving.openapi import Names, document
+from serving import described, feast
+from serving.openapi import ANYTHING, Names, document
 from serving.predictions import PredictionPages
 from serving.status_pages import openapi_page
 from stillwell.predictions.columns import ModelReaders
@@ -16,13 +15,19 @@ from tests.served import DEFINITIONS, LIMITS, Served
 
 def general(served: Served) -> dict[str, Any]:
     """The document whatever the definitions are."""
-    names = Names(None, None, None, (), Limits(rows=1_000, features=500, values=100_000))
-    pages = [page for page in served.site.pages.values() if page.path != "/v1/features" or page.method != "GET"]
-    one = next(page for page in served.site.pages.values() if page.path == "/v1/features" and page.method == "GET")
-    pages.append(dataclasses.replace(one, described=described.features_of_one(names)))
+    said = {
+        ("GET", "/v1/features"): described.features_of_one(ANYTHING),
+        ("POST", "/get-online-features"): described.get_online_features(ANYTHING),
+        ("POST", "/v1/push"): described.push(ANYTHING),
+        ("POST", "/push"): described.feast_push(ANYTHING),
+        ("POST", "/write-to-online-store"): described.feast_write(ANYTHING),
+    }
+    pages = [
+        dataclasses.replace(page, described=said[at]) if at in said else page for at, page in served.site.pages.items()
+    ]
     pages += PredictionPages(served.features, ModelReaders({}, DEFINITIONS, lambda: 0), lambda: 0).pages()
     pages.sort(key=lambda page: (page.path, page.method))
-    return document([*pages, openapi_page([], names)], described.schemas(names))
+    return document([*pages, openapi_page([], ANYTHING)], described.schemas(ANYTHING))
 
 
 async def test_the_page_is_what_the_code_says(served: Served, page: Callable[[str, str], None]) -> None:
@@ -31,8 +36,8 @@ async def test_the_page_is_what_the_code_says(served: Served, page: Callable[[st
 
 async def test_every_page_that_is_served_is_described(served: Served) -> None:
     for each in served.site.pages.values():
-        if each.path == "/v1/predictions":
-            assert each.described is None  # there is no model here: whoever reads the document need not try
+        if each.path == "/v1/predictions" or each.path in feast.NOT_ANSWERED:
+            assert each.described is None  # it is refused, and whoever reads the document need not try
             continue
         assert each.described is not None, each.path
         assert "200" in each.described["responses"]
