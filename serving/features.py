@@ -12,12 +12,12 @@ from serving.metrics import ENTITIES, LAYOUTS, VALUES, Metrics
 from serving.openapi import Names
 from stillwell.errors import RequestError
 from stillwell.layout.projection import UnknownLayout
-from stillwell.layout.stamp import topic_digest
 from stillwell.predictions.columns import ModelReaders
 from stillwell.reading import entities
 from stillwell.reading.after import After, Marks
 from stillwell.reading.entities import Columns
 from stillwell.reading.features import FeatureReader, Found
+from stillwell.reading.provenance import by_digest
 from stillwell.reading.query import Catalog, Plan
 from stillwell.reading.versions import Versions
 from stillwell.spec import DefinitionsSpec, ViewSpec
@@ -57,9 +57,7 @@ class Features:
         self._metrics = metrics or Metrics()
         self._models = models
         self._marks = marks
-        self.topics: Mapping[bytes, str] = {
-            topic_digest(name): name for name in (*(topic.topic for topic in definitions.topics), *pushed)
-        }
+        self.topics: Mapping[bytes, str] = by_digest((*(topic.topic for topic in definitions.topics), *pushed))
         """Topics that rows may have been made from, by the digests that stand in their stamps."""
         self.versions = Versions(registered, self._know, self._looked, clock) if registered else None
         """Where other versions of views are looked for, if anywhere."""
@@ -104,11 +102,7 @@ class Features:
         """What a plan finds for the entities of a request. Raises RequestError, and what the reader raises."""
         rows, outputs = self.row_count(asked), len(plan.outputs)
         if rows * outputs > self._limits.values:
-            raise RequestError(
-                "entities",
-                f"{rows} entities with {outputs} features are {rows * outputs} values; at most {self._limits.values} "
-                "are allowed in one request: ask in parts",
-            )
+            raise entities.too_many_values(rows, outputs, self._limits.values)
         columns = entities.typed(plan, asked, self.catalog.keys)
         self._metrics.count(ENTITIES, rows)
         self._metrics.count(VALUES, rows * outputs)

@@ -31,7 +31,7 @@ from stillwell.predictions.columns import ModelReaders
 from stillwell.predictions.prediction import Prediction
 from stillwell.reading import entities
 from stillwell.reading.entities import Columns
-from stillwell.reading.query import Plan
+from stillwell.reading.query import Plan, any_output
 from stillwell.spec import ModelSpec
 from stillwell.types import TIMESTAMP
 
@@ -113,7 +113,7 @@ class PredictionPages:
         )
 
     def _plan(self, model: ModelSpec) -> Plan:
-        return self._features.plan([f"{model.name}:{model.outputs[0].name}"])
+        return self._features.plan([any_output(model)])
 
     async def _find(self, model: ModelSpec, asked: Columns) -> Sequence[Prediction]:
         self._features.row_count(asked)

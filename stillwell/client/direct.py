@@ -33,7 +33,7 @@ from stillwell.reading.after import After, Marks
 from stillwell.reading.features import FeatureColumn, FeatureReader, Found
 from stillwell.reading.online import OnlineReader, Stored
 from stillwell.reading.provenance import by_digest, stamps, topic_of
-from stillwell.reading.query import Catalog
+from stillwell.reading.query import Catalog, any_output
 from stillwell.reading.versions import Versions
 from stillwell.spec import DefinitionsSpec, ModelSpec, ViewSpec
 from stillwell.storage import open_store
@@ -143,8 +143,9 @@ class Direct:
         columns, reading = _plain(given), self._open_once().reading
         model = self._catalog.model(name)
         entities.row_count(columns, self._rows)
-        plan = self._catalog.plan([f"{model.name}:{model.outputs[0].name}"])
+        plan = self._catalog.plan([any_output(model)])
         typed = entities.typed(plan, columns, self._catalog.keys)
+        # No row is taken apart, of whichever version: a prediction is judged by the stamps of its inputs alone.
         found = await _told(lambda: reading.models.read(model.name, typed))
         now = reading.now_us()
         rows = [
@@ -184,11 +185,7 @@ class Direct:
         plan = self._catalog.plan(self._catalog.references(asked.references, asked.service))
         count, wanted = entities.row_count(columns, self._rows), len(plan.outputs)
         if count * wanted > self._values:
-            raise RequestError(
-                "entities",
-                f"{count} entities with {wanted} features are {count * wanted} values; at most {self._values} are "
-                "allowed in one request: ask in parts",
-            )
+            raise entities.too_many_values(count, wanted, self._values)
         return await reading.reader.read(plan, entities.typed(plan, columns, self._catalog.keys))
 
 

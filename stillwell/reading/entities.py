@@ -45,6 +45,15 @@ def row_count(entities: Columns, most: int) -> int:
     return count
 
 
+def too_many_values(rows: int, outputs: int, most: int) -> RequestError:
+    """The error of a request for more values than one may ask for: entities times features."""
+    return RequestError(
+        "entities",
+        f"{rows} entities with {outputs} features are {rows * outputs} values; at most {most} are allowed in one "
+        "request: ask in parts",
+    )
+
+
 def typed(plan: Plan, entities: Columns, known: Mapping[str, FieldType]) -> dict[str, Sequence[object]]:
     """The columns that the plan needs, as Python values: times and bytes come as text. What may be null and was left
     out is null.

@@ -452,3 +452,8 @@ def _two_types(name: str, one: FieldType, other: FieldType) -> RequestError:
     return RequestError(
         "features", f"one of them wants {name} as {one.name}, another as {other.name}: ask for them in two requests"
     )
+
+
+def any_output(model: ModelSpec) -> str:
+    """A reference to a model: one of its outputs, whose plan has what a prediction needs."""
+    return f"{model.name}:{model.outputs[0].name}"
