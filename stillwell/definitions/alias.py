@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, final
+from typing import ClassVar, final
 
 import polars as pl
 
@@ -11,10 +11,7 @@ from stillwell.definitions.mistakes import did_you_mean
 from stillwell.definitions.references import reference_of, referring
 from stillwell.definitions.source import shown_path
 from stillwell.errors import DefinitionError
-from stillwell.spec import AliasSpec, qualifier_of_alias
-
-if TYPE_CHECKING:
-    from stillwell.definitions.view import View
+from stillwell.spec import AliasSpec, ViewSpec, qualifier_of_alias
 
 
 @final
@@ -26,7 +23,7 @@ class Alias:
     """
 
     def __init__(
-        self, view: "type[View]", entity: type[Entity], keys: Mapping[str, str], place: str, module: str
+        self, view: "type[Readable]", entity: type[Entity], keys: Mapping[str, str], place: str, module: str
     ) -> None:
         """keys: for each key of the view's entity, the key of `entity` that holds its value. place: file and line, and
         module: the name of the module in which it was made."""
@@ -54,7 +51,7 @@ class Alias:
         return AliasSpec(name=name, view=self._view.spec, entity=self._entity.spec, keys=self._keys)
 
 
-def make_alias(view: "type[View]", keys: Mapping[str, pl.Expr], depth: int) -> Alias:
+def make_alias(view: "type[Readable]", keys: Mapping[str, pl.Expr], depth: int) -> Alias:
     """The alias that `view.at(…)` makes. depth: how many calls lie between this one and the user's module.
 
     Raises DefinitionError with every mistake.
@@ -93,3 +90,19 @@ def make_alias(view: "type[View]", keys: Mapping[str, pl.Expr], depth: int) -> A
         raise DefinitionError(*(f"{place}: {view.__name__}.at(…) {problem}" for problem in problems))
     (entity,) = entities
     return Alias(view, entity, mapped, place, str(frame.f_globals.get("__name__", "")))
+
+
+class Readable:
+    """What can be read by the keys of another entity: a view."""
+
+    spec: ClassVar[ViewSpec]
+
+    @classmethod
+    def at(cls, **keys: pl.Expr) -> Alias:
+        """The view read by keys of another entity, one for each key of its own:
+
+            Origin = AirportDepartures.at(airport=Route.origin)
+
+        The name of the variable, which is one of a module, is the alias's name in requests: `Origin:late`.
+        """
+        return make_alias(cls, keys, depth=2)

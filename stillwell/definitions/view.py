@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Required, TypedDict, Unpack
 
 import polars as pl
 
-from stillwell.definitions.alias import Alias, make_alias
+from stillwell.definitions.alias import Readable
 from stillwell.definitions.aliases import AliasNames
 from stillwell.definitions.checks import check_nulls
 from stillwell.definitions.columns import Feature
@@ -43,7 +43,7 @@ class ViewWords(TypedDict, total=False):
     freshness: datetime.timedelta
 
 
-class View:
+class View(Readable):
     """Features of one entity: of each entity the newest row counts. They are computed from the events of a topic:
 
         class AirportDepartures(View, source=Departure, entity=Airport, keys={"airport": Departure.origin},
@@ -64,7 +64,6 @@ class View:
     feature of its own it has all of the on-demand view's.
     """
 
-    spec: ClassVar[ViewSpec]
     _source: ClassVar["type[Topic] | type[OnDemandView]"]
     _entity: ClassVar[type[Entity]]
 
@@ -98,16 +97,6 @@ class View:
         # Golden examples come with loading, where this is done again; most mistakes show without them, at their line.
         check_nulls(cls.spec, empty_events(cls.spec.source), mistakes)
         mistakes.check()
-
-    @classmethod
-    def at(cls, **keys: pl.Expr) -> Alias:
-        """The view read by keys of another entity, one for each key of its own:
-
-            Origin = AirportDepartures.at(airport=Route.origin)
-
-        The name of the variable, which is one of a module, is the alias's name in requests: `Origin:late`.
-        """
-        return make_alias(cls, keys, depth=2)
 
     @classmethod
     def _uses(cls) -> Iterator[Any]:
