@@ -70,6 +70,11 @@ class Written:
     refusals: tuple[Refusal, ...]
 
 
+_CARRIED = 2
+"""Batches of a view that are on their way to Kafka and Redis while others gather. A batch costs two milliseconds of
+processor time before its first row: with one on its way to each store, those that come meanwhile share the next one."""
+
+
 @dataclasses.dataclass(slots=True)
 class _Waiting:
     """A push that is on its way. write: whether it is to be in Redis before it is answered."""
@@ -105,7 +110,7 @@ class Pusher:
         self._most_rows = most_rows
         self.rows = 0
         """How many are on their way."""
-        self._gathering: dict[str, collections.deque[_Waiting]] = {}
+        self._gathering = {name: _Gathering() for name in views}
         self._background: set[asyncio.Task[None]] = set()
         self._epoch: str | None = None
         self._under: str | None = None
@@ -183,28 +188,29 @@ class Pusher:
         """Be in the next batch of the view."""
         self.view(push.view)
         waiting = _Waiting(push, write, asyncio.get_running_loop().create_future())
-        gathering = self._gathering.get(push.view)
-        if gathering is None:
-            gathering = self._gathering[push.view] = collections.deque()
+        gathering = self._gathering[push.view]
+        gathering.add(waiting)
+        if not gathering.gathers:
+            gathering.gathers = True
             self._spawn(self._gather(push.view, gathering))
-        gathering.append(waiting)
         return await waiting.done
 
     # ---- batches ----
 
-    async def _gather(self, name: str, gathering: collections.deque[_Waiting]) -> None:
-        """Transform what waits, one batch after another: while one is under way, the next gathers."""
+    async def _gather(self, name: str, gathering: "_Gathering") -> None:
+        """Transform what waits, one batch after another: while some are under way, the next gathers."""
         view = self._views[name]
-        while gathering:
-            together = _next(gathering)
+        while gathering.waiting:
+            await gathering.turn()
+            together = gathering.next()
             now = self._now_ms()
             try:
                 batch = await self._threads.call(view.judge, [each.push for each in together], now)
             except Exception as error:
                 _fail(together, error)
                 continue
-            self._spawn(self._carry(view, batch, together, now))
-        del self._gathering[name]
+            gathering.carry(self._spawn(self._carry(view, batch, together, now)))
+        gathering.gathers = False
 
     async def _carry(self, view: ViewBatches, batch: Batch, together: Sequence[_Waiting], now: int) -> None:
         """A batch to Kafka, then to Redis."""
@@ -268,19 +274,59 @@ class Pusher:
             )
         return self._epoch
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
 
 
-def _next(gathering: collections.deque[_Waiting]) -> list[_Waiting]:
-    together = [gathering.popleft()]
-    rows = len(together[0].push.values)
-    while gathering and rows + len(gathering[0].push.values) <= _ROWS_TOGETHER:
-        together.append(gathering.popleft())
-        rows += len(together[-1].push.values)
-    return together
+class _Gathering:
+    """Pushes of one view that wait for the next batch, and how many batches are on their way."""
+
+    def __init__(self) -> None:
+        self.gathers = False
+        """Whether there is a task that sees to them."""
+        self.waiting: collections.deque[_Waiting] = collections.deque()
+        self._rows = 0
+        self._carried = 0
+        self._changed = asyncio.Event()
+
+    def add(self, push: _Waiting) -> None:
+        """Have a push in one of the next batches."""
+        self.waiting.append(push)
+        self._rows += len(push.push.values)
+        self._changed.set()
+
+    async def turn(self) -> None:
+        """Wait until a batch may go: a whole one at once, since to wait makes it no larger; what is less, once few
+        enough are on their way."""
+        while self._carried >= _CARRIED and self._rows < _ROWS_TOGETHER:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def next(self) -> list[_Waiting]:
+        """Those that go together: the first that waits, and as many behind it as a batch may have."""
+        together = [self._pop()]
+        rows = len(together[0].push.values)
+        while self.waiting and rows + len(self.waiting[0].push.values) <= _ROWS_TOGETHER:
+            together.append(self._pop())
+            rows += len(together[-1].push.values)
+        return together
+
+    def carry(self, batch: asyncio.Task[None]) -> None:
+        """A batch is on its way, until it is done."""
+        self._carried += 1
+        batch.add_done_callback(self._arrived)
+
+    def _arrived(self, batch: asyncio.Task[None]) -> None:
+        self._carried -= 1
+        self._changed.set()
+
+    def _pop(self) -> _Waiting:
+        first = self.waiting.popleft()
+        self._rows -= len(first.push.values)
+        return first
 
 
 def _token(view: str, incarnation: int, places: Sequence[Place]) -> Token | None:

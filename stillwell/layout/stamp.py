@@ -128,7 +128,11 @@ def stamps(frame: pl.DataFrame, cuts: Cuts, sources: Sequence[PartitionId], vers
     lengths = np.diff(cuts)
     packed = np.empty(frame.height, _COLUMNS)
     packed["event_time"] = _unsigned(microseconds(frame.get_column("event_timestamp")))
-    packed["sequence"] = _unsigned(filled(frame.get_column("_sequence").cast(pl.Int64), ABSENT_SEQUENCE))
+    sequence = frame.get_column("_sequence")
+    if sequence.null_count() == frame.height:  # as in nearly every topic; to fill it would be to plan a query
+        packed["sequence"] = ABSENT_SEQUENCE + _SIGN
+    else:
+        packed["sequence"] = _unsigned(filled(sequence.cast(pl.Int64), ABSENT_SEQUENCE))
     packed["timestamp"] = _unsigned(frame.get_column("_timestamp"))
     packed["topic"] = np.void(topic_digest(sources[0].topic))
     packed["incarnation"] = np.repeat([source.incarnation for source in sources], lengths)

@@ -265,7 +265,8 @@ class _Forms:
 
 def _written(column: ColumnSpec, values: pl.Series) -> list[Any]:
     found = python_values(column.type, values)
-    if column.spelled and not values.is_finite().all():
+    # A sum is finite if all are; it may overflow without one that is not, which costs no more than a closer look.
+    if column.spelled and not math.isfinite(values.sum()):
         return [None if value is None else _spell(value) for value in found]
     return found
 

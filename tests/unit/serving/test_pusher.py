@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import pytest
@@ -12,12 +12,14 @@ from serving.pushing.batch import Push
 from serving.pushing.pusher import Pusher, Written
 from stillwell.errors import NotDefined, NotWritten, OutcomeUnknown, RequestError, StoreNotReady, StoreUnavailable
 from stillwell.layout.online import Answer
-from stillwell.pushing.record import LARGEST_RECORD, To
+from stillwell.pushing.log import Place
+from stillwell.pushing.record import LARGEST_RECORD, PushRecord, To
 from stillwell.pushing.status import PushStatus
 from stillwell.spec import Origin, TopicSpec
 from stillwell.types import INT64, STRING, TIMESTAMP
 from tests.batches import column, event, feature, view
 from tests.pushed import INCARNATION, World, raw, together
+from tests.waiting import eventually_async
 
 
 def final(customer: str, **fields: object) -> bytes:
@@ -164,6 +166,37 @@ async def test_pushes_of_one_moment_share_a_transformation_and_each_round_trip()
 
 def _count(calls: dict[str, int], name: str) -> None:
     calls[name] += 1
+
+
+async def test_while_two_batches_are_on_their_way_the_next_gathers_and_a_whole_one_waits_for_nobody() -> None:
+    world = await World().ready()
+    pusher = world.pusher(most_rows=100_000)
+    acknowledged, appended = asyncio.Event(), world.log.append
+    batches: list[int] = []
+
+    async def held(topic: str, records: Sequence[PushRecord], timestamp: int) -> list[Place]:
+        batches.append(len(records))
+        await acknowledged.wait()
+        return await appended(topic, records, timestamp)
+
+    world.log.append = held  # type: ignore[method-assign]
+    pushes = []
+    for number in range(20):
+        pushes.append(asyncio.ensure_future(pusher.write(raw(f"c{number}"))))
+        for _ in range(20):  # turns of the event loop, in which it could go on its way
+            await asyncio.sleep(0)
+    assert batches == [1, 1]
+    whole = together(*(raw(f"w{number}") for number in range(1_000)))
+    pushes.append(asyncio.ensure_future(pusher.write(whole)))
+
+    async def all_are_on_their_way() -> bool:
+        return len(batches) == 4
+
+    await eventually_async(all_are_on_their_way, what="a whole batch to be on its way")
+    assert batches == [1, 1, 18, 1_000]
+    acknowledged.set()
+    assert {status for written in await asyncio.gather(*pushes) for status in written.statuses} == {"applied"}
+    assert (await pusher.write(raw("later"))).statuses == ["applied"]
 
 
 async def test_a_push_larger_than_what_is_taken_together_goes_alone() -> None:
