@@ -18,10 +18,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -155,78 +153,6 @@ func (load *load) closed(connections int) {
 		})
 	}
 	all.Wait()
-}
-
-// ---- so many a second ----
-
-// A slot is a connection that answers one request at a time, and the instant at which that was due.
-type slot struct {
-	line    *line
-	request []byte
-	due     time.Time
-	asked   chan struct{}
-}
-
-func (load *load) open(connections int, rate float64) {
-	idle := make(chan *slot, connections)
-	var all sync.WaitGroup
-	slots := make([]*slot, connections)
-	for number := range slots {
-		slots[number] = &slot{line: load.connect(), asked: make(chan struct{}, 1)}
-		idle <- slots[number]
-		all.Go(func() { load.answer(slots[number], idle) })
-	}
-	// This thread sleeps in the kernel, to tens of microseconds: Go's own timers are a millisecond late at times. It
-	// sends as well, so that between due and sent nobody has to be woken.
-	runtime.LockOSThread()
-	chance := rand.New(rand.NewPCG(1, 2))
-	due := time.Now()
-	for {
-		due = due.Add(time.Duration(chance.ExpFloat64() / rate * 1e9))
-		if due.After(load.end) {
-			break
-		}
-		for wait := time.Until(due); wait > 0; wait = time.Until(due) {
-			timespec := syscall.NsecToTimespec(int64(wait))
-			_ = syscall.Nanosleep(&timespec, nil)
-		}
-		request := load.next()
-		if request == nil {
-			break
-		}
-		slot := <-idle
-		slot.due, slot.request = due, request
-		if !due.Before(load.begin) {
-			load.late = append(load.late, time.Since(due))
-		}
-		slot.line.write(request)
-		slot.asked <- struct{}{}
-	}
-	runtime.UnlockOSThread()
-	for _, slot := range slots {
-		close(slot.asked)
-	}
-	all.Wait()
-	load.last = time.Now()
-}
-
-func (load *load) answer(slot *slot, idle chan<- *slot) {
-	defer func() { slot.line.close() }()
-	took := make([]time.Duration, 0, 1<<16)
-	for range slot.asked {
-		status := slot.line.read(slot.request)
-		switch now := time.Now(); {
-		case slot.due.Before(load.begin):
-		case status == 200 || status == 202:
-			took = append(took, now.Sub(slot.due))
-		default:
-			load.refuse(status, slot.line.body)
-		}
-		idle <- slot
-	}
-	load.mutex.Lock()
-	load.took = append(load.took, took...)
-	load.mutex.Unlock()
 }
 
 func (load *load) refuse(status int, body []byte) {
