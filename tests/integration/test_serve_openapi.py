@@ -135,7 +135,7 @@ def test_a_client_in_go_that_was_made_from_the_document_pushes_and_reads_feature
     place, _, offset = json.loads(token).partition(";")[0].rpartition("-")
     late = ask("read", f"{place}-{int(offset) + 100}", amount, "customer", "b").stderr
     assert "504" in late
-    assert "100 records are left" in late
+    assert "100 of partition 0" in late
 
     assert ask("predict", "Worth", "customer", "a", "nobody", "b").stdout.splitlines() == [
         'a FRESH {"twice":3}',
