@@ -307,13 +307,20 @@ async def test_a_frozen_kafka_does_not_make_others_wait_behind_what_was_given_up
 ) -> None:
     """aiokafka's idempotent producer would send the batch that was given up before any other, for ever."""
     name = topic(partitions=1)
-    async with closing(kafka_log(kafka_proxy.address, timeout=1.0)) as log:
+    made: list[AIOKafkaProducer] = []
+
+    def make() -> AIOKafkaProducer:
+        made.append(push_producer({"bootstrap_servers": kafka_proxy.address}, 1.0))
+        return made[-1]
+
+    async with closing(KafkaPushLog(make, 1.0, MANY_BYTES)) as log:
         await log.append(name, [record(b"s1:a", b"first")], NOW_MS)
         with kafka_proxy.toxic("timeout", timeout=0):
             pushing = [log.append(name, [record(b"s1:a", b"%d" % number)], NOW_MS) for number in range(50)]
             told = await asyncio.gather(*pushing, return_exceptions=True)
         assert all(isinstance(each, OutcomeUnknown | StoreUnavailable) for each in told)
         await _until_appended(log, name)
+    assert len(made) > 1
 
 
 async def test_no_more_waits_for_kafka_than_is_allowed(kafka_proxy: Proxy, topic: Callable[..., str]) -> None:
