@@ -62,8 +62,9 @@ class _Connection(RequestHandler):
         if self._request_count != self._seen:
             self._seen = self._request_count
             self._stop()
-        elif self._begun is None and self._waiter is not None and not self._waiter.done():
+        elif self._begun is None and not self._messages and not self._request_in_progress:
             # Part of a head: aiohttp would wait for the rest as long as for a new request. A body has its own deadline.
+            # uvloop may hand over what a connection begins with before the connection's task has run at all.
             self._begun = self._loop.call_later(self.site.bounds.patience, self._late)
 
     async def start(self) -> None:

@@ -114,7 +114,7 @@ class Request:
 
     async def read(self, most: int, patience: float) -> None:
         """Have its body. Raises TooLarge for more than so many bytes, Late where it does not come within so many
-        seconds, and RequestPayloadError for one that cannot be read."""
+        seconds, Gone where the connection ends before it, and RequestPayloadError for one that cannot be read."""
         if self._payload.is_eof():  # it has come with the head, as all but large ones do
             self.body = self._payload.read_nowait()
             if len(self.body) > most:
@@ -131,12 +131,14 @@ class Request:
                         raise TooLarge
         except TimeoutError:
             raise Late from None
+        except ConnectionError as error:
+            raise Gone(str(error)) from None
         self.body = bytes(body)
 
     async def drop(self, patience: float) -> None:
         """Read the rest of the body, for so long, to nobody's use: a client that is still sending it would not see the
         answer."""
-        with contextlib.suppress(TimeoutError, web.RequestPayloadError):
+        with contextlib.suppress(TimeoutError, ConnectionError, web.RequestPayloadError):
             async with asyncio.timeout(patience):
                 while not self._payload.is_eof():
                     await self._payload.readany()
@@ -152,6 +154,10 @@ class TooLarge(Exception):
 
 class Late(Exception):
     """A body did not come in time. Not TimeoutError, which would also be one of ours that a page lets through."""
+
+
+class Gone(Exception):
+    """A client has ended its connection amid a body. Not ConnectionError, which may be a page's own."""
 
 
 class Reply:
@@ -297,7 +303,7 @@ class Site:
         except Late:
             problem = f"did not come within {self.bounds.patience:g} s; send it at once"
             return Reply(page.worded(RequestError("body", problem)), 408, close=True)
-        except web.RequestPayloadError as error:
+        except (web.RequestPayloadError, Gone) as error:
             return Reply(page.worded(RequestError("body", f"cannot be read: {error}")), 400, close=True)
         except Exception:
             if (silent := self._unexpected.times()) is not None:

@@ -126,18 +126,19 @@ class Arena:
 
     def cut(self, cut: Cut) -> None:
         """Begin a piece of a cut."""
-        self.proxies.cut(cut.service, lambda proxy: _cut(proxy, cut))
+        self.proxies.cut(cut.service, lambda proxy: disturb(proxy, cut))
 
     def mend(self, cut: Cut) -> None:
         """End a piece of a cut."""
-        self.proxies.mend(cut.service, lambda proxy: _mend(proxy, cut))
+        self.proxies.mend(cut.service, lambda proxy: relieve(proxy, cut))
 
     def _start(self, number: int) -> WorkerProcess:
         self.started += 1
         return WorkerProcess(self.folder, self.environment, f"worker{number}-{self.started:03d}").start()
 
 
-def _cut(proxy: Proxy, cut: Cut) -> None:
+def disturb(proxy: Proxy, cut: Cut) -> None:
+    """Begin a piece of a cut."""
     match cut.way:
         case "down":
             proxy.down()
@@ -155,7 +156,8 @@ def _cut(proxy: Proxy, cut: Cut) -> None:
             proxy.add_toxic("reset_peer", timeout=cut.amount)
 
 
-def _mend(proxy: Proxy, cut: Cut) -> None:
+def relieve(proxy: Proxy, cut: Cut) -> None:
+    """End it."""
     if cut.way == "down":
         proxy.up()
     else:

@@ -3,9 +3,11 @@
 import asyncio
 import gzip
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+import uvloop
 
 from serving import v1
 from serving.connections import Server
@@ -28,7 +30,8 @@ class Open:
             Page("GET", "/probe", self._probe, v1.error_body, vital=True),
             Page("GET", "/large", self._large, v1.error_body),
         ]
-        self.site = Site(pages, v1.error_body, bounds, lambda path, status, seconds: None)
+        self.told: list[tuple[str, int]] = []
+        self.site = Site(pages, v1.error_body, bounds, lambda path, status, seconds: self.told.append((path, status)))
         self.port = 0
 
     async def __aenter__(self) -> "Open":
@@ -293,12 +296,47 @@ async def test_a_head_that_does_not_come_on_ends_the_connection(open_site: OpenS
     writer.close()
 
 
+def test_half_a_head_that_was_there_before_the_connection_was_taken_ends_in_time_too() -> None:
+    """By the loop that the service runs on: a busy process finds the first bytes together with the connection."""
+
+    async def ended() -> bytes:
+        async with Open(Bounds(patience=0.3, idle=20.0)) as opened:
+            with socket.create_connection(("127.0.0.1", opened.port)) as client:
+                client.sendall(b"POST /slow HTTP/1.1\r\nHost: x\r\n")
+                client.setblocking(False)
+                async with asyncio.timeout(10):
+                    return await asyncio.get_running_loop().sock_recv(client, 100)
+
+    assert uvloop.run(ended()) == b""
+
+
 async def test_a_body_that_does_not_come_is_a_408(open_site: OpenSite) -> None:
     opened = await open_site(patience=0.3)
     answer = await said(opened.port, b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"did not come within 0.3 s" in answer
     assert opened.site.in_flight == 0
+
+
+async def test_a_client_that_goes_amid_its_body_is_no_mistake_of_ours(
+    open_site: OpenSite, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody who looks for 500s, or for tracebacks, must not find what any client may do."""
+    opened = await open_site()
+    _, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+    writer.write(b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+
+    async def begun() -> bool:
+        return opened.site.in_flight == 1
+
+    async def told() -> bool:
+        return opened.told != []
+
+    await eventually_async(begun, what="a request under way")
+    writer.transport.abort()
+    await eventually_async(told, what="what became of it")
+    assert opened.told == [("/slow", 400)]
+    assert "mistake" not in capsys.readouterr().out
 
 
 async def test_a_client_that_does_not_take_its_answer_is_given_up(open_site: OpenSite) -> None:

@@ -1,0 +1,100 @@
+"""What was found, judged."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from tests.acceptance.soak.load import Refusal, Told
+from tests.acceptance.soak.machine import Machine
+from tests.acceptance.soak.trend import Limit, Sample, Trend, trend
+from tests.acceptance.soak.watch import GROWING
+
+MEMORY_PER_MINUTE = 0.25
+"""MiB. At the pace that is meant where none is given, each process of the service answers 1,800 requests a minute, and
+a worker takes in as many records and hints: 145 bytes for each. A dictionary's entry with a short key and a value
+that is kept for one is 150 to 250."""
+
+_NOISE: Mapping[str, float] = {"memory": 6.0, "objects": 20.0}
+"""What a series may step up by once. Memory: what allocators keep by chance; objects: thousands, until a full
+collection comes."""
+
+_PER_MINUTE: Mapping[str, float] = {
+    "memory": MEMORY_PER_MINUTE,
+    # Half a block for each request: a single object that is kept for each is twice that.
+    "objects": 0.9,
+}
+
+_AT_REST: Mapping[str, float] = {"files": 4.0, "threads": 3.0, "tasks": 8.0}
+"""By how much more there may be at rest in the end than in the beginning. Connections to Kafka and Redis are made as
+they are needed, and threads too; what is kept for each request, or each cut, is soon more."""
+
+SHORT_MINUTES = 5.0
+"""A run that is no longer shows large leaks alone: its limits are looser by what still settles."""
+
+_HELD_UP_S = 0.5
+"""Processes that waited so long for a processor, all together, may refuse what they would have done: half of what the
+service waits for Redis."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finding:
+    """One series: which, how it went, and whether it is to be called a leak."""
+
+    process: str
+    measure: str
+    trend: Trend
+    limit: Limit
+
+    @property
+    def grows(self) -> bool:
+        """Whether it is."""
+        return self.limit.passed_by(self.trend)
+
+
+def limit(measure: str, minutes: float) -> Limit:
+    """What may not be passed in a run of this length, behind its warm-up."""
+    looser = 1.0 if minutes > SHORT_MINUTES else 2 * SHORT_MINUTES / minutes
+    return Limit(per_minute=_PER_MINUTE[measure] * looser, grown=_NOISE[measure])
+
+
+def findings(samples: Mapping[str, Mapping[str, Sequence[Sample]]], minutes: float) -> list[Finding]:
+    """Every series, judged."""
+    return [
+        Finding(process, measure, trend(series), limit(measure, minutes))
+        for process, measures in samples.items()
+        for measure, series in measures.items()
+        if measure in GROWING and len(series) >= 5
+    ]
+
+
+def grown(found: Sequence[Finding]) -> list[str]:
+    """Those that grow, in words."""
+    return [
+        f"{each.process}: {each.measure} grow from {each.trend.first:.1f} to {each.trend.last:.1f}, "
+        f"{each.trend.per_minute:+.3f} a minute; {each.limit.per_minute:g} are allowed"
+        for each in found
+        if each.grows
+    ]
+
+
+def left(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """What is there at rest that was not there before, in words."""
+    return [
+        f"{process}: {measure} at rest are {after[process][measure]:.0f}, and were {held[measure]:.0f}"
+        for process, held in before.items()
+        for measure, more in _AT_REST.items()
+        if measure in held and after.get(process, {}).get(measure, 0) > held[measure] + more
+    ]
+
+
+def refused_in_peace(told: Told, explain: Callable[[float, float], bool], machine: Machine) -> list[Refusal]:
+    """Refusals while Redis was well, and had been for a while, and the machine let everybody run."""
+    return [
+        each
+        for each in told.refusals
+        if not explain(each.begin, each.end) and machine.waited(each.begin, each.end) < _HELD_UP_S
+    ]
+
+
+def too_late(told: Told, machine: Machine) -> list[Refusal]:
+    """What came later than can be explained by how long the processes waited for a processor."""
+    return [each for each in told.late if each.overdue > machine.waited(each.begin, each.end)]

@@ -1,0 +1,70 @@
+"""Looks at the processes once a second, from outside, and at what they tell from inside."""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import psutil
+
+from tests.acceptance.soak.trend import Sample
+
+_EVERY_S = 1.0
+_MIB = 1024 * 1024
+
+MEASURES = ("memory", "objects", "files", "threads", "tasks")
+"""Resident memory in MiB, blocks of Python's own allocator in thousands, open files, threads, asyncio's tasks."""
+
+GROWING = ("memory", "objects")
+"""Those that are judged by their slope. The others go with what is under way, and are judged at rest."""
+
+
+class Watch:
+    """Of some processes, by what they are called. samples: of each, by measure. gone: those that have ended."""
+
+    def __init__(self, processes: Mapping[str, psutil.Process], told: Path, clock: Callable[[], float]) -> None:
+        self.samples: dict[str, dict[str, list[Sample]]] = {name: {each: [] for each in MEASURES} for name in processes}
+        self.gone: set[str] = set()
+        self._processes = dict(processes)
+        self._told = told
+        self._clock = clock
+
+    @property
+    def pids(self) -> set[int]:
+        """Their numbers."""
+        return {each.pid for each in self._processes.values()}
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            self.look()
+            await asyncio.sleep(_EVERY_S)
+
+    def look(self) -> None:
+        """Once."""
+        at = self._clock()
+        for name, values in self.now().items():
+            for measure, value in values.items():
+                self.samples[name][measure].append((at, value))
+
+    def now(self) -> dict[str, dict[str, float]]:
+        """What each process holds."""
+        return {name: self._of(name, process) for name, process in self._processes.items() if name not in self.gone}
+
+    def _of(self, name: str, process: psutil.Process) -> dict[str, float]:
+        try:
+            with process.oneshot():
+                found = {
+                    "memory": process.memory_info().rss / _MIB,
+                    "files": float(process.num_fds()),
+                    "threads": float(process.num_threads()),
+                }
+        except psutil.NoSuchProcess:
+            self.gone.add(name)
+            return {}
+        file = self._told / f"{process.pid}.json"
+        # The parent of the service loads no definitions, and so tells nothing.
+        if file.exists():
+            inside = json.loads(file.read_text())
+            found |= {"objects": inside["blocks"] / 1_000, "tasks": float(inside["tasks"])}
+        return found

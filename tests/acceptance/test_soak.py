@@ -1,0 +1,48 @@
+"""How a soak judges what it sees, and what it plans; `scripts/soak` makes one."""
+
+import math
+import random
+
+import pytest
+
+from tests.acceptance.chaos.plan import Cut
+from tests.acceptance.soak import cuts, verdict
+from tests.acceptance.soak.trend import Sample, trend
+
+
+def noisy(rng: random.Random, per_minute: float, seconds: int = 1_200) -> list[Sample]:
+    """Memory that goes up and down by collections, takes a step of 4 at chance, and has a slope."""
+    step = rng.randrange(seconds)
+    return [
+        (at, 300 + 2 * math.sin(at / 9) + rng.uniform(-1, 1) + 4 * (at > step) + at * per_minute / 60)
+        for at in range(seconds)
+    ]
+
+
+@pytest.mark.parametrize("attempt", range(20))
+def test_a_slope_is_told_from_noise_and_steps(attempt: int, rng: random.Random) -> None:
+    limit = verdict.limit("memory", 20)
+    assert not limit.passed_by(trend(noisy(rng, 0)))
+    assert limit.passed_by(trend(noisy(rng, 3 * limit.per_minute)))
+
+
+def test_what_comes_back_is_no_growth() -> None:
+    """An outage that holds 100 MiB for a fifth of the time."""
+    series = [(float(at), 300.0 + (100 if 500 < at < 740 else 0)) for at in range(1_200)]
+    assert trend(series).per_minute == 0
+    assert trend(series).most == 400
+
+
+def test_the_slope_of_a_line_is_its_own() -> None:
+    found = trend([(float(at), 100 + at / 2) for at in range(600)])
+    assert found.per_minute == pytest.approx(30)
+    assert found.grown == pytest.approx(600 * 0.6 / 2, rel=0.01)
+
+
+def test_a_seed_tells_every_cut_and_every_way_comes() -> None:
+    def planned(seed: int) -> list[Cut]:
+        return [cut for cut, _ in zip(cuts.planned(random.Random(seed)), range(14), strict=False)]
+
+    assert planned(1) == planned(1) != planned(2)
+    ways = [cut.way for cut in planned(1)]
+    assert set(ways[:7]) == set(ways[7:]) == {"down", "silent", "deaf", "slow", "torn", "half", "reset"}
