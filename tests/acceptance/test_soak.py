@@ -1,13 +1,52 @@
-"""How a soak judges what it sees, and what it plans; `scripts/soak` makes one."""
+"""A short soak in which something leaks, as `scripts/soak` makes it, and how it judges: docs/explanation/soak.md."""
 
+import json
 import math
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.acceptance.chaos.plan import Cut
 from tests.acceptance.soak import cuts, verdict
 from tests.acceptance.soak.trend import Sample, trend
+from tests.services import tool
+
+ROOT = Path(__file__).parents[2]
+
+
+def soaked(tmp_path: Path, *arguments: str) -> tuple[int, str, dict[str, Any]]:
+    """Exit code, what was printed, and the summary."""
+    tools = Path(tool("toxiproxy-server")).parent
+    summary = tmp_path / "summary.json"
+    done = subprocess.run(
+        [ROOT / "scripts" / "soak", f"--json={summary}", f"--logs={tmp_path / 'logs'}", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "STILLWELL_VENV": sys.prefix, "STILLWELL_TOOLS": str(tools)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    return done.returncode, done.stdout, json.loads(summary.read_text()) if summary.exists() else {}
+
+
+def test_a_leak_is_found(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """1 MB for each call of a model, which every process makes some times a second."""
+    seed = request.config.option.seed
+    code, said, found = soaked(tmp_path, "--minutes=0.7", "--pace=20", f"--seed={seed}", "--leak=1000000")
+    assert code == 1, said
+    grown = {each.partition(":")[0] for each in found["wrong"] if "memory grow" in each}
+    assert grown >= {"serve 0", "serve 1"}, said
+
+
+# ---- judging ----
 
 
 def noisy(rng: random.Random, per_minute: float, seconds: int = 1_200) -> list[Sample]:
