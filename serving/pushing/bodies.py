@@ -11,10 +11,11 @@ here but its form. Feast's clients send times without a zone, which are in UTC, 
 columns that it keeps for itself: that is mended, for those paths alone.
 """
 
+import dataclasses
 import datetime
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -82,22 +83,46 @@ def own(asked: PushRequest, most_rows: int) -> Push:
     )
 
 
-def of_feast(asked: FeastPushRequest, view: ViewSpec, most_rows: int) -> Push:
+@dataclasses.dataclass(frozen=True, slots=True)
+class RowColumns:
+    """The columns that rows of one view may have, by name: those of its events, and those of final rows. Worked out once
+    for a view."""
+
+    view: ViewSpec
+    raw: Mapping[str, ColumnSpec]
+    final: Mapping[str, ColumnSpec]
+
+    @classmethod
+    def of(cls, view: ViewSpec) -> Self:
+        """A view's."""
+        return cls(
+            view,
+            {each.name: each for each in raw_topic("", view).columns if each.origin is Origin.VALUE},
+            {each.name: each for each in final_topic("", view).columns},
+        )
+
+    def fit_raw(self, names: Collection[str]) -> bool:
+        """Whether rows of these columns can be events of the view's topic: which they are, where nobody says so."""
+        given = {*names} - ({_CREATED} - self.raw.keys())
+        needed = {name for name, column in self.raw.items() if not column.nullable}
+        return bool(self.raw) and needed <= given <= self.raw.keys()
+
+
+def of_feast(asked: FeastPushRequest, columns: RowColumns, most_rows: int) -> Push:
     """What a request to Feast's /push pushes: events, where its columns can be those of events. Raises RequestError."""
-    transform = asked.transform_on_write is not False and _fits_raw(view, asked.df)
-    columns = _mended(asked.df, view, transform)
-    values = _values(columns, "df", most_rows)
-    return Push(view.name, values, transform, asked.to, _key(asked.idempotency_key), whole=True)
+    transform = asked.transform_on_write is not False and columns.fit_raw(asked.df)
+    values = _values(_mended(asked.df, columns, transform), "df", most_rows)
+    return Push(columns.view.name, values, transform, asked.to, _key(asked.idempotency_key), whole=True)
 
 
-def written_by_feast(asked: FeastWriteRequest, view: ViewSpec, most_rows: int) -> Push:
+def written_by_feast(asked: FeastWriteRequest, columns: RowColumns, most_rows: int) -> Push:
     """What a request to Feast's /write-to-online-store pushes: unless it says so, features that a client has computed.
 
     Raises RequestError.
     """
-    transform = asked.transform_on_write is True and _fits_raw(view, asked.df)
-    columns = _mended(asked.df, view, transform)
-    return Push(view.name, _values(columns, "df", most_rows), transform, To.ONLINE, whole=True)
+    transform = asked.transform_on_write is True and columns.fit_raw(asked.df)
+    values = _values(_mended(asked.df, columns, transform), "df", most_rows)
+    return Push(columns.view.name, values, transform, To.ONLINE, whole=True)
 
 
 def _key(key: str | None) -> str | None:
@@ -141,25 +166,13 @@ _CREATED = "created"
 _NAIVE = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d(?:\.\d+)?)?)", re.ASCII)
 
 
-def _fits_raw(view: ViewSpec, columns: Mapping[str, object]) -> bool:
-    """Whether rows of these columns can be events of the view's topic: which they are, where nobody says so."""
-    known = {column.name for column in _raw_columns(view)}
-    needed = {column.name for column in _raw_columns(view) if not column.nullable}
-    names = columns.keys() - ({_CREATED} - known)
-    return bool(known) and names <= known and needed <= names
-
-
-def _raw_columns(view: ViewSpec) -> list[ColumnSpec]:
-    return [column for column in raw_topic("", view).columns if column.origin is Origin.VALUE]
-
-
-def _mended(df: Mapping[str, list[Any]], view: ViewSpec, transform: bool) -> dict[str, list[Any]]:
+def _mended(df: Mapping[str, list[Any]], of_view: RowColumns, transform: bool) -> dict[str, list[Any]]:
     """The columns with zones and without what Feast keeps for itself; the event time may be called as in the topic."""
-    specs = {column.name: column for column in (_raw_columns(view) if transform else final_topic("", view).columns)}
+    specs = of_view.raw if transform else of_view.final
     columns = dict(df)
     if _CREATED not in specs:
         columns.pop(_CREATED, None)
-    event_time = view.source.event_time
+    event_time = of_view.view.source.event_time
     if not transform and "event_timestamp" not in columns and event_time in columns and event_time not in specs:
         columns["event_timestamp"] = columns.pop(event_time)
     if transform and event_time not in columns and "event_timestamp" in columns and event_time in specs:

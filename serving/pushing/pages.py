@@ -33,6 +33,8 @@ class PushPages:
         self._most_rows = most_rows
         self._metrics = metrics or Metrics()
         self._names = names
+        self._columns: dict[str, bodies.RowColumns] = {}
+        """By view: there are no more than those that are defined."""
 
     def pages(self) -> list[Page]:
         """For a site."""
@@ -51,14 +53,22 @@ class PushPages:
 
     async def _feast_push(self, request: Request) -> Reply:
         asked = decoded(bodies.feast_push_request, request.body)
-        view = self._pusher.view(asked.push_source_name, "push_source_name").view
-        return await self._once(bodies.of_feast(asked, view, self._most_rows), asked.mode, request.body)
+        columns = self._columns_of(asked.push_source_name, "push_source_name")
+        return await self._once(bodies.of_feast(asked, columns, self._most_rows), asked.mode, request.body)
 
     async def _feast_write(self, request: Request) -> Reply:
         asked = decoded(bodies.feast_write_request, request.body)
-        view = self._pusher.view(asked.feature_view_name, "feature_view_name").view
-        await self._carry_out(bodies.written_by_feast(asked, view, self._most_rows), "sync")
+        columns = self._columns_of(asked.feature_view_name, "feature_view_name")
+        await self._carry_out(bodies.written_by_feast(asked, columns, self._most_rows), "sync")
         return Reply(encode(None))
+
+    def _columns_of(self, name: str, field: str) -> bodies.RowColumns:
+        """What rows of a view may have. field: what a request calls it. Raises NotDefined."""
+        view = self._pusher.view(name, field).view
+        columns = self._columns.get(view.name)
+        if columns is None:
+            columns = self._columns[view.name] = bodies.RowColumns.of(view)
+        return columns
 
     async def _once(self, push: Push, mode: Mode, asked: bytes) -> Reply:
         """The answer to a push: that which it had, if it comes again under its idempotency key."""

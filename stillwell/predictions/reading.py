@@ -105,7 +105,7 @@ class ModelReader:
         """What there is, by one round trip: what was read, and what of it is fresh."""
         answer = await self._online.read(asked.wanted)
         stored, count = answer.values, len(asked.keys)
-        seen_at, now = asyncio.get_running_loop().time(), self._now_us()
+        now = self._now_us()
         inputs = self.engine.inputs
         if count == 1:
             record, *row = stored
@@ -118,6 +118,7 @@ class ModelReader:
         missing = fresh.count(None)
         if self._counts and missing < count:
             self._counts.prediction(self.engine.model.name, State.FRESH, Refresh.NONE, count - missing)
+        seen_at = asyncio.get_running_loop().time() if missing else 0.0
         return Looked(answer.under, fresh, not missing, asked, stored[:count], rows, prints, now, seen_at)
 
     async def told(self, looked: Looked) -> list[Prediction]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from stillwell.local import Process
-from tests.benchmarks import driving, parsing, serve_data, servers
+from tests.benchmarks import cores, driving, parsing, serve_data, servers
 from tests.benchmarks.driving import Drive, Driven
 from tests.benchmarks.figures import SERVE_PARTS, median
 from tests.benchmarks.freshness import KEPT_RATE, WINDOW_AGE
@@ -181,6 +181,11 @@ class ServeRun:
     # ---- latency at half of saturation ----
 
     def _latency(self, stillwell: Stillwell) -> None:
+        redis = int(self._testbed.redis.info("server")["process_id"])
+        with cores.apart([stillwell.pid], [redis]) as core:
+            self._latency_on(core, stillwell)
+
+    def _latency_on(self, core: set[int], stillwell: Stillwell) -> None:
         bodies, keys = self._written(NARROW), self._keys_of(stillwell)
         full = Drive(connections=CONNECTIONS[1], seconds=self._scale.seconds)
         saturation = median([stillwell.read(bodies, full).rate for _ in range(3)])
@@ -189,7 +194,7 @@ class ServeRun:
         runs: dict[str, list[Driven]] = {}
         for number in range(self._scale.runs + 1):
             self._keep(runs, "stillwell", stillwell.read(bodies, steady), number)
-            told = self._bare("open", keys, steady.rate, steady.seconds, steady.skip)
+            told = self._bare("open", keys, steady.rate, steady.seconds, steady.skip, core=core)
             bare = Driven(requests=told["requests"], seconds=told["seconds"], took_us=told["took_us"])
             self._keep(runs, "bare", bare, number)
         self.result["runs"]["latency"] = runs
@@ -335,12 +340,14 @@ class ServeRun:
 
     # ---- small parts ----
 
-    def _bare(self, kind: str, keys: Path, *numbers: float) -> parsing.Json:
+    def _bare(self, kind: str, keys: Path, *numbers: float, core: set[int] | None = None) -> parsing.Json:
         arguments = [kind, self._testbed.stack.redis_url, str(keys), *map(str, numbers)]
         log = self._fresh_folder() / "bare.log"
         module = "tests.benchmarks.contenders.bare_redis"
         process = Process("bare redis-py", [sys.executable, "-m", module, *arguments], log=log)
         try:
+            if core:
+                cores.move(process.pid, core)
             driving.until(lambda: not process.running, "bare redis-py", sum(numbers[-2:]) + _PATIENCE_SECONDS)
         finally:
             process.kill()
