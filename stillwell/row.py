@@ -26,6 +26,10 @@ ORDER = (
 
 _BATCH = "_batch"
 
+_FEW = 300
+"""Rows that are looked through in Python for two of one entity: Polars takes longer to plan that. What is pushed at one
+moment is so few, and mostly of as many entities."""
+
 
 def newest(frame: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
     """The newest row of each entity, given the rows of one view and one batch; the columns stay as they are.
@@ -33,7 +37,8 @@ def newest(frame: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
     frame: columns as in `stillwell.records.ViewRows`, rows in the order of (offset, row). keys: the names of the
     entity's key columns. Rows come back in ascending order of the rule.
     """
-    return _ordered(frame, np.zeros(frame.height, np.uint32)).unique(keys, keep="last", maintain_order=True)
+    ordered = _ordered(frame, np.zeros(frame.height, np.uint32))
+    return ordered if _distinct(frame, keys, None) else ordered.unique(keys, keep="last", maintain_order=True)
 
 
 def newest_of_each(frame: pl.DataFrame, cuts: Cuts, keys: Sequence[str]) -> tuple[pl.DataFrame, Cuts]:
@@ -42,10 +47,22 @@ def newest_of_each(frame: pl.DataFrame, cuts: Cuts, keys: Sequence[str]) -> tupl
         kept = newest(frame, keys)
         return kept, np.array([0, kept.height])
     batch = np.repeat(np.arange(len(cuts) - 1, dtype=np.uint32), np.diff(cuts))
+    if _distinct(frame, keys, batch):
+        return _ordered(frame, batch), cuts
     joined = frame.hstack([pl.Series(_BATCH, batch)])
     kept = _ordered(joined, batch).unique([*keys, _BATCH], keep="last", maintain_order=True)
     left = kept.drop_in_place(_BATCH).to_numpy()
     return kept, np.searchsorted(left, np.arange(len(cuts)))
+
+
+def _distinct(frame: pl.DataFrame, keys: Sequence[str], batch: npt.NDArray[np.uint32] | None) -> bool:
+    """Whether each row is known to be of an entity of its own, in its batch: False where they are not so few."""
+    if frame.height > _FEW:
+        return False
+    columns = [frame.get_column(key).to_list() for key in keys]
+    if batch is not None:
+        columns.append(batch.tolist())
+    return len(set(zip(*columns, strict=True))) == frame.height
 
 
 def _ordered(frame: pl.DataFrame, batch: npt.NDArray[np.uint32]) -> pl.DataFrame:
