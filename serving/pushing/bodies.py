@@ -85,8 +85,7 @@ def own(asked: PushRequest, most_rows: int) -> Push:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RowColumns:
-    """The columns that rows of one view may have, by name: those of its events, and those of final rows. Worked out once
-    for a view."""
+    """The columns that rows of one view may have, by name: those of its events, and those of final rows."""
 
     view: ViewSpec
     raw: Mapping[str, ColumnSpec]
