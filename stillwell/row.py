@@ -13,7 +13,7 @@ import polars as pl
 
 from stillwell.joined import Cuts
 from stillwell.layout.stamp import ABSENT_SEQUENCE
-from stillwell.series import microseconds
+from stillwell.series import FEW, microseconds
 
 ORDER = (
     pl.col("event_timestamp"),
@@ -25,10 +25,6 @@ ORDER = (
 
 
 _BATCH = "_batch"
-
-_FEW = 300
-"""Rows that are looked through in Python for two of one entity: Polars takes longer to plan that. What is pushed at one
-moment is so few, and mostly of as many entities."""
 
 
 def newest(frame: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
@@ -56,8 +52,8 @@ def newest_of_each(frame: pl.DataFrame, cuts: Cuts, keys: Sequence[str]) -> tupl
 
 
 def _distinct(frame: pl.DataFrame, keys: Sequence[str], batch: npt.NDArray[np.uint32] | None) -> bool:
-    """Whether each row is known to be of an entity of its own, in its batch: False where they are not so few."""
-    if frame.height > _FEW:
+    """Whether each row is known to be of an entity of its own, in its batch; not known where they are more than few."""
+    if frame.height > FEW:
         return False
     columns = [frame.get_column(key).to_list() for key in keys]
     if batch is not None:

@@ -3,6 +3,10 @@ value; these cost 5, and a small batch takes dozens of them."""
 
 import polars as pl
 
+FEW = 200
+"""Rows of which some steps are taken in Python: Polars plans a query for each, which takes longer than so many values.
+What is pushed at one moment is so few."""
+
 
 def microseconds(times: pl.Series) -> pl.Series:
     """Times, or durations, in microseconds (since the epoch) as Int64."""

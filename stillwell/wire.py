@@ -10,10 +10,11 @@ from typing import Annotated, Any, cast
 import msgspec
 import polars as pl
 
-from stillwell.series import microseconds
+from stillwell.series import FEW, microseconds
 from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP, FieldType
 
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_MICROSECOND = datetime.timedelta(microseconds=1)
 EARLIEST_US = -62_135_596_800_000_000
 """0001-01-01T00:00:00Z in microseconds since the epoch: the first instant that Python can hold."""
 LATEST_US = 253_402_300_799_999_999
@@ -41,6 +42,9 @@ FITS: Mapping[str, Any] = {
 
 def instants(times: Sequence[datetime.timedelta | None]) -> pl.Series:
     """A Timestamp column from distances to the epoch: Polars takes a tenth of the time that zoned datetimes cost."""
+    if len(times) <= FEW:
+        us = [None if each is None else each // _MICROSECOND for each in times]
+        return pl.Series(us, dtype=pl.Int64()).cast(TIMESTAMP.polars)
     return microseconds(pl.Series(times, dtype=pl.Duration("us"))).cast(TIMESTAMP.polars)
 
 

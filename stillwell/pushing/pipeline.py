@@ -36,6 +36,7 @@ class _Kind(enum.Enum):
 
 
 _CODES = {To(word): code for code, word in enumerate(TO_TYPE.categories)}
+_ALIKE = [pl.Series(TO, [word], dtype=TO_TYPE) for word in TO_TYPE.categories]
 
 
 class PushPipeline:
@@ -166,7 +167,10 @@ class _SortedOut:
 
     def _with_to(self, frame: pl.DataFrame) -> pl.DataFrame:
         places = np.searchsorted(self._records.offsets, frame.get_column("_offset").to_numpy())
-        return frame.hstack([pl.Series(TO, self._to[places]).cat.to(TO_TYPE)])
+        codes = self._to[places]
+        if codes.size and (codes == codes[0]).all():  # as nearly always; else a query is planned
+            return frame.hstack([_ALIKE[codes[0]].new_from_index(0, codes.size)])
+        return frame.hstack([pl.Series(TO, codes).cat.to(TO_TYPE)])
 
     def _at(self, places: Sequence[int], values: Sequence[bytes | None]) -> Records:
         records = self._records

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillwell.layout.entity_key import MAX_KEY_BYTES, WrongKey, entity_key, entity_keys, keys_of_columns, too_long
+from stillwell.series import FEW
 from stillwell.spec import KeySpec
 from stillwell.types import BOOL, BYTES, FLOAT64, INT32, INT64, STRING, TIMESTAMP, FieldType
 
@@ -56,6 +57,9 @@ def test_columns_give_the_keys_that_single_values_give(
     frame = pl.DataFrame(rows, schema={key.name: key.type.polars for key in keys}, orient="row")
     expected = [entity_key(keys, dict(zip(names, row, strict=True))) for row in rows]
     assert entity_keys(frame, keys) == expected
+    if rows:
+        times = FEW // len(rows) + 1
+        assert entity_keys(pl.concat([frame] * times), keys) == expected * times
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(keys)
     assert keys_of_columns(keys, columns) == expected
     assert not too_long(frame, keys).any()
