@@ -122,12 +122,18 @@ def admin(bootstrap: str) -> AdminClient:
 
 @pytest.fixture
 def topic(admin: AdminClient) -> Iterator[Callable[..., str]]:
-    """topic("departures", partitions=3, config={…}): create a topic of a fresh name that begins so; gives the name."""
+    """topic("departures", partitions=3, config={…}): create a topic of a fresh name that begins so; gives the name.
+
+    It keeps its records for ever unless told otherwise: those of tests have old timestamps, and the broker removes what
+    is a week old whenever it looks, which is every five minutes.
+    """
     created: list[str] = []
 
     def create(name: str = "events", *, partitions: int = 1, config: Mapping[str, str] | None = None) -> str:
         fresh = f"{name}-{uuid.uuid4().hex[:8]}"
-        new = NewTopic(fresh, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
+        new = NewTopic(
+            fresh, num_partitions=partitions, replication_factor=1, config={"retention.ms": "-1", **(config or {})}
+        )
         admin.create_topics([new])[fresh].result(30)
         created.append(fresh)
         return fresh

@@ -195,7 +195,7 @@ async def test_a_deployment_needs_no_topic_of_its_own(deploy: Callable[..., Depl
     deployment = deploy(definitions="visits", push="true")
     deployment.settings["STILLWELL_PROJECT"] = f"w{deployment.settings['STILLWELL_NAMESPACE']}"
     (deployment.folder / "visits.py").write_text(PURE)
-    assert deployment.run("check").stdout.startswith("visits is right: 1 entities, 0 topics, 1 views")
+    assert deployment.run("check").stdout.startswith("visits is right: 1 entity, 0 topics, 1 view")
     deployment.run("topics", "create", "--partitions", "1").check_returncode()
     worker = deployment.start_worker().until_ready()
     rows = [{"visitor": "v", "event_timestamp": "2026-01-01T00:01:00Z", "since": "2026-01-01T00:00:00Z"}]
