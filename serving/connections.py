@@ -37,12 +37,13 @@ class Server(web.Server):
 class _Connection(RequestHandler):
     """A connection, which ends where a request that has begun does not come on."""
 
-    __slots__ = ("_begun", "_seen", "site")
+    __slots__ = ("_begun", "_ending", "_seen", "site")
 
     def __init__(self, site: Site, server: Server, **options: Any) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **options)
         self.site = site
         self._begun: asyncio.TimerHandle | None = None
+        self._ending: asyncio.TimerHandle | None = None
         self._seen = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -55,6 +56,13 @@ class _Connection(RequestHandler):
         self.site.open -= 1
         self._stop()
         super().connection_lost(exc)
+        if self._ending:
+            self._ending.cancel()
+
+    def force_close(self) -> None:
+        """Called by aiohttp, too: end the connection."""
+        self._end_in_time()
+        super().force_close()
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
@@ -96,6 +104,7 @@ class _Connection(RequestHandler):
         if not self._force_close:
             self._task_handler = None
             if self.transport is not None:
+                self._end_in_time()
                 self.transport.close()
 
     async def _answer(self, message: RawRequestMessage | _ErrInfo, payload: StreamReader) -> bool:
@@ -108,16 +117,16 @@ class _Connection(RequestHandler):
         self._current_request = request  # type: ignore[assignment]  # told where the connection ends meanwhile
         try:
             reply = await self.site(request)
+            stays = request.stays and not reply.close
+            self._write(reply.packed(message.method, stays))
+            if self.writing_paused:
+                await self._taken()
+            if not request.whole:
+                await request.drop(self.site.bounds.patience)
+                return stays and request.whole
+            return stays
         finally:
             self._current_request = None
-        stays = request.stays and not reply.close
-        self._write(reply.packed(message.method, stays))
-        if self.writing_paused:
-            await self._taken()
-        if not request.whole:
-            await request.drop(self.site.bounds.patience)
-            return stays and request.whole
-        return stays
 
     def _write(self, packed: bytes) -> None:
         transport = self.transport
@@ -139,6 +148,13 @@ class _Connection(RequestHandler):
             if self.transport is not None:
                 self.transport.abort()
             raise ConnectionResetError("the client takes its answer too slowly") from None
+
+    def _end_in_time(self) -> None:
+        """A transport that is closed waits, however long, for the client to take what it still holds: no longer than
+        patience has it."""
+        transport = self.transport
+        if self._ending is None and transport is not None and transport.get_write_buffer_size():
+            self._ending = self._loop.call_later(self.site.bounds.patience, transport.abort)
 
     def _make_room(self) -> None:
         """A request that came ahead of its turn has its turn: the parser may take another."""

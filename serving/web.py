@@ -131,14 +131,14 @@ class Request:
                         raise TooLarge
         except TimeoutError:
             raise Late from None
-        except ConnectionError as error:
+        except OSError as error:  # of the connection alone, and not of all kinds a ConnectionError: no route, say
             raise Gone(str(error)) from None
         self.body = bytes(body)
 
     async def drop(self, patience: float) -> None:
         """Read the rest of the body, for so long, to nobody's use: a client that is still sending it would not see the
         answer."""
-        with contextlib.suppress(TimeoutError, ConnectionError, web.RequestPayloadError):
+        with contextlib.suppress(OSError, web.RequestPayloadError):
             async with asyncio.timeout(patience):
                 while not self._payload.is_eof():
                     await self._payload.readany()

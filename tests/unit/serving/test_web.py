@@ -1,6 +1,7 @@
 """What every page shares: methods, types of bodies, and what no client may do to the others."""
 
 import asyncio
+import contextlib
 import gzip
 import json
 import socket
@@ -8,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 import uvloop
+from aiohttp.web_protocol import RequestHandler
 
 from serving import v1
 from serving.connections import Server
@@ -35,9 +37,16 @@ class Open:
         self.port = 0
 
     async def __aenter__(self) -> "Open":
-        self._server = await asyncio.get_running_loop().create_server(Server(self.site), "127.0.0.1", 0)
+        server = Server(self.site)
+        self._server = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+        self._connections = server
         self.port = self._server.sockets[0].getsockname()[1]
         return self
+
+    @property
+    def connections(self) -> list[RequestHandler]:
+        """Those that are open."""
+        return self._connections.connections
 
     async def __aexit__(self, *error: object) -> None:
         self.let.set()
@@ -355,6 +364,54 @@ async def test_a_client_that_does_not_take_its_answer_is_given_up(open_site: Ope
     await eventually_async(begun, what="a connection")
     await eventually_async(given_up, what="the end of the connection")
     writer.close()
+
+
+def test_what_a_client_leaves_in_the_end_of_its_answers_keeps_no_connection() -> None:
+    """Less than what would hold the next answer back: nothing waits for it, but a transport that is closed does, and
+    a client that was stopped takes it never."""
+
+    async def kept() -> int:
+        async with Open(Bounds(patience=0.3, idle=0.3)) as opened:
+            opened.let.set()
+            with socket.socket() as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.connect(("127.0.0.1", opened.port))
+                client.setblocking(False)
+                made: list[asyncio.Transport] = []
+
+                async def left() -> bool:
+                    with contextlib.suppress(BlockingIOError):
+                        client.send(post(bytes(40_000)))
+                    await asyncio.sleep(0.005)
+                    made[:] = [each.transport for each in opened.connections if each.transport]
+                    return any(each.get_write_buffer_size() for each in made)
+
+                await eventually_async(left, what="an answer of which the system takes a part")
+                assert made[0].get_write_buffer_size() < 64 * 1024
+
+                async def ended() -> bool:
+                    return opened.site.open == 0
+
+                await eventually_async(ended, what="the end of the connection")
+                return opened.site.open
+
+    assert uvloop.run(kept()) == 0
+
+
+async def test_a_client_that_goes_while_the_rest_of_its_body_is_read_to_nobodys_use_is_not_waited_for(
+    open_site: OpenSite,
+) -> None:
+    opened = await open_site(patience=60.0)
+    before = len(asyncio.all_tasks())
+    reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+    writer.write(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 404 ")
+    writer.transport.abort()
+
+    async def over() -> bool:
+        return len(asyncio.all_tasks()) <= before
+
+    await eventually_async(over, what="the end of the connection's task")
 
 
 async def test_a_connection_on_which_nothing_is_asked_ends(open_site: OpenSite) -> None:
