@@ -46,6 +46,7 @@ from stillwell.wire import (
     INT64_RANGE,
     LATEST_US,
     US_PER_UNIT,
+    WITHIN_FLOAT32,
     beyond_years,
     instants,
 )
@@ -54,10 +55,6 @@ from stillwell.wording import ValueWording, say_null, say_unfit, shown
 MAX_NESTING = 256
 NO_TIMESTAMP = -1
 """What Kafka gives as the timestamp of a record that has none."""
-
-_FLOAT32_BEYOND = 3.4028235677973366e38
-"""Halfway between the greatest Float32 and the next power of two: from here on, rounding gives infinity."""
-_FLOAT32 = Annotated[float, msgspec.Meta(gt=-_FLOAT32_BEYOND, lt=_FLOAT32_BEYOND)]
 
 _SPELLED = Annotated[str, msgspec.Meta(pattern=r"^(-?Infinity|NaN(:[7f]ff[89a-f][0-9a-f]{12})?)$")]
 
@@ -262,7 +259,7 @@ def _parser(column: ColumnSpec) -> Callable[[bytes], Any]:
 def _wire(column: ColumnSpec) -> Any:
     """The type that msgspec decodes for a column."""
     if column.unit is None:
-        kind = _FLOAT32 if column.type.name == FLOAT32.name else FITS[column.type.name]
+        kind = WITHIN_FLOAT32 if column.type.name == FLOAT32.name else FITS[column.type.name]
         return kind | _SPELLED if column.spelled else kind
     factor, divisor = US_PER_UNIT[column.unit]
     least = max(INT64_RANGE[0], EARLIEST_US * divisor // factor)

@@ -1,5 +1,6 @@
 """Values written as text: keys and request values in a URL or on the command line. One reading of them for all."""
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -31,7 +32,10 @@ def value_of(kind: FieldType, text: str) -> object:
     if kind in (FLOAT32, FLOAT64):
         if text not in NAMED and not _NUMBER.fullmatch(text):
             raise refused
-        return float(text)
+        number = float(text)
+        if math.isinf(number) and text not in NAMED:  # in JSON, too, a number that is too large is a mistake
+            raise refused
+        return number
     if kind is BOOL:
         if text not in ("true", "false"):
             raise refused

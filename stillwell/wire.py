@@ -27,6 +27,11 @@ US_PER_UNIT: Mapping[str, tuple[int, int]] = {"s": (1_000_000, 1), "ms": (1_000,
 INSTANT = Annotated[datetime.datetime, msgspec.Meta(tz=True)]
 """A time with a zone."""
 
+_BEYOND_FLOAT32 = 3.4028235677973366e38
+"""Halfway between the greatest Float32 and the next power of two: from here on, rounding gives infinity."""
+WITHIN_FLOAT32 = Annotated[float, msgspec.Meta(gt=-_BEYOND_FLOAT32, lt=_BEYOND_FLOAT32)]
+"""A number that comes from outside as a Float32: one that is too large is a mistake, and no infinity."""
+
 FITS: Mapping[str, Any] = {
     BOOL.name: bool,
     INT32.name: Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)],

@@ -2,6 +2,7 @@
 
 import binascii
 import contextlib
+import math
 import types
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
@@ -16,14 +17,18 @@ from stillwell.layout.entity_key import WrongKey, keys_of_columns
 from stillwell.reading.query import Lookup, Plan
 from stillwell.spec import RequestColumnSpec
 from stillwell.types import BYTES, FLOAT32, FLOAT64, STRING, TIMESTAMP, FieldType
-from stillwell.wire import FITS, INSTANT
+from stillwell.wire import FITS, INSTANT, WITHIN_FLOAT32
 from stillwell.wording import shorten
 
-_FITS_ALL: Mapping[str, Any] = {name: types.GenericAlias(list, (fits | None,)) for name, fits in FITS.items()}
+_FITS: Mapping[str, Any] = {**FITS, FLOAT32.name: WITHIN_FLOAT32}
+"""What a request may bring is what an event may: features are computed on write from the same values."""
+
+_FITS_ALL: Mapping[str, Any] = {name: types.GenericAlias(list, (fits | None,)) for name, fits in _FITS.items()}
 
 _TAKES: Mapping[str, str] = {
     TIMESTAMP.name: "a time with a zone, as 2026-01-31T12:00:00Z",
     BYTES.name: "bytes in base64",
+    FLOAT32.name: "Float32 (a number within ±3.4028235e38)",
 }
 
 _MOST_SHOWN = 20
@@ -107,10 +112,13 @@ def _request_value(column: RequestColumnSpec, row: int, value: object) -> object
         if column.nullable:
             return None
         raise RequestError(field, f"must be {column.type.name}, not null")
-    if column.type in (FLOAT32, FLOAT64) and isinstance(value, str) and value in NAMED:
-        return float(value)
+    if column.type in (FLOAT32, FLOAT64):
+        if isinstance(value, str) and value in NAMED:
+            return float(value)
+        if isinstance(value, float) and not math.isfinite(value):  # named so in a URL
+            return value
     try:
-        fitting: object = msgspec.convert(value, FITS[column.type.name])
+        fitting: object = msgspec.convert(value, _FITS[column.type.name])
         if isinstance(fitting, str):
             fitting.encode()
     except (msgspec.ValidationError, UnicodeEncodeError):

@@ -19,11 +19,13 @@ from hypothesis import strategies as st
 from serving.pushing.batch import Push, ViewBatches
 from stillwell.definitions.golden import check_examples
 from stillwell.definitions.loading import load_definitions
-from stillwell.errors import DefinitionError
+from stillwell.errors import DefinitionError, RequestError
 from stillwell.on_demand import OnDemand, at_one_instant
 from stillwell.pushing.on_write import on_write_topic
 from stillwell.pushing.pipeline import PushPipeline
 from stillwell.pushing.record import PushEncoder, To
+from stillwell.reading.entities import typed
+from stillwell.reading.query import Catalog
 from stillwell.registry import register
 from stillwell.spec import (
     AS_OF,
@@ -38,6 +40,7 @@ from stillwell.spec import (
 )
 from stillwell.testing.objects import MemoryStore
 from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP
+from stillwell.wire import column as column_of
 from tests.batches import NOW_MS, column, feature, records, topic, view
 
 UTC = datetime.UTC
@@ -221,6 +224,30 @@ def test_what_fails_at_read_is_a_dead_letter_on_write() -> None:
     assert given == read(rows)
     assert given[1] == ("number",)
     assert given[2][4:] == (7, None, False, datetime.datetime(2026, 1, 1, 0, 0, 1, tzinfo=UTC), 1)
+
+
+@pytest.mark.parametrize(
+    "text", ["3.4028235e38", "3.4028235677973366e38", "1e39", "-1e39", '"Infinity"', "0.1", "16777217"]
+)
+def test_a_float_of_32_bits_is_taken_in_a_request_where_it_is_taken_in_an_event(text: str) -> None:
+    """One that is too large is a mistake in both, and an infinity in neither."""
+    asked = RequestSpec(name="Asked", columns=(RequestColumnSpec(name="x", type=FLOAT32, nullable=False),))
+    on_demand = OnDemandSpec(
+        name="Narrow", version=1, inputs=(asked,), features=(feature("x", FLOAT32, pl.col("Asked.x"), nullable=True),)
+    )
+    value = f'{{"row": 1, "event_timestamp": "2026-01-01T00:00:00Z", "x": {text}}}'.encode()
+    raw = records([value], headers=[(("transform_on_write", b"true"),)])
+    (rows,) = PushPipeline("shop", stored(on_demand)).run(raw).rows
+    definitions = DefinitionsSpec(entities=(), topics=(), views=(), requests=(asked,), on_demand=(on_demand,))
+    catalog = Catalog(definitions)
+    plan = catalog.plan(["Narrow:x"])
+    if not rows.frame.height:
+        with pytest.raises(RequestError, match=r"entities\.x\[0\]: must be Float32 \(a number within"):
+            typed(plan, {"x": [json.loads(text)]}, catalog.keys)
+        return
+    given = column_of(FLOAT32, typed(plan, {"x": [json.loads(text)]}, catalog.keys)["x"])
+    read = OnDemand(on_demand).compute(pl.DataFrame([given.alias("Asked.x")]), at_one_instant(0, 1))
+    assert read.frame.get_column("x").to_list() == rows.frame.get_column("x").to_list()
 
 
 # What is pushed

@@ -128,6 +128,7 @@ async def test_columns_say_the_freshness_of_each_entity(extended: Served) -> Non
         ("price=dear", "price", "price: must be a number, got 'dear'"),
         ("price=1&until=tomorrow", "until", "until: must be a time with its zone, as in 2026-01-31T12:00:00Z, got"),
         ("price=1&id=%2B1", "id", "id: must be a whole number that fits Int64, got '+1'"),
+        ("price=1e400&id=1", "price", "price: must be a number, got '1e400'"),
         ("prize=1", "prize", "prize: is no key of any entity; did you mean 'price'?"),
     ],
 )
