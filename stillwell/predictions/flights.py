@@ -1,6 +1,7 @@
 """Predictions that are being computed in this process: whoever wants one that is under way shares it."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import structlog
@@ -27,7 +28,8 @@ class Flight:
     def __init__(self, entity: Entity, patience: float) -> None:
         self.entity = entity
         self.began = 0.0
-        """When its inputs were read, or later, by the event loop's clock."""
+        """A moment before its inputs were read, in seconds that only grow. Not by the event loop's clock: uvloop's counts
+        milliseconds, and so much may be written in one of them."""
         self._patience = patience
         self._done: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
 
@@ -89,7 +91,7 @@ class Flights:
         self._waiting = {False: [], True: []}
 
     async def _fly(self, flights: Sequence[Flight], early: bool) -> None:
-        began = asyncio.get_running_loop().time()
+        began = time.monotonic()
         for each in flights:
             each.began = began
 

@@ -7,6 +7,7 @@ that FRESH is always the model's word on the very rows that stand beside it.
 import asyncio
 import dataclasses
 import random
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -52,7 +53,7 @@ class Asked(NamedTuple):
 
 class Looked(NamedTuple):
     """What was read for some entities, and what of it is fresh, None for what is not. under: which epoch, and by which
-    server. all_fresh: whether all of it is. seen_at: when, by the event loop's clock."""
+    server. all_fresh: whether all of it is. seen_at: when, by a clock that only grows."""
 
     under: bytes
     fresh: list[Fresh | None]
@@ -118,7 +119,7 @@ class ModelReader:
         missing = fresh.count(None)
         if self._counts and missing < count:
             self._counts.prediction(self.engine.model.name, State.FRESH, Refresh.NONE, count - missing)
-        seen_at = asyncio.get_running_loop().time() if missing else 0.0
+        seen_at = time.monotonic() if missing else 0.0
         return Looked(answer.under, fresh, not missing, asked, stored[:count], rows, prints, now, seen_at)
 
     async def told(self, looked: Looked) -> list[Prediction]:

@@ -444,6 +444,37 @@ async def test_whatever_order_completions_have_fresh_is_the_model_over_the_input
         assert (found.state, found.values) == (State.FRESH, (written[id, newest] + 1,))
 
 
+async def test_who_saw_newer_inputs_takes_no_prediction_of_older_ones_however_coarse_the_loops_clock_is(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvloop's counts milliseconds, and stands still for as long as a turn of the loop lasts: what was read before and
+    what was read after has the same time by it."""
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    site = made(policy="wait")
+    await site.put(7, 30.0)
+    asked, let = asyncio.Event(), asyncio.Event()
+
+    async def held(delays: list[Any]) -> None:
+        asked.set()
+        await let.wait()
+
+    site.model.before = held
+    reader = site.reader()
+    monkeypatch.setattr(loop, "time", lambda: now)
+    first = asyncio.create_task(read(reader))
+    await asked.wait()
+    await site.put(7, 40.0, at_ms=1)
+    second = asyncio.create_task(read(reader))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    let.set()
+    (older,) = await first
+    (newer,) = await second
+    monkeypatch.undo()
+    assert (older.values, newer.values) == ((31.0,), (41.0,))
+
+
 async def test_a_server_whose_clock_is_behind_takes_over_and_what_is_computed_now_is_kept() -> None:
     """By instants alone the record of the first server would win for as long as the clock takes to come so far; every
     read would ask the model, and none be answered from the store."""
