@@ -37,13 +37,15 @@ class Server(web.Server):
 class _Connection(RequestHandler):
     """A connection, which ends where a request that has begun does not come on."""
 
-    __slots__ = ("_begun", "_ending", "_seen", "site")
+    __slots__ = ("_begun", "_ending", "_last", "_seen", "site")
 
     def __init__(self, site: Site, server: Server, **options: Any) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **options)
         self.site = site
         self._begun: asyncio.TimerHandle | None = None
         self._ending: asyncio.TimerHandle | None = None
+        self._last = False
+        """Whether the connection ends with the request that is under way."""
         self._seen = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -63,6 +65,24 @@ class _Connection(RequestHandler):
         """Called by aiohttp, too: end the connection."""
         self._end_in_time()
         super().force_close()
+
+    def close(self) -> None:
+        """Called by aiohttp where the service ends: take no more requests. What is under way may come on: aiohttp would
+        not read the rest of its body."""
+        if self._request_in_progress:
+            self._last = True
+        else:
+            super().close()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  # as aiohttp has it
+        """Called by aiohttp then: let what is under way be answered, and end."""
+        begun = self._loop.time()
+        if self._request_in_progress and self._task_handler is not None:
+            self._last = True
+            await asyncio.wait([self._task_handler], timeout=timeout)
+        # To aiohttp no time at all means any time.
+        left = None if timeout is None else max(0.1, timeout - (self._loop.time() - begun))
+        await super().shutdown(left)
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
@@ -98,7 +118,7 @@ class _Connection(RequestHandler):
                 self._request_in_progress = False
                 if self._handler_waiter is not None and not self._handler_waiter.done():
                     self._handler_waiter.set_result(None)
-            if not stays or self._close or self._force_close:
+            if not stays or self._last or self._close or self._force_close:
                 break
             self._stay()
         if not self._force_close:
@@ -117,7 +137,7 @@ class _Connection(RequestHandler):
         self._current_request = request  # type: ignore[assignment]  # told where the connection ends meanwhile
         try:
             reply = await self.site(request)
-            stays = request.stays and not reply.close
+            stays = request.stays and not reply.close and not self._last
             self._write(reply.packed(message.method, stays))
             if self.writing_paused:
                 await self._taken()

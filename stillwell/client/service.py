@@ -292,7 +292,7 @@ class Service:
             return Behind(message, problem.lag, reply.retry_after)
         if problem.kind == "StoreNotReady":
             return NotReady(message, reply.retry_after)
-        if reply.status == 503 or reply.status == 429:
+        if reply.status in (408, 429, 503):  # 408: not all of the body has come, so that nothing was done
             return Unavailable(message, reply.retry_after)
         if reply.status == 404:
             return NotDefined(field or "path", _without(field or "path", message))

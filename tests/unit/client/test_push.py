@@ -167,6 +167,7 @@ async def test_one_that_is_not_answered_in_time_is_unconfirmed() -> None:
         (refusal(422, "RequestError", "rows[0]: amount is unknown", "rows[0]"), RequestError, "amount is unknown"),
         (refusal(503, "StoreNotReady", "Redis is not ready"), NotReady, "not ready"),
         (refusal(429, "TooMany", "push later", retry_after=9.0), Unavailable, "push later"),
+        (refusal(408, "RequestError", "body: did not come", "body", 9.0), Unavailable, "did not come"),
         (reply({"token": "V@1:0-7", "statuses": ["applied"] * 2}), WrongAnswer, "what became of 2 rows, of 1"),
         (reply({"token": "yesterday", "statuses": ["applied"]}), WrongAnswer, "must be a token"),
         (reply({"token": "V@1:0-7", "statuses": ["lost"]}), WrongAnswer, "lost"),

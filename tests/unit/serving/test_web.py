@@ -48,6 +48,12 @@ class Open:
         """Those that are open."""
         return self._connections.connections
 
+    async def end(self, seconds: float = 10.0) -> None:
+        """As the service does it: a runner of aiohttp's calls these."""
+        self._server.close()
+        self._connections.pre_shutdown()
+        await self._connections.shutdown(seconds)
+
     async def __aexit__(self, *error: object) -> None:
         self.let.set()
         self._server.close()
@@ -325,6 +331,45 @@ async def test_a_body_that_does_not_come_is_a_408(open_site: OpenSite) -> None:
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"did not come within 0.3 s" in answer
     assert opened.site.in_flight == 0
+
+
+async def test_a_request_of_which_a_part_has_come_is_answered_when_the_service_ends(open_site: OpenSite) -> None:
+    """aiohttp reads no more once it ends: the rest would be said not to have come, after all the time it may take."""
+    opened = await open_site()
+    opened.let.set()
+    reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+    sent = post(b"1" * 50_000)
+    writer.write(sent[:20_000])
+
+    async def begun() -> bool:
+        return opened.site.in_flight == 1
+
+    await eventually_async(begun, what="a request under way")
+    opened.site.ending = True
+    ending = asyncio.create_task(opened.end())
+    await asyncio.sleep(0.05)
+    writer.write(sent[20_000:])
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+        await ending
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(b"\r\n\r\n" + b"1" * 50_000)
+    writer.close()
+
+
+async def test_a_service_that_ends_waits_no_longer_than_it_was_told_for_a_body(open_site: OpenSite) -> None:
+    opened = await open_site()
+    reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+    writer.write(post(b"1" * 50_000)[:20_000])
+
+    async def begun() -> bool:
+        return opened.site.in_flight == 1
+
+    await eventually_async(begun, what="a request under way")
+    async with asyncio.timeout(5):
+        await opened.end(0.2)
+        assert await reader.read() == b""
+    writer.close()
 
 
 async def test_a_client_that_goes_amid_its_body_is_no_mistake_of_ours(
