@@ -34,7 +34,7 @@ from stillwell.errors import Behind, NotWritten, RequestError
 from stillwell.reading.entities import Columns
 from stillwell.reading.features import FeatureColumn, Found, present
 from stillwell.reading.provenance import stamps, topic_of
-from stillwell.reading.query import Output, Plan
+from stillwell.reading.query import Kind, Output, Plan
 from stillwell.reading.status import Freshness
 from stillwell.texts import value_of
 from stillwell.types import BYTES, FLOAT32, FLOAT64, TIMESTAMP, FieldType
@@ -94,13 +94,23 @@ def answer(entities: Columns, found: Found, topics: Mapping[bytes, str] | None =
     def rest(column: FeatureColumn, statuses: bytes, times: bytes) -> bytes:
         ages = encode([age(at, found.at_us) for at in column.event_times])
         freshness = encode([each and each.value for each in _freshness(column)])
-        rest = b',"statuses":%b,"event_times":%b,"ages_s":%b,"freshness":%b' % (statuses, times, ages, freshness)
+        return b',"statuses":%b,"event_times":%b,"ages_s":%b,"freshness":%b' % (statuses, times, ages, freshness)
+
+    made: dict[tuple[Kind, int], bytes] = {}
+
+    def end(column: FeatureColumn) -> bytes:
+        # Beside the rest, which a column that is computed shares with those of the rows that it is computed from.
         if topics is None:
-            return rest + b"}"
-        return b'%b,"provenance":%b}' % (rest, encode(_provenance(column, found, topics)))
+            return b"}"
+        of = column.output.kind, column.output.source
+        if of not in made:
+            made[of] = b',"provenance":%b}' % encode(_provenance(column, found, topics))
+        return made[of]
 
     rests = Rests(len(next(iter(entities.values()), ())), rest, absent=None)
-    features = [b"%b%b%b" % (_begin(each.output), encode(_values(each)), rests.of(each)) for each in found.columns]
+    features = [
+        b"%b%b%b%b" % (_begin(each.output), encode(_values(each)), rests.of(each), end(each)) for each in found.columns
+    ]
     return b'{"entities":%b,"features":{%b}}' % (encode(entities), b",".join(features))
 
 

@@ -145,3 +145,15 @@ async def test_nan_and_infinity_are_texts_on_the_way_in_as_on_the_way_out(extend
     _, answer = await extended.get("/v1/features?features=Deal:more&id=1&price=-Infinity")
     assert answer["entity"]["price"] == "-Infinity"
     assert answer["features"]["Deal:more"]["value"] == "Infinity"
+
+
+@pytest.mark.parametrize("names", [["Users:amount", "Deal:more"], ["Deal:more", "Users:amount"]])
+async def test_what_is_computed_has_no_provenance_though_all_that_it_reads_is_of_one_row(
+    names: list[str], extended: Served
+) -> None:
+    await extended.put({"id": 1, "name": "a", "amount": 7.5})
+    entities = {"id": [1], "price": [2.5]}
+    _, answer = await extended.post("/v1/features", features=names, entities=entities, provenance=True)
+    (made,) = answer["features"]["Users:amount"]["provenance"]
+    assert made is not None
+    assert answer["features"]["Deal:more"]["provenance"] == [None]
