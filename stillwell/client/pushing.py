@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from stillwell.client.errors import Closed, Failure, PartlyPushed, PushFailed, RowRejected
+from stillwell.client.errors import Closed, Failure, NotWritten, PartlyPushed, PushFailed, RowRejected
 from stillwell.errors import RequestError, StillwellError
 from stillwell.floats import writable
 from stillwell.pushing.status import PushStatus
@@ -426,6 +426,9 @@ class Pusher:
                 raise
             rows[int(named[1])][1]._settle(RowRejected(str(error).removeprefix(f"{error.field}: ")))
             return int(named[1])
+        except NotWritten as error:
+            self._token = _together(self._token, error.token)  # Kafka holds the rows: who waits for it sees them
+            raise
         self._token = _together(self._token, pushed.token)
         for (_, receipt), outcome in zip(rows, pushed.rows, strict=True):
             receipt._settle(outcome)

@@ -10,6 +10,7 @@ import pytest
 
 from stillwell.client import (
     Client,
+    NotWritten,
     Pushed,
     PushedRow,
     Pusher,
@@ -77,6 +78,20 @@ async def hand_over(service: Taking, *numbers: int, then: Exception | None = Non
 
 def client(service: Taking) -> Client:
     return Client.of(Service(service, "http://fake", Retries(attempts=2, first=0.001)))
+
+
+async def test_the_token_names_rows_that_kafka_holds_and_redis_does_not() -> None:
+    """They will be read, and who waits for the token must see them."""
+    answers = [
+        reply({"token": "V@1:0-7;e-1", "statuses": ["applied"]}),
+        reply({"error": {"kind": "NotWritten", "field": None, "message": "Redis is away", "token": "V@1:0-8"}}, 503),
+    ]
+    taking = Taking(lambda rows: answers.pop(0))
+    async with client(taking).pusher("V", max_rows=1) as pusher:
+        await (await pusher.push({"id": 1}))
+        with pytest.raises(NotWritten):
+            await (await pusher.push({"id": 2}))
+    assert str(pusher.token) == "V@1:0-8"
 
 
 async def test_under_a_key_of_the_callers_no_clock_cuts_batches_and_who_waits_sends_his() -> None:
