@@ -183,7 +183,8 @@ def _features(building: _Building, rows: RedisReader, models: ModelReaders | Non
         Limits(settings.serve_rows, settings.serve_features, settings.serve_values, settings.serve_push_rows),
         building.metrics,
         models=models,
-        marks=marks if settings.push else None,
+        # Also where nothing is pushed by way of here: a token may come from another service of the same store.
+        marks=marks,
         pushed=[push_topic(settings.project, view.name) for view in definitions.views],
         registered=lambda: list(known_views(open_store(settings.offline_root), definitions).values()),
     )

@@ -46,8 +46,8 @@ class Features:
         registered: Callable[[], Sequence[ViewSpec]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """models: what reads predictions, if there are models. marks: what reads wait for that come behind a push, if
-        anything can be pushed. pushed: topics of pushes that rows may have been made from. registered: every registered
+        """models: what reads predictions, if there are models. marks: what reads wait for that come behind a push;
+        without, they are refused. pushed: topics of pushes that rows may have been made from. registered: every registered
         version of views, if there is a registry; it may wait for a store, and is called in a thread. clock: the seconds
         that lie between two such calls are counted by it.
         """
@@ -141,8 +141,10 @@ class Features:
 
     async def find_after(self, plan: Plan, asked: Columns, after: After | None) -> Found:
         """The same, once what was pushed is there. Raises Behind where it is not in time."""
-        if after is None or self._marks is None:
+        if after is None:
             return await self.find(plan, asked)
+        if self._marks is None:
+            raise RequestError("after", "names what was pushed, and reads wait for no pushes here: leave it away")
         return await self._marks.read_after(after, lambda: self.find(plan, asked))
 
     def begin(self) -> None:

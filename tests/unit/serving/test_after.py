@@ -6,13 +6,17 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from serving.features import Features
 from stillwell.errors import Behind, NotDefined, RequestError, StoreNotReady, StoreUnavailable
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.online import MarkKey, MarkMove
+from stillwell.layout.redis_keys import RedisKeys
 from stillwell.pushing.token import Token
 from stillwell.reading import after as after_
 from stillwell.reading.after import MOST_TIMEOUT_MS, Marks, after
+from stillwell.reading.features import FeatureReader
 from tests.pushed import INCARNATION, LAST, SPLIT, World, raw
+from tests.served import DEFINITIONS, LIMITS, NOW_US, Served
 from tests.waiting import eventually_here
 
 
@@ -364,3 +368,13 @@ async def test_every_token_of_several_is_waited_for() -> None:
                 await marks_of(world).read_after(asked(*tokens, timeout_ms=0), reading(world))
     await world.work()
     assert (await marks_of(world).read_after(asked(there, appended, elsewhere), reading(world))).rows == 2
+
+
+async def test_who_cannot_wait_says_so_and_does_not_read_at_once(served: Served) -> None:
+    """What was read at once might lack what the token stands for, and nobody would see that it does."""
+    await served.put({"id": 1, "name": "a"})
+    features = Features(DEFINITIONS, FeatureReader(served.store, RedisKeys("test", "test"), lambda: NOW_US), LIMITS)
+    plan = features.plan(["Users:name"])
+    assert await features.find_after(plan, {"id": [1]}, None)
+    with pytest.raises(RequestError, match="reads wait for no pushes here"):
+        await features.find_after(plan, {"id": [1]}, asked("Users@1:0-0"))
