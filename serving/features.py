@@ -47,9 +47,9 @@ class Features:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """models: what reads predictions, if there are models. marks: what reads wait for that come behind a push;
-        without, they are refused. pushed: topics of pushes that rows may have been made from. registered: every registered
-        version of views, if there is a registry; it may wait for a store, and is called in a thread. clock: the seconds
-        that lie between two such calls are counted by it.
+        without, they are refused. pushed: topics of pushes that rows may have been made from. registered: every
+        registered version of views, if there is a registry; it may wait for a store, and is called in a thread. clock:
+        the seconds that lie between two such calls are counted by it.
         """
         self._definitions = definitions
         self._reader = reader

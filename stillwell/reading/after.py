@@ -220,6 +220,11 @@ class Marks:
                     self.late()
                 if self._waiting:
                     await self._pause(max(_PAUSE, _PAUSE_PER_KEY * len(keys)))
+        except Exception as error:
+            # A mistake of ours, or a mark that is none: who waits is told, and waits not for ever.
+            for waiter in self._waiting:
+                _fail(waiter, error)
+            self._waiting.clear()
         finally:
             self._looking = None
 
@@ -237,7 +242,7 @@ class Marks:
             _fail(waiter, StoreUnavailable("the query service ends: ask again, another one"))
 
 
-def _fail(waiter: _Waiter, error: StillwellError) -> None:
+def _fail(waiter: _Waiter, error: Exception) -> None:
     if not waiter.done.done():
         waiter.done.set_exception(error)
     waiter.looked.set()

@@ -378,3 +378,23 @@ async def test_who_cannot_wait_says_so_and_does_not_read_at_once(served: Served)
     assert await features.find_after(plan, {"id": [1]}, None)
     with pytest.raises(RequestError, match="reads wait for no pushes here"):
         await features.find_after(plan, {"id": [1]}, asked("Users@1:0-0"))
+
+
+@pytest.mark.parametrize("broken", ["the store", "a mark"])
+async def test_a_mistake_of_ours_is_told_to_who_waits_and_holds_nobody(broken: str) -> None:
+    world = await World().ready()
+    token = (await world.pusher().append(raw("a"))).token
+    assert token
+    (partition,) = token.offsets
+    place = PartitionId("test.push.Last", INCARNATION, partition)
+
+    def fault(operation: str) -> None:
+        raise ZeroDivisionError("our mistake")
+
+    if broken == "the store":
+        world.store.faults = fault
+    else:
+        world.server.write(world.keys.mark(MarkKey(place, "Last", 1)), b"x" * 20 + b":" + world.epoch.encode())
+    async with asyncio.timeout(5):
+        with pytest.raises((ZeroDivisionError, ValueError)):
+            await marks_of(world).read_after(asked(token), reading(world))
