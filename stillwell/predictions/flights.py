@@ -28,8 +28,8 @@ class Flight:
     def __init__(self, entity: Entity, patience: float) -> None:
         self.entity = entity
         self.began = 0.0
-        """A moment before its inputs were read, in seconds that only grow. Not by the event loop's clock: uvloop's counts
-        milliseconds, and so much may be written in one of them."""
+        """A moment before its inputs were read, in seconds that only grow. Not by the event loop's clock: uvloop's
+        counts milliseconds, and so much may be written in one of them."""
         self._patience = patience
         self._done: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
 
