@@ -8,11 +8,14 @@ page costs (21 µs of processor time instead of 25, on uvloop).
 import asyncio
 from typing import Any
 
+import structlog
 from aiohttp import StreamReader, web
 from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from serving.web import Request, Site
+
+_log = structlog.get_logger(__name__)
 
 
 class Server(web.Server):
@@ -111,6 +114,10 @@ class _Connection(RequestHandler):
                 stays = await self._answer(message, payload)
             except ConnectionError:
                 break  # nobody is there to be told
+            except Exception:
+                # A mistake of ours: without an end the client would wait for an answer that does not come.
+                _log.exception("a connection is ended, by a mistake of Stillwell's")
+                break
             except asyncio.CancelledError:
                 self.force_close()
                 raise

@@ -393,6 +393,20 @@ async def test_a_client_that_goes_amid_its_body_is_no_mistake_of_ours(
     assert "mistake" not in capsys.readouterr().out
 
 
+async def test_a_mistake_of_ours_behind_the_pages_ends_the_connection(
+    open_site: OpenSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is to wait for an answer that does not come."""
+    opened = await open_site()
+
+    def broken(reply: Reply, method: str, stays: bool) -> bytes:
+        raise ZeroDivisionError("our mistake")
+
+    monkeypatch.setattr(Reply, "packed", broken)
+    assert await said(opened.port, b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n") == b""
+    assert opened.site.open == 0
+
+
 async def test_a_client_that_does_not_take_its_answer_is_given_up(open_site: OpenSite) -> None:
     opened = await open_site(patience=0.3)
     _, writer = await asyncio.open_connection("127.0.0.1", opened.port, limit=1024)
