@@ -144,6 +144,11 @@ class ModelReader:
                     self._counts.prediction(self.engine.model.name, told.state, told.refresh)
         return [each for each in found if each is not None]
 
+    async def confirmed(self, under: bytes) -> bytes:
+        """The same epoch and server, if they are in force still; nothing where they are not. What was computed since
+        may be of rows of another one, which do not have all that these had."""
+        return under if (await self._online.read([])).under == under else b""
+
     async def close(self) -> None:
         """End what is computed; who waits for it is told what there was."""
         await self._flights.close()

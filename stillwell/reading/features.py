@@ -121,7 +121,9 @@ class FeatureReader:
         (count, found), *predicted = await asyncio.gather(
             self._rows(plan, columns), *(self.predictions.columns(model, columns) for model in plan.models)
         )
-        return self._found(plan, found.values, count, columns, self._now_us(), found.under, predicted)
+        # What is of several servers, or epochs, is of none: who reads behind a push reads once more.
+        under = found.under if all(each.under == found.under for each in predicted) else b""
+        return self._found(plan, found.values, count, columns, self._now_us(), under, predicted)
 
     def _found(
         self,

@@ -13,7 +13,8 @@ from stillwell.spec import ModelSpec
 class PredictedColumns(NamedTuple):
     """A model's outputs for some entities: a column for each output, in the model's order.
 
-    under: the epoch and the server that it was read from (`stillwell.reading.online.Stored.under`).
+    under: the epoch and the server that it was read from (`stillwell.reading.online.Stored.under`); empty where these
+    are several.
 
     values, statuses: by output, then entity. read_at: when each entity's inputs were read, in
     µs since the epoch, None where there is no prediction. freshness: LATE for a prediction of other inputs than those

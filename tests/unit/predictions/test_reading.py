@@ -12,6 +12,7 @@ import pytest
 from stillwell.errors import ModelError, ModelUnavailable, StoreNotReady
 from stillwell.layout.prediction import Record
 from stillwell.layout.redis_keys import RedisKeys
+from stillwell.predictions.columns import ModelReaders
 from stillwell.predictions.engine import Engine
 from stillwell.predictions.freshness import State
 from stillwell.predictions.hint import Hint
@@ -19,6 +20,7 @@ from stillwell.predictions.inputs import ModelInputs
 from stillwell.predictions.outcome import Entity, Outcome
 from stillwell.predictions.prediction import Prediction, Refresh
 from stillwell.predictions.reading import ModelReader
+from stillwell.predictions.store import StoredAt
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
 from tests.predicted import DEFINITIONS, Adding, encoded_row, model
@@ -473,6 +475,31 @@ async def test_who_saw_newer_inputs_takes_no_prediction_of_older_ones_however_co
     (newer,) = await second
     monkeypatch.undo()
     assert (older.values, newer.values) == ((31.0,), (41.0,))
+
+
+async def test_what_is_computed_of_other_rows_than_were_looked_at_is_not_said_to_be_of_those(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who reads behind a push would take for his own what a Redis that was rebuilt meanwhile had before it."""
+    site = made(policy="wait")
+    await site.put(7, 40.0)
+    reader = site.reader()
+    readers = ModelReaders({"Delay": reader}, DEFINITIONS, lambda: site.ms * 1_000)
+    read_at = MemoryPredictions.read_at
+
+    async def rebuilt(store: MemoryPredictions, keys: Sequence[bytes]) -> StoredAt:
+        if site.server.read(RedisKeys("test", "test").ready) == EPOCH.encode():
+            site.server.flush()
+            site.server.write(RedisKeys("test", "test").ready, b"another")
+            await site.store.put(encoded_row(7, 30.0, site.ms * 1_000), "another")
+        return await read_at(store, keys)
+
+    monkeypatch.setattr(MemoryPredictions, "read_at", rebuilt)
+    found = await readers.columns(site.spec, {"id": [7]})
+    assert found.values == [[31.0]]
+    assert found.under == b""
+    found = await readers.columns(site.spec, {"id": [7]})
+    assert found.under == (await site.store.read([])).under
 
 
 async def test_a_server_whose_clock_is_behind_takes_over_and_what_is_computed_now_is_kept() -> None:
