@@ -163,6 +163,11 @@ class _Jobs:
     def __len__(self) -> int:
         return len(self._jobs)
 
+    @property
+    def pause(self) -> float:
+        """Seconds until what has changed meanwhile is computed once more."""
+        return max(self._quiet, _LEAST_PAUSE)
+
     def ask(self, entity: Entity, cause: Cause, hint: RefreshHint, now: float) -> None:
         """A hint for one of them."""
         place = (entity.key, entity.digest)
@@ -180,7 +185,7 @@ class _Jobs:
         """Its inputs have changed since it was computed, and no hint has come that says so: none has to wait for it."""
         place = (entity.key, entity.digest)
         if place not in self._jobs:
-            due = now + max(self._quiet, _LEAST_PAUSE)
+            due = now + self.pause
             job = self._jobs[place] = _Job(entity, Debounced.begin(now, self._quiet, self._most), [], asked_at, due)
             self._schedule(place, job, due)
 
@@ -441,6 +446,10 @@ class RefreshAgent:
             if outcome.asked:
                 seconds = max(0, self._wall_ms() - job.asked_at) / 1_000
                 self._metrics.observe(REFRESHED, seconds, jobs.engine.model.name)
+            if outcome.listed and later.state is not State.FRESH:
+                # Whoever wrote the row that it reads through an alias did not know of it yet: nobody hints but these.
+                jobs.put_back(job, now + jobs.pause)
+                return
             self._finish(jobs, [job], "computed" if outcome.asked else "fresh")
             if later.state is not State.FRESH:
                 jobs.ask_anew(job.entity, now, self._wall_ms())

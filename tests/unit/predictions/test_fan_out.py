@@ -1,5 +1,7 @@
 """Rows that many predictions read through aliases: which ones, as who computes them keeps it, up to a bound."""
 
+import asyncio
+import datetime
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +18,9 @@ from stillwell.spec import AliasSpec, EntitySpec, InputSpec, KeySpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
 from stillwell.types import FLOAT32, INT64
+from streams.metrics import Metrics
+from streams.refresh import RefreshAgent, RefreshBatch, RefreshHint
+from streams.retry import Retry
 from tests.predicted import DEFINITIONS, Adding, V, encoded_row, model
 from tests.waiting import eventually_async
 
@@ -148,4 +153,47 @@ async def test_who_was_not_listed_yet_when_its_row_changed_looks_again(known: bo
 
     await eventually_async(landed, what="the computation is over")
     assert [(hint.key, hint.cause) for hint in site.hinted.hints] == ([] if known else [(b"i1:1i1:2", Cause.WRITE)])
+    await site.reader.close()
+
+
+async def test_who_dies_before_it_has_computed_anew_what_nobody_hints_for_has_not_committed_its_hint() -> (
+    None
+):
+    """The row was written after it was read, and before its reader was listed: no other hint comes."""
+    site = Site(debounce=datetime.timedelta(minutes=1))
+    await site.put(1, 5.0)
+    now = 1_000.0
+
+    async def change(delays: list[Any]) -> None:
+        site.model.before = None
+        await site.put(1, 6.0)
+
+    async def soon(seconds: float) -> None:
+        await asyncio.sleep(0)
+
+    site.model.before = change
+    metrics = Metrics()
+    agent = RefreshAgent({"Delay": site.engine}, metrics, Retry("refresh", metrics, soon), clock=lambda: now)
+    value = b'{"model":"Delay","entity":{"origin":1,"dest":2},"cause":"read"}'
+    running = asyncio.create_task(agent.run())
+    agent.take(RefreshBatch(agent.life, [RefreshHint("p0", 100, value, 0)]))
+
+    async def listed() -> bool:
+        return await site.readers(1) == [b"i1:1i1:2"]
+
+    await eventually_async(listed, what="the first prediction")
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert agent.commits() == {"p0": 100}
+    now += 60.0
+    agent._jobs["Delay"].arrived.set()
+
+    async def committed() -> bool:
+        return agent.commits() == {"p0": 101}
+
+    await eventually_async(committed, what="the commit")
+    (found,) = await site.reader.read({"origin": [1], "dest": [2]})
+    assert (found.state, found.values, site.model.calls) == (State.FRESH, (7.0,), 2)
+    running.cancel()
+    await asyncio.wait([running])
     await site.reader.close()
