@@ -17,6 +17,10 @@ from serving.web import Request, Site
 
 _log = structlog.get_logger(__name__)
 
+_READ_AHEAD = 2**16
+"""Bytes of a body that wait for its page; twice as many, and what the system hands over at once, stop reading. Any
+connection can have so much behind a request that takes long: of aiohttp's 256 KiB it would be gigabytes in all."""
+
 
 class Server(web.Server):
     """Makes a connection's protocol for each that comes, or turns it away."""
@@ -26,6 +30,7 @@ class Server(web.Server):
             site,  # type: ignore[arg-type]  # which is asked by _Connection, not by aiohttp
             access_log=None,
             keepalive_timeout=site.bounds.idle,
+            read_bufsize=_READ_AHEAD,
         )
         self.site = site
 
