@@ -220,18 +220,21 @@ class Pusher:
             _fail(together, error)
             return
         tokens = [_token(view.view.name, incarnation, [places[at] for at in judged.records]) for judged in batch.judged]
+        for each, judged, token in zip(together, batch.judged, tokens, strict=True):
+            if not each.write:  # Redis, which the others wait for, may be slow or away
+                _resolve(each, None, token, judged, ())
         try:
             if any(each.write for each in together) and any(place.timestamp != now for place in places):
                 batch = await self._threads.call(view.as_kept, batch, places)
             told, epoch = await self._put(view, batch, places, incarnation, together)
         except Exception as error:
             for each, judged, token in zip(together, batch.judged, tokens, strict=True):
-                _resolve(each, _not_written(error, token) if each.write else None, token, judged, ())
+                _resolve(each, _not_written(error, token), token, judged, ())
             return
         for each, judged, token, of_push in zip(together, batch.judged, tokens, told, strict=True):
             if each.write and token and epoch:
                 token = token.applied(epoch)
-            _resolve(each, None, token, judged, of_push if each.write else ())
+            _resolve(each, None, token, judged, of_push)
 
     async def _put(
         self,

@@ -108,6 +108,30 @@ async def test_what_is_appended_is_in_kafka_and_not_in_redis_until_a_worker_come
     assert await world.work() == [Answer.APPLIED]
 
 
+async def test_rows_that_are_appended_do_not_wait_for_redis_with_those_that_go_in_the_same_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = await World().ready()
+    pusher = world.pusher()
+    away = asyncio.Event()
+    put_each = world.store.put_each
+
+    async def late(rows: Any, epoch: str) -> Any:
+        await away.wait()
+        return await put_each(rows, epoch)
+
+    monkeypatch.setattr(world.store, "put_each", late)
+    writing = asyncio.create_task(pusher.write(raw("a")))
+    appending = asyncio.create_task(pusher.append(Push("Last", [final("b")], False, To.BOTH)))
+    async with asyncio.timeout(5):
+        written = await appending
+    assert written.token
+    assert written.statuses == ()
+    assert not writing.done()
+    away.set()
+    assert (await writing).statuses == ["applied"]
+
+
 async def test_final_rows_that_are_appended_are_judged_before() -> None:
     """Nobody would be told later."""
     world = await World().ready()
