@@ -156,9 +156,7 @@ async def test_who_was_not_listed_yet_when_its_row_changed_looks_again(known: bo
     await site.reader.close()
 
 
-async def test_who_dies_before_it_has_computed_anew_what_nobody_hints_for_has_not_committed_its_hint() -> (
-    None
-):
+async def test_who_dies_before_it_has_computed_anew_what_nobody_hints_for_has_not_committed_its_hint() -> None:
     """The row was written after it was read, and before its reader was listed: no other hint comes."""
     site = Site(debounce=datetime.timedelta(minutes=1))
     await site.put(1, 5.0)
