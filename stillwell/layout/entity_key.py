@@ -100,7 +100,7 @@ def _tagged(tag: str, payload: pl.Series) -> pl.Series:
 
 def _tagged_bytes(column: pl.Series) -> pl.Series:
     """The same for binary payloads; Polars joins text alone, so this goes row by row."""
-    return pl.Series([b"x%d:%b" % (len(value), value) for value in column.to_list()], dtype=pl.Binary)
+    return pl.Series(_of_few("x", column), dtype=pl.Binary)
 
 
 _FIELDS: Mapping[str, Callable[[pl.Series], pl.Series]] = MappingProxyType(

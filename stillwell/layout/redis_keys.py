@@ -89,21 +89,17 @@ class RedisKeys:
         self, of: PredictionsOf, entity_keys: Sequence[bytes], digests: Sequence[bytes] = ()
     ) -> list[bytes]:
         """Where a model's predictions for these entities are. digests: of each one's request values, if it has any."""
-        return self._of_model(self._predictions, of, entity_keys, digests)
+        return self._of_model(self._predictions, of, _numbers(entity_keys), entity_keys, digests)
 
     def predictions_and_rows(
         self, of: PredictionsOf, views: Sequence[str], entity_keys: Sequence[bytes], digests: Sequence[bytes] = ()
     ) -> list[bytes]:
         """Where a model's predictions for these entities are, and behind them, view by view, the rows of the same
         entities. The bucket of each is worked out once."""
-        suffix, suffixes = _suffix_of_model(of), [_suffix(view) for view in views]
-        numbers = [crc32(entity) % BUCKETS for entity in entity_keys]
-        predictions, rows = self._predictions, self._buckets
-        keys = [predictions[number] + entity + suffix for number, entity in zip(numbers, entity_keys, strict=True)]
-        if digests:
-            keys = [b"%b:%b" % each for each in zip(keys, digests, strict=True)]
+        numbers, rows = _numbers(entity_keys), self._buckets
+        keys = self._of_model(self._predictions, of, numbers, entity_keys, digests)
         places = [rows[number] + entity for number, entity in zip(numbers, entity_keys, strict=True)]
-        return keys + [place + suffix for suffix in suffixes for place in places]
+        return keys + [place + suffix for suffix in map(_suffix, views) for place in places]
 
     def leases(
         self,
@@ -113,7 +109,7 @@ class RedisKeys:
         digests: Sequence[bytes] = (),
     ) -> list[bytes]:
         """Where it stands who asks the model for these entities, given the fingerprint of each one's inputs."""
-        keys = self._of_model(self._leases, of, entity_keys, digests)
+        keys = self._of_model(self._leases, of, _numbers(entity_keys), entity_keys, digests)
         return [b"%b:%b" % (key, print.hex().encode()) for key, print in zip(keys, fingerprints, strict=True)]
 
     def readers(self, of: PredictionsOf, view: str, entity_keys: Sequence[bytes]) -> list[bytes]:
@@ -126,10 +122,16 @@ class RedisKeys:
         return [buckets[crc32(entity) % BUCKETS] + entity + suffix for entity in entity_keys]
 
     def _of_model(
-        self, buckets: Sequence[bytes], of: PredictionsOf, entity_keys: Sequence[bytes], digests: Sequence[bytes]
+        self,
+        buckets: Sequence[bytes],
+        of: PredictionsOf,
+        numbers: Sequence[int],
+        entity_keys: Sequence[bytes],
+        digests: Sequence[bytes],
     ) -> list[bytes]:
+        """numbers: of the entities' buckets."""
         suffix = _suffix_of_model(of)
-        keys = [buckets[crc32(entity) % BUCKETS] + entity + suffix for entity in entity_keys]
+        keys = [buckets[number] + entity + suffix for number, entity in zip(numbers, entity_keys, strict=True)]
         return [b"%b:%b" % each for each in zip(keys, digests, strict=True)] if digests else keys
 
     def answer(self, view: str, digest: str) -> bytes:
@@ -147,6 +149,11 @@ class RedisKeys:
             self.prefix,
             f"{id.topic}@{id.incarnation}:{id.partition}:{mark.view}:{mark.version}".encode(),
         )
+
+
+def _numbers(entity_keys: Sequence[bytes]) -> list[int]:
+    """Of the entities' buckets."""
+    return [crc32(entity) % BUCKETS for entity in entity_keys]
 
 
 @functools.lru_cache(maxsize=10_000)

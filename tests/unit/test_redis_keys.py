@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.online import MarkKey
-from stillwell.layout.redis_keys import BUCKETS, RedisKeys
+from stillwell.layout.redis_keys import BUCKETS, PredictionsOf, RedisKeys
 
 KEYS = RedisKeys("flights", "prod")
 
@@ -19,6 +19,14 @@ def test_the_map_is_as_it_is_drawn() -> None:
     assert KEYS.rows("RouteDepartures", [b"s3:LAXs3:JFK"]) == [b"flights:prod:f:{582}:s3:LAXs3:JFK:RouteDepartures"]
     mark = MarkKey(PartitionId("flights.departures", 2, 13), "RouteDepartures", 3)
     assert KEYS.mark(mark) == b"flights:prod:m:flights.departures@2:13:RouteDepartures:3"
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.binary()), st.booleans())
+def test_predictions_are_looked_at_with_the_rows_that_they_are_of(entities: list[bytes], requests: bool) -> None:
+    of, digests = PredictionsOf("Delay", "3"), [b"%d" % number for number in range(len(entities))] if requests else []
+    wanted = KEYS.predictions_and_rows(of, ["V", "W"], entities, digests)
+    assert wanted == KEYS.predictions(of, entities, digests) + KEYS.rows("V", entities) + KEYS.rows("W", entities)
 
 
 @settings(deadline=None, max_examples=50)
