@@ -78,9 +78,6 @@ _MOST_ROWS = 100_000
 
 _T = TypeVar("_T")
 
-_OBJECTS_BETWEEN_COLLECTIONS = 50_000
-"""As for a worker."""
-
 _LAST_ANSWERS = 10.0
 """Seconds that requests under way have when the service is told to end."""
 
@@ -124,11 +121,9 @@ async def _serve(settings: Settings, definitions: DefinitionsSpec, seat: Seat | 
         closing.push_async_callback(siblings.close)
         url = f"http://{settings.serve_host}:{settings.serve_port}"
         _log.info("query service answers", url=url, process=os.getpid())
-        # What is there by now stays: to look at all of it again and again would hold requests up for 50 ms. And by
-        # default new objects are looked at every 700, which is every few requests; hardly any are in a cycle.
+        # What is there by now stays: to look at all of it again and again would hold requests up for 50 ms.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
         await ended.wait()
         site.ending = True
         await marks.close()

@@ -71,8 +71,9 @@ class Written:
 
 
 _CARRIED = 2
-"""Batches of a view that are on their way to Kafka and Redis while others gather. A batch costs two milliseconds of
-processor time before its first row: with one on its way to each store, those that come meanwhile share the next one."""
+"""Batches of a view that are on their way to Kafka and Redis while others gather. A batch costs more than a
+millisecond of processor time before its first row: with one on its way to each store, those that come meanwhile share
+the next one."""
 
 
 @dataclasses.dataclass(slots=True)

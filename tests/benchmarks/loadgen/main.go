@@ -2,13 +2,12 @@
 //
 //	loadgen load    -address HOST:PORT -path /get-online-features -bodies FILE -connections 32 -seconds 5 [-rate 9000]
 //	loadgen trivial -address HOST:PORT -answer FILE
-//	loadgen awake
 //
 // `load` posts the lines of a file in turn. Without a rate every connection asks again as soon as it has its answer.
 // With one, requests are due at random instants (a Poisson process of that rate, the same in every run), whatever
 // became of those before, and a request's time counts from when it was due: a server that stalls has all that came due
 // meanwhile counted against it. `trivial` answers every request with the same bytes: against it the generator shows
-// what it could do. Both speak no more HTTP than they need. `awake` keeps the cores from sleeping until it is ended.
+// what it could do. Both speak no more HTTP than they need.
 package main
 
 import (
@@ -33,7 +32,7 @@ const patience = 30 * time.Second // for one answer
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(errors.New("usage: loadgen load|trivial|awake"))
+		fail(errors.New("usage: loadgen load|trivial"))
 	}
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	address := flags.String("address", "", "host:port")
@@ -60,10 +59,8 @@ func main() {
 		answer := flags.String("answer", "", "a file with the body of every answer")
 		check(flags.Parse(os.Args[2:]))
 		trivial(*address, *answer)
-	case "awake":
-		awake()
 	default:
-		fail(fmt.Errorf("loadgen knows load, trivial and awake, not %q", os.Args[1]))
+		fail(fmt.Errorf("loadgen knows load and trivial, not %q", os.Args[1]))
 	}
 }
 
