@@ -9,7 +9,7 @@ StillwellError
     ├── Behind               what `after` names is not applied yet; `lag` says how many records are missing
     ├── TimedOut             no answer within the time that the caller gave; a read that may be asked again
     ├── NotWritten           a push is in Kafka, and not in Redis yet; `token` names it, for a read to wait for
-    ├── Unconfirmed          a push got no answer: the rows may have been taken, or not
+    ├── Unconfirmed          a push got no answer, or none that says: the rows may have been taken, or not
     ├── PartlyPushed         a push in parts failed after some: `pushed` has what became of those, `error` the failure
     ├── PushFailed           rows that were handed to a pusher did not get through: `failures` has each with its error
     ├── RowRejected          a row was refused, and the others of its batch were not
@@ -70,7 +70,8 @@ class NotWritten(ClientError):
 
 
 class Unconfirmed(ClientError):
-    """A push was sent, and no answer came: push again, with the same idempotency key if it had one."""
+    """A push was sent, and no answer came that says what became of it: push again, with the same idempotency key if it
+    had one."""
 
 
 class RowRejected(ClientError):

@@ -184,11 +184,11 @@ class Service:
         reply = await self._retries.until_answered(
             self._url, timeout, attempt, self._draw, again=again, late=Unconfirmed
         )
-        answer = self._decoded(_pushed, reply)
         try:
-            return _pushed_of(answer, len(pushing.rows))
-        except (ValueError, IndexError, RequestError) as error:
-            raise self._wrong(reply, str(error)) from error
+            return _pushed_of(self._decoded(_pushed, reply), len(pushing.rows))
+        except (ValueError, IndexError, RequestError, WrongAnswer) as error:
+            wrong = error if isinstance(error, WrongAnswer) else self._wrong(reply, str(error))
+            raise Unconfirmed(str(wrong)) from error
 
     async def predictions(self, model: str, entities: Columns, timeout: float) -> Predictions:
         """See Source."""
@@ -273,18 +273,22 @@ class Service:
         return self._meant(reply, problem)
 
     def _push_error_of(self, reply: Reply) -> StillwellError:
-        """What such an answer means to a push, of which it must be known whether anything was done."""
+        """What such an answer means to a push, of which it must be known whether anything was done: that nothing was
+        is said by a refusal, or by the service in so many words."""
         try:
             problem = _error.decode(reply.body).error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             if reply.status in (502, 503, 504):
                 return Unconfirmed(f"{self._url} answers {reply.status}: what stands before it gave up")
-            return self._error_of(reply)
-        if problem.kind == "OutcomeUnknown":
-            return Unconfirmed(problem.message)
-        if problem.kind == "NotWritten":
-            return NotWritten(problem.message, Token.parse(problem.token) if problem.token else None)
-        return self._meant(reply, problem)
+            error = self._error_of(reply)
+        else:
+            if problem.kind == "OutcomeUnknown":
+                return Unconfirmed(problem.message)
+            if problem.kind == "NotWritten":
+                return NotWritten(problem.message, _token_or_none(problem.token))
+            error = self._meant(reply, problem)
+        refused = 300 <= reply.status < 500 or isinstance(error, Unavailable)
+        return error if refused else Unconfirmed(str(error))
 
     def _meant(self, reply: Reply, problem: _Problem) -> StillwellError:
         field, message = problem.field, problem.message
@@ -395,6 +399,14 @@ def _prediction(
 
 def _age(seconds: float | None) -> datetime.timedelta | None:
     return None if seconds is None else datetime.timedelta(seconds=seconds)
+
+
+def _token_or_none(text: str | None) -> Token | None:
+    """The token, if there is one that this client can read."""
+    try:
+        return Token.parse(text) if text else None
+    except RequestError:
+        return None
 
 
 def _pushed_of(answer: _Pushed, count: int) -> Pushed:

@@ -35,6 +35,8 @@ AWAY = NotSent("connection refused")
 CUT = NoReply("server disconnected")
 FULL = refusal(503, "StoreUnavailable", "1000 pushed rows are on their way already", retry_after=0.0)
 UNKNOWN = refusal(503, "OutcomeUnknown", "Kafka gave no answer")
+MISTAKE = refusal(500, "StillwellError", "Stillwell made a mistake; its log says where")
+UNREADABLE_ROW = refusal(500, "FormatError", "a row is of a format that is unknown")
 
 
 async def push(transport: FakeTransport, rows: Any = ROW, **options: Any) -> Pushed:
@@ -145,7 +147,19 @@ async def test_a_push_of_which_nothing_was_taken_is_sent_again(failure: Reply | 
     assert len(transport.sent) == 3
 
 
-@pytest.mark.parametrize("failure", [CUT, UNKNOWN, Reply(502, b"<html>", "text/html"), Reply(503, b"", "text/html")])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        CUT,
+        UNKNOWN,
+        MISTAKE,
+        UNREADABLE_ROW,
+        Reply(500, b"oops", "text/plain"),
+        Reply(502, b"<html>", "text/html"),
+        Reply(503, b"", "text/html"),
+        reply({"token": "V@1:0-7"}, status=201),
+    ],
+)
 async def test_one_that_may_have_been_taken_is_sent_again_only_under_a_key(failure: Reply | NoReply) -> None:
     transport = FakeTransport(failure, TAKEN)
     with pytest.raises(Unconfirmed):
@@ -168,9 +182,12 @@ async def test_one_that_is_not_answered_in_time_is_unconfirmed() -> None:
         (refusal(503, "StoreNotReady", "Redis is not ready"), NotReady, "not ready"),
         (refusal(429, "TooMany", "push later", retry_after=9.0), Unavailable, "push later"),
         (refusal(408, "RequestError", "body: did not come", "body", 9.0), Unavailable, "did not come"),
-        (reply({"token": "V@1:0-7", "statuses": ["applied"] * 2}), WrongAnswer, "what became of 2 rows, of 1"),
-        (reply({"token": "yesterday", "statuses": ["applied"]}), WrongAnswer, "must be a token"),
-        (reply({"token": "V@1:0-7", "statuses": ["lost"]}), WrongAnswer, "lost"),
+        (reply({"token": "V@1:0-7", "statuses": ["applied"] * 2}), Unconfirmed, "what became of 2 rows, of 1"),
+        (reply({"token": "yesterday", "statuses": ["applied"]}), Unconfirmed, "must be a token"),
+        (reply({"token": "V@1:0-7", "statuses": ["lost"]}), Unconfirmed, "lost"),
+        (Reply(200, b"<html>", "text/html"), Unconfirmed, "root of a query service"),
+        (Reply(404, b"nothing here", "text/plain"), WrongAnswer, "root of a query service"),
+        (Reply(308, b"", "text/html"), WrongAnswer, "308"),
     ],
 )
 async def test_what_else_is_answered_is_raised_at_once(answer: Reply, error: type[Exception], says: str) -> None:
@@ -187,6 +204,13 @@ async def test_rows_that_kafka_holds_and_redis_does_not_are_named_by_their_token
         await push(transport, idempotency_key="once")
     assert told.value.token == Token("V", 1, {0: 7})
     assert len(transport.sent) == 1
+
+
+async def test_they_are_so_named_also_where_the_token_is_of_a_form_that_nobody_here_knows() -> None:
+    body = {"error": {"kind": "NotWritten", "message": "Kafka holds the rows", "token": "of tomorrow"}}
+    with pytest.raises(NotWritten, match="Kafka holds the rows") as told:
+        await push(FakeTransport(Reply(503, json.dumps(body).encode())))
+    assert told.value.token is None
 
 
 async def test_what_pandas_takes_for_missing_is_null_and_its_times_keep_their_zone() -> None:
