@@ -25,7 +25,6 @@ record's fate; only then are the columns built. The rules:
 import dataclasses
 import functools
 import re
-import struct
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -35,6 +34,7 @@ import polars as pl
 
 from stillwell.errors import DefinitionError
 from stillwell.evaluate import without
+from stillwell.floats import TEXTS, meant
 from stillwell.records import Records, Reject
 from stillwell.spec import ColumnSpec, Origin, TopicSpec
 from stillwell.types import BYTES, FLOAT32, STRING, TIMESTAMP
@@ -56,7 +56,7 @@ MAX_NESTING = 256
 NO_TIMESTAMP = -1
 """What Kafka gives as the timestamp of a record that has none."""
 
-_SPELLED = Annotated[str, msgspec.Meta(pattern=r"^(-?Infinity|NaN(:[7f]ff[89a-f][0-9a-f]{12})?)$")]
+_SPELLED = Annotated[str, msgspec.Meta(pattern=TEXTS)]
 
 _Tree = dict[str, "ColumnSpec | _Tree"]
 _TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
@@ -194,13 +194,8 @@ def _to_series(column: ColumnSpec) -> _ToSeries:
 def _numbers(kind: pl.DataType, values: list[Any]) -> pl.Series:
     """Floats, of which some may be texts."""
     if str in set(map(type, values)):
-        values = [_number(value) if type(value) is str else value for value in values]
+        values = [meant(value) if type(value) is str else value for value in values]
     return pl.Series(values, dtype=kind)
-
-
-def _number(spelled: str) -> float:
-    name, _, bits = spelled.partition(":")
-    return float(struct.unpack(">d", bytes.fromhex(bits))[0]) if bits else float(name)
 
 
 def _reader(column: ColumnSpec) -> _Reader:

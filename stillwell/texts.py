@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from stillwell.floats import NAMED
+from stillwell.floats import meant
 from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, STRING, TIMESTAMP, FieldType
 from stillwell.wire import FITS
 
@@ -30,12 +30,12 @@ def value_of(kind: FieldType, text: str) -> object:
     takes = _TAKES.get(kind.name, f"a whole number that fits {kind.name}")
     refused = ValueError(f"must be {takes}, got {text!r}")
     if kind in (FLOAT32, FLOAT64):
-        if text not in NAMED and not _NUMBER.fullmatch(text):
+        named = meant(text)
+        if named is not None:
+            return named
+        if not _NUMBER.fullmatch(text) or math.isinf(float(text)):  # in JSON, too, one too large is a mistake
             raise refused
-        number = float(text)
-        if math.isinf(number) and text not in NAMED:  # in JSON, too, a number that is too large is a mistake
-            raise refused
-        return number
+        return float(text)
     if kind is BOOL:
         if text not in ("true", "false"):
             raise refused

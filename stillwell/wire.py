@@ -67,6 +67,11 @@ def python_values(kind: FieldType, values: pl.Series) -> list[Any]:
     return values.to_list()
 
 
+def within_years(time: datetime.datetime) -> bool:
+    """Whether a time with a zone is within the years 1 to 9999 in UTC, too."""
+    return EARLIEST_US <= (time - EPOCH) // _MICROSECOND <= LATEST_US
+
+
 def beyond_years(times: pl.Series) -> list[int]:
     """The positions of times outside the years 1 to 9999, which Python and many a reader could not hold."""
     us = microseconds(times)

@@ -21,14 +21,13 @@ import datetime
 import enum
 import math
 import re
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import polars as pl
 
-from stillwell.floats import writable
+from stillwell.floats import exactly
 from stillwell.layout.entity_key import entity_key, entity_keys
 from stillwell.records import Headers
 from stillwell.spec import ColumnSpec, Origin, TopicSpec, ViewSpec
@@ -267,14 +266,14 @@ def _written(column: ColumnSpec, values: pl.Series) -> list[Any]:
     found = python_values(column.type, values)
     # A sum is finite if all are; it may overflow without one that is not, which costs no more than a closer look.
     if column.spelled and not math.isfinite(values.sum()):
-        return [None if value is None else _spell(value) for value in found]
+        return [None if value is None else exactly(value) for value in found]
     return found
 
 
 def _form(column: ColumnSpec) -> Callable[[Any], object]:
     """From a Python value to what JSON is made of; raises ValueError for one of another type."""
     if column.spelled:
-        return lambda value: _spell(_of_type(value, int, float))
+        return lambda value: exactly(_of_type(value, int, float))
     if column.type.name == TIMESTAMP.name and column.unit is not None:
         return lambda value: _in_unit(value, str(column.unit))
     if column.type.name == TIMESTAMP.name:
@@ -297,17 +296,6 @@ def _finite(value: float) -> float:
     if not math.isfinite(value):
         raise ValueError(f"expected a finite number, got {value}: events are JSON, which has none other")
     return value
-
-
-def _spell(value: float) -> float | str:
-    """A float as a final row has it: text where JSON has no number for it."""
-    if not math.isnan(value):
-        return writable(value)
-    bits = struct.pack(">d", value).hex()
-    return "NaN" if bits == _USUAL_NAN else f"NaN:{bits}"
-
-
-_USUAL_NAN = struct.pack(">d", math.nan).hex()
 
 
 def _with_zone(value: Any) -> Any:

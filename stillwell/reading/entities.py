@@ -2,6 +2,7 @@
 
 import binascii
 import contextlib
+import datetime
 import math
 import types
 from base64 import b64decode
@@ -12,12 +13,12 @@ import msgspec
 
 from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import RequestError
-from stillwell.floats import NAMED
+from stillwell.floats import meant
 from stillwell.layout.entity_key import WrongKey, keys_of_columns
 from stillwell.reading.query import Lookup, Plan
 from stillwell.spec import RequestColumnSpec
 from stillwell.types import BYTES, FLOAT32, FLOAT64, STRING, TIMESTAMP, FieldType
-from stillwell.wire import FITS, INSTANT, WITHIN_FLOAT32
+from stillwell.wire import FITS, INSTANT, WITHIN_FLOAT32, within_years
 from stillwell.wording import shorten
 
 _FITS: Mapping[str, Any] = {**FITS, FLOAT32.name: WITHIN_FLOAT32}
@@ -102,7 +103,8 @@ def _requested(column: RequestColumnSpec, values: Sequence[object]) -> list[Any]
             fitting: list[Any] = msgspec.convert(values, fits)
             if column.type is STRING:
                 "".join(filter(None, fitting)).encode()  # a lone surrogate is no text; told below, with its row
-            return fitting
+            if column.type is not TIMESTAMP or all(map(within_years, filter(None, fitting))):
+                return fitting
     return [_request_value(column, row, value) for row, value in enumerate(values)]
 
 
@@ -113,14 +115,16 @@ def _request_value(column: RequestColumnSpec, row: int, value: object) -> object
             return None
         raise RequestError(field, f"must be {column.type.name}, not null")
     if column.type in (FLOAT32, FLOAT64):
-        if isinstance(value, str) and value in NAMED:
-            return float(value)
+        if isinstance(value, str) and (number := meant(value)) is not None:
+            return number
         if isinstance(value, float) and not math.isfinite(value):  # named so in a URL
             return value
     try:
         fitting: object = msgspec.convert(value, _FITS[column.type.name])
         if isinstance(fitting, str):
             fitting.encode()
+        if isinstance(fitting, datetime.datetime) and not within_years(fitting):
+            raise _unfit(field, column.type, value)
     except (msgspec.ValidationError, UnicodeEncodeError):
         raise _unfit(field, column.type, value) from None
     return fitting
@@ -135,10 +139,11 @@ def _from_json(name: str, kind: FieldType, column: Sequence[object]) -> Sequence
 
 
 def _instant(name: str, row: int, value: object) -> object:
-    try:
-        return msgspec.convert(value, INSTANT)
-    except msgspec.ValidationError:
-        raise _unfit(f"entities.{name}[{row}]", TIMESTAMP, value) from None
+    with contextlib.suppress(msgspec.ValidationError):
+        instant: datetime.datetime = msgspec.convert(value, INSTANT)
+        if within_years(instant):
+            return instant
+    raise _unfit(f"entities.{name}[{row}]", TIMESTAMP, value)
 
 
 def _bytes(name: str, row: int, value: object) -> object:
