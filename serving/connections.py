@@ -45,12 +45,14 @@ class Server(web.Server):
 class _Connection(RequestHandler):
     """A connection, which ends where a request that has begun does not come on."""
 
-    __slots__ = ("_begun", "_ending", "_last", "_seen", "site")
+    __slots__ = ("_begun", "_ended", "_ending", "_last", "_seen", "site")
 
     def __init__(self, site: Site, server: Server, **options: Any) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **options)
         self.site = site
         self._begun: asyncio.TimerHandle | None = None
+        self._ended = False
+        """Whether the client has said that it sends no more."""
         self._ending: asyncio.TimerHandle | None = None
         self._last = False
         """Whether the connection ends with the request that is under way."""
@@ -103,6 +105,19 @@ class _Connection(RequestHandler):
             # uvloop may hand over what a connection begins with before the connection's task has run at all.
             self._begun = self._loop.call_later(self.site.bounds.patience, self._late)
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio has it
+        """Called by the event loop, where the client sends no more: some shut down their half behind the last request
+        and wait for the answers. Gives whether there are any to come. What has gone altogether looks alike, until
+        something is sent to it."""
+        self._ended = True
+        cut = ConnectionResetError("the client has sent no more of it")
+        if self._current_request is not None:
+            self._current_request._cancel(cut)
+        for _, payload in self._messages:
+            if not payload.is_eof():
+                payload.set_exception(cut)
+        return self._request_in_progress or bool(self._messages)
+
     async def start(self) -> None:
         """Called by aiohttp, as the connection's task: answer one request after the other."""
         while not self._force_close:
@@ -130,7 +145,7 @@ class _Connection(RequestHandler):
                 self._request_in_progress = False
                 if self._handler_waiter is not None and not self._handler_waiter.done():
                     self._handler_waiter.set_result(None)
-            if not stays or self._last or self._close or self._force_close:
+            if not stays or self._is_last or self._close or self._force_close:
                 break
             self._stay()
         if not self._force_close:
@@ -149,7 +164,7 @@ class _Connection(RequestHandler):
         self._current_request = request  # type: ignore[assignment]  # told where the connection ends meanwhile
         try:
             reply = await self.site(request)
-            stays = request.stays and not reply.close and not self._last
+            stays = request.stays and not reply.close and not self._is_last
             self._write(reply.packed(message.method, stays))
             if self.writing_paused:
                 await self._taken()
@@ -159,6 +174,11 @@ class _Connection(RequestHandler):
             return stays
         finally:
             self._current_request = None
+
+    @property
+    def _is_last(self) -> bool:
+        """Whether nothing is answered behind the request that is under way."""
+        return self._last or (self._ended and not self._messages)
 
     def _write(self, packed: bytes) -> None:
         transport = self.transport

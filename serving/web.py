@@ -144,8 +144,9 @@ class Request:
                     await self._payload.readany()
 
     def _cancel(self, error: BaseException) -> None:
-        """Called by aiohttp where the connection ends: whoever waits for the body waits no more."""
-        self._payload.set_exception(error)
+        """Called by aiohttp, too, where the connection ends: whoever waits for the rest of the body waits no more."""
+        if not self._payload.is_eof():
+            self._payload.set_exception(error)
 
 
 class TooLarge(Exception):

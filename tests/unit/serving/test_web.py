@@ -393,6 +393,74 @@ async def test_a_client_that_goes_amid_its_body_is_no_mistake_of_ours(
     assert "mistake" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_client_that_sends_no_more_gets_what_it_has_asked_for_and_an_end(run: Callable[..., None]) -> None:
+    """As `nc -N` and others do, who shut down their half of a connection behind the last request."""
+
+    async def answered() -> None:
+        async with Open(Bounds(patience=60.0, idle=60.0)) as opened:
+            reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+            writer.write(b"".join(post(b"%d" % number) for number in range(3)))
+            writer.write_eof()
+
+            async def begun() -> bool:
+                return opened.under_way == 1
+
+            await eventually_async(begun, what="a request under way")
+            opened.let.set()
+            async with asyncio.timeout(10):
+                answers = (await reader.read()).split(b"HTTP/1.1 ")[1:]
+            assert [each.partition(b" ")[0] + each[-1:] for each in answers] == [b"2000", b"2001", b"2002"]
+            assert [b"Connection: close\r\n" in each for each in answers] == [False, False, True]
+            assert opened.site.open == 0
+            writer.close()
+
+    run(answered())
+
+
+@pytest.mark.parametrize(
+    ("sent", "statuses"),
+    [
+        (b"", []),
+        (b"GET /pro", []),
+        (post(b"1" * 100)[:-1], [b"400"]),
+        (post() + post(b"1" * 100)[:-1], [b"200", b"400"]),
+        (post() + b"GET /pro", [b"200"]),
+        (b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{", [b"404"]),
+        (b"GET /probe HTTP/1.0\r\n\r\n", [b"200"]),
+    ],
+)
+async def test_what_a_client_that_sends_no_more_has_left_unfinished_keeps_no_connection(
+    sent: bytes, statuses: list[bytes], open_site: OpenSite
+) -> None:
+    opened = await open_site(patience=60.0, idle=60.0)
+    opened.let.set()
+    answers = (await said(opened.port, sent, end=True)).split(b"HTTP/1.1 ")[1:]
+    assert [each[:3] for each in answers] == statuses
+
+    async def ended() -> bool:
+        return opened.site.open == 0
+
+    await eventually_async(ended, what="the end of the connection")
+
+
+async def test_a_client_that_has_gone_keeps_its_connection_no_longer_than_its_request(open_site: OpenSite) -> None:
+    opened = await open_site(patience=60.0, idle=60.0)
+    _, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+    writer.write(post())
+
+    async def begun() -> bool:
+        return opened.under_way == 1
+
+    async def ended() -> bool:
+        return opened.site.open == 0
+
+    await eventually_async(begun, what="a request under way")
+    writer.close()
+    opened.let.set()
+    await eventually_async(ended, what="the end of the connection")
+
+
 async def test_a_mistake_of_ours_behind_the_pages_ends_the_connection(
     open_site: OpenSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
