@@ -16,7 +16,6 @@ Jobs whose model answers with nothing of use are tried a few times and given up:
 """
 
 import asyncio
-import collections
 import contextlib
 import dataclasses
 import heapq
@@ -140,6 +139,8 @@ class _Job:
     hints: list[tuple[Partition, int]]
     asked_at: int
     due: float
+    awaited: bool = False
+    """Whether a reader has asked, or a person: then no write puts it off."""
     attempts: int = 0
     answered: int | None = None
     """How much the model had answered when its server last failed over this one; None before it did."""
@@ -179,7 +180,11 @@ class _Jobs:
             job.debounced = job.debounced.again(now)
         job.hints.append((hint.partition, hint.offset))
         # A reader waits for nothing that may come; nor does a person.
-        self._schedule(place, job, job.debounced.due if cause is Cause.WRITE else now)
+        if cause is not Cause.WRITE:
+            job.awaited = True
+            self._schedule(place, job, now)
+        elif not job.awaited:
+            self._schedule(place, job, job.debounced.due)
 
     def ask_anew(self, entity: Entity, now: float, asked_at: int) -> None:
         """Its inputs have changed since it was computed, and no hint has come that says so: none has to wait for it."""
@@ -195,6 +200,7 @@ class _Jobs:
         newer = self._jobs.get(place)
         if newer is not None:
             job.hints += newer.hints
+            job.awaited |= newer.awaited
             due = max(due, newer.due)
         self._jobs[place] = job
         self._schedule(place, job, due)
@@ -260,8 +266,10 @@ class RefreshAgent:
         self._wall_ms = wall_ms
         self._jobs = {name: _Jobs(engine) for name, engine in engines.items()}
         self._offsets: dict[Partition, Offsets] = {}
-        self._held: collections.deque[RefreshHint] = collections.deque()
-        """For models that are not known, as they came."""
+        self._held: list[tuple[int, int, Partition, int]] = []
+        """Hints for models that are not known, the oldest on top: when each was made, a number, and where it is. They
+        come from several partitions, one of which may be far behind."""
+        self._numbers = itertools.count()
         self._look_for_versions = look_for_versions
         self._next_look = -math.inf
         self.life = 0
@@ -295,7 +303,8 @@ class RefreshAgent:
                 if not self._held:
                     _log.warning("hints wait for a worker that knows their model", reason=str(error))
                 # A producer's clock may be ahead by any time.
-                self._held.append(hint._replace(value=None, timestamp=min(hint.timestamp, self._wall_ms())))
+                made = min(hint.timestamp, self._wall_ms())
+                heapq.heappush(self._held, (made, next(self._numbers), hint.partition, hint.offset))
                 continue
             except ValueError as error:
                 bad.append(str(error))
@@ -347,9 +356,9 @@ class RefreshAgent:
         """Leave out what has been held long enough, or is too much."""
         over = self._wall_ms() - HELD_FOR * 1_000
         released = 0
-        while self._held and (len(self._held) > MOST_HELD or self._held[0].timestamp <= over):
-            hint = self._held.popleft()
-            self._offsets[hint.partition].done(hint.offset)
+        while self._held and (len(self._held) > MOST_HELD or self._held[0][0] <= over):
+            _, _, partition, offset = heapq.heappop(self._held)
+            self._offsets[partition].done(offset)
             released += 1
         self._metrics.set(HINTS_HELD, len(self._held))
         if released:

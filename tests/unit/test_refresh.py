@@ -179,6 +179,20 @@ async def test_hints_for_models_that_nobody_knows_are_held_so_long_and_so_many(m
     assert agent._metrics._values[BAD_HINTS] == {(): 9}
 
 
+async def test_what_is_held_waits_behind_nothing_that_is_newer() -> None:
+    """Partitions are read from where each was left: an old hint of one may come behind a new one of another."""
+    now = 1_000_000_000
+    agent = RefreshAgent({}, Metrics(), Retry("refresh", Metrics(), _soon), wall_ms=lambda: now)
+    unknown = msgspec.json.encode({"model": "Gone", "entity": {"id": 7}, "cause": "write"})
+    almost_over = now - round(HELD_FOR * 1_000) + 1
+    hints = [RefreshHint("p0", 100, unknown, now), RefreshHint("p1", 200, unknown, almost_over)]
+    agent.take(RefreshBatch(agent.life, hints))
+    assert agent.commits() == {"p0": 100, "p1": 200}
+    now += 1
+    agent._release()
+    assert agent.commits() == {"p0": 100, "p1": 201}
+
+
 async def test_what_is_held_is_let_go_though_no_hint_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refresh, "_RELEASE_EVERY", 0.01)
     monkeypatch.setattr(refresh, "HELD_FOR", 0.2)
@@ -212,6 +226,17 @@ async def test_a_write_waits_for_others_up_to_a_maximum_and_a_reader_for_none() 
         site.hint(7)
         await site.until_committable(106)
         assert site.value(7) == 32.0
+
+
+async def test_a_write_does_not_put_off_what_a_reader_has_asked_for() -> None:
+    async with Site(debounce=datetime.timedelta(seconds=30)).running() as site:
+        now = 0.0
+        site.seconds = lambda: now
+        await site.put(7, 30.0)
+        site.hint(7)
+        site.hint(7, cause="write")
+        await site.until_committable(102)
+        assert site.value(7) == 31.0
 
 
 async def test_a_server_that_is_down_keeps_its_offsets_and_nothing_is_lost_when_it_returns() -> None:
