@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping, Sequence
 from stillwell.errors import ModelError, ModelFailed, ModelLeftAlone, ModelUnavailable, RequestError
 from stillwell.layout.prediction import Failure, OutputLayout, Outputs, Record
 from stillwell.layout.redis_keys import PredictionsOf, RedisKeys
-from stillwell.predictions.fingerprint import OF_NO_ROWS
 from stillwell.predictions.freshness import State, kept_ms, may_try, microseconds, pause_us
 from stillwell.predictions.inference import Inference
 from stillwell.predictions.inputs import Columns, ModelInputs
@@ -195,7 +194,7 @@ class Engine:
         stored = await self._store.read_at([*records, *(key for each in rows_at for key in each)])
         count = len(entities)
         rows = [stored.values[begin : begin + count] for begin in range(count, count * (len(rows_at) + 1), count)]
-        prints = self.inputs.fingerprints(rows, stored.at_us) if rows else [OF_NO_ROWS] * count
+        prints = self.inputs.fingerprints(rows, count, stored.at_us)
         by_entity = list(zip(*rows, strict=True)) if rows else [()] * count
         outcomes = []
         for packed, print, of_entity in zip(stored.values[:count], prints, by_entity, strict=True):

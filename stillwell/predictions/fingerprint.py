@@ -1,33 +1,46 @@
-"""Which inputs a prediction is of: a hash over the stamps of the stored rows that it was computed from.
+"""Which inputs a prediction is of: a hash over what the model reads, and the stamps of the stored rows that it was
+computed from.
 
 Two readings of the same rows have the same fingerprint, and a new row another one, even if it has the same values. For
 each row also counts whether it was within its view's TTL: past it the model is given nulls. What else depends on the
 clock alone (a feature on demand that counts from AS_OF) stays outside: with it no prediction would ever be fresh.
+
+The same rows are other inputs where definitions read other features of them, or compute them on demand by another
+version: what was predicted before is not of those.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from stillwell.layout.prediction import FINGERPRINT_BYTES
 from stillwell.layout.stamp import STAMP_BYTES
 from stillwell.layout.value import LENGTH_AT, STAMP_AT
+from stillwell.spec import InputSpec
 
 _ABSENT = b"\0"
 _CURRENT = b"\1"
 _PAST_TTL = b"\2"
 _TIME_END = STAMP_AT + 8
 
-OF_NO_ROWS = bytes(FINGERPRINT_BYTES)
-"""The fingerprint of a model that reads no rows."""
+
+def what_is_read(inputs: Sequence[InputSpec], versions: Mapping[str, int]) -> bytes:
+    """What stands for the inputs of a model as they are defined. versions: of on-demand views."""
+    lines = []
+    for each in inputs:
+        version = versions.get(each.reference.partition(":")[0])
+        lines.append(f"{each.name} {each.reference}{'' if version is None else f' {version}'}\n")
+    return hashlib.sha256("".join(lines).encode()).digest()[:FINGERPRINT_BYTES]
 
 
-def fingerprint(rows: Sequence[bytes | None], earliest: Sequence[bytes | None]) -> bytes:
+def fingerprint(read: bytes, rows: Sequence[bytes | None], earliest: Sequence[bytes | None]) -> bytes:
     """Of one entity's rows as they are stored, one for each view that the model reads, in the order of its plan.
 
-    earliest: for each view, the first 8 bytes of the least stamp within its TTL, None where it has none.
+    read: what stands for what is read of them. earliest: for each view, the first 8 bytes of the least stamp within its
+    TTL, None where it has none.
     """
     return hashlib.sha256(
-        b"".join(
+        read
+        + b"".join(
             [
                 _ABSENT
                 if row is None

@@ -13,7 +13,7 @@ from stillwell.errors import RequestError
 from stillwell.layout.entity_key import keys_of_columns
 from stillwell.layout.redis_keys import PredictionsOf, RedisKeys
 from stillwell.layout.value import STAMP_AT
-from stillwell.predictions.fingerprint import fingerprint, request_digest
+from stillwell.predictions.fingerprint import fingerprint, request_digest, what_is_read
 from stillwell.predictions.tensors import Unusable
 from stillwell.reading.features import columns_of_rows
 from stillwell.reading.query import Catalog, Kind, Lookup
@@ -52,6 +52,7 @@ class ModelInputs:
         self._keys = model.entity.keys
         self._inputs = model.inputs
         requests = {each.name: each for each in definitions.requests}
+        self._read = what_is_read(model.inputs, {each.name: each.version for each in definitions.on_demand})
         self._requested: dict[str, str] = {}
         self.request: dict[str, RequestColumnSpec] = {}
         """The columns that requests must bring, by name."""
@@ -139,14 +140,16 @@ class ModelInputs:
         ]
         return [list(of_entity) for of_entity in zip(*places, strict=True)] if places else [[] for _ in range(count)]
 
-    def fingerprints(self, rows: Rows, now_us: int) -> list[bytes]:
-        """Of each entity's rows."""
-        earliest = self._earliest(now_us)
-        return [fingerprint(of_entity, earliest) for of_entity in zip(*rows, strict=True)]
+    def fingerprints(self, rows: Rows, count: int, now_us: int) -> list[bytes]:
+        """Of each entity's rows. count: of the entities."""
+        if not rows:
+            return [fingerprint(self._read, (), ())] * count
+        read, earliest = self._read, self._earliest(now_us)
+        return [fingerprint(read, of_entity, earliest) for of_entity in zip(*rows, strict=True)]
 
     def fingerprint(self, rows: Sequence[bytes | None], now_us: int) -> bytes:
         """Of one entity's rows."""
-        return fingerprint(rows, self._earliest(now_us))
+        return fingerprint(self._read, rows, self._earliest(now_us))
 
     def _earliest(self, now_us: int) -> list[bytes | None]:
         """The beginning of the least stamp that is within its view's TTL, for each lookup."""

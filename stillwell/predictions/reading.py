@@ -14,7 +14,6 @@ from typing import NamedTuple, Protocol
 from stillwell.layout.prediction import Record
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.engine import Engine
-from stillwell.predictions.fingerprint import OF_NO_ROWS
 from stillwell.predictions.flights import Flight, Flights
 from stillwell.predictions.freshness import State, is_due_early, judge, may_try
 from stillwell.predictions.hint import Cause, Hint, Hints
@@ -110,11 +109,11 @@ class ModelReader:
         inputs = self.engine.inputs
         if count == 1:
             record, *row = stored
-            print = inputs.fingerprint(row, now) if row else OF_NO_ROWS
+            print = inputs.fingerprint(row, now)
             fresh, rows, prints = [self._fresh(record, print, now)], [[each] for each in row], [print]
         else:
             rows = [stored[begin : begin + count] for begin in range(count, len(stored), count)] if count else []
-            prints = inputs.fingerprints(rows, now) if rows else [OF_NO_ROWS] * count
+            prints = inputs.fingerprints(rows, count, now)
             fresh = [self._fresh(record, print, now) for record, print in zip(stored, prints, strict=False)]
         missing = fresh.count(None)
         if self._counts and missing < count:

@@ -3,6 +3,7 @@
 import datetime
 from collections.abc import Sequence
 
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -28,8 +29,10 @@ from stillwell.reading.online import Stored
 from stillwell.spec import ModelSpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
+from stillwell.types import INT64
+from tests.batches import feature
 from tests.fake_service import FakeTransport, refusal, reply
-from tests.predicted import DEFINITIONS
+from tests.predicted import DEFINITIONS, V, encoded_row
 from tests.unit.serving.test_predictions import DELAY, KEYS
 from tests.unit.serving.test_predictions import Service as Predicting
 
@@ -279,6 +282,28 @@ async def test_a_prediction_and_the_rows_that_it_is_judged_by_are_read_at_one_in
         await service.readers.read("Delay", {"id": [1]})
         await direct.predictions("Delay", {"id": 1})
         assert straight.store.reads == [2]
+    await service.readers.close()
+
+
+async def test_a_row_that_another_version_of_its_view_made_of_the_same_event_ages_a_prediction_for_both() -> None:
+    """The client that reads Redis takes no row apart to judge a prediction: versions that it does not know are told
+    apart by their stamps."""
+    service = Predicting()
+    straight = Straight(service)
+    async with service.client, Client(str(service.client.make_url("/"))) as through, straight.client as direct:
+        await service.put(1, 10.0)
+        (fresh,) = await through.predictions("Delay", {"id": 1})
+        assert fresh.state is PredictionState.FRESH
+        assert [each.state for each in await direct.predictions("Delay", {"id": 1})] == [PredictionState.FRESH]
+        newer = V.model_copy(update={"version": 2, "features": (*V.features, feature("more", INT64, pl.lit(1)))})
+        await service.store.put(encoded_row(1, 10.0, service.ms * 1_000, newer), "epoch")
+        (before,) = await direct.predictions("Delay", {"id": 1})
+        assert (before.state, before["minutes"]) == (PredictionState.STALE, 11.0)
+        service.registered.append(newer)
+        (computed,) = await through.predictions("Delay", {"id": 1})
+        assert (computed.state, computed.refresh) == (PredictionState.FRESH, Refresh.INLINE)
+        (after,) = await direct.predictions("Delay", {"id": 1})
+        assert after.state is PredictionState.FRESH
     await service.readers.close()
 
 

@@ -93,15 +93,16 @@ def test_the_fingerprint_tells_other_rows_and_rows_past_their_ttl() -> None:
     same_event = value(stamp(1), "another text")
     always, from_now_on = [None, None], [b"\xff" * 8, None]
     prints = [
-        fingerprint([one, None], always),
-        fingerprint([other, None], always),
-        fingerprint([None, one], always),
-        fingerprint([one, one], always),
-        fingerprint([one, None], from_now_on),
-        fingerprint([None, None], always),
+        fingerprint(b"read", [one, None], always),
+        fingerprint(b"read", [other, None], always),
+        fingerprint(b"read", [None, one], always),
+        fingerprint(b"read", [one, one], always),
+        fingerprint(b"read", [one, None], from_now_on),
+        fingerprint(b"read", [None, None], always),
+        fingerprint(b"read otherwise", [one, None], always),
     ]
     assert len(set(prints)) == len(prints)
-    assert fingerprint([same_event, None], always) == prints[0]
+    assert fingerprint(b"read", [same_event, None], always) == prints[0]
 
 
 def test_request_values_of_other_types_have_other_digests() -> None:

@@ -104,7 +104,7 @@ def test_what_is_past_its_ttl_is_null_and_has_another_fingerprint() -> None:
     rows: Rows = [[row(3, 30.0)]]
     for late, value in ((HOUR_US, 30.0), (HOUR_US + 1, None)):
         assert inputs.values(rows, columns, 1, NOW_US + late) == {"a": [value]}
-    within, last, past = (inputs.fingerprints(rows, NOW_US + late)[0] for late in (0, HOUR_US, HOUR_US + 1))
+    within, last, past = (inputs.fingerprints(rows, 1, NOW_US + late)[0] for late in (0, HOUR_US, HOUR_US + 1))
     assert within == last != past
 
 
@@ -129,7 +129,7 @@ def test_on_demand_features_and_request_values_are_inputs_too() -> None:
 def test_the_clock_alone_changes_no_fingerprint() -> None:
     inputs = ModelInputs(pair_model(sum="Sum:both", wait="Sum:wait_s"), DEFINED)
     rows: Rows = [[row(1, 10.0)], [row(3, 30.0)]]
-    assert inputs.fingerprints(rows, NOW_US) == inputs.fingerprints(rows, NOW_US + 1_000_000)
+    assert inputs.fingerprints(rows, 1, NOW_US) == inputs.fingerprints(rows, 1, NOW_US + 1_000_000)
 
 
 def test_a_model_without_stored_inputs_has_only_what_the_request_brings() -> None:
@@ -137,6 +137,23 @@ def test_a_model_without_stored_inputs_has_only_what_the_request_brings() -> Non
     columns: Columns = {"one": [1], "other": [3], "share": [0.5]}
     assert (inputs.sources, inputs.row_keys(KEYS, columns)) == ((), [])
     assert inputs.values([], columns, 1, NOW_US) == {"share": [0.5]}
+    assert inputs.fingerprints([], 2, NOW_US) == [inputs.fingerprint((), NOW_US)] * 2
+
+
+def test_the_same_rows_read_otherwise_have_another_fingerprint() -> None:
+    """What an earlier version of a formula gave the model is not what the model is given now."""
+    formula = DEFINED.model_copy(update={"on_demand": (SUM.model_copy(update={"version": 2}),)})
+    rows: Rows = [[row(1, 10.0)], [row(3, 30.0)]]
+    read = {"sum": "Sum:both"}
+    prints = [
+        ModelInputs(pair_model(**read), DEFINED).fingerprint([row(1, 10.0), row(3, 30.0)], NOW_US),
+        ModelInputs(pair_model(**read), formula).fingerprint([row(1, 10.0), row(3, 30.0)], NOW_US),
+        ModelInputs(pair_model(**read, wait="Sum:wait_s"), DEFINED).fingerprints(rows, 1, NOW_US)[0],
+        ModelInputs(pair_model(a="One:delay", b="Other:delay"), DEFINED).fingerprints(rows, 1, NOW_US)[0],
+        ModelInputs(pair_model(b="One:delay", a="Other:delay"), DEFINED).fingerprints(rows, 1, NOW_US)[0],
+    ]
+    assert len(set(prints)) == len(prints)
+    assert ModelInputs(pair_model(**read), DEFINED).fingerprints(rows, 1, NOW_US) == prints[:1]
 
 
 def test_models_that_writes_refresh_and_a_command_can_name_are_told() -> None:
