@@ -115,7 +115,7 @@ async def _serve(settings: Settings, definitions: DefinitionsSpec, seat: Seat | 
                 PredictionPages(features, models, _now_us, features.names) if models else NoPredictionPages(features),
             ],
         )
-        features.begin()
+        features.known.begin()
         await _listen(building, site, seat)
         await siblings.start()
         closing.push_async_callback(siblings.close)
@@ -183,7 +183,7 @@ def _features(building: _Building, rows: RedisReader, models: ModelReaders | Non
         pushed=[push_topic(settings.project, view.name) for view in definitions.views],
         registered=lambda: list(known_views(open_store(settings.offline_root), definitions).values()),
     )
-    building.closing.push_async_callback(features.close)
+    building.closing.push_async_callback(features.known.close)
     return features
 
 

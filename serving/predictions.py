@@ -118,7 +118,7 @@ class PredictionPages:
     async def _find(self, model: ModelSpec, asked: Columns) -> Sequence[Prediction]:
         self._features.row_count(asked)
         columns = entities.typed(self._plan(model), asked, self._features.catalog.keys)
-        return await self._features.knowing(lambda: self._readers.read(model.name, columns))
+        return await self._features.known.reading(lambda: self._readers.read(model.name, columns))
 
 
 class NoPredictionPages:

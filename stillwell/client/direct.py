@@ -9,7 +9,7 @@ import datetime
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
@@ -22,7 +22,6 @@ from stillwell.client.retrying import Retries
 from stillwell.client.source import Asked, Columns, json_columns, to_wait
 from stillwell.errors import RequestError, StoreError, StoreNotReady
 from stillwell.known_views import known_views
-from stillwell.layout.projection import UnknownLayout
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.cached import cached_readers
 from stillwell.predictions.columns import ModelReaders
@@ -31,10 +30,10 @@ from stillwell.pushing.topics import push_topics
 from stillwell.reading import entities
 from stillwell.reading.after import After, Marks
 from stillwell.reading.features import FeatureColumn, FeatureReader, Found
+from stillwell.reading.known import Known
 from stillwell.reading.online import OnlineReader, Stored
 from stillwell.reading.provenance import by_digest, stamps, topic_of
-from stillwell.reading.query import Catalog, any_output
-from stillwell.reading.versions import Versions
+from stillwell.reading.query import any_output
 from stillwell.spec import DefinitionsSpec, ModelSpec, ViewSpec
 from stillwell.storage import open_store
 from stillwell.wire import EPOCH
@@ -59,13 +58,6 @@ class Reading(Protocol):
         """Close every connection."""
 
 
-class _Opened(NamedTuple):
-    """What there is from the first call on, until it is closed."""
-
-    reading: Reading
-    versions: Versions
-
-
 class Direct:
     """One store. open: connects, in the loop of the first call. older: the views as they once were, for rows that
     other versions have written: it asks the registry, and blocks. topics: that rows are made of, by name. rows, values:
@@ -83,16 +75,14 @@ class Direct:
         topics: Iterable[str] = (),
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self._definitions = definitions
-        self._catalog = Catalog(definitions)
         self._open = open
-        self._older = older
+        self._known = Known(definitions, older, self._know)
         self._rows = rows
         self._values = values
         self._retries = retries
         self._draw = draw
         self._topics = by_digest(topics)
-        self._opened: _Opened | None = None
+        self._opened: Reading | None = None
         self._closed = False
 
     async def features(self, asked: Asked, timeout: float) -> Features:
@@ -116,22 +106,21 @@ class Direct:
         """See `stillwell.client.source.Source`."""
         opened, self._opened = self._opened, None
         self._closed = True
+        await self._known.close()
         if opened is not None:
-            await opened.versions.close()
-            await opened.reading.close()
+            await opened.close()
 
     def _know(self, versions: Sequence[ViewSpec]) -> None:
-        self._catalog = Catalog(self._definitions, versions)
         if self._opened is not None:
-            self._opened.reading.marks.know(versions)
+            self._opened.marks.know(versions)
 
     async def _found(self, asked: Asked, after: After | None) -> Features:
-        columns, opened = _plain(asked.entities), self._open_once()
-        found = await _told(
-            (lambda: opened.reading.marks.read_after(after, lambda: self._of_any_version(opened, asked, columns)))
-            if after
-            else (lambda: self._of_any_version(opened, asked, columns))
-        )
+        columns, reading = _plain(asked.entities), self._open_once()
+
+        async def of_any_version() -> Found:
+            return await self._known.reading(lambda: self._read(reading, asked, columns))
+
+        found = await _told((lambda: reading.marks.read_after(after, of_any_version)) if after else of_any_version)
         made = {each.output.reference: _column(each, found.at_us) for each in found.columns}
         if asked.provenance:
             for each in found.columns:
@@ -140,11 +129,11 @@ class Direct:
         return Features(asked.entities, made, asked.count)
 
     async def _predictions(self, name: str, given: Columns) -> Predictions:
-        columns, reading = _plain(given), self._open_once().reading
-        model = self._catalog.model(name)
+        columns, reading = _plain(given), self._open_once()
+        model = self._known.catalog.model(name)
         entities.row_count(columns, self._rows)
-        plan = self._catalog.plan([any_output(model)])
-        typed = entities.typed(plan, columns, self._catalog.keys)
+        plan = self._known.catalog.plan([any_output(model)])
+        typed = entities.typed(plan, columns, self._known.catalog.keys)
         # No row is taken apart, of whichever version: a prediction is judged by the stamps of its inputs alone.
         found = await _told(lambda: reading.models.read(model.name, typed))
         now = reading.now_us()
@@ -155,13 +144,13 @@ class Direct:
         types = {output.name: output.type.name for output in model.outputs}
         return Predictions(model.name, model.version, types, tuple(rows))
 
-    def _open_once(self) -> _Opened:
+    def _open_once(self) -> Reading:
         if self._closed:
             # A call that was under way, and would be made again.
             raise Closed("the client was closed before the answer came")
         if self._opened is None:
-            self._opened = _Opened(self._open(), Versions(self._older, self._know))
-            self._opened.reading.marks.late = self._opened.versions.begin
+            self._opened = self._open()
+            self._opened.marks.late = self._known.begin
         return self._opened
 
     def _provenance(self, column: FeatureColumn, found: Found) -> tuple[Provenance | None, ...]:
@@ -172,21 +161,12 @@ class Direct:
             for each in stamps(column, found)
         )
 
-    async def _of_any_version(self, opened: _Opened, asked: Asked, columns: Mapping[str, Sequence[object]]) -> Found:
-        catalog = self._catalog
-        try:
-            return await self._read(opened.reading, asked, columns)
-        except UnknownLayout as error:
-            if self._catalog is catalog:
-                await opened.versions.learn(error)
-            return await self._read(opened.reading, asked, columns)
-
     async def _read(self, reading: Reading, asked: Asked, columns: Mapping[str, Sequence[object]]) -> Found:
-        plan = self._catalog.plan(self._catalog.references(asked.references, asked.service))
+        plan = self._known.catalog.plan(self._known.catalog.references(asked.references, asked.service))
         count, wanted = entities.row_count(columns, self._rows), len(plan.outputs)
         if count * wanted > self._values:
             raise entities.too_many_values(count, wanted, self._values)
-        return await reading.reader.read(plan, entities.typed(plan, columns, self._catalog.keys))
+        return await reading.reader.read(plan, entities.typed(plan, columns, self._known.catalog.keys))
 
 
 def _plain(given: Columns) -> dict[str, Sequence[object]]:

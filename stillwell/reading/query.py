@@ -135,6 +135,8 @@ class Plan:
     plain: bool = False
     of_one_key: bool = False
     whole: WholePlan | None = dataclasses.field(default=None, compare=False, repr=False)
+    catalog: object = dataclasses.field(default=None, compare=False, repr=False)
+    """What made it: another catalog knows other versions of the views."""
 
     @property
     def columns(self) -> Mapping[str, FieldType]:
@@ -186,7 +188,7 @@ class Catalog:
         want different things of one column."""
         if not references:
             raise RequestError("features", "name at least one, as <view>:<feature>")
-        draft = _Draft(self._older)
+        draft = _Draft(self, self._older)
         outputs = tuple(self._output(reference, number, draft) for number, reference in enumerate(references))
         if len(set(references)) < len(references):
             twice = next(each for number, each in enumerate(references) if each in references[:number])
@@ -295,7 +297,8 @@ class _Rows:
 class _Draft:
     """A plan in the making."""
 
-    def __init__(self, older: Mapping[str, Sequence[ViewSpec]]) -> None:
+    def __init__(self, catalog: Catalog, older: Mapping[str, Sequence[ViewSpec]]) -> None:
+        self._catalog = catalog
         self._older = older
         self._rows: list[_Rows] = []
         self._rows_at: dict[tuple[str, tuple[str, ...]], int] = {}
@@ -375,6 +378,7 @@ class _Draft:
             plain=all(output.feature.type is not TIMESTAMP for output in outputs),
             of_one_key=bool(lookups) and not any(lookup.alike for lookup in lookups),
             whole=None if computations or self._models else self._whole(lookups, outputs),
+            catalog=self._catalog,
         )
 
     def _whole(self, lookups: Sequence[Lookup], outputs: Sequence[Output]) -> WholePlan:
