@@ -53,13 +53,15 @@ from streams import web
 from streams.cluster import Cluster
 from streams.consumer import Batch, Limits
 from streams.dead_letters import KafkaDeadLetters, dead_letter_producer
+from streams.engine_metrics import EngineMetrics
 from streams.flow import RefreshOnWrite
 from streams.gate import RejectGate, RejectLimit
 from streams.ingest import Ingest
 from streams.metrics import BUILD_INFO, Metrics
 from streams.prepare import Pipeline, Preparation
-from streams.refresh import Counting, RefreshAgent, RefreshBatch
+from streams.refresh import RefreshAgent
 from streams.refresh_consumer import RefreshConsumer
+from streams.refresh_hints import RefreshBatch
 from streams.retry import Retries
 from streams.tuning import settle
 from streams.watch import Watchdog
@@ -342,7 +344,7 @@ class _Refresh:
                 # Features do not depend on it, and it may come: who asks for its predictions is told why there is none.
                 _log.warning("a model cannot be asked", model=model.name, error=str(error))
             inputs = ModelInputs(model, definitions, known)
-            engines[model.name] = Engine(model, inputs, inference, store, keys, Counting(self._metrics))
+            engines[model.name] = Engine(model, inputs, inference, store, keys, EngineMetrics(self._metrics))
         log = None
         if settings.push:
             timeout = settings.push_timeout.total_seconds()
