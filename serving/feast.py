@@ -14,8 +14,9 @@ from typing import Any, Final
 
 import msgspec
 
-from serving.as_json import Rests, all_present, encode, instant, written
+from serving.as_json import Rests, all_present, encode, written
 from stillwell.errors import NotDefined, RequestError
+from stillwell.instants import instant
 from stillwell.reading.entities import Columns
 from stillwell.reading.features import FeatureColumn, Found, present
 from stillwell.reading.query import Plan

@@ -56,9 +56,7 @@ class Features:
         self._marks = marks
         self.topics: Mapping[bytes, str] = by_digest((*(topic.topic for topic in definitions.topics), *pushed))
         """Topics that rows may have been made from, by the digests that stand in their stamps."""
-        self.known = Known(
-            definitions, registered, self._know, met=self._met_unknown, looked=self._looked, clock=clock
-        )
+        self.known = Known(definitions, registered, self._know, met=self._met_unknown, looked=self._looked, clock=clock)
         """The versions of views, and where others are looked for."""
         self._plans: LruCache[Plan] = LruCache(MOST_PLANS)
         if marks:

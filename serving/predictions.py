@@ -21,12 +21,13 @@ from typing import Any
 import msgspec
 
 from serving import described, v1
-from serving.as_json import age, encode, instant
+from serving.as_json import age, encode
 from serving.features import Features
 from serving.openapi import ANYTHING, Names
 from serving.pages import decoded
 from serving.web import Page, Request
 from stillwell.errors import RequestError
+from stillwell.instants import instant
 from stillwell.predictions.columns import ModelReaders
 from stillwell.predictions.prediction import Prediction
 from stillwell.reading import entities

@@ -28,9 +28,10 @@ from typing import Any
 import msgspec
 from multidict import MultiMapping
 
-from serving.as_json import Rests, age, encode, instant, written
+from serving.as_json import Rests, age, encode, written
 from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import Behind, NotWritten, RequestError
+from stillwell.instants import instant
 from stillwell.reading.entities import Columns
 from stillwell.reading.features import FeatureColumn, Found, present
 from stillwell.reading.provenance import stamps, topic_of

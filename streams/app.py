@@ -14,7 +14,6 @@ import datetime
 import logging
 import os
 import socket
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
@@ -32,6 +31,7 @@ from sinks.redis_link import RedisLink
 from sinks.redis_predictions import RedisPredictions
 from sinks.refresh_topic import RefreshTopic, hint_producer
 from stillwell.errors import ModelError, SettingsError
+from stillwell.instants import duration_ms, now, now_ms
 from stillwell.kafka_connection import connection, unreachable
 from stillwell.known_views import known_views
 from stillwell.layout.redis_keys import RedisKeys
@@ -165,7 +165,7 @@ class _Line(faust.Service):
         self._connection = connection(settings)
         self._retries = Retries.of(self.metrics)
         self._preparations = [
-            Preparation(pipeline, settings.redis_grace, _now) for pipeline in _pipelines(settings, definitions)
+            Preparation(pipeline, settings.redis_grace, now) for pipeline in _pipelines(settings, definitions)
         ]
         # One for each topic, whose agent prepares one round at a time: a slow transformation holds up its own alone.
         self._preparing = ThreadPool("prepare", len(self._preparations))
@@ -274,7 +274,7 @@ class _Line(faust.Service):
             group=settings.kafka_group,
             cluster=cluster,
             online=online,
-            archive=Archive(objects, retries.archive.until_done, _now, f"{socket.gethostname()}:{os.getpid()}"),
+            archive=Archive(objects, retries.archive.until_done, now, f"{socket.gethostname()}:{os.getpid()}"),
             dead_letters=KafkaDeadLetters(producer, settings.dead_letter_topic),
             threads=self._filling,
             refresh=refresh,
@@ -350,7 +350,7 @@ class _Refresh:
             timeout = settings.push_timeout.total_seconds()
             pushed = KafkaPushLog(lambda: push_producer(connection, timeout), timeout, settings.push_bytes)
             opened.push_async_callback(_close, pushed.close)
-            log = PredictionLog(pushed, settings.project, definitions.models, lambda: time.time_ns() // 1_000_000)
+            log = PredictionLog(pushed, settings.project, definitions.models, now_ms)
 
         async def look_for_versions() -> None:
             found = await versions()
@@ -396,9 +396,9 @@ def _hint_consumer(settings: Settings, connection: Mapping[str, Any]) -> AIOKafk
         enable_auto_commit=False,
         auto_offset_reset="earliest",  # of hints that retention took, the next read or write says the same again
         isolation_level="read_committed",
-        session_timeout_ms=_milliseconds(settings.session_timeout),
-        heartbeat_interval_ms=_milliseconds(settings.session_timeout) // 5,
-        rebalance_timeout_ms=_milliseconds(settings.rebalance_timeout),
+        session_timeout_ms=duration_ms(settings.session_timeout),
+        heartbeat_interval_ms=duration_ms(settings.session_timeout) // 5,
+        rebalance_timeout_ms=duration_ms(settings.rebalance_timeout),
         max_poll_interval_ms=_NO_POLL_LIMIT_MS,
         metadata_max_age_ms=_METADATA_MAX_AGE_MS,
     )
@@ -441,10 +441,10 @@ def _consumer(settings: Settings, connection: Mapping[str, Any]) -> AIOKafkaCons
         isolation_level="read_committed",
         max_partition_fetch_bytes=settings.partition_fetch_bytes,
         fetch_min_bytes=min(_FETCH_MIN_BYTES, settings.partition_fetch_bytes),
-        fetch_max_wait_ms=_milliseconds(settings.fetch_wait),
-        session_timeout_ms=_milliseconds(settings.session_timeout),
-        heartbeat_interval_ms=_milliseconds(settings.session_timeout) // 5,
-        rebalance_timeout_ms=_milliseconds(settings.rebalance_timeout),
+        fetch_max_wait_ms=duration_ms(settings.fetch_wait),
+        session_timeout_ms=duration_ms(settings.session_timeout),
+        heartbeat_interval_ms=duration_ms(settings.session_timeout) // 5,
+        rebalance_timeout_ms=duration_ms(settings.rebalance_timeout),
         max_poll_interval_ms=_NO_POLL_LIMIT_MS,
         metadata_max_age_ms=_METADATA_MAX_AGE_MS,
     )
@@ -485,14 +485,6 @@ async def _register(objects: ThreadedStore, definitions: DefinitionsSpec, grace:
     cautions = await objects.call(lambda store: register(store, definitions, grace))
     for caution in cautions:
         _log.warning("caution", view=caution.view, version=caution.version, reason=caution.message)
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
-
-
-def _milliseconds(duration: datetime.timedelta) -> int:
-    return duration // datetime.timedelta(milliseconds=1)
 
 
 def _require_port(settings: Settings) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
+from stillwell.instants import now_ms
 from stillwell.predictions.engine import Engine
 from stillwell.predictions.hint import UnknownModel, decode
 from streams.metrics import BAD_HINTS, HINTS, HINTS_HELD, Metrics
@@ -47,7 +48,7 @@ class RefreshAgent:
         log: PredictionLog | None = None,
         look_for_versions: Callable[[], Awaitable[None]] = _nothing,
         clock: Callable[[], float] = time.monotonic,
-        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        wall_ms: Callable[[], int] = now_ms,
     ) -> None:
         """retry: how Redis and the log are asked again. look_for_versions: has the engines know every registered
         version of their views; asked where a row is of one that they do not know. clock: seconds; wall_ms: ms since the

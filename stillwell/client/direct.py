@@ -7,7 +7,6 @@ the version that writes. Predictions are read as they are there: no model is ask
 import dataclasses
 import datetime
 import random
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -21,6 +20,7 @@ from stillwell.client.results import Column, Features, Provenance
 from stillwell.client.retrying import Retries
 from stillwell.client.source import Asked, Columns, json_columns, to_wait
 from stillwell.errors import RequestError, StoreError, StoreNotReady
+from stillwell.instants import instant, now_us
 from stillwell.known_views import known_views
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.cached import cached_readers
@@ -36,7 +36,6 @@ from stillwell.reading.provenance import by_digest, stamps, topic_of
 from stillwell.reading.query import any_output
 from stillwell.spec import DefinitionsSpec, ModelSpec, ViewSpec
 from stillwell.storage import open_store
-from stillwell.wire import EPOCH
 
 if TYPE_CHECKING:
     from stillwell.settings import Settings
@@ -228,7 +227,7 @@ def _prediction(entity: Mapping[str, Any], model: ModelSpec, told: Told, now_us:
 
 
 def _time(us: int | None) -> datetime.datetime | None:
-    return None if us is None else EPOCH + datetime.timedelta(microseconds=us)
+    return None if us is None else instant(us)
 
 
 def _age(us: int | None, now_us: int) -> datetime.timedelta | None:
@@ -273,7 +272,7 @@ def direct(
             self.marks = Marks(self._rows, keys, settings.project, definitions.views)
 
         def now_us(self) -> int:
-            return time.time_ns() // 1_000
+            return now_us()
 
         async def close(self) -> None:
             await self.marks.close()

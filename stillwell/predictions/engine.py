@@ -18,9 +18,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from stillwell.errors import ModelError, ModelFailed, ModelLeftAlone, ModelUnavailable, RequestError
+from stillwell.instants import duration_us
 from stillwell.layout.prediction import Failure, OutputLayout, Outputs, Record
 from stillwell.layout.redis_keys import PredictionsOf, RedisKeys
-from stillwell.predictions.freshness import State, kept_ms, may_try, microseconds, pause_us
+from stillwell.predictions.freshness import State, kept_ms, may_try, pause_us
 from stillwell.predictions.inference import Inference
 from stillwell.predictions.inputs import Columns, ModelInputs
 from stillwell.predictions.leases import LEASE_MS, Held, Leases
@@ -68,7 +69,7 @@ class Engine:
         self.inputs = inputs
         self.layout = OutputLayout.of(model)
         self.of = PredictionsOf(model.name, model.version)
-        self.max_staleness_us = microseconds(model.max_staleness)
+        self.max_staleness_us = duration_us(model.max_staleness)
         self.inference = inference
         self._store = store
         self._keys = keys

@@ -7,13 +7,13 @@ columns of the request. Pure: nothing here reads a store or a clock.
 """
 
 import dataclasses
-import datetime
 import enum
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import NotDefined, RequestError
+from stillwell.instants import duration_us
 from stillwell.layout.projection import Projection
 from stillwell.on_demand import OnDemand
 from stillwell.reading.whole import WholeLookup, WholePlan
@@ -31,8 +31,6 @@ from stillwell.spec import (
 )
 from stillwell.types import TIMESTAMP, FieldType
 from stillwell.wording import shorten
-
-_MICROSECOND = datetime.timedelta(microseconds=1)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -359,8 +357,8 @@ class _Draft:
                 rows.columns,
                 Projection(rows.view, rows.features, self._older.get(rows.view.name, ())),
                 alike.setdefault((rows.columns, *(key.type.name for key in rows.view.entity.keys)), at),
-                rows.view.ttl // _MICROSECOND or None,
-                None if rows.view.freshness is None else rows.view.freshness // _MICROSECOND,
+                duration_us(rows.view.ttl) or None,
+                None if rows.view.freshness is None else duration_us(rows.view.freshness),
             )
             for at, rows in enumerate(self._rows)
         )
