@@ -14,7 +14,7 @@ from stillwell.layout.projection import UnknownLayout
 from stillwell.predictions.columns import ModelReaders
 from stillwell.reading import entities
 from stillwell.reading.after import After, Marks
-from stillwell.reading.entities import Columns
+from stillwell.reading.entities import RequestColumns
 from stillwell.reading.features import FeatureReader, Found
 from stillwell.reading.known import Known
 from stillwell.reading.provenance import by_digest
@@ -94,11 +94,11 @@ class Features:
             )
         return self._plans.get(tuple(references), lambda: self.catalog.plan(references))
 
-    def row_count(self, asked: Columns) -> int:
+    def row_count(self, asked: RequestColumns) -> int:
         """How many entities a request has. Raises RequestError for too many, and columns of several lengths."""
         return entities.row_count(asked, self._limits.rows)
 
-    async def find(self, plan: Plan, asked: Columns) -> Found:
+    async def find(self, plan: Plan, asked: RequestColumns) -> Found:
         """What a plan finds for the entities of a request. Raises RequestError, and what the reader raises."""
         rows, outputs = self.row_count(asked), len(plan.outputs)
         if rows * outputs > self._limits.values:
@@ -123,7 +123,7 @@ class Features:
             _log.info("registered versions are known", versions=came)
         self._metrics.version_load(not isinstance(came, Exception))
 
-    async def find_after(self, plan: Plan, asked: Columns, after: After | None) -> Found:
+    async def find_after(self, plan: Plan, asked: RequestColumns, after: After | None) -> Found:
         """The same, once what was pushed is there. Raises Behind where it is not in time."""
         if after is None:
             return await self.find(plan, asked)

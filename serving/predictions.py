@@ -31,7 +31,7 @@ from stillwell.instants import instant
 from stillwell.predictions.columns import ModelReaders
 from stillwell.predictions.prediction import Prediction
 from stillwell.reading import entities
-from stillwell.reading.entities import Columns
+from stillwell.reading.entities import RequestColumns
 from stillwell.reading.query import Plan, any_output
 from stillwell.spec import ModelSpec
 from stillwell.types import TIMESTAMP
@@ -116,7 +116,7 @@ class PredictionPages:
     def _plan(self, model: ModelSpec) -> Plan:
         return self._features.plan([any_output(model)])
 
-    async def _find(self, model: ModelSpec, asked: Columns) -> Sequence[Prediction]:
+    async def _find(self, model: ModelSpec, asked: RequestColumns) -> Sequence[Prediction]:
         self._features.row_count(asked)
         columns = entities.typed(self._plan(model), asked, self._features.catalog.keys)
         return await self._features.known.reading(lambda: self._readers.read(model.name, columns))

@@ -18,7 +18,7 @@ from stillwell.client.predictions import Input, Prediction, Predictions, Predict
 from stillwell.client.pushing import Pushed, Pushing, plain
 from stillwell.client.results import Column, Features, Provenance
 from stillwell.client.retrying import Retries
-from stillwell.client.source import Asked, Columns, json_columns, to_wait
+from stillwell.client.source import Asked, EntityColumns, json_columns, to_wait
 from stillwell.errors import RequestError, StoreError, StoreNotReady
 from stillwell.instants import instant, now_us
 from stillwell.known_views import known_views
@@ -95,7 +95,7 @@ class Direct:
             "a client that reads from Redis cannot push; the query service does, by way of Kafka: use Client(url)"
         )
 
-    async def predictions(self, model: str, entities: Columns, timeout: float) -> Predictions:
+    async def predictions(self, model: str, entities: EntityColumns, timeout: float) -> Predictions:
         """See `stillwell.client.source.Source`."""
         return await self._retries.until_answered(
             "Redis", timeout, lambda: self._predictions(model, entities), self._draw
@@ -127,7 +127,7 @@ class Direct:
                 made[reference] = dataclasses.replace(made[reference], provenance=self._provenance(each, found))
         return Features(asked.entities, made, asked.count)
 
-    async def _predictions(self, name: str, given: Columns) -> Predictions:
+    async def _predictions(self, name: str, given: EntityColumns) -> Predictions:
         columns, reading = _plain(given), self._open_once()
         model = self._known.catalog.model(name)
         entities.row_count(columns, self._rows)
@@ -168,7 +168,7 @@ class Direct:
         return await reading.reader.read(plan, entities.typed(plan, columns, self._known.catalog.keys))
 
 
-def _plain(given: Columns) -> dict[str, Sequence[object]]:
+def _plain(given: EntityColumns) -> dict[str, Sequence[object]]:
     """As the service reads them from JSON. Raises RequestError."""
     try:
         columns: dict[str, Sequence[object]] = msgspec.to_builtins(json_columns(given), enc_hook=plain)

@@ -35,10 +35,11 @@ _TAKES: Mapping[str, str] = {
 _MOST_SHOWN = 20
 """Columns that an error tells of: a request may bring any number."""
 
-Columns = Mapping[str, Sequence[object]]
+RequestColumns = Mapping[str, Sequence[object]]
+"""What a request brings of its entities, as it came."""
 
 
-def row_count(entities: Columns, most: int) -> int:
+def row_count(entities: RequestColumns, most: int) -> int:
     """How many entities a request has. Raises RequestError where columns differ in length, or hold too many."""
     counts = set(map(len, entities.values()))
     if len(counts) > 1:
@@ -60,7 +61,7 @@ def too_many_values(rows: int, outputs: int, most: int) -> RequestError:
     )
 
 
-def typed(plan: Plan, entities: Columns, known: Mapping[str, FieldType]) -> dict[str, Sequence[object]]:
+def typed(plan: Plan, entities: RequestColumns, known: Mapping[str, FieldType]) -> dict[str, Sequence[object]]:
     """The columns that the plan needs, as Python values: times and bytes come as text. What may be null and was left
     out is null.
 
