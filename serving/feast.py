@@ -19,7 +19,7 @@ from stillwell.errors import NotDefined, RequestError
 from stillwell.instants import instant
 from stillwell.reading.entities import RequestColumns
 from stillwell.reading.features import FeatureColumn, Found, present
-from stillwell.reading.query import Plan
+from stillwell.reading.plan import Plan
 from stillwell.reading.status import Status
 from stillwell.reading.whole import Whole
 from stillwell.wording import shorten

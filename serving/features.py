@@ -14,11 +14,12 @@ from stillwell.layout.projection import UnknownLayout
 from stillwell.predictions.columns import ModelReaders
 from stillwell.reading import entities
 from stillwell.reading.after import After, Marks
+from stillwell.reading.catalog import Catalog
 from stillwell.reading.entities import RequestColumns
 from stillwell.reading.features import FeatureReader, Found
 from stillwell.reading.known import Known
+from stillwell.reading.plan import Plan
 from stillwell.reading.provenance import by_digest
-from stillwell.reading.query import Catalog, Plan
 from stillwell.spec import DefinitionsSpec, ViewSpec
 
 _log = structlog.get_logger(__name__)

@@ -18,7 +18,8 @@ from serving.web import Page, Reply, Request
 from stillwell.errors import RequestError
 from stillwell.reading import entities
 from stillwell.reading.after import after
-from stillwell.reading.query import Catalog, Plan
+from stillwell.reading.catalog import Catalog
+from stillwell.reading.plan import Plan
 
 _T = TypeVar("_T")
 

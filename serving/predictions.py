@@ -31,8 +31,9 @@ from stillwell.instants import instant
 from stillwell.predictions.columns import ModelReaders
 from stillwell.predictions.prediction import Prediction
 from stillwell.reading import entities
+from stillwell.reading.catalog import any_output
 from stillwell.reading.entities import RequestColumns
-from stillwell.reading.query import Plan, any_output
+from stillwell.reading.plan import Plan
 from stillwell.spec import ModelSpec
 from stillwell.types import TIMESTAMP
 

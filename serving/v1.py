@@ -34,8 +34,8 @@ from stillwell.errors import Behind, NotWritten, RequestError
 from stillwell.instants import instant
 from stillwell.reading.entities import RequestColumns
 from stillwell.reading.features import FeatureColumn, Found, present
+from stillwell.reading.plan import Kind, Output, Plan
 from stillwell.reading.provenance import stamps, topic_of
-from stillwell.reading.query import Kind, Output, Plan
 from stillwell.reading.status import Freshness
 from stillwell.texts import value_of
 from stillwell.types import BYTES, FLOAT32, FLOAT64, TIMESTAMP, FieldType

@@ -29,11 +29,11 @@ from stillwell.predictions.prediction import Prediction as Told
 from stillwell.pushing.topics import push_topics
 from stillwell.reading import entities
 from stillwell.reading.after import After, Marks
+from stillwell.reading.catalog import any_output
 from stillwell.reading.features import FeatureColumn, FeatureReader, Found
 from stillwell.reading.known import Known
 from stillwell.reading.online import OnlineReader, Stored
 from stillwell.reading.provenance import by_digest, stamps, topic_of
-from stillwell.reading.query import any_output
 from stillwell.spec import DefinitionsSpec, ModelSpec, ViewSpec
 from stillwell.storage import open_store
 

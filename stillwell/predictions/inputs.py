@@ -16,8 +16,9 @@ from stillwell.layout.redis_keys import PredictionsOf, RedisKeys
 from stillwell.layout.value import STAMP_AT
 from stillwell.predictions.fingerprint import fingerprint, request_digest, what_is_read
 from stillwell.predictions.tensors import Unusable
+from stillwell.reading.catalog import Catalog
 from stillwell.reading.features import columns_of_rows
-from stillwell.reading.query import Catalog, Kind, Lookup
+from stillwell.reading.plan import Kind, Lookup
 from stillwell.reading.status import Status
 from stillwell.spec import AliasSpec, DefinitionsSpec, ModelSpec, RequestColumnSpec, ViewSpec
 

@@ -15,7 +15,7 @@ from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import RequestError
 from stillwell.floats import meant
 from stillwell.layout.entity_key import WrongKey, keys_of_columns
-from stillwell.reading.query import Lookup, Plan
+from stillwell.reading.plan import Lookup, Plan
 from stillwell.spec import RequestColumnSpec
 from stillwell.types import BYTES, FLOAT32, FLOAT64, STRING, TIMESTAMP, FieldType
 from stillwell.wire import FITS, INSTANT, WITHIN_FLOAT32, within_years

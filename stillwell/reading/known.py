@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 from stillwell.layout.projection import UnknownLayout
-from stillwell.reading.query import Catalog
+from stillwell.reading.catalog import Catalog
 from stillwell.reading.versions import Versions
 from stillwell.spec import DefinitionsSpec, ViewSpec
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from stillwell.instants import EPOCH, duration_ms, duration_us, instant, instant_us, now, now_ms, now_us
 
-
 ZONES = st.integers(-1_439, 1_439).map(lambda minutes: datetime.timezone(datetime.timedelta(minutes=minutes)))
 
 
