@@ -23,9 +23,10 @@ import msgspec
 from serving import described, v1
 from serving.as_json import age, encode
 from serving.features import Features
+from serving.messages import Request
 from serving.openapi import ANYTHING, Names
 from serving.pages import decoded
-from serving.web import Page, Request
+from serving.web import Page
 from stillwell.errors import RequestError
 from stillwell.instants import instant
 from stillwell.predictions.columns import ModelReaders
