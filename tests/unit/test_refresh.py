@@ -532,6 +532,30 @@ async def test_who_claims_late_takes_the_answer_that_is_there_instead_of_asking_
     assert (outcome.state, outcome.asked, site.model.calls) == (State.FRESH, False, 1)
 
 
+async def test_who_waits_for_the_call_of_another_does_so_by_the_clock_that_it_is_given() -> None:
+    site = Site()
+    await site.put(7, 30.0)
+    entities = site.engine.entities({"id": [7]})
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(delays: list[Any]) -> None:
+        asked.set()
+        await go_on.wait()
+
+    site.model.before = slowly
+    first = asyncio.create_task(site.engine.compute(entities, 60.0))
+    await asked.wait()
+    seconds = iter([0.0, 59.9, 60.0])
+    other = Engine(
+        site.spec, site.engine.inputs, site.model, MemoryPredictions(site.server), KEYS, clock=lambda: next(seconds)
+    )
+    async with asyncio.timeout(10):
+        (outcome,) = await other.compute(entities, 60.0)
+    assert (outcome.state, outcome.asked, site.model.calls) == (State.MISSING, False, 1)
+    go_on.set()
+    assert (await first)[0].state is State.FRESH
+
+
 async def test_a_model_that_has_just_failed_over_the_same_inputs_is_left_for_a_while() -> None:
     site = Site()
     await site.put(7, 30.0)
