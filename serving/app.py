@@ -70,15 +70,18 @@ from stillwell.threads import ThreadPool
 _log = structlog.get_logger(__name__)
 
 _CONNECTIONS = 8
-"""To Redis, for writes that are under way at once: each carries what was pushed at one moment."""
+"""To Redis, for writes that are under way at once: each carries what was pushed at one moment. Redis does one call
+after the other: some are there while answers travel, and more would wait there instead of here."""
 
 _MOST_ROWS = 100_000
-"""Pushed rows that may be under way at once; memory: some hundred megabytes at the most."""
-
-_T = TypeVar("_T")
+"""Pushed rows that may be under way at once: a hundred pushes as large as may be (1,000 rows in 1 MiB), which take
+some times the 100 MiB of their bodies in memory. Small ones reach STILLWELL_SERVE_IN_FLIGHT first."""
 
 _LAST_ANSWERS = 10.0
-"""Seconds that requests under way have when the service is told to end."""
+"""Seconds that requests under way have when the service is told to end. The sum of all that its end may take is in
+docs/reference/serving.md, for the platform's own patience."""
+
+_T = TypeVar("_T")
 
 
 def serve(settings: Settings, definitions: DefinitionsSpec, seat: Seat | None = None) -> None:
