@@ -46,7 +46,7 @@ from stillwell.pushing.pipeline import PushPipeline
 from stillwell.pushing.topics import push_topics, pushed_views
 from stillwell.registry import register
 from stillwell.settings import Settings
-from stillwell.spec import DefinitionsSpec, ViewSpec
+from stillwell.spec import DefinitionsSpec, ModelSpec, ViewSpec
 from stillwell.storage import open_store
 from stillwell.threads import ThreadedStore, ThreadPool
 from streams import web
@@ -62,7 +62,7 @@ from streams.prepare import Pipeline, Preparation
 from streams.refresh import RefreshAgent
 from streams.refresh_consumer import RefreshConsumer
 from streams.refresh_hints import RefreshBatch
-from streams.retry import Retries
+from streams.retry import Retries, Retry
 from streams.tuning import settle
 from streams.watch import Watchdog
 from streams.window import Window
@@ -84,10 +84,13 @@ it has: better to let the broker wait for more than to fetch a few."""
 _UPLOADS_AT_A_TIME = 16
 _UPLOADS_NICENESS = 10
 """Files are compressed all at once when a window closes, and nobody waits for them; batches come meanwhile."""
+
 _SUBSCRIBED_POLL = 0.01
 
 _REFRESH_TIMEOUT = 5.0
+"""Seconds for a call of Redis, as for the worker's other ones: who waits for a refresh has time, and asks again."""
 _REFRESH_CONNECTIONS = 8
+"""Calls of Redis at once, of all models: each carries a batch, and mostly one or two models compute."""
 
 _CLOSING_PATIENCE = 1.0
 """Seconds for each connection to say goodbye. They come on top of the drain deadline, while the platform counts to its
@@ -239,35 +242,12 @@ class _Line(faust.Service):
         """
         settings, retries = self._settings, self._retries
         async with contextlib.AsyncExitStack() as opened:
-            cluster = await retries.kafka.until_done(lambda: _started(lambda: Cluster(self._connection)))
-            opened.push_async_callback(_close, cluster.stop)
-            topics = [*self._channels, settings.dead_letter_topic]
-            if self._refreshing:
-                topics.append(self._refreshing.topic)
-            pushes = push_topics(settings.project, self._definitions)
-            await retries.kafka.until_done(lambda: _require_topics(cluster, topics, pushes))
-            online = await retries.online.until_done(lambda: RedisOnlineStore.open(settings))
-            opened.push_async_callback(_close, online.close)
-            uploads = ThreadPool("store", _UPLOADS_AT_A_TIME, _UPLOADS_NICENESS)
-            opened.callback(uploads.close)
-            # Not by a thread for uploads: gcsfs begins its own here, which would give way as they do.
-            store = await retries.archive.until_done(lambda: self._filling.call(open_store, settings.offline_root))
-            objects = ThreadedStore(store, uploads)
-            await retries.archive.until_done(lambda: _register(objects, self._definitions, settings.redis_grace))
-            producer = await retries.dead_letters.until_done(
-                lambda: _started(lambda: dead_letter_producer(self._connection))
-            )
-            opened.push_async_callback(_close, producer.stop)
-            refresh = None
-            if self._refreshing:
-                definitions = self._definitions
-
-                async def versions() -> list[ViewSpec]:
-                    return list((await objects.call(lambda store: known_views(store, definitions))).values())
-
-                refresh = await self._refreshing.connect(opened, self._connection, retries, versions)
-            kafka = await retries.kafka.until_done(lambda: _started(lambda: _consumer(settings, self._connection)))
-            opened.push_async_callback(_close, kafka.stop)
+            cluster = await self._cluster(opened)
+            online = await self._online(opened)
+            objects = await self._objects(opened)
+            dead_letters = await self._dead_letters(opened)
+            refresh = await self._refresh(opened, objects)
+            kafka = await _connected(opened, retries.kafka, lambda: _consumer(settings, self._connection))
             self._closing = opened.pop_all()
         return Services(
             kafka=kafka,
@@ -275,10 +255,52 @@ class _Line(faust.Service):
             cluster=cluster,
             online=online,
             archive=Archive(objects, retries.archive.until_done, now, f"{socket.gethostname()}:{os.getpid()}"),
-            dead_letters=KafkaDeadLetters(producer, settings.dead_letter_topic),
+            dead_letters=dead_letters,
             threads=self._filling,
             refresh=refresh,
         )
+
+    async def _cluster(self, opened: contextlib.AsyncExitStack) -> Cluster:
+        """What tells of Kafka, which has every topic that is read from or written to."""
+        settings, retry = self._settings, self._retries.kafka
+        cluster = await _connected(opened, retry, lambda: Cluster(self._connection))
+        topics = [*self._channels, settings.dead_letter_topic]
+        if self._refreshing:
+            topics.append(self._refreshing.topic)
+        pushes = push_topics(settings.project, self._definitions)
+        await retry.until_done(lambda: _require_topics(cluster, topics, pushes))
+        return cluster
+
+    async def _online(self, opened: contextlib.AsyncExitStack) -> RedisOnlineStore:
+        online = await self._retries.online.until_done(lambda: RedisOnlineStore.open(self._settings))
+        opened.push_async_callback(_close, online.close)
+        return online
+
+    async def _objects(self, opened: contextlib.AsyncExitStack) -> ThreadedStore:
+        """The offline store, with these definitions registered there."""
+        settings, retry = self._settings, self._retries.archive
+        uploads = ThreadPool("store", _UPLOADS_AT_A_TIME, _UPLOADS_NICENESS)
+        opened.callback(uploads.close)
+        # Not by a thread for uploads: gcsfs begins its own here, which would give way as they do.
+        store = await retry.until_done(lambda: self._filling.call(open_store, settings.offline_root))
+        objects = ThreadedStore(store, uploads)
+        await retry.until_done(lambda: _register(objects, self._definitions, settings.redis_grace))
+        return objects
+
+    async def _dead_letters(self, opened: contextlib.AsyncExitStack) -> KafkaDeadLetters:
+        producer = await _connected(opened, self._retries.dead_letters, lambda: dead_letter_producer(self._connection))
+        return KafkaDeadLetters(producer, self._settings.dead_letter_topic)
+
+    async def _refresh(self, opened: contextlib.AsyncExitStack, objects: ThreadedStore) -> RefreshOnWrite | None:
+        """What asks for refreshes on writes, if there are models."""
+        if self._refreshing is None:
+            return None
+        definitions = self._definitions
+
+        async def versions() -> list[ViewSpec]:
+            return list((await objects.call(lambda store: known_views(store, definitions))).values())
+
+        return await self._refreshing.connect(opened, self._connection, self._retries, versions)
 
     def _worker_over(self, services: Services) -> Worker:
         settings = self._settings
@@ -329,40 +351,50 @@ class _Refresh:
         """
         known = await retries.archive.until_done(versions)
         settings, definitions = self._settings, self._definitions
-        producer = await retries.refresh.until_done(lambda: _started(lambda: hint_producer(connection)))
-        opened.push_async_callback(_close, producer.stop)
+        producer = await _connected(opened, retries.refresh, lambda: hint_producer(connection))
         link = RedisLink(settings.redis_url.get_secret_value(), _REFRESH_TIMEOUT, _REFRESH_CONNECTIONS)
         opened.push_async_callback(_close, link.close)
         keys = RedisKeys(settings.project, settings.namespace)
-        store, engines = RedisPredictions(link, keys), {}
-        for model in definitions.models:
-            inference = open_inference(model, os.environ)
-            opened.push_async_callback(_close, inference.close)
-            try:
-                await inference.check()
-            except ModelError as error:
-                # Features do not depend on it, and it may come: who asks for its predictions is told why there is none.
-                _log.warning("a model cannot be asked", model=model.name, error=str(error))
-            inputs = ModelInputs(model, definitions, known)
-            engines[model.name] = Engine(model, inputs, inference, store, keys, EngineMetrics(self._metrics))
-        log = None
-        if settings.push:
-            timeout = settings.push_timeout.total_seconds()
-            pushed = KafkaPushLog(lambda: push_producer(connection, timeout), timeout, settings.push_bytes)
-            opened.push_async_callback(_close, pushed.close)
-            log = PredictionLog(pushed, settings.project, definitions.models, now_ms)
+        store = RedisPredictions(link, keys)
+        engines = {model.name: await self._engine(opened, model, store, keys, known) for model in definitions.models}
 
         async def look_for_versions() -> None:
             found = await versions()
             for engine in engines.values():
                 engine.inputs = ModelInputs(engine.model, definitions, found)
 
+        log = self._keeping(opened, connection) if settings.push else None
         self._agent = RefreshAgent(engines, self._metrics, retries.refresh, log, look_for_versions)
-        kafka = await retries.kafka.until_done(lambda: _started(lambda: _hint_consumer(settings, connection)))
-        opened.push_async_callback(_close, kafka.stop)
+        kafka = await _connected(opened, retries.kafka, lambda: _hint_consumer(settings, connection))
         self._consumer = RefreshConsumer(kafka, self.topic, self._agent, self._deliver)
         topic = RefreshTopic(producer, self.topic)
         return RefreshOnWrite(Triggers(definitions, keys), store, topic, retries.refresh)
+
+    async def _engine(
+        self,
+        opened: contextlib.AsyncExitStack,
+        model: ModelSpec,
+        store: RedisPredictions,
+        keys: RedisKeys,
+        known: Sequence[ViewSpec],
+    ) -> Engine:
+        """What computes a model's predictions. known: every registered version of views."""
+        inference = open_inference(model, os.environ)
+        opened.push_async_callback(_close, inference.close)
+        try:
+            await inference.check()
+        except ModelError as error:
+            # Features do not depend on it, and it may come: who asks for its predictions is told why there is none.
+            _log.warning("a model cannot be asked", model=model.name, error=str(error))
+        inputs = ModelInputs(model, self._definitions, known)
+        return Engine(model, inputs, inference, store, keys, EngineMetrics(self._metrics))
+
+    def _keeping(self, opened: contextlib.AsyncExitStack, connection: Mapping[str, Any]) -> PredictionLog:
+        """Where predictions go that were computed."""
+        settings, timeout = self._settings, self._settings.push_timeout.total_seconds()
+        pushed = KafkaPushLog(lambda: push_producer(connection, timeout), timeout, settings.push_bytes)
+        opened.push_async_callback(_close, pushed.close)
+        return PredictionLog(pushed, settings.project, self._definitions.models, now_ms)
 
     async def run(self) -> None:
         """Once connected, until cancelled or stopped."""
@@ -448,6 +480,13 @@ def _consumer(settings: Settings, connection: Mapping[str, Any]) -> AIOKafkaCons
         max_poll_interval_ms=_NO_POLL_LIMIT_MS,
         metadata_max_age_ms=_METADATA_MAX_AGE_MS,
     )
+
+
+async def _connected(opened: contextlib.AsyncExitStack, retry: Retry, make: Callable[[], _Client]) -> _Client:
+    """A client of Kafka's, connected, however long that takes; closed by `opened`."""
+    client = await retry.until_done(lambda: _started(make))
+    opened.push_async_callback(_close, client.stop)
+    return client
 
 
 async def _started(make: Callable[[], _Client]) -> _Client:

@@ -33,8 +33,8 @@ from stillwell.spec import ModelSpec, OpenInferenceSpec
 
 _LOOK_AFTER = (0.005, 0.01, 0.02, 0.04)
 """Seconds between looks for a record that another process computes; the last one from then on. A look is one round trip
-of Redis for all of a process who wait. So who waits hears of an answer of a fast model within 5 ms, of any within 40 ms,
-and of a model that takes a second Redis is asked 28 times."""
+of Redis for all of a process who wait. So who waits hears of a fast model's answer within 5 ms, of any within 40; and
+of one that takes a second Redis is asked 28 times."""
 
 _BATCHES_AT_A_TIME = 16
 """Calls of a model that are under way or wait for their turn at its server, which has eight at a time. More would hold
