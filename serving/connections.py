@@ -13,8 +13,7 @@ from aiohttp import StreamReader, web
 from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from serving.messages import Request
-from serving.web import Site
+from serving.web import Request, Site
 
 _log = structlog.get_logger(__name__)
 

@@ -13,14 +13,12 @@ from serving import arrow, described, feast, v1
 from serving.as_json import encode
 from serving.features import MOST_PLANS, Features
 from serving.lru import LruCache
-from serving.messages import Reply, Request
 from serving.mistakes import mistake
-from serving.web import Page
+from serving.web import Page, Reply, Request
 from stillwell.errors import RequestError
 from stillwell.reading import entities
 from stillwell.reading.after import after
-from stillwell.reading.catalog import Catalog
-from stillwell.reading.plan import Plan
+from stillwell.reading.query import Catalog, Plan
 
 _T = TypeVar("_T")
 

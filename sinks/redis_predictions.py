@@ -10,7 +10,7 @@ from typing import TypeVar
 from redis import exceptions
 
 from sinks.redis import Script
-from sinks.redis_link import Command, RedisLink, Reply
+from sinks.redis_link import Command, RedisLink, Reply, facts_of
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.store import Claim, Claimed, Listing, Put, Readers, StoredAt
 
@@ -40,12 +40,18 @@ class RedisPredictions:
         # To delete what is never there makes it a write, which a primary that was demoted refuses. Reads it answers, to
         # clients that it has kept, from rows that may be behind: what is stale would be called fresh, and forgotten.
         *_, replies = await self._link.ask(
-            ("MULTI",), ("TIME",), ("MGET", self._ready, *keys), ("DEL", self._nothing), ("EXEC",)
+            ("MULTI",),
+            ("TIME",),
+            ("MGET", self._ready, *keys),
+            ("INFO", "replication"),
+            ("DEL", self._nothing),
+            ("EXEC",),
         )
-        (seconds, microseconds), (epoch, *values), _ = replies
+        (seconds, microseconds), (epoch, *values), info, _ = replies
         if epoch is None:
             raise self._link.not_ready()
-        return StoredAt(epoch, values, int(seconds) * 1_000_000 + int(microseconds))
+        at_us = int(seconds) * 1_000_000 + int(microseconds)
+        return StoredAt(epoch, values, at_us, facts_of(info)["master_replid"])
 
     async def claim(self, claims: Sequence[Claim], owner: bytes, lease_ms: int, epoch: bytes) -> list[Claimed]:
         """Take each lease that nobody else holds, for so long."""

@@ -10,11 +10,10 @@ import polars as pl
 
 from stillwell.errors import DefinitionError
 from stillwell.evaluate import evaluate, result_type, without
-from stillwell.instants import duration_us, instant
 from stillwell.records import Reject
 from stillwell.series import microseconds
 from stillwell.spec import ColumnSpec, Expectation, TopicSpec
-from stillwell.wire import EARLIEST_US, LATEST_US
+from stillwell.wire import EARLIEST_US, EPOCH, LATEST_US
 from stillwell.wording import shorten, where
 
 EVENT_TIME_BOUND_US = 2**53
@@ -81,7 +80,7 @@ class EventTimes:
         self._name = topic.event_time
         self._column = topic.qualified_name(topic.event_time)
         self._max_future = max_future
-        self._max_future_us = duration_us(max_future)
+        self._max_future_us = max_future // datetime.timedelta(microseconds=1)
 
     def check(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[Reject]]:
         """The records whose event time can be true, and a reject for each of the others."""
@@ -121,4 +120,4 @@ def _say_broken(column: ColumnSpec, rule: Expectation, came: object) -> str:
 def _iso(microseconds: int) -> str:
     if not EARLIEST_US <= microseconds <= LATEST_US:
         return f"{microseconds} µs since the epoch"
-    return instant(microseconds).isoformat()
+    return (EPOCH + datetime.timedelta(microseconds=microseconds)).isoformat()

@@ -13,13 +13,11 @@ from stillwell.errors import RequestError
 from stillwell.layout.entity_key import WrongKey
 from stillwell.predictions.freshness import State
 from stillwell.predictions.inputs import ModelInputs
-from stillwell.predictions.prediction import Prediction, Refresh
+from stillwell.predictions.prediction import Prediction
 from stillwell.predictions.reading import Asked, Fresh, ModelReader
 from stillwell.reading.predicted import PredictedColumns
 from stillwell.reading.status import Freshness, Status, present
 from stillwell.spec import DefinitionsSpec, ModelSpec, ViewSpec
-
-_COMPUTED = (Refresh.INLINE, Refresh.SHARED)
 
 
 class ModelReaders:
@@ -56,9 +54,8 @@ class ModelReaders:
         if looked.all_fresh and looked.fresh:
             return _of_fresh(looked.fresh, looked.under)  # type: ignore[arg-type]
         found = await reader.told(looked)
-        under = looked.under
-        if reader.engine.model.policy == "wait" and any(each.refresh in _COMPUTED for each in found):
-            under = await reader.confirmed(under)
+        # What was computed since may be of rows of another server, which do not have all that these had.
+        under = looked.under if all(each.under == looked.under for each in found) else b""
         oldest = self._now_us() - reader.engine.max_staleness_us
         width = range(len(model.outputs))
         values = [[None if each.values is None else each.values[at] for each in found] for at in width]

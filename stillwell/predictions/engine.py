@@ -18,10 +18,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from stillwell.errors import ModelError, ModelFailed, ModelLeftAlone, ModelUnavailable, RequestError
-from stillwell.instants import duration_us
 from stillwell.layout.prediction import Failure, OutputLayout, Outputs, Record
 from stillwell.layout.redis_keys import PredictionsOf, RedisKeys
-from stillwell.predictions.freshness import State, kept_ms, may_try, pause_us
+from stillwell.predictions.freshness import State, kept_ms, may_try, microseconds, pause_us
 from stillwell.predictions.inference import Inference
 from stillwell.predictions.inputs import Columns, ModelInputs
 from stillwell.predictions.leases import LEASE_MS, Held, Leases
@@ -32,9 +31,8 @@ from stillwell.predictions.watching import Call, Unwatched, Watcher
 from stillwell.spec import ModelSpec, OpenInferenceSpec
 
 _LOOK_AFTER = (0.005, 0.01, 0.02, 0.04)
-"""Seconds between looks for a record that another process computes; the last one from then on. A look is one round trip
-of Redis for all of a process who wait. So who waits hears of a fast model's answer within 5 ms, of any within 40; and
-of one that takes a second Redis is asked 28 times."""
+"""Seconds between looks for a record that another process computes; the last one from then on. One task of a process
+looks, for all who wait."""
 
 _BATCHES_AT_A_TIME = 16
 """Calls of a model that are under way or wait for their turn at its server, which has eight at a time. More would hold
@@ -64,15 +62,13 @@ class Engine:
         chance: Callable[[], float] = random.random,
         lease_ms: int = LEASE_MS,
         computed: "Callable[[Engine, Sequence[tuple[Entity, Outcome]]], None] | None" = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """chance: from 0 to 1. computed: told of what this process has computed and written back. clock: seconds that
-        only grow."""
+        """chance: from 0 to 1. computed: told of what this process has computed and written back."""
         self.model = model
         self.inputs = inputs
         self.layout = OutputLayout.of(model)
         self.of = PredictionsOf(model.name, model.version)
-        self.max_staleness_us = duration_us(model.max_staleness)
+        self.max_staleness_us = microseconds(model.max_staleness)
         self.inference = inference
         self._store = store
         self._keys = keys
@@ -82,7 +78,6 @@ class Engine:
         self._kept_ms = kept_ms(model.max_staleness)
         self._computing = asyncio.Semaphore(_BATCHES_AT_A_TIME)
         self._computed = computed
-        self._clock = clock
 
     @property
     def batch(self) -> int:
@@ -126,7 +121,7 @@ class Engine:
         early: also what is still fresh is computed anew. done: called with each entity's number and outcome as soon as
         that is known. Raises StoreError, and FormatError.
         """
-        deadline = self._clock() + patience
+        deadline = time.monotonic() + patience
         outcomes: dict[int, Outcome] = {}
         remaining = list(range(len(entities)))
         looks = 0
@@ -141,7 +136,7 @@ class Engine:
             remaining = [number for number, waits in zip(remaining, step.waits, strict=True) if waits]
             if remaining:
                 pause = _LOOK_AFTER[min(looks, len(_LOOK_AFTER) - 1)]
-                if self._clock() + pause > deadline:
+                if time.monotonic() + pause > deadline:
                     break
                 looks += 1
                 await asyncio.sleep(pause)
@@ -203,7 +198,7 @@ class Engine:
         by_entity = list(zip(*rows, strict=True)) if rows else [()] * count
         outcomes = []
         for packed, print, of_entity in zip(stored.values[:count], prints, by_entity, strict=True):
-            blank = Outcome(None, State.MISSING, print, stored.at_us, of_entity, asked=False)
+            blank = Outcome(None, State.MISSING, print, stored.at_us, of_entity, asked=False, under=stored.under)
             outcomes.append(self._judged(blank, packed))
         return _Now(stored, records, rows, columns, outcomes)
 
@@ -241,7 +236,7 @@ class Engine:
             values = self.inputs.values(rows, columns, count, at_us)
         except RequestError:
             values, unusable = self.inputs.each_values(rows, columns, count, at_us)
-        begun = self._clock()
+        begun = time.perf_counter()
         try:
             async with self._computing, self._leases.renewed(held):
                 answered = iter(await self.inference.infer(values, count - len(unusable)))
@@ -250,9 +245,9 @@ class Engine:
         except ModelError as error:
             call = Call.UNAVAILABLE if isinstance(error, ModelUnavailable) else Call.FAILED
             said: list[Said] = [Unusable(str(error))] * count
-            return _Answer(said, call, self._clock() - begun, isinstance(error, ModelFailed))
+            return _Answer(said, call, time.perf_counter() - begun, isinstance(error, ModelFailed))
         said = [unusable.get(number) or next(answered) for number in range(count)]
-        return _Answer(said, Call.ANSWERED, self._clock() - begun)
+        return _Answer(said, Call.ANSWERED, time.perf_counter() - begun)
 
     def _count(self, answer: "_Answer") -> None:
         of_no_use = sum(isinstance(each, Unusable) for each in answer.said) if answer.call is Call.ANSWERED else 0

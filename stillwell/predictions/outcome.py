@@ -23,9 +23,10 @@ class Outcome:
     """How one entity stands, after all was done that could be.
 
     record: what is known of it; state: what that is worth to the inputs as they were read at `read_at` (Redis's time);
-    rows: those inputs. asked: whether this call asked the model. retry_in_s: after how long another attempt makes
-    sense, 0 where none has failed. unavailable: whether the model was not reached, so that its inputs are not to blame.
-    broke: … because its server answered that it has failed, over these inputs perhaps.
+    rows: those inputs; under: the epoch and server that had them. asked: whether this call asked the model. retry_in_s:
+    after how long another attempt makes sense, 0 where none has failed. unavailable: whether the model was not reached,
+    so that its inputs are not to blame. broke: … because its server answered that it has failed, over these inputs
+    perhaps.
     listed: whether writes to aliased views refresh it from now on, and did not when its inputs were read.
     """
 
@@ -35,6 +36,7 @@ class Outcome:
     read_at: int
     rows: tuple[bytes | None, ...]
     asked: bool
+    under: bytes
     retry_in_s: float = 0.0
     reason: str = ""
     unavailable: bool = False

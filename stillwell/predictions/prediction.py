@@ -22,8 +22,8 @@ class Prediction(NamedTuple):
 
     values: of the outputs, in their order, a Timestamp as µs since the epoch; None where the model never answered, or
     too long ago. read_at: when its inputs were read; computed_at: both in µs since the epoch. rows: the inputs that
-    `state` is about. refresh: what this read has set in motion. reason: why it failed, or why
-    nobody computes it anew, or "".
+    `state` is about; under: the epoch and server that had them (`stillwell.reading.online.Stored.under`). refresh: what
+    this read has set in motion. reason: why it failed, or why nobody computes it anew, or "".
     """
 
     state: State
@@ -32,6 +32,7 @@ class Prediction(NamedTuple):
     computed_at: int | None
     inputs: ModelInputs
     rows: tuple[bytes | None, ...]
+    under: bytes
     refresh: Refresh
     reason: str
 

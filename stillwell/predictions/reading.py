@@ -18,7 +18,7 @@ from stillwell.predictions.flights import Flight, Flights
 from stillwell.predictions.freshness import State, is_due_early, judge, may_try
 from stillwell.predictions.hint import Cause, Hint, Hints
 from stillwell.predictions.inputs import Columns
-from stillwell.predictions.outcome import Entity
+from stillwell.predictions.outcome import Entity, Outcome
 from stillwell.predictions.prediction import Prediction, Refresh
 from stillwell.reading.online import OnlineReader
 
@@ -133,7 +133,10 @@ class ModelReader:
                 found.append(None)
             else:
                 read_at, computed_at, _, values = fresh
-                found.append(Prediction(State.FRESH, values, read_at, computed_at, inputs, rows, Refresh.NONE, ""))
+                told = Prediction(
+                    State.FRESH, values, read_at, computed_at, inputs, rows, looked.under, Refresh.NONE, ""
+                )
+                found.append(told)
         if others:
             seen = [self._seen(looked, number, by_entity[number]) for number in others]
             await self._refresh(seen, looked.seen_at)
@@ -142,11 +145,6 @@ class ModelReader:
                 if self._counts:
                     self._counts.prediction(self.engine.model.name, told.state, told.refresh)
         return [each for each in found if each is not None]
-
-    async def confirmed(self, under: bytes) -> bytes:
-        """The same epoch and server, if they are in force still; nothing where they are not. What was computed since
-        may be of rows of another one, which do not have all that these had."""
-        return under if (await self._online.read([])).under == under else b""
 
     async def close(self) -> None:
         """End what is computed; who waits for it is told what there was."""
@@ -170,7 +168,7 @@ class ModelReader:
         state = judge(record, print, longest, now)
         early = state is State.FRESH and record is not None and is_due_early(record, longest, now, 1 - self._chance())
         wanted = early or (state is not State.FRESH and may_try(record, print, now))
-        return _Seen(entity, record, print, rows, state, early, wanted)
+        return _Seen(entity, record, print, rows, looked.under, state, early, wanted)
 
     async def _refresh(self, seen: "Sequence[_Seen]", seen_at: float) -> None:
         """Do what the policy does about those that want it; each then says how it stands."""
@@ -216,8 +214,7 @@ class ModelReader:
                 return
             each.refresh = Refresh.INLINE if outcome.asked else Refresh.SHARED
             if flight.began >= seen_at or outcome.fingerprint == each.print:
-                each.record, each.state, each.reason = outcome.record, outcome.state, outcome.reason
-                each.rows = outcome.rows
+                each.turn_out(outcome)
                 return
             flight = self._flights.want(each.entity, early=False)
 
@@ -231,6 +228,7 @@ class ModelReader:
             computed_at=outputs.computed_at if outputs else None,
             inputs=self.engine.inputs,
             rows=each.rows,
+            under=each.under,
             refresh=each.refresh,
             reason=each.reason or (failure.reason if failure else each.unheard),
         )
@@ -244,6 +242,7 @@ class _Seen:
     record: Record | None
     print: bytes
     rows: tuple[bytes | None, ...]
+    under: bytes
     state: State
     early: bool
     wanted: bool
@@ -251,3 +250,11 @@ class _Seen:
     reason: str = ""
     unheard: str = ""
     """Why nobody hears that it should be computed again."""
+
+    def turn_out(self, outcome: Outcome) -> None:
+        """It was computed, by us or by somebody else."""
+        # A server that has taken over may lack rows that were seen before: what is of its rows is not of those.
+        other = outcome.under != self.under and outcome.fingerprint != self.print
+        state = State.STALE if other and outcome.state is State.FRESH else outcome.state
+        self.record, self.state, self.reason = outcome.record, state, outcome.reason
+        self.rows, self.under = outcome.rows, outcome.under

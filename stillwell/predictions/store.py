@@ -5,13 +5,22 @@ import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from stillwell.reading.online import under
+
 
 class StoredAt(NamedTuple):
-    """What is stored under some keys at one instant. epoch: the one in force; at_us: the store's own time then."""
+    """What is stored under some keys at one instant. epoch: the one in force; at_us: the store's own time then;
+    replication_id: of the server that says so."""
 
     epoch: bytes
     values: list[bytes | None]
     at_us: int
+    replication_id: str
+
+    @property
+    def under(self) -> bytes:
+        """See `stillwell.reading.online.Stored`."""
+        return under(self.epoch, self.replication_id)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

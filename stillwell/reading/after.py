@@ -144,7 +144,7 @@ class Marks:
             passed = await self._passed(wanted, deadline)
         while True:
             found = await read()
-            if found.under == passed:
+            if passed and found.under == passed:
                 return found
             passed = await self._passed(wanted, deadline)
 

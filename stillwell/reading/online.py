@@ -18,13 +18,16 @@ class Stored(NamedTuple):
 
     @property
     def under(self) -> bytes:
-        """Epoch and server in one: what is there under it stays there under it."""
-        return _under(self.epoch, self.replication_id)
+        """Epoch and server in one: what is there under it stays there under it. Empty where nobody knows the server, or
+        there are several."""
+        return under(self.epoch, self.replication_id)
 
 
 @functools.lru_cache(maxsize=16)
-def _under(epoch: bytes, replication_id: str) -> bytes:
-    """Made once for all that is read from one server."""
+def under(epoch: bytes, replication_id: str) -> bytes:
+    """Epoch and server in one, made once for all that is read from one server."""
+    if not replication_id:
+        return b""
     return written_under(epoch.decode(errors="replace"), replication_id).encode()
 
 

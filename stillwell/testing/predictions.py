@@ -26,7 +26,8 @@ class MemoryPredictions:
         epoch = self.server.read(self._ready)
         if epoch is None:
             raise self._not_ready()
-        return StoredAt(epoch, [self.server.read(key) for key in keys], self.server.clock() * 1_000)
+        values = [self.server.read(key) for key in keys]
+        return StoredAt(epoch, values, self.server.clock() * 1_000, self.server.replication_id)
 
     async def claim(self, claims: Sequence[Claim], owner: bytes, lease_ms: int, epoch: bytes) -> list[Claimed]:
         """Take each lease that nobody else holds, for so long."""

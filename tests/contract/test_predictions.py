@@ -17,6 +17,7 @@ from stillwell.errors import FormatError, StoreNotReady, StoreUnavailable
 from stillwell.layout.prediction import Failure, Outputs, Record, merged
 from stillwell.layout.redis_keys import PredictionsOf, RedisKeys
 from stillwell.predictions.store import Claim, Listing, PredictionStore, Put, Readers
+from stillwell.reading.online import under
 from stillwell.testing.predictions import MemoryPredictions
 from tests.online_support import (
     AnyRedisServer,
@@ -391,6 +392,9 @@ async def test_a_primary_that_was_demoted_is_not_read(server: Server, store: Pre
     """Its rows may be behind, and a refresh that finds a prediction fresh there is forgotten. So may its lists be."""
     assert (await store.read_at([b"nothing"])).values == [None]
     if isinstance(server, TwinServer):
+        before = (await store.read_at([b"nothing"])).under
+        server.memory.fail_over()
+        assert (await store.read_at([b"nothing"])).under != before
         server.memory.role = "slave"
         with pytest.raises(StoreUnavailable, match="it is a replica"):
             await store.read_at([b"nothing"])
@@ -404,14 +408,15 @@ async def test_a_primary_that_was_demoted_is_not_read(server: Server, store: Pre
     try:
         with redis.Redis.from_url(own.url) as client:
             client.set(server.keys.ready, EPOCH)
-            assert (await predictions.read_at([b"nothing"])).epoch == EPOCH
+            before = (await predictions.read_at([b"nothing"])).under
+            assert before == under(EPOCH, client.info("replication")["master_replid"])
             client.execute_command("REPLICAOF", "127.0.0.1", "1")
             with pytest.raises(StoreUnavailable, match=r"READONLY.*it is a replica"):
                 await predictions.read_at([b"nothing"])
             with pytest.raises(StoreUnavailable, match=r"READONLY.*it is a replica"):
                 await predictions.readers([place_of(server)], 1, 1, EPOCH)
             client.execute_command("REPLICAOF", "NO", "ONE")
-            assert (await predictions.read_at([b"nothing"])).epoch == EPOCH
+            assert (await predictions.read_at([b"nothing"])).under not in (before, b"")
     finally:
         await link.close()
         own.stop()

@@ -13,8 +13,7 @@ from stillwell.errors import RequestError
 from stillwell.layout.entity_key import entity_keys
 from stillwell.pushing.on_write import on_write_topic
 from stillwell.reading import entities
-from stillwell.reading.catalog import Catalog
-from stillwell.reading.plan import Plan
+from stillwell.reading.query import Catalog, Plan
 from stillwell.spec import (
     DefinitionsSpec,
     EntitySpec,

@@ -4,7 +4,6 @@ import datetime
 
 import pytest
 
-from stillwell.instants import EPOCH
 from stillwell.layout.prediction import Outputs, Record
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.engine import Engine
@@ -22,6 +21,7 @@ from stillwell.testing.predictions import MemoryPredictions
 from stillwell.testing.push_log import MemoryPushLog
 from stillwell.topics import chained_topics, needed_topics
 from stillwell.types import FIELD_TYPES, FLOAT32, FLOAT64, STRING
+from stillwell.wire import EPOCH
 from tests.batches import NOW_MS, records
 from tests.predicted import DEFINITIONS, Adding, model
 from tests.waiting import eventually_async
@@ -51,7 +51,7 @@ async def test_outputs_of_every_type_come_to_rest_as_they_were(null: bool) -> No
     said = {f"o{name}": None if null else value for name, value in VALUES.items()}
     outputs = Outputs(READ_AT, b"f" * 16, READ_AT + 5, 5, engine.layout.id, engine.layout.encode(said))
     (entity,) = engine.entities({"id": [7]})
-    outcome = Outcome(Record(outputs, None), State.FRESH, b"f" * 16, READ_AT, (), asked=True)
+    outcome = Outcome(Record(outputs, None), State.FRESH, b"f" * 16, READ_AT, (), asked=True, under=b"")
     log = MemoryPushLog({"shop.push.Delay": 1})
     await PredictionLog(log, "shop", [spec], lambda: NOW_MS).append(engine, [(entity, outcome)])
     ((_, record),) = log.records("shop.push.Delay")
@@ -70,7 +70,7 @@ async def test_a_process_that_answers_logs_without_waiting_and_drops_what_cannot
 ) -> None:
     engine = engine_of(model())
     outputs = Outputs(READ_AT, b"f" * 16, READ_AT + 5, 5, engine.layout.id, engine.layout.encode({"minutes": 1.5}))
-    outcome = Outcome(Record(outputs, None), State.FRESH, b"f" * 16, READ_AT, (), asked=True)
+    outcome = Outcome(Record(outputs, None), State.FRESH, b"f" * 16, READ_AT, (), asked=True, under=b"")
     entities = engine.entities({"id": list(range(10_001))})
     log = MemoryPushLog({"shop.push.Delay": 1})
     buffer = LogBuffer(PredictionLog(log, "shop", [model()], lambda: NOW_MS))

@@ -21,6 +21,7 @@ from stillwell.predictions.outcome import Entity, Outcome
 from stillwell.predictions.prediction import Prediction, Refresh
 from stillwell.predictions.reading import ModelReader
 from stillwell.predictions.store import StoredAt
+from stillwell.reading.status import Freshness
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
 from tests.predicted import DEFINITIONS, Adding, encoded_row, model
@@ -499,6 +500,35 @@ async def test_what_is_computed_of_other_rows_than_were_looked_at_is_not_said_to
     assert found.values == [[31.0]]
     assert found.under == b""
     found = await readers.columns(site.spec, {"id": [7]})
+    assert found.under == (await site.store.read([])).under
+
+
+async def test_what_is_computed_of_rows_that_another_server_lacks_is_not_fresh_beside_those_that_were_seen(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reads rows keeps the connection to a primary that was just replaced, for a second at most; who computes has
+    one to its successor, which never got the latest row."""
+    site = made(policy="wait")
+    await site.put(7, 30.0)
+    await site.put(7, 40.0, at_ms=1)
+    reader = site.reader()
+    readers = ModelReaders({"Delay": reader}, DEFINITIONS, lambda: site.ms * 1_000)
+    old = MemoryRedis(clock=lambda: site.ms)
+    for key in site.server.dump():
+        old.write(key, site.server.read(key) or b"")
+    site.server.fail_over(lost=1)
+    monkeypatch.setattr(reader, "_online", MemoryOnlineStore(old))
+    found = await readers.columns(site.spec, {"id": [7]})
+    assert found.values == [[31.0]]
+    assert found.freshness == [Freshness.LATE]
+    assert found.under == b""
+    monkeypatch.setattr(reader, "_online", site.store)
+    found = await readers.columns(site.spec, {"id": [7]})
+    assert (found.values, found.freshness) == ([(31.0,)], (Freshness.FRESH,))
+    assert found.under == (await site.store.read([])).under
+    await site.put(7, 40.0, at_ms=1)
+    found = await readers.columns(site.spec, {"id": [7]})
+    assert (found.values, found.freshness) == ([[41.0]], [Freshness.FRESH])
     assert found.under == (await site.store.read([])).under
 
 
