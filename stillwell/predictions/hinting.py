@@ -10,6 +10,7 @@ import structlog
 
 from stillwell.errors import StillwellError
 from stillwell.predictions.hint import Hint
+from stillwell.predictions.outbox import Outbox
 
 _log = structlog.get_logger(__name__)
 
@@ -47,10 +48,8 @@ class HintBuffer:
         self._connect = connect
         self._clock = clock
         self._topic: Topic | None = None
-        self._waiting: collections.deque[Hint] = collections.deque()
+        self._outbox: Outbox[Hint] = Outbox(self._send, self._drop, most=_MOST_WAITING, together=_TOGETHER)
         self._sent: collections.OrderedDict[tuple[str, bytes, bytes], float] = collections.OrderedDict()
-        self._arrived = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
         self._failed = ""
         """Why the last attempt to send came to nothing."""
         self._busy_since: float | None = None
@@ -62,7 +61,7 @@ class HintBuffer:
             return f"no worker can be asked to compute it anew: {self._failed}"
         if self._busy_since is not None and self._clock() - self._busy_since > _SLOW:
             return f"no worker can be asked to compute it anew: Kafka has not taken such requests for {_SLOW:g} s"
-        if len(self._waiting) >= _MOST_WAITING:
+        if self._outbox.is_full:
             return f"no worker can be asked to compute it anew: {_MOST_WAITING} such requests wait for Kafka already"
         return ""
 
@@ -72,48 +71,36 @@ class HintBuffer:
 
     def _put(self, hint: Hint) -> bool:
         place, now = (hint.model, hint.key, hint.digest), self._clock()
-        if now < self._sent.get(place, now - _SILENT) + _SILENT or len(self._waiting) >= _MOST_WAITING:
+        if now < self._sent.get(place, now - _SILENT) + _SILENT or not self._outbox.put(hint):
             return False
         self._sent[place] = now
         self._sent.move_to_end(place)
         if len(self._sent) > _MOST_REMEMBERED:
             self._sent.popitem(last=False)
-        self._waiting.append(hint)
-        self._arrived.set()
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._send_on())
         return True
 
     async def close(self) -> None:
         """Send no more."""
-        if self._task:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await self._outbox.close()
 
-    async def _send_on(self) -> None:
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            while self._waiting:
-                some = [self._waiting.popleft() for _ in range(min(_TOGETHER, len(self._waiting)))]
-                self._busy_since = self._clock()
-                try:
-                    if self._topic is None:
-                        self._topic = await self._connect()
-                    await self._topic.send(some)
-                    self._failed = ""
-                except StillwellError as error:
-                    _log.warning("hints were dropped; reads ask again", hints=len(some), error=str(error))
-                    await self._drop(some, str(error))
-                except Exception as error:
-                    # A mistake of ours, about these: those that come after them are sent all the same.
-                    _log.exception("hints were dropped; reads ask again", hints=len(some))
-                    await self._drop(some, repr(error))
-                finally:
-                    self._busy_since = None
+    async def _send(self, hints: list[Hint]) -> None:
+        self._busy_since = self._clock()
+        try:
+            if self._topic is None:
+                self._topic = await self._connect()
+            await self._topic.send(hints)
+            self._failed = ""
+        finally:
+            self._busy_since = None
 
-    async def _drop(self, hints: Sequence[Hint], why: str) -> None:
-        self._failed, self._busy_since = why[:_QUOTED], None
+    async def _drop(self, hints: list[Hint], error: Exception) -> None:
+        if isinstance(error, StillwellError):
+            why = str(error)
+            _log.warning("hints were dropped; reads ask again", hints=len(hints), error=why)
+        else:  # a mistake of ours, about these
+            why = repr(error)
+            _log.error("hints were dropped; reads ask again", hints=len(hints), exc_info=error)
+        self._failed = why[:_QUOTED]
         for hint in hints:
             self._sent.pop((hint.model, hint.key, hint.digest), None)
         await asyncio.sleep(_PAUSE)

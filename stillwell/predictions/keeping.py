@@ -1,7 +1,5 @@
 """Keeping computed predictions: final rows on the push topic of the view that a model's log stands as."""
 
-import asyncio
-import collections
 import datetime
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,6 +9,7 @@ from stillwell.errors import StillwellError
 from stillwell.logs import LogLimit
 from stillwell.predictions.engine import Engine
 from stillwell.predictions.log import log_view
+from stillwell.predictions.outbox import Outbox
 from stillwell.predictions.outcome import Entity, Outcome
 from stillwell.pushing.log import PushLog
 from stillwell.pushing.record import PushEncoder, PushRecord, To, push_topic
@@ -62,6 +61,9 @@ def _time(us: object) -> datetime.datetime | None:
     return EPOCH + datetime.timedelta(microseconds=us) if isinstance(us, int) else None
 
 
+_Computed = tuple[Engine, Sequence[tuple[Entity, Outcome]]]
+
+
 class LogBuffer:
     """Predictions of a process that answers, on their way to the log, for one event loop; `close` it.
 
@@ -70,46 +72,29 @@ class LogBuffer:
 
     def __init__(self, log: PredictionLog) -> None:
         self._log = log
-        self._waiting: collections.deque[tuple[Engine, Sequence[tuple[Entity, Outcome]]]] = collections.deque()
-        self._count = 0
-        self._arrived = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._outbox: Outbox[_Computed] = Outbox(self._keep, self._failed, most=_MOST_WAITING, together=1)
         self._limit = LogLimit(5.0)
         self._silent = 0
 
     def put(self, engine: Engine, predictions: Sequence[tuple[Entity, Outcome]]) -> None:
         """Keep what an engine has computed, soon."""
-        if not predictions:
-            return
-        if self._count + len(predictions) > _MOST_WAITING:
-            self._dropped(len(predictions), "full", f"{self._count} wait already")
-            return
-        self._waiting.append((engine, predictions))
-        self._count += len(predictions)
-        self._arrived.set()
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._keep_on())
+        if predictions and not self._outbox.put((engine, predictions), len(predictions)):
+            self._dropped(len(predictions), "full", f"{len(self._outbox)} wait already")
 
     async def close(self) -> None:
         """Keep no more."""
-        if self._task:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await self._outbox.close()
 
-    async def _keep_on(self) -> None:
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            while self._waiting:
-                engine, predictions = self._waiting.popleft()
-                self._count -= len(predictions)
-                try:
-                    await self._log.append(engine, predictions)
-                except StillwellError as error:
-                    self._dropped(len(predictions), type(error).__name__, str(error))
-                except Exception:
-                    # A mistake of ours, about these: those that come after them are kept all the same.
-                    _log.exception("predictions are not logged", predictions=len(predictions))
+    async def _keep(self, computed: list[_Computed]) -> None:
+        for engine, predictions in computed:
+            await self._log.append(engine, predictions)
+
+    async def _failed(self, computed: list[_Computed], error: Exception) -> None:
+        count = sum(len(predictions) for _, predictions in computed)
+        if isinstance(error, StillwellError):
+            self._dropped(count, type(error).__name__, str(error))
+        else:  # a mistake of ours, about these
+            _log.error("predictions are not logged", predictions=count, exc_info=error)
 
     def _dropped(self, count: int, kind: str, why: str) -> None:
         self._silent += count
