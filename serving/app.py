@@ -40,7 +40,8 @@ from serving.pushing.topics import PushTopics
 from serving.status_pages import StatusPages, openapi_page
 from serving.web import NOWHERE, Bounds, Page, Site
 from sinks.archive import Archive
-from sinks.push_log import KafkaPushLog, push_producer
+from sinks.push_log import KafkaPushLog
+from sinks.push_producer import push_producer
 from sinks.redis import RedisOnlineStore
 from sinks.redis_answers import RedisAnswers
 from sinks.redis_link import RedisLink

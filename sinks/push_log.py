@@ -4,69 +4,33 @@ Whoever pushes in the same turn of the event loop, and while an earlier batch of
 next one: a batch of one record costs as much as one of a hundred (on one machine a millisecond and 0.25 ms of processor
 time; a record by itself 0.4 µs). aiokafka's own `send` gathers too, but costs 25 µs a record.
 
-The producer is idempotent, so that aiokafka's own attempts repeat no record and keep the order of a partition. Such a
-producer never gives up a batch, and after one that failed for good Kafka refuses all others of its partition. So who
-has waited long enough is told, and the producer is thrown away with what it had not sent: the next push makes another.
-A record that was given up may be in Kafka all the same, or not: to push it again is harmless.
+A producer never gives up a batch. So who has waited long enough is told, and the producer is thrown away with what it
+had not sent (`sinks.push_producer`): the next push makes another. A record that was given up may be in Kafka all the
+same, or not: to push it again is harmless.
 """
 
 import asyncio
 import collections
-import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from aiokafka.partitioner import murmur2
 
+from sinks.push_producer import FAREWELL, METADATA_MAX_AGE_MS, Producer, ProducerInUse
 from stillwell.errors import OutcomeUnknown, StillwellError, StoreUnavailable
-from stillwell.kafka_connection import refusals, unreachable
+from stillwell.kafka_connection import refusals
 from stillwell.pushing.log import Place
 from stillwell.pushing.record import PushRecord
 
 _log = structlog.get_logger(__name__)
 
-_BATCH_BYTES = 960_000
-"""More than the largest record (`stillwell.pushing.record.LARGEST_RECORD`) and what a batch takes besides."""
-_METADATA_MAX_AGE_MS = 10_000
 _RECORD_OVERHEAD = 100
 """Bytes of memory that a record takes beside its content, more or less."""
 
-_REFUSE_FOR = 0.2
-"""Seconds after a producer that could not be started in which everybody is refused at once."""
-
-_FAREWELL = 1.0
-"""Seconds for a producer that is thrown away to let go of its connections."""
-
 _MENDS = refusals("the user of the query service", "batches")
-
-
-class Producer(Protocol):
-    """What is used of aiokafka's producer."""
-
-    async def start(self) -> None: ...
-
-    async def partitions_for(self, topic: str) -> set[int]: ...
-
-    def create_batch(self) -> Any: ...
-
-    async def send_batch(self, batch: Any, topic: str, *, partition: int) -> Awaitable[Any]: ...
-
-
-def push_producer(connection: Mapping[str, Any], timeout: float) -> AIOKafkaProducer:
-    """A producer for `KafkaPushLog`, to be started. connection: what every aiokafka client needs."""
-    return AIOKafkaProducer(
-        **connection,
-        acks="all",
-        enable_idempotence=True,
-        compression_type="zstd",  # aiokafka asks LZ4 for its best, which takes longer and makes more
-        max_batch_size=_BATCH_BYTES,
-        request_timeout_ms=round(timeout * 1_000),
-        metadata_max_age_ms=_METADATA_MAX_AGE_MS,
-    )
 
 
 _NOWHERE = Place(-1, -1, -1)
@@ -139,7 +103,7 @@ class KafkaPushLog:
         """make: gives a producer that is not started. timeout: seconds in which Kafka must have acknowledged what is
         appended, connecting included. most_bytes: that may wait for it; beyond, appending is refused at once.
         made_anew: told of a topic whose offsets begin again, before anybody hears of one of them."""
-        self._make = make
+        self._producer = ProducerInUse(make, timeout)
         self._timeout = timeout
         self._most_bytes = most_bytes
         self._made_anew = made_anew
@@ -148,11 +112,6 @@ class KafkaPushLog:
         self._partitions: dict[str, tuple[float, list[int]]] = {}
         self._batches = 0
         self._nbytes = 0
-        self._producer: Producer | None = None
-        self._starting: asyncio.Task[Producer] | None = None
-        self._refused: tuple[float, StoreUnavailable] | None = None
-        self._background: set[asyncio.Task[None]] = set()
-        self._closed = False
 
     async def append(self, topic: str, records: Sequence[PushRecord], timestamp: int) -> list[Place]:
         """Put records, which all have this timestamp, into a topic; where they are, in their order.
@@ -180,24 +139,21 @@ class KafkaPushLog:
 
     async def close(self) -> None:
         """Refuse what waits, and let go of Kafka. What is on its way has a moment to be acknowledged."""
-        self._closed = True
+        self._producer.refuse()
         sending = [lane.sending for lane in self._lanes.values() if lane.sending]
         if sending:
-            await asyncio.wait(sending, timeout=_FAREWELL)
+            await asyncio.wait(sending, timeout=FAREWELL)
         self._discard()
-        if self._starting:
-            self._starting.cancel()
-        if self._background:
-            await asyncio.wait(self._background, timeout=2 * _FAREWELL)
+        await self._producer.close()
 
     # ---- to a partition ----
 
     async def _partitions_of(self, topic: str, ask: _Ask) -> list[int]:
         """The numbers of the topic's partitions. Raises what the deadline says, if that comes first."""
         known = self._partitions.get(topic)
-        if known and self._producer is not None and self._loop.time() < known[0]:
+        if known and self._producer.current is not None and self._loop.time() < known[0]:
             return known[1]
-        looking: asyncio.Task[list[int]] = self._spawn(self._look(topic))
+        looking: asyncio.Task[list[int]] = self._producer.spawn(self._look(topic))
         try:
             await asyncio.wait((looking, ask.done), return_when=asyncio.FIRST_COMPLETED)
             if ask.done.done():
@@ -207,7 +163,7 @@ class KafkaPushLog:
             looking.cancel()
 
     async def _look(self, topic: str) -> list[int]:
-        producer = await self._started()
+        producer = await self._producer.started()
         try:
             # aiokafka goes on asking for a topic that is not there.
             async with asyncio.timeout(self._timeout / 2):
@@ -216,7 +172,7 @@ class KafkaPushLog:
             raise StoreUnavailable(f"push topic {topic}: {_MENDS[UnknownTopicOrPartitionError]}") from error
         except (KafkaError, OSError) as error:
             raise StoreUnavailable(f"push topic {topic}: {_MENDS.get(type(error), repr(error))}") from error
-        self._partitions[topic] = self._loop.time() + _METADATA_MAX_AGE_MS / 1_000, found
+        self._partitions[topic] = self._loop.time() + METADATA_MAX_AGE_MS / 1_000, found
         return found
 
     def _hand_out(self, ask: _Ask, topic: str, partitions: Sequence[int]) -> None:
@@ -241,9 +197,9 @@ class KafkaPushLog:
         """One batch. Runs in the next turn of the loop: until then others join."""
         producer: Producer | None = None
         try:
-            producer = await self._started()
+            producer = await self._producer.started()
             # Thrown away in the moment between its start and now: the lane is flushed once more.
-            if producer is self._producer:
+            if producer is self._producer.current:
                 await self._send_batch(lane, producer)
         except (KafkaError, OSError) as error:
             mend = _MENDS.get(type(error))
@@ -294,7 +250,7 @@ class KafkaPushLog:
         told = f"Kafka has not acknowledged rows for push topic {topic} within {self._timeout:g} s"
         if ask.touched:
             ask.fail(OutcomeUnknown(f"{told}: {_GIVEN_UP}"))
-            if self._producer is not None:
+            if self._producer.current is not None:
                 _log.warning(
                     "Kafka does not acknowledge pushed rows; the next push makes another producer", topic=topic
                 )
@@ -302,58 +258,13 @@ class KafkaPushLog:
         else:
             ask.fail(StoreUnavailable(f"{told}: none of them was sent"))
 
-    # ---- producers ----
-
-    async def _started(self) -> Producer:
-        """The producer, started. Raises StoreUnavailable."""
-        if self._producer is not None:
-            return self._producer
-        if self._refused and self._loop.time() < self._refused[0] + _REFUSE_FOR:
-            raise self._refused[1]
-        if self._closed:
-            raise StoreUnavailable("the query service ends: push again, to another")
-        if self._starting is None:
-            self._starting = self._spawn(self._start())
-        return await asyncio.shield(self._starting)
-
-    async def _start(self) -> Producer:
-        producer = self._make()
-        try:
-            async with asyncio.timeout(self._timeout):
-                await producer.start()
-        except (KafkaError, OSError, TimeoutError) as error:
-            self._refused = self._loop.time(), unreachable(error)
-            self._spawn(_let_go(producer))
-            raise self._refused[1] from error
-        except asyncio.CancelledError:
-            self._spawn(_let_go(producer))
-            raise
-        finally:
-            self._starting = None
-        self._refused = None
-        self._producer = producer
-        return producer
-
     def _discard(self, producer: Producer | None = None) -> None:
-        """Throw the producer away (only if it still is this one), with every batch that it was given."""
-        if self._producer is None or (producer is not None and producer is not self._producer):
+        """Throw the producer away (only if it still is this one), and give up the batches that it was given."""
+        if not self._producer.discard(producer):
             return
-        thrown_away, self._producer = self._producer, None
         for lane in self._lanes.values():
             if lane.sending and lane.on_its_way and lane.sending is not asyncio.current_task():
                 lane.sending.cancel()
-        self._spawn(_let_go(thrown_away))
-
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        task = self._loop.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: "asyncio.Task[Any]") -> None:
-        self._background.discard(task)
-        if not task.cancelled():
-            task.exception()  # has been told to those who wait; to nobody, where they are gone
 
 
 @functools.lru_cache(maxsize=16_384)
@@ -385,14 +296,3 @@ def _fail(members: Sequence[_Member], error: StillwellError) -> None:
         # Where some of somebody's records were refused for certain, the others may have been written.
         whole = count == len(ask.records) or not ask.touched
         ask.fail(error if whole or isinstance(error, OutcomeUnknown) else OutcomeUnknown(str(error)))
-
-
-async def _let_go(producer: Any) -> None:
-    """End a producer that cannot send what it has: its own `stop` would wait for that."""
-    producer._closed = True  # or its end would be told as a leak
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(_FAREWELL):
-            await producer._sender.close()
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(_FAREWELL):
-            await producer.client.close()

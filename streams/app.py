@@ -26,7 +26,8 @@ from aiokafka.errors import KafkaError
 from faust.app.base import BootStrategy
 
 from sinks.archive import Archive
-from sinks.push_log import KafkaPushLog, push_producer
+from sinks.push_log import KafkaPushLog
+from sinks.push_producer import push_producer
 from sinks.redis import RedisOnlineStore
 from sinks.redis_link import RedisLink
 from sinks.redis_predictions import RedisPredictions

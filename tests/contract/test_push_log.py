@@ -13,7 +13,8 @@ from aiokafka import AIOKafkaProducer
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from sinks.push_log import KafkaPushLog, push_producer
+from sinks.push_log import KafkaPushLog
+from sinks.push_producer import push_producer
 from stillwell.errors import OutcomeUnknown, StoreUnavailable
 from stillwell.pushing.log import Place, PushLog
 from stillwell.pushing.record import PushRecord
