@@ -74,7 +74,7 @@ PUSHED = Metric(
     "counter",
     "stillwell_serve_pushed_rows_total",
     "Rows that were pushed, by view and what became of them: accepted (by Kafka, for a worker), applied, stale, "
-    "duplicate, expired, filtered, offline or rejected.",
+    "expired, filtered, offline or rejected.",
     ("view", "result"),
 )
 PUSHING = Metric("gauge", "stillwell_serve_rows_under_way", "Pushed rows that are on their way to Kafka or Redis.")

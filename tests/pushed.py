@@ -67,6 +67,19 @@ class Topics:
         return self.number
 
 
+class FasterWorker(Topics):
+    """Asked by who has just appended to Kafka: by the time of the answer a worker has taken it in."""
+
+    def __init__(self, world: "World") -> None:
+        super().__init__()
+        self.answers: list[Answer] = []
+        self._world = world
+
+    async def incarnation(self, topic: str) -> int:
+        self.answers += await self._world.work()
+        return await super().incarnation(topic)
+
+
 def raw(customer: str = "c1", *, to: To = To.BOTH, whole: bool = False, **fields: object) -> Push:
     """A push of one event of `SOURCE` to `LAST`."""
     return Push("Last", [event(**{"customer": customer, "step": 1, **fields})], transform=True, to=to, whole=whole)

@@ -280,8 +280,10 @@ def too_large(record: PushRecord) -> bool:
 
 _STATUS = {
     Answer.APPLIED: PushStatus.APPLIED,
+    # A stamp holds the place that Kafka gave this push's own record: none but this push can have brought the same one.
+    # A worker was faster, or the put was made again.
+    Answer.DUPLICATE: PushStatus.APPLIED,
     Answer.EXPIRED: PushStatus.EXPIRED,
-    Answer.DUPLICATE: PushStatus.DUPLICATE,
     Answer.STALE: PushStatus.STALE,
 }
 _STRONGER = {status: number for number, status in enumerate(_STATUS.values())}

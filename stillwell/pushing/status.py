@@ -1,8 +1,7 @@
 """What became of a row that was pushed.
 
-applied     it is in Redis, and the newest of its entity
+applied     it is in Redis, and the newest of its entity: this very push's row, whoever was first to write it
 stale       a newer one is there; it is kept offline
-duplicate   it was there already: it was pushed before, or a worker was faster than the service
 expired     it is older than its view's TTL; it is kept offline
 filtered    its view's `where` leaves it out; what was pushed is kept
 offline     it was meant for the offline store alone
@@ -18,7 +17,6 @@ class PushStatus(enum.StrEnum):
 
     APPLIED = "applied"
     STALE = "stale"
-    DUPLICATE = "duplicate"
     EXPIRED = "expired"
     FILTERED = "filtered"
     OFFLINE = "offline"

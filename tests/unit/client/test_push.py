@@ -122,12 +122,12 @@ async def test_each_row_is_told_what_became_of_it() -> None:
     answer = reply(
         {
             "token": "V@1:0-7",
-            "statuses": ["stale", "rejected", "duplicate"],
+            "statuses": ["stale", "rejected", "expired"],
             "rejects": [{"row": 1, "reason": "expectation", "message": "amount: expected > 0"}],
         }
     )
     pushed = await push(FakeTransport(answer), [ROW] * 3)
-    assert [row.status.value for row in pushed.rows] == ["stale", "rejected", "duplicate"]
+    assert [row.status.value for row in pushed.rows] == ["stale", "rejected", "expired"]
     assert pushed.rejected == (1,)
     assert (pushed.rows[1].reason, pushed.rows[1].message) == ("expectation", "amount: expected > 0")
 

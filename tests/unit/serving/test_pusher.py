@@ -18,7 +18,7 @@ from stillwell.pushing.status import PushStatus
 from stillwell.spec import Origin, TopicSpec
 from stillwell.types import INT64, STRING, TIMESTAMP
 from tests.batches import column, event, feature, view
-from tests.pushed import INCARNATION, World, raw, together
+from tests.pushed import INCARNATION, FasterWorker, World, raw, together
 from tests.waiting import eventually_async
 
 
@@ -44,6 +44,23 @@ async def test_each_row_is_told_what_became_of_it() -> None:
     assert "amount: expected Float64" in written.refusals[0].error
     assert (await pusher.write(raw("a", at="2025-12-31T23:59:00Z"))).statuses == ["stale"]
     assert (await pusher.write(raw("a", step=2))).statuses == ["applied"]
+
+
+async def test_what_a_worker_was_first_to_write_is_applied_all_the_same() -> None:
+    """Who pushes has pushed once, and does not care who wrote it."""
+    world = await World().ready()
+    world.topics = worker = FasterWorker(world)
+    pusher = world.pusher()
+    written = await pusher.write(together(raw("a"), raw("b"), raw("a", at="2025-12-31T23:59:00Z")))
+    assert worker.answers == [Answer.APPLIED] * 2
+    assert written.statuses == ["applied", "applied", "stale"]
+
+
+async def test_what_is_pushed_again_is_applied_again() -> None:
+    """In the place of the same: which of two records Redis has must not depend on who came first."""
+    world = await World().ready()
+    pusher = world.pusher()
+    assert [(await pusher.write(raw("a"))).statuses for _ in range(2)] == [["applied"], ["applied"]]
 
 
 async def test_the_worker_finds_the_very_bytes_that_were_written(rng: random.Random) -> None:
