@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from serving.arrow import STREAM
-from serving.openapi import Json, Names, answer, answers, body, one_of, reference
+from serving.openapi import PROVENANCE, Json, Names, answer, answers, body, one_of, reference
 from serving.pushing.bodies import MOST_KEY_CHARACTERS
 from stillwell.predictions.freshness import State
 from stillwell.predictions.prediction import Refresh
@@ -41,7 +41,7 @@ def schemas(names: Names) -> dict[str, Json]:
     waits = names.waits()
     more: Json = {
         "after": waits["after"],
-        "provenance": {"type": "boolean", "description": "say of each value which record it was made of"},
+        "provenance": PROVENANCE,
         "timeout_ms": {**waits["timeout_ms"], "nullable": True},
     }
     shared: Json = {"status": _STATUS, "event_time": {**_TIME, "nullable": True}, "age_s": _AGE}
@@ -93,7 +93,9 @@ def schemas(names: Names) -> dict[str, Json]:
                 "features": {"type": "object", "additionalProperties": reference("Feature")},
             }
         ),
-        "FeatureOfOne": _object({"type": kind, "value": _ANY, **shared, "freshness": _FRESHNESS}),
+        "FeatureOfOne": _object(
+            {"type": kind, "value": _ANY, **shared, "freshness": _FRESHNESS}, {"provenance": reference("Provenance")}
+        ),
         "FeaturesOfOneAnswer": _object(
             {
                 "entity": {"type": "object", "additionalProperties": _ANY},

@@ -35,6 +35,9 @@ _TIMEOUT_MS: Final = f"^([0-9]{{1,4}}|[1-5][0-9]{{4}}|{MOST_TIMEOUT_MS})?$"
 """From 0 to MOST_TIMEOUT_MS, which has five digits and begins with a six."""
 
 
+PROVENANCE: Final[Json] = {"type": "boolean", "description": "say of each value which record it was made of"}
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Names:
     """What requests may name: everything (None), or what some definitions have. required: the columns that every
@@ -111,7 +114,8 @@ class Names:
             service = one_of(self.services)
             found.append({"name": "feature_service", "in": "query", "required": False, "schema": service})
         waits = self.waits()
-        found += [{"name": name, "in": "query", "required": False, "schema": waits[name]} for name in waits]
+        more = {**waits, "provenance": PROVENANCE}
+        found += [{"name": name, "in": "query", "required": False, "schema": more[name]} for name in more]
         return [*found, *self.entity_words()]
 
     def entity_words(self) -> list[Json]:

@@ -119,8 +119,10 @@ class OwnPages:
         features = given.pop("features", "")
         plan = self._features.plan(catalog.references(features.split(",") if features else [], service))
         wait = after(given.pop("after", ""), _milliseconds(given.pop("timeout_ms", "")))
+        provenance = _truth("provenance", given.pop("provenance", "false"))
         entity = v1.entity_of(plan, catalog.keys, given)
-        return v1.answer_for_one(entity, await self._features.find_after(plan, entity, wait))
+        found = await self._features.find_after(plan, entity, wait)
+        return v1.answer_for_one(entity, found, self._features.topics if provenance else None)
 
 
 def _milliseconds(text: str) -> int | None:
@@ -128,6 +130,13 @@ def _milliseconds(text: str) -> int | None:
     if text and not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise RequestError("timeout_ms", f"must be a whole number of milliseconds, not {text[:40]!r}")
     return int(text) if text else None
+
+
+def _truth(name: str, text: str) -> bool:
+    """What a word of a URL says, which is true or false. Raises RequestError."""
+    if text not in ("true", "false"):
+        raise RequestError(name, f"must be true or false, not {text[:40]!r}")
+    return text == "true"
 
 
 def decoded(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:

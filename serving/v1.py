@@ -12,8 +12,8 @@
 
 In the place of features, `feature_service` names a list of them. Request values stand beside the keys.
 
-`"provenance": true` adds to each feature of POST the record that each value was made of: topic, incarnation, partition,
-offset, and the version of the view.
+`"provenance": true`, in a URL `provenance=true`, adds to each feature the record that each value was made of: topic,
+incarnation, partition, offset, and the version of the view.
 
 The type is the feature's: JSON alone does not say whether a text is a time, or bytes, or how wide a float is. A value
 that is past its TTL is what it was, and its status says so. Times are ISO-8601 in UTC, ages seconds since the event
@@ -22,11 +22,10 @@ time of the row, null where there is none.
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from multidict import MultiMapping
 
 from serving.as_json import Rests, age, encode, instant, written
 from stillwell.definitions.mistakes import did_you_mean
@@ -38,6 +37,7 @@ from stillwell.reading.query import Kind, Output, Plan
 from stillwell.reading.status import Freshness
 from stillwell.texts import value_of
 from stillwell.types import BYTES, FLOAT32, FLOAT64, TIMESTAMP, FieldType
+from stillwell.wording import shorten
 
 
 class FeaturesRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -54,12 +54,12 @@ class FeaturesRequest(msgspec.Struct, forbid_unknown_fields=True):
 features_request = msgspec.json.Decoder(FeaturesRequest)
 
 
-def single(query: MultiMapping[str]) -> dict[str, str]:
+def single(query: Iterable[tuple[str, str]]) -> dict[str, str]:
     """The words of a query string. Raises RequestError for one that is given twice."""
     given: dict[str, str] = {}
-    for name, text in query.items():
+    for name, text in query:
         if name in given:
-            raise RequestError(name, "is given twice; for several entities use POST")
+            raise RequestError(shorten(name), "is given twice; for several entities use POST")
         given[name] = text
     return given
 
@@ -70,7 +70,7 @@ def entity_of(plan: Plan, known: Mapping[str, FieldType], given: Mapping[str, st
     known: all columns that may be there. Raises RequestError.
     """
     for name in given.keys() - known.keys():
-        raise RequestError(name, f"is no key of any entity{did_you_mean(name, known)}")
+        raise RequestError(shorten(name), f"is no key of any entity{did_you_mean(name, known)}")
     types = plan.columns
     return {name: [_value(types[name], name, text) if name in types else text] for name, text in given.items()}
 
@@ -142,26 +142,27 @@ def _begin(output: Output) -> bytes:
     return _begin_of(output.reference, output.feature.type.name)
 
 
-def answer_for_one(entity: Columns, found: Found) -> bytes:
-    """One entity's features."""
+def answer_for_one(entity: Columns, found: Found, topics: Mapping[bytes, str] | None = None) -> bytes:
+    """One entity's features. topics: as for `answer`."""
     return encode(
         {
             "entity": {name: values[0] for name, values in entity.items()},
-            "features": {column.output.reference: _one(column, found.at_us) for column in found.columns},
+            "features": {column.output.reference: _one(column, found, topics) for column in found.columns},
         }
     )
 
 
-def _one(column: FeatureColumn, at_us: int) -> dict[str, object]:
+def _one(column: FeatureColumn, found: Found, topics: Mapping[bytes, str] | None) -> dict[str, object]:
     at, freshness = column.event_times[0], _freshness(column)[0]
-    return {
+    told: dict[str, object] = {
         "type": column.output.feature.type.name,
         "value": _values(column)[0],
         "status": column.statuses[0].value,
         "event_time": None if at is None else instant(at),
-        "age_s": age(at, at_us),
+        "age_s": age(at, found.at_us),
         "freshness": freshness and freshness.value,
     }
+    return told if topics is None else {**told, "provenance": _provenance(column, found, topics)[0]}
 
 
 def _freshness(column: FeatureColumn) -> Sequence[Freshness | None]:

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import email.utils
 import functools
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
@@ -17,8 +18,8 @@ from typing import Any, Final
 import structlog
 from aiohttp import StreamReader, web
 from aiohttp.http import RawRequestMessage
-from multidict import MultiMapping
 
+from serving.query_string import words_of
 from stillwell.errors import Behind, NotDefined, RequestError, StillwellError, StoreError, StoreUnavailable
 from stillwell.logs import LogLimit
 
@@ -93,9 +94,10 @@ class Request:
         return self._message.url.path
 
     @property
-    def query(self) -> MultiMapping[str]:
-        """The words behind the `?`."""
-        return self._message.url.query
+    def query(self) -> Iterable[tuple[str, str]]:
+        """The words behind the `?`, each with its text. To go through them raises RequestError at one that cannot be
+        read."""
+        return words_of(self._message.url.raw_query_string)
 
     def header(self, name: str) -> str:
         """A header, "" where there is none."""
@@ -230,8 +232,10 @@ class Page:
     described: Mapping[str, Any] | None = None
 
 
-_UNANSWERED = LogLimit(5.0)
-"""What a page raises that only its owner can mend: by the kind of error, since messages name what rows hold."""
+_NO_URL: Final = ("Expected HTTP/", "Invalid char in url")
+"""What aiohttp says of a first line whose URL holds a space, or a character that a URL cannot have."""
+
+_CAME: Final = re.compile(r"\n\s*b(['\"].*['\"])\n")
 
 Observe = Callable[[str, int, float], None]
 """Told of each request: the path of its page, the status, and the seconds that it took."""
@@ -258,7 +262,8 @@ class Site:
         self._methods: dict[str, list[str]] = {}
         for method, path in sorted(self._pages):
             self._methods.setdefault(path, []).append(method)
-        self._unexpected = LogLimit(5.0)
+        self._unexpected = LogLimit()
+        self._unanswered = LogLimit()
 
     @property
     def pages(self) -> Mapping[tuple[str, str], Page]:
@@ -296,6 +301,7 @@ class Site:
             answer = await page.answer(request)
         except StillwellError as error:
             status = status_of(error)
+            self._tell(error, status)
             return Reply(page.worded(error), status, headers=_RETRY_AFTER if status == 503 else ())
         except TooLarge:
             problem = f"has more than {self.bounds.body} bytes; ask in parts"
@@ -312,9 +318,25 @@ class Site:
             return Reply(page.worded(StillwellError("Stillwell made a mistake; its log says where")), 500)
         return answer if isinstance(answer, Reply) else Reply(answer)
 
+    def _tell(self, error: StillwellError, status: int) -> None:
+        """Say in the log what no client can mend: of each kind of error once in a while, since messages name what rows
+        hold."""
+        if status in (500, 503) and (silent := self._unanswered.times(type(error).__name__)) is not None:
+            say = _log.error if status == 500 else _log.warning
+            say("cannot be answered", status=status, error=str(error), silent=silent)
+
     def unreadable(self, problem: str) -> Reply:
-        """What is said of bytes that are no HTTP."""
-        return Reply(self._worded(RequestError("HTTP", problem)), 400, close=True)
+        """What is said of bytes that are no HTTP. problem: in the words of aiohttp."""
+        error = RequestError("HTTP", problem)
+        if any(each in problem for each in _NO_URL):
+            came = _CAME.search(problem)
+            shown = f", not {_short(came[1])}" if came else ""
+            error = RequestError(
+                "url",
+                "must have the codes of spaces and of all that is no ASCII, a space as %20 and é as %C3%A9"
+                f"{shown}; curl writes them with -G --data-urlencode 'name=a b'",
+            )
+        return Reply(self._worded(error), 400, close=True)
 
     def _too_many(self, page: Page) -> Reply:
         self.turned_away += 1
@@ -344,8 +366,8 @@ def _short(text: str) -> str:
     return text if len(text) <= 100 else f"{text[:100]}…"
 
 
-def _require_known(query: MultiMapping[str], words: frozenset[str]) -> None:
-    for word in query:
+def _require_known(query: Iterable[tuple[str, str]], words: frozenset[str]) -> None:
+    for word, _ in query:
         if word not in words:
             known = ", ".join(sorted(words)) or "none"
             raise RequestError(_short(word), f"is no word that the URL of this path may have; there is: {known}")
@@ -367,8 +389,4 @@ def status_of(error: StillwellError) -> int:
         return 422
     if isinstance(error, Behind):
         return 504
-    if isinstance(error, StoreError):
-        return 503
-    if (silent := _UNANSWERED.times(type(error).__name__)) is not None:
-        _log.error("cannot be answered", error=str(error), silent=silent)
-    return 500
+    return 503 if isinstance(error, StoreError) else 500

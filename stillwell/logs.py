@@ -25,7 +25,7 @@ _TALKATIVE = ("aiokafka", "faust", "mode", "kafka", "aiohttp", "asyncio", "fsspe
 
 
 _REPEATED_EVERY_S = 10.0
-"""How soon a library may say the same again: as soon as we do ourselves (`streams/retry.py`)."""
+"""How soon a library, or a service, may say the same again: as soon as a worker does (`streams/retry.py`)."""
 _MOST_REPEATED = 500
 
 
@@ -64,7 +64,7 @@ class LogLimit:
     """Lets each kind of thing be said once in a while: what a thousand requests a second find wrong is not logged a
     thousand times."""
 
-    def __init__(self, every: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, every: float = _REPEATED_EVERY_S, clock: Callable[[], float] = time.monotonic) -> None:
         """every: seconds between two of a kind."""
         self._every = every
         self._clock = clock

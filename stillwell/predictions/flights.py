@@ -13,7 +13,7 @@ from stillwell.predictions.hint import Cause, Hint, Hints
 from stillwell.predictions.outcome import Entity, Outcome
 
 _log = structlog.get_logger(__name__)
-_FAILED = LogLimit(5.0)
+_FAILED = LogLimit()
 
 _MOST_AT_ONCE = 10_000
 """Predictions of one model that a process computes at once. Who comes on top is told what there is."""

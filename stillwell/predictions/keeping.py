@@ -73,7 +73,7 @@ class LogBuffer:
     def __init__(self, log: PredictionLog) -> None:
         self._log = log
         self._outbox: Outbox[_Computed] = Outbox(self._keep, self._failed, most=_MOST_WAITING, together=1)
-        self._limit = LogLimit(5.0)
+        self._limit = LogLimit()
         self._silent = 0
 
     def put(self, engine: Engine, predictions: Sequence[tuple[Entity, Outcome]]) -> None:

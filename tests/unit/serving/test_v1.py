@@ -1,5 +1,8 @@
 """Our own interface: what is known of each value, for one entity and for many."""
 
+import asyncio
+import json
+
 import pytest
 
 from tests.served import NOW_US, Served
@@ -93,6 +96,66 @@ async def test_a_url_that_is_wrong_is_told_where(
     assert (got, answer["error"]["field"]) == (status, field)
     assert answer["error"]["kind"] == ("NotDefined" if status == 404 else "RequestError")
     assert answer["error"]["message"].startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("typed", "status", "field", "says"),
+    [
+        (
+            "id=1&name=a b",
+            400,
+            "url",
+            "a space as %20 and é as %C3%A9, not 'GET /v1/features?features=Places:amount&id=",
+        ),
+        ("id=1&name=é", 400, "url", "a space as %20 and é as %C3%A9, not 'GET /v1/features?features=Places:amount&id="),
+        ("id=1&name=%zz", 422, "name", "holds '%zz', which is the code of no byte; write % itself as %25"),
+        ("id=1&name=100%", 422, "name", "holds '%', which is the code of no byte"),
+        ("id=1&name=%FF", 422, "name", "holds codes of bytes that are no UTF-8: '%FF'"),
+        ("id=1&name", 422, "name", "has no value; write name=…, and & within a value as %26"),
+        ("id=1&na%ZZme=a", 422, "na%ZZme", "holds '%ZZ'"),
+    ],
+)
+async def test_a_url_that_was_typed_wrongly_is_not_guessed_at(
+    typed: str, status: int, field: str, says: str, served: Served
+) -> None:
+    """As a client would not send it: another entity would be looked up, and not found."""
+    reader, writer = await asyncio.open_connection(served.client.host, served.client.port)
+    head = f"GET /v1/features?features=Places:amount&{typed} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
+    writer.write(head.encode())
+    told, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    error = json.loads(body)["error"]
+    assert (int(told.split()[1]), error["field"]) == (status, field)
+    assert says in error["message"]
+
+
+async def test_what_is_written_in_codes_is_read(served: Served) -> None:
+    await served.put({"id": 1, "name": "é &+%="})
+    target = "/v1/features?&features=Places:amount&&id=1&name=%C3%A9+%26%2B%25="
+    _, answer = await served.get(target)
+    assert answer["entity"] == {"id": 1, "name": "é &+%="}
+    assert answer["features"]["Places:amount"]["status"] == "NULL_VALUE"
+
+
+async def test_a_url_may_ask_which_record_each_value_was_made_of(served: Served) -> None:
+    await served.put({"id": 1, "name": "a", "amount": 7.5})
+    query = "features=Users:amount,Users:seen&id="
+    _, of_many = await served.post("/v1/features", features=["Users:amount"], entities={"id": [1]}, provenance=True)
+    _, found = await served.get(f"/v1/features?{query}1&provenance=true")
+    assert found["features"]["Users:amount"]["provenance"] == of_many["features"]["Users:amount"]["provenance"][0]
+    assert set(found["features"]["Users:seen"]["provenance"]) == {
+        "topic",
+        "incarnation",
+        "partition",
+        "offset",
+        "version",
+    }
+    _, missing = await served.get(f"/v1/features?{query}2&provenance=true")
+    assert missing["features"]["Users:amount"]["provenance"] is None
+    _, without = await served.get(f"/v1/features?{query}1&provenance=false")
+    assert "provenance" not in without["features"]["Users:amount"]
+    status, wrong = await served.get(f"/v1/features?{query}1&provenance=yes")
+    assert (status, wrong["error"]["message"]) == (422, "provenance: must be true or false, not 'yes'")
 
 
 async def test_words_that_are_unknown_are_refused(served: Served) -> None:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+import structlog
 import uvloop
 from aiohttp.web_protocol import RequestHandler
 
@@ -107,6 +108,22 @@ def post(body: bytes = b"{}", path: str = "/slow", *more: str) -> bytes:
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
+async def test_a_store_that_does_not_answer_is_in_the_log_and_not_for_each_request(served: Served) -> None:
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(3):
+            status, _ = await served.get("/v1/features?features=Users:name&id=1")
+            assert status == 503
+        assert (await served.get("/v1/features?features=Nobody:name&id=1"))[0] == 404
+    (line,) = lines
+    assert (line["event"], line["log_level"], line["status"], line["silent"]) == (
+        "cannot be answered",
+        "warning",
+        503,
+        0,
+    )
+    assert "not ready" in line["error"]
+
+
 async def test_head_is_get_without_its_body(served: Served) -> None:
     await served.put({"id": 1, "name": "a"})
     path = "/v1/features?features=Users:name&id=1"
@@ -200,12 +217,18 @@ async def test_words_of_a_url_that_mean_nothing_are_refused(served: Served) -> N
     [
         (b'{"features":["Users:name"],"entities":{"id":[NaN]}}', "body: "),
         (b'{"features":["Users:name"],"entities":{"id":[1e999]}}', "entities[...][0]: Number out of range"),
-        (b'{"features":["Users:name"],"entities":{"id":[1.0]}}', "entities.id[0]: must be Int64, not float"),
+        (
+            b'{"features":["Users:name"],"entities":{"id":[1.0]}}',
+            "entities.id[0]: must be Int64 (a whole number), not the number 1.0; write 1, ",
+        ),
         (b'{"features":["Users:name"],"entities":{"id":[9223372036854775808]}}', "entities.id[0]: "),
         (b'{"features":["Users:name"],"entities":{"id":[' + b"9" * 5_000 + b"]}}", ""),
         (b'{"features":["Users:name"],"entities":{"id":["\xff"]}}', "body: "),
         (b'{"features":["Users:name"],"entities":{"id":["\\ud800"]}}', ""),
-        (b'{"features":["Users:name"],"entities":{"id":[{}]}}', "entities.id[0]: must be Int64, not dict"),
+        (
+            b'{"features":["Users:name"],"entities":{"id":[{}]}}',
+            "entities.id[0]: must be Int64 (a whole number), not an object",
+        ),
         (b'{"features":["Users:name"],"entities":{"id":' + b"[" * 40_000 + b"]" * 40_000 + b"}}", "body: "),
         (b'{"features":"Users:name","entities":{"id":[1]}}', 'features: must be a list, as ["Users:name"], not a '),
         (b'{"features":[null],"entities":{"id":[1]}}', "features[0]: must be a text, <view>:<feature>, not null"),
