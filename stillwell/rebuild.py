@@ -21,7 +21,7 @@ from stillwell.errors import ChainError, FormatError, NotFound, StoreNotReady, S
 from stillwell.known_views import Version
 from stillwell.layout import chain
 from stillwell.layout.chain import ChainEnd, DataFile, Link, PartitionId
-from stillwell.layout.encoder import ViewEncoder
+from stillwell.layout.encoder import ViewEncoder, offline_among
 from stillwell.layout.online import EncodedRows, MarkKey, MarkMove, OnlineState, PutCounts
 from stillwell.layout.parquet import frame_of, read_table
 from stillwell.progress import Advance, unseen
@@ -76,12 +76,17 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What was done. rows: those read; counts: what became of the newest of each entity and file."""
+    """What was done. files, rows: those that were read. Each row is in one of the others: in counts, by what became of
+    it when it was put; superseded, older than another of its entity in the same file; offline, pushed for the offline
+    store alone."""
 
     epoch: str
     plan: Plan
+    files: int
     rows: int
     counts: PutCounts
+    superseded: int
+    offline: int
 
 
 def plan(store: ObjectStore, views: Mapping[Version, ViewSpec]) -> Plan:
@@ -144,7 +149,7 @@ async def rebuild(
             "run `stillwell rebuild` again"
         )
     await until_done(lambda: gate.finish_rebuild(epoch))
-    return Rebuilt(epoch, planned, loading.rows, loading.counts)
+    return Rebuilt(epoch, planned, loading.files, loading.rows, loading.counts, loading.superseded, loading.offline)
 
 
 class _Loading:
@@ -169,9 +174,11 @@ class _Loading:
         self._until_done = until_done
         self._advance = advance
         self._slots = asyncio.Semaphore(FILES_AT_A_TIME)
-        self._files = 0
+        self.files = 0
         self.rows = 0
         self.counts = PutCounts(0, 0, 0, 0)
+        self.superseded = 0
+        self.offline = 0
 
     async def load(self) -> list[list[MarkMove]]:
         """Load all; gives the marks of each chain, at its end."""
@@ -220,18 +227,23 @@ class _Loading:
 
     async def _load_file(self, id: PartitionId, encoder: ViewEncoder, file: DataFile) -> None:
         """Put the newest row of each entity of a file, and give its slot back."""
+
+        def read() -> tuple[EncodedRows, int]:
+            frame = frame_of(read_table(chain.read_file(self._store, file)))
+            return encoder.encode(frame, id)[0], offline_among(frame)
+
         try:
-            rows = await self._read(
-                lambda: encoder.encode(frame_of(read_table(chain.read_file(self._store, file))), id)[0]
-            )
+            rows, offline = await self._read(read)
             counts = await self._until_done(lambda: self._online.put(rows, self._epoch))
         finally:
             self._slots.release()
         totals = zip(dataclasses.astuple(self.counts), dataclasses.astuple(counts), strict=True)
         self.counts = PutCounts(*map(sum, totals))
         self.rows += file.rows
-        self._files += 1
-        self._advance(self._files)
+        self.offline += offline
+        self.superseded += file.rows - offline - len(rows.keys)
+        self.files += 1
+        self._advance(self.files)
 
     async def _read(self, work: Callable[[], _T]) -> _T:
         return await self._until_done(lambda: self._threads.call(work))

@@ -11,6 +11,7 @@ import polars as pl
 from stillwell.joined import Joined
 from stillwell.layout.parquet import BatchTables, batch_tables, view_schema
 from stillwell.pipeline import Pipeline
+from stillwell.pushing.pipeline import PushPipeline
 from stillwell.records import Headers, Outcome, Records
 from stillwell.spec import ColumnSpec, EntitySpec, FeatureSpec, KeySpec, Origin, RowsFunction, TopicSpec, ViewSpec
 from stillwell.types import TIMESTAMP, FieldType
@@ -104,11 +105,13 @@ def event(**fields: object) -> bytes:
     return json.dumps({"at": NOW, **fields}).encode()
 
 
-def tables(pipeline: Pipeline, batch: Records, at: datetime.datetime) -> BatchTables:
+def tables(pipeline: Pipeline | PushPipeline, batch: Records, at: datetime.datetime) -> BatchTables:
     """What a batch is at rest, as a worker makes it."""
     joined = Joined([batch])
     rows = list(joined.rows(pipeline.run(joined.records)))
-    (made,) = batch_tables([batch], rows, [view_schema(view) for view in pipeline.views], at)
+    (made,) = batch_tables(
+        [batch], rows, [view_schema(view, pushed=isinstance(pipeline, PushPipeline)) for view in pipeline.views], at
+    )
     return made
 
 

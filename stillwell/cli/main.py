@@ -20,6 +20,7 @@ from stillwell.cli.dlq import dlq
 from stillwell.cli.doctor import doctor
 from stillwell.cli.get import get
 from stillwell.cli.local import local
+from stillwell.cli.output import print_json
 from stillwell.cli.predict import predict
 from stillwell.cli.predictions import predictions
 from stillwell.cli.push import push
@@ -85,17 +86,27 @@ for command in (
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in given
     try:
-        with stillwell.make_context("stillwell", list(sys.argv[1:] if arguments is None else arguments)) as context:
-            return _invoke(context)
+        with stillwell.make_context("stillwell", given) as context:
+            return _invoke(context, as_json)
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
         error.show()
+        if as_json:
+            _print_error("UsageError", None, error.format_message())
         return CALLED_WRONGLY
 
 
-def _invoke(context: click.Context) -> int:
+def _print_error(kind: str, field: str | None, message: str) -> None:
+    """What went wrong, for a program: as the query service says it, and the last line of what it reads."""
+    with contextlib.suppress(BrokenPipeError):
+        print_json({"error": {"kind": kind, "field": field, "message": message}})
+
+
+def _invoke(context: click.Context, as_json: bool) -> int:
     try:
         return int(stillwell.invoke(context) or 0)
     except StillwellError as error:
@@ -103,6 +114,8 @@ def _invoke(context: click.Context) -> int:
             traceback.print_exception(error)
         for message in error.args:
             click.echo(f"stillwell: {message}", err=True)
+        if as_json:
+            _print_error(type(error).__name__, error.field if isinstance(error, RequestError) else None, str(error))
         return CALLED_WRONGLY if isinstance(error, SettingsError | RequestError) else FOUND_WRONG
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get((error.name or "").split(".")[0])

@@ -43,22 +43,31 @@ def rebuild(yes: bool, as_json: bool) -> None:
                 "epoch": rebuilt.epoch,
                 "chains": rebuilt.plan.chains,
                 "links": rebuilt.plan.links,
-                "files": rebuilt.plan.files,
+                "files": rebuilt.files,
                 "rows": rebuilt.rows,
                 **dataclasses.asdict(rebuilt.counts),
+                "superseded": rebuilt.superseded,
+                "offline": rebuilt.offline,
                 "models_to_refresh": models,
             }
         )
         return
     from stillwell.counting import counted
 
-    counts, planned = rebuilt.counts, rebuilt.plan
+    counts = rebuilt.counts
     click.echo(
-        f"Redis is ready again: {counted(rebuilt.rows, 'row')} in {counted(planned.files, 'file')} of "
-        f"{counted(planned.chains, 'chain')}; "
-        f"{counts.applied:,} written, {counts.stale + counts.duplicate:,} no newer than what was there, "
-        f"{counts.expired:,} past their TTL"
+        f"Redis is ready again, from {counted(rebuilt.rows, 'row')} in {counted(rebuilt.files, 'file')} of "
+        f"{counted(rebuilt.plan.chains, 'chain')}:"
     )
+    for count, what in (
+        (counts.applied, "written"),
+        (rebuilt.superseded, "older than another of their entity in the same file"),
+        (counts.stale + counts.duplicate, "no newer than what was there by then"),
+        (counts.expired, "past their TTL"),
+        (rebuilt.offline, "pushed for the offline store alone"),
+    ):
+        if count:
+            click.echo(f"  {count:,} {what}")
     if models:
         click.echo(
             "Predictions of rows that have changed stay as they are until they are read or written to. To have them "

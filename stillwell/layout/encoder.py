@@ -55,6 +55,11 @@ class ViewEncoder:
         return EncodedRows(self.view.name, self.view.version, keys, values, self._lifetime_ms)
 
 
+def offline_among(frame: pl.DataFrame) -> int:
+    """How many of the rows are meant for the offline store alone."""
+    return int((frame.get_column(TO) == OFFLINE).sum()) if TO in frame.columns else 0
+
+
 def _for_online(frame: pl.DataFrame, cuts: Cuts) -> tuple[pl.DataFrame, Cuts]:
     """The rows that are meant for Redis, and where each batch's are among them: all, but for some of those pushed."""
     if TO not in frame.columns:

@@ -85,6 +85,8 @@ def rebuilt(deployment: Deployment, *options: str) -> dict[str, Any]:
     done = deployment.run("rebuild", "--json", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
+    parts = ("applied", "stale", "duplicate", "expired", "superseded", "offline")
+    assert report["rows"] == sum(report[part] for part in parts), report
     return report
 
 
@@ -130,7 +132,7 @@ def assert_a_rebuild_has_to_be_meant(deployment: Deployment) -> None:
     """Redis is ready: on a terminal the command asks, elsewhere it wants --yes; without it Redis stays as it is."""
     ready = dump(deployment).ready
     refused = deployment.run("rebuild", "--json")
-    assert (refused.returncode, refused.stdout) == (2, "")
+    assert (refused.returncode, json.loads(refused.stdout)["error"]["kind"]) == (2, "UsageError")
     assert "Redis is ready" in refused.stderr
     assert "--yes" in refused.stderr
     declined = deployment.run("rebuild", typed="n\n")

@@ -21,8 +21,11 @@ from stillwell.layout import chain
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.online import MarkKey, MarkMove
-from stillwell.pipeline import compile_pipeline
+from stillwell.pipeline import Pipeline, compile_pipeline
+from stillwell.pushing.pipeline import PushPipeline
+from stillwell.pushing.record import To, headers_of
 from stillwell.rebuild import FILES_AT_A_TIME, Rebuilt, is_ready, plan, rebuild
+from stillwell.records import Headers
 from stillwell.registry import register
 from stillwell.spec import DefinitionsSpec, ViewSpec
 from stillwell.storage import ObjectStore
@@ -84,11 +87,26 @@ class Deployment:
 
     async def write(self, id: PartitionId, views: Sequence[ViewSpec], amounts: Sequence[int]) -> None:
         """A span of events, as a worker with these views brings it to rest: rows, marks, files, link."""
+        bodies = [event(customer=f"c{amount % 7}", amount=amount) for amount in amounts]
+        await self._bring(id, compile_pipeline(TOPIC, views), bodies, [()] * len(bodies))
+
+    async def push(self, id: PartitionId, view: ViewSpec, to: Sequence[To]) -> None:
+        """The same of pushed rows, each of an entity of its own."""
+        at = "2026-01-01T00:00:00Z"
+        rows = [
+            json.dumps({"customer": f"p{n}", "event_timestamp": at, "amount": n, "twice": n}) for n in range(len(to))
+        ]
+        headers = [headers_of(transform=False, to=each) for each in to]
+        await self._bring(id, PushPipeline("shop", view), [row.encode() for row in rows], headers)
+
+    async def _bring(
+        self, id: PartitionId, pipeline: Pipeline | PushPipeline, bodies: Sequence[bytes], headers: Sequence[Headers]
+    ) -> None:
+        views = pipeline.views
         partition = self._archive.partition(id, views)
         assert await partition.find_end(None)
-        bodies = [event(customer=f"c{amount % 7}", amount=amount) for amount in amounts]
-        batch = dataclasses.replace(records(bodies, start=partition.end), partition=id.partition)
-        pipeline = compile_pipeline(TOPIC, views)
+        batch = records(bodies, start=partition.end, headers=headers)
+        batch = dataclasses.replace(batch, topic=id.topic, partition=id.partition)
         span = partition.open_span(partition.end)
         span.add(tables(pipeline, batch, NOON))
         marks = [MarkKey(id, each.name, each.version) for each in views]
@@ -114,7 +132,9 @@ class Deployment:
         """Do it."""
         source = store or self.store
         planned = plan(source, views)
-        return await rebuild(source, self.online, views, planned, GRACE, epoch, AtOnce(), at_once)
+        done = await rebuild(source, self.online, views, planned, GRACE, epoch, AtOnce(), at_once)
+        assert done.rows == sum(dataclasses.astuple(done.counts)) + done.superseded + done.offline
+        return done
 
 
 def held(server: MemoryRedis) -> dict[bytes, object]:
@@ -174,10 +194,20 @@ async def test_all_that_was_there_is_there_again(deployment: Deployment) -> None
     done = await deployment.rebuild(known(deployment, SECOND, OTHER))
     assert held(deployment.server) == before
     assert (await deployment.online.read_state()).epoch == "the-second"
-    assert (done.plan.chains, done.plan.files) == (3, 18)
+    assert (done.plan.chains, done.plan.files, done.files) == (3, 18, 18)
+    assert done.counts.applied >= 14
+    assert done.superseded > 0
     assert done.rows == done.plan.rows
     mark = MarkKey(PartitionId("t", 1, 1), "V", 2)
     assert await deployment.online.read_marks([mark]) == [10 + 11 + 12 + 10 + 5]
+
+
+async def test_rows_for_the_offline_store_alone_are_counted_as_such(deployment: Deployment) -> None:
+    id = PartitionId("shop.push.V", 1, 0)
+    await deployment.open(id)
+    await deployment.push(id, SECOND, [To.OFFLINE, To.BOTH, To.ONLINE])
+    done = await deployment.rebuild(known(deployment, SECOND, OTHER))
+    assert done.offline == 1
 
 
 async def test_what_is_registered_needs_no_definitions(deployment: Deployment) -> None:
