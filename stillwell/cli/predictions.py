@@ -1,6 +1,6 @@
 """`stillwell predictions`: have predictions computed again."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +11,7 @@ from stillwell.cli.output import json_option, print_json
 if TYPE_CHECKING:
     from stillwell.layout.redis_keys import RedisKeys
     from stillwell.predictions.hint import Hint
+    from stillwell.predictions.inputs import ModelInputs
     from stillwell.settings import Settings
     from stillwell.spec import DefinitionsSpec, ModelSpec
 
@@ -23,42 +24,76 @@ def predictions() -> None:
 
 
 @predictions.command()
-@click.argument("model")
+@click.argument("model", required=False)
 @click.argument("keys", nargs=-1, metavar="KEY=VALUE…")
 @click.option("--all", "all_entities", is_flag=True, help="Of every entity that has a row in a view that it reads.")
 @json_option
-def refresh(model: str, keys: tuple[str, ...], all_entities: bool, as_json: bool) -> int:
+def refresh(model: str | None, keys: tuple[str, ...], all_entities: bool, as_json: bool) -> int:
     """Ask the workers to compute a model's predictions again where they are not fresh.
 
-    Of one entity, or of all of them, as for a new version of a model whose predictions shall be there before anybody
-    asks. It ends when the refresh topic has everything; the workers then take their time.
+    Of one entity, or with --all of all of them, as for a new version of a model whose predictions shall be there before
+    anybody asks; without a MODEL, of every model. It ends when the refresh topic has everything; the workers then take
+    their time.
     """
     import asyncio
 
-    from stillwell.counting import counted
     from stillwell.definitions.loading import load_definitions
-    from stillwell.definitions.mistakes import did_you_mean
+    from stillwell.predictions.inputs import ModelInputs
     from stillwell.settings import Settings
 
-    if bool(keys) == all_entities:
-        raise click.UsageError("name one entity by its keys, or say --all")
+    if bool(keys) == all_entities or (model is None and not all_entities):
+        raise click.UsageError("name a model and one entity by its keys, or say --all")
     settings = Settings.load()
     definitions = load_definitions(settings.definitions)
-    models = {each.name: each for each in definitions.models}
-    if model not in models:
-        raise click.UsageError(f"the definitions have no model {model!r}{did_you_mean(model, models)}")
-    count = asyncio.run(_refresh(settings, definitions, models[model], None if all_entities else pairs_of(keys)))
+    named = _models(definitions, model)
+    inputs = {each.name: ModelInputs(each, definitions) for each in named}
+    left_out = {each.name: why for each in named if (why := _why_not(each, inputs[each.name], definitions, bool(keys)))}
+    if model in left_out:
+        raise click.UsageError(f"{model} {left_out[model]}")
+    hints = {
+        each.name: _hints(settings, each, inputs[each.name].own_views(definitions), pairs_of(keys))
+        for each in named
+        if each.name not in left_out
+    }
+    counts = asyncio.run(_send(settings, hints)) if hints else {}
     if as_json:
-        print_json({"model": model, "hints": count})
-    else:
-        click.echo(f"To be looked at: {counted(count, 'prediction')} of {model}")
+        of_all = {"models": [{"model": name, "hints": count} for name, count in counts.items()], "left_out": left_out}
+        print_json(of_all if model is None else {"model": model, "hints": counts[model]})
+        return 0
+    from stillwell.counting import counted
+
+    for name, count in counts.items():
+        click.echo(f"To be looked at: {counted(count, 'prediction')} of {name}")
+    for name, why in left_out.items():
+        click.echo(f"Left out: {name} {why}")
     return 0
 
 
-async def _refresh(
-    settings: "Settings", definitions: "DefinitionsSpec", model: "ModelSpec", entity: dict[str, str] | None
-) -> int:
-    """How many hints were sent."""
+def _models(definitions: "DefinitionsSpec", name: str | None) -> "Sequence[ModelSpec]":
+    """The model of this name; all, where there is none. Raises UsageError where the definitions do not have it."""
+    from stillwell.definitions.mistakes import did_you_mean
+
+    models = {each.name: each for each in definitions.models}
+    if not models:
+        raise click.UsageError("the definitions have no model, so that there are no predictions")
+    if name is None:
+        return definitions.models
+    if name not in models:
+        raise click.UsageError(f"the definitions have no model {name!r}{did_you_mean(name, models)}")
+    return [models[name]]
+
+
+def _why_not(model: "ModelSpec", inputs: "ModelInputs", definitions: "DefinitionsSpec", one: bool) -> str:
+    """Why a model's predictions cannot be computed again by command; empty where they can. one: of one entity."""
+    if inputs.request:
+        return f"needs values of requests ({', '.join(inputs.request)}): it is refreshed when it is read"
+    if not one and not inputs.own_views(definitions):
+        return f"reads no view of {model.entity.name}: which entities there are is unknown; name each by its keys"
+    return ""
+
+
+async def _send(settings: "Settings", models: "Mapping[str, AsyncIterator[list[Hint]]]") -> dict[str, int]:
+    """Send each model's hints; how many there were."""
     from aiokafka.errors import KafkaError
 
     from sinks.refresh_topic import RefreshTopic, hint_producer
@@ -71,36 +106,28 @@ async def _refresh(
     except (KafkaError, OSError) as error:
         await producer.stop()
         raise unreachable(error) from error
-    count = 0
+    counts = dict.fromkeys(models, 0)
     try:
         topic = RefreshTopic(producer, refresh_topic(settings.project, settings.namespace))
-        async for hints in _hints(settings, definitions, model, entity):
-            await topic.send(hints)
-            count += len(hints)
+        for name, some in models.items():
+            async for hints in some:
+                await topic.send(hints)
+                counts[name] += len(hints)
     finally:
         await producer.stop()
-    return count
+    return counts
 
 
 async def _hints(
-    settings: "Settings", definitions: "DefinitionsSpec", model: "ModelSpec", entity: dict[str, str] | None
+    settings: "Settings", model: "ModelSpec", views: Sequence[str], entity: Mapping[str, str]
 ) -> "AsyncIterator[list[Hint]]":
+    """For one entity; for every one that has a row in one of these views, where none is named."""
     from sinks.redis_link import RedisLink
     from stillwell.layout.redis_keys import RedisKeys
-    from stillwell.predictions.inputs import ModelInputs
 
-    inputs = ModelInputs(model, definitions)
-    if inputs.request:
-        needed = ", ".join(inputs.request)
-        raise click.UsageError(f"{model.name} needs values of requests ({needed}): it is refreshed when it is read")
-    if entity is not None:
+    if entity:
         yield [_hint(model, _key_of_text(model, entity))]
         return
-    views = inputs.own_views(definitions)
-    if not views:
-        raise click.UsageError(
-            f"{model.name} reads no view of {model.entity.name}: which entities there are is unknown"
-        )
     link = RedisLink(settings.redis_url.get_secret_value(), 5.0, 1)
     keys = RedisKeys(settings.project, settings.namespace)
     try:
@@ -131,7 +158,7 @@ def _hint(model: "ModelSpec", key: bytes) -> "Hint":
     return Hint(model.name, key, b"", values_of(model.entity.keys, key), Cause.COMMAND)
 
 
-def _key_of_text(model: "ModelSpec", entity: dict[str, str]) -> bytes:
+def _key_of_text(model: "ModelSpec", entity: Mapping[str, str]) -> bytes:
     """The key of an entity whose values are given as text."""
     from stillwell.layout.entity_key import entity_key
     from stillwell.texts import value_of

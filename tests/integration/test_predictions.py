@@ -292,8 +292,14 @@ def test_a_command_has_all_predictions_of_a_model_computed_or_those_of_one_entit
             return [sum(key.endswith(b":%b:1" % name) for key in keys) for name in (b"Hinted", b"Waited")] == [40, 1]
 
     eventually(computed, within_s=60, what="every customer has a prediction of the one, and one of the other")
+    every = json.loads(deployment.run("predictions", "refresh", "--all", "--json").stdout)
+    assert [each["model"] for each in every["models"]] == ["Hinted", "Waited", "Written"]
+    assert min(each["hints"] for each in every["models"]) >= 40
+    assert every["left_out"].keys() == {"Asked", "Given"}
+    assert "reads no view of Gift" in every["left_out"]["Given"]
     for arguments, telling in (
-        (("Hinted",), "name one entity by its keys, or say --all"),
+        (("Hinted",), "name a model and one entity by its keys, or say --all"),
+        ((), "name a model and one entity by its keys, or say --all"),
         (("Hintet", "--all"), "did you mean 'Hinted'"),
         (("Hinted", "number=7"), "number is no key of the entity"),
     ):
