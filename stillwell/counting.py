@@ -22,6 +22,11 @@ def lasting(span: datetime.timedelta) -> str:
     return ("-" if span < datetime.timedelta(0) else "") + " ".join(said)
 
 
+def lasting_about(span: datetime.timedelta) -> str:
+    """The same to the second: how old something is, of which more digits say nothing."""
+    return lasting(datetime.timedelta(seconds=round(span.total_seconds())))
+
+
 _LENGTHS = (
     ("day", datetime.timedelta(days=1)),
     ("hour", datetime.timedelta(hours=1)),

@@ -1,7 +1,6 @@
 """`stillwell get`."""
 
 import dataclasses
-import datetime
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -29,10 +28,10 @@ if TYPE_CHECKING:
 def get(words: tuple[str, ...], after: tuple[str, ...], timeout: float, url: str | None, as_json: bool) -> None:
     """Show what is known of an entity, as it is in Redis or as a query service answers.
 
-    A NAME is a feature as VIEW:FEATURE, or a feature service; and straight from Redis also a view, an alias, an
-    on-demand view or a model, for all that it has. There may be several; of a query service one feature service. A key
-    is given as text: a whole number, true or false, base64 for bytes, ISO-8601 with a zone for a time. Each feature is
-    PRESENT, NULL_VALUE, NOT_FOUND, or OUTSIDE_MAX_AGE: then the row is older than the view's TTL.
+    A NAME is a feature as VIEW:FEATURE, a feature service, or a view, an alias, an on-demand view or a model, for all
+    that it has. There may be several; of a query service a feature service is asked for alone. A key is given as text:
+    a whole number, true or false, base64 for bytes, ISO-8601 with a zone for a time. Each feature is PRESENT,
+    NULL_VALUE, NOT_FOUND, or OUTSIDE_MAX_AGE: then the row is older than the view's TTL.
     """
     names = [word for word in words if "=" not in word]
     pairs = pairs_of(word for word in words if "=" in word)
@@ -226,12 +225,12 @@ def _print(view: "ViewSpec", found: "Row", place: _Place | None) -> None:
     if place is None or at.event_time is None or at.age is None:
         click.echo("there is no row")
         return
-    from stillwell.counting import lasting
+    from stillwell.counting import lasting, lasting_about
 
     stamp = place.stamp
     topic = place.topic or f"an unknown topic ({stamp.topic.hex()})"
     ttl = f"TTL {lasting(view.ttl)}" if view.ttl else "no TTL"
-    click.echo(f"event time {jsonable(at.event_time)}, {_whole_seconds(at.age)} ago; {ttl}")
+    click.echo(f"event time {jsonable(at.event_time)}, {lasting_about(at.age)} ago; {ttl}")
     click.echo(
         f"from {topic}, partition {stamp.partition}, offset {stamp.offset} of incarnation {stamp.incarnation}, row "
         f"{stamp.row}; record of {instant(stamp.timestamp)}; written by version {stamp.version} of the view"
@@ -262,10 +261,12 @@ def _show(found: "Row", as_json: bool) -> None:
 
 
 def _print_features(features: "Mapping[str, Value]", ages: bool = False) -> None:
+    from stillwell.counting import lasting_about
+
     width = max(map(len, features))
     for name, each in features.items():
         late = ", LATE" if each.freshness and each.freshness.value == "LATE" else ""
-        age = f"  ({_whole_seconds(each.age)} old{late})" if ages and each.age is not None else ""
+        age = f"  ({lasting_about(each.age)} old{late})" if ages and each.age is not None else ""
         click.echo(f"  {name:<{width}}  {each.status.value:<15}  {shown(each.value)}{age}")
 
 
@@ -276,9 +277,3 @@ def _named(entity: Mapping[str, object]) -> str:
 def _of_the_row(found: "Row") -> "Value":
     """Any feature of a view: all have the row's event time and age."""
     return next(iter(found.features.values()))
-
-
-def _whole_seconds(age: datetime.timedelta) -> str:
-    from stillwell.counting import lasting
-
-    return lasting(datetime.timedelta(seconds=round(age.total_seconds())))

@@ -73,9 +73,9 @@ def _print(found: "Predictions", one: "Prediction") -> None:
     _aligned((name, shown(value)) for name, value in one.values.items())
     if one.computed_at is not None:
         click.echo(f"computed at {jsonable(one.computed_at)}, from inputs read at {jsonable(one.read_at)}")
-    from stillwell.counting import lasting
+    from stillwell.counting import lasting_about
 
-    ages = [f"{name} {lasting(each.age)}" for name, each in one.inputs.items() if each.age is not None]
+    ages = [f"{name} {lasting_about(each.age)}" for name, each in one.inputs.items() if each.age is not None]
     if ages:
         click.echo(f"ages of the inputs: {printable(', '.join(ages))}")
     if one.reason:

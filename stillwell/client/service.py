@@ -215,10 +215,13 @@ class Service:
     ) -> Row:
         """The features of one entity, whose keys are read by their types at the service, as from a URL.
 
-        names: references, or one feature service.
+        names: references, what all is asked for of, or one feature service.
         """
-        service = len(names) == 1 and ":" not in names[0]
-        words = {"feature_service" if service else "features": ",".join(names), **entity}
+        service: str | None = None
+        if not all(":" in name for name in names):
+            names, service = await self._offered(names, timeout)
+        words = {"features": ",".join(names)} if service is None else {"feature_service": service}
+        words |= entity
         if after:
             words |= {"after": " ".join(after), "timeout_ms": str(int(to_wait(timeout) * 1_000))}
         reply = await self._read("GET", f"/v1/features?{urlencode(words)}", None, timeout)
@@ -227,6 +230,17 @@ class Service:
             return Row(answer.entity, {reference: _value(each) for reference, each in answer.features.items()})
         except (ValueError, TypeError) as error:
             raise self._wrong(reply, str(error)) from error
+
+    async def _offered(self, names: Sequence[str], timeout: float) -> tuple[Sequence[str], str | None]:
+        """See `Offered.asked`."""
+        from stillwell.client.offered import Offered  # which programs that ask by references never need
+
+        reply = await self._read("GET", "/openapi.json", None, timeout)
+        try:
+            offered = Offered(reply.body)
+        except ValueError as error:
+            raise self._wrong(reply, str(error)) from error
+        return offered.asked(names)
 
     async def close(self) -> None:
         """See Source."""
