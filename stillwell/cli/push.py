@@ -12,17 +12,16 @@ from stillwell.cli.output import json_option, print_json
 from stillwell.cli.rows import FORMATS, Format, format_of, rows_of
 from stillwell.cli.service import service_option
 from stillwell.cli.values import printable
-from stillwell.errors import StillwellError
 
 if TYPE_CHECKING:
     from stillwell.cli.rows import Types
-    from stillwell.client import PushedRow, Pusher, Receipt
-
-_AHEAD = 5_000
-"""Rows that are on their way while the first of them has no answer."""
+    from stillwell.client import PushedRow
 
 _TIMEOUT = 30.0
 """Seconds for a batch, with its repetitions."""
+
+_MOST_TOLD = 100
+"""Rows that cannot be used, each told to people in a line of its own. The rest is counted."""
 
 _SO_FAR = 10.0
 """Seconds after which it is told how many rows are through."""
@@ -80,16 +79,17 @@ def push(
     A FILE has one JSON object a line, or is CSV, with the names of its columns in the first line, or Parquet. CSV needs
     the definitions, which say of what type each column is: STILLWELL_DEFINITIONS names them. An empty cell is null.
 
-    Says what became of each row that cannot be used, and counts the others; with --json a line for every row, and one
-    in the end. The exit code is 0 if all were taken. The token that it prints makes `stillwell get --after` wait for
-    the rows.
+    Says of each row that cannot be used why, as FILE:LINE, as soon as that is known, of a hundred at the most, and
+    counts all; with --json a line for every row, and one in the end. The exit code is 0 if all were taken. The token
+    that it prints makes `stillwell get --after` wait for the rows.
     """
     import asyncio
 
+    from stillwell.cli.pushing import push_rows
     from stillwell.client import Client
 
     written = format_ or format_of(file.name)
-    told = _Told(view, as_json, "row" if written == "parquet" else "line")
+    told = Told(view, as_json, "row" if written == "parquet" else "line", getattr(file, "name", "-"))
 
     async def run() -> None:
         async with (
@@ -99,7 +99,7 @@ def push(
             ) as pusher,
         ):
             try:
-                await _push(file, written, lambda: _types(view, transform_on_write), pusher, told)
+                await push_rows(rows_of(file, written, lambda: _types(view, transform_on_write)), pusher, told)
             finally:
                 told.token = str(pusher.token) if pusher.token else None
 
@@ -111,13 +111,14 @@ def push(
 
 
 @dataclasses.dataclass(slots=True)
-class _Told:
+class Told:
     """What was said so far."""
 
     view: str
     as_json: bool
     numbered: str
     """What a row's number is of: a line, or a row."""
+    file: str = "-"
     clock: Callable[[], float] = time.monotonic
     counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     token: str | None = None
@@ -133,9 +134,10 @@ class _Told:
         if self.as_json:
             told = {self.numbered: number, "status": row.status.value}
             print_json(told if row.message is None else {**told, "reason": row.reason, "message": row.message})
-        elif row.message is not None:
+        elif row.message is not None and self.counts[row.status.value] <= _MOST_TOLD:
+            place = number if self.numbered == "line" else f"row {number}"
             reason = f" ({row.reason})" if row.reason else ""
-            click.echo(f"{self.numbered} {number}: {row.status.value}{reason}: {printable(row.message)}")
+            click.echo(f"{printable(self.file)}:{place}: {row.status.value}{reason}: {printable(row.message)}")
 
     def _tell_how_many(self) -> None:
         """Of long work, how far it is."""
@@ -150,6 +152,8 @@ class _Told:
         if self.as_json:
             print_json({"view": self.view, "counts": dict(self.counts), "token": self.token})
             return
+        if (more := self.counts["rejected"] - _MOST_TOLD) > 0:
+            click.echo(f"… and {more:,} more were rejected; --json tells of each")
         counted = ", ".join(f"{count:,} {status}" for status, count in self.counts.most_common()) or "no rows"
         click.echo(f"{self.view}: {counted}" + (f"; token {self.token}" if self.token else ""))
 
@@ -169,33 +173,3 @@ def _types(view: str, transform_on_write: bool) -> "Types":
         raise click.UsageError(not_a_view(definitions, view))
     topic = (raw_topic if transform_on_write else final_topic)(settings.project, views[view])
     return {column.name: column for column in topic.columns if column.origin is Origin.VALUE}
-
-
-async def _push(file: BinaryIO, written: Format, types: "Callable[[], Types]", pusher: "Pusher", told: _Told) -> None:
-    """Push all rows. Raises the first failure that is not of one row alone, when all that is on its way has ended."""
-    waiting: collections.deque[tuple[int, Receipt | PushedRow]] = collections.deque()
-    failed: StillwellError | None = None
-    async for number, row in rows_of(file, written, types):
-        waiting.append((number, row if not isinstance(row, dict) else await pusher.push(row)))
-        if len(waiting) > _AHEAD:
-            failed = await _tell(*waiting.popleft(), told)
-        if failed is not None:
-            break
-    for each in waiting:
-        failed = await _tell(*each, told) or failed
-    if failed is not None:
-        raise failed
-
-
-async def _tell(number: int, row: "Receipt | PushedRow", told: _Told) -> StillwellError | None:
-    """Say what became of a row; what failed, if it was not for the row's own sake."""
-    from stillwell.client import PushedRow, PushStatus, RowRejected
-
-    try:
-        told.row(number, row if isinstance(row, PushedRow) else await row)
-    except RowRejected as error:
-        told.row(number, PushedRow(PushStatus.REJECTED, error.reason, str(error)))
-    except StillwellError as error:
-        told.counts["failed"] += 1
-        return error
-    return None

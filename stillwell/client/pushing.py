@@ -218,6 +218,10 @@ class Receipt:
     def __await__(self) -> Generator[Any, None, PushedRow]:
         return self._outcome().__await__()
 
+    async def settled(self) -> None:
+        """Wait until there is an outcome, without asking for it: no batch is sent for that before its time."""
+        await asyncio.shield(self._done)
+
     async def _outcome(self) -> PushedRow:
         self._watched = True
         self._failures.pop(self, None)

@@ -95,6 +95,10 @@ class SyncReceipt:
 
         return self._thread.call(outcome)
 
+    def settled(self) -> None:
+        """See Receipt.settled."""
+        self._thread.call(self._receipt.settled)
+
 
 class SyncPusher:
     """A Pusher without `await`; for a `with` block. Several threads may share one."""

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stillwell.cli.main import run
-from stillwell.cli.push import _Told
+from stillwell.cli.push import Told
 from stillwell.cli.rows import format_of
 from stillwell.client import PushedRow, PushStatus
 from tests.unit.test_cli_push_predict import Service
@@ -99,9 +99,9 @@ def test_the_cells_of_csv_are_read_by_the_types_of_their_columns(
     assert (second["customer"], second["weight"], second["note"], second["raw"]) == ("ä", None, None, None)
     assert third["weight"] == "NaN"
     said = capsys.readouterr().out
-    assert "line 6: rejected (malformed): n must be a whole number that fits Int64, got '7.5'" in said
-    assert "line 7: rejected (malformed): the line has 3 cells, the first one names 7 columns" in said
-    assert "line 8: rejected (expectation)" in said
+    assert "orders.csv:6: rejected (malformed): n must be a whole number that fits Int64, got '7.5'" in said
+    assert "orders.csv:7: rejected (malformed): the line has 3 cells, the first one names 7 columns" in said
+    assert "orders.csv:8: rejected (expectation)" in said
 
 
 def test_final_rows_of_csv_have_keys_event_timestamp_and_features(folder: Path, service: Service) -> None:
@@ -136,7 +136,7 @@ def test_parquet_brings_its_own_types(folder: Path, service: Service, capsys: py
     rows = pushed(service)
     assert [row["n"] for row in rows] == columns["n"]
     assert (rows[0]["at"], rows[0]["raw"]) == ("2026-01-31T12:00:00Z", "AAE=")
-    assert "row 1200: rejected (expectation)" in capsys.readouterr().out
+    assert "orders.parquet:row 1200: rejected (expectation)" in capsys.readouterr().out
     (folder / "orders.parquet").write_bytes(b"PAR1 and no more")
     assert run(["push", "Orders", "orders.parquet", "--url", service.url]) == 2
     assert "cannot be read as Parquet" in capsys.readouterr().err
@@ -168,7 +168,7 @@ def test_the_same_file_under_the_same_key_makes_the_same_batches(
 
 def test_of_long_work_it_is_told_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
-    told = _Told("Orders", as_json=True, numbered="line", clock=lambda: now)
+    told = Told("Orders", as_json=True, numbered="line", clock=lambda: now)
     for number in range(1, 4):
         now += 6.0
         told.row(number, PushedRow(PushStatus.APPLIED))

@@ -115,11 +115,11 @@ def test_every_line_has_an_answer(push: Push, capsys: pytest.CaptureFixture[str]
 
 
 def test_for_people_what_is_wrong_is_listed_and_the_rest_counted(
-    push: Push, capsys: pytest.CaptureFixture[str]
+    push: Push, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert push(['{"n": 1}', '{"n": -1}']) == 1
     assert capsys.readouterr().out.splitlines() == [
-        "line 2: rejected (expectation): n: expected > 0",
+        f"{tmp_path}/rows.ndjson:2: rejected (expectation): n: expected > 0",
         "Orders: 1 applied, 1 rejected; token Orders@1:0-1",
     ]
     assert push(['{"n": 1}']) == 0
@@ -179,13 +179,78 @@ def test_rows_of_a_pipe_do_not_wait_for_the_next_line(service: Service, tmp_path
     assert service.pushes[-1]["rows"] == [{"n": 2}]
 
 
+def test_what_is_wrong_is_told_when_it_is_met(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    """And not after the last line, which may be hours away."""
+    reads, writes = os.pipe()
+    codes: list[int] = []
+    said = ""
+
+    def told() -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        return said == f"/dev/fd/{reads}:2: rejected (expectation): n: expected > 0\n"
+
+    with os.fdopen(writes, "wb", buffering=0) as pipe:
+        command = threading.Thread(
+            target=lambda: codes.append(run(["push", "Orders", f"/dev/fd/{reads}", "--url", service.url]))
+        )
+        command.start()
+        pipe.write(b'{"n": 1}\n{"n": -1}\n')
+        eventually(told, what="the second line's mistake")
+        pipe.write(b'{"n": 2}\n')
+    command.join(20)
+    os.close(reads)
+    assert codes == [1]
+    assert capsys.readouterr().out.startswith("Orders: 2 applied, 1 rejected; token")
+
+
+def test_of_many_mistakes_a_hundred_are_told_and_the_others_counted(
+    push: Push, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert push(['{"n": -1}'] * 1_500) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if ": rejected (expectation): " in line]) == 100
+    assert lines[-2] == "… and 1,400 more were rejected; --json tells of each"
+    assert lines[-1].startswith("Orders: 1,500 rejected; token ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "field"),
+    [
+        (["push", "Order", "rows", "--url", "URL"], "NotDefined", "view"),
+        (["push", "Orders", "rows", "--url", "http://127.0.0.1:1"], "Unavailable", None),
+        (["push", "Orders", "nowhere"], "UsageError", None),
+        (["predict", "Delay", "origin", "--url", "URL"], "UsageError", None),
+        (["predict", "Delay", "origin=a", "--url", "nonsense"], "RequestError", "url"),
+        (["get", "--url", "URL"], "UsageError", None),
+    ],
+)
+def test_a_program_can_read_what_went_wrong(
+    arguments: list[str],
+    kind: str,
+    field: str | None,
+    service: Service,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every line is JSON, and the last one says it; people have the words on standard error."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows").write_text('{"n": 1}\n')
+    assert run([*(service.url if each == "URL" else each for each in arguments), "--json"]) in (1, 2)
+    said = capsys.readouterr()
+    error = [json.loads(line) for line in said.out.splitlines()][-1]["error"]
+    assert (error["kind"], error["field"]) == (kind, field)
+    assert error["message"] in said.err
+
+
 def test_a_prediction_is_shown_with_what_it_is_worth(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["predict", "Delay", "origin=FRESH", "--url", service.url]) == 0
     assert capsys.readouterr().out.splitlines() == [
         'Delay version 3 of origin="FRESH": FRESH',
         "  minutes  12.5",
         "computed at 2026-01-01T00:00:00Z, from inputs read at 2026-01-01T00:00:00Z",
-        "ages of the inputs: Departures 41.25 seconds",
+        "ages of the inputs: Departures 41 seconds",
     ]
     assert run(["predict", "Delay", "origin=STALE", "--url", service.url, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
