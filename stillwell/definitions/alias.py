@@ -6,6 +6,7 @@ from typing import ClassVar, final
 
 import polars as pl
 
+from stillwell.definitions import spoken
 from stillwell.definitions.entity import Entity
 from stillwell.definitions.mistakes import did_you_mean
 from stillwell.definitions.references import reference_of, referring
@@ -33,6 +34,7 @@ class Alias:
         self._place = place
         self._module = module
         self._qualifier = qualifier_of_alias(view.spec, entity.spec, keys)
+        spoken.remember(self._qualifier, self)
 
     def __getattr__(self, name: str) -> pl.Expr:
         if name.startswith("_"):

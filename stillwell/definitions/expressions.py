@@ -34,6 +34,10 @@ def on_demand_problem(expression: object, inputs: Sequence[OnDemandInput], decla
     return _problem(expression, schema, "an input", lambda name: _field_problem(name, known, schema), declared)
 
 
+_PLAN = "\n\nResolved plan"
+"""Begins what Polars adds to an error for its own authors."""
+
+
 def _problem(
     expression: object,
     schema: Mapping[str, pl.DataType],
@@ -53,7 +57,7 @@ def _problem(
     try:
         (dtype,) = pl.LazyFrame(schema=schema).select(expression).collect_schema().values()
     except pl.exceptions.PolarsError as error:
-        return f"cannot be computed: {error}"
+        return f"cannot be computed: {str(error).partition(_PLAN)[0]}"
     return None if dtype == declared.polars else _type_problem(dtype, declared)
 
 

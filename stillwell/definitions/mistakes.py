@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 from stillwell.definitions.source import location
+from stillwell.definitions.spoken import as_written
 from stillwell.errors import DefinitionError
 
 _NEAR = 0.6
@@ -34,7 +35,7 @@ class Mistakes:
     def add(self, problem: str, *, field: str | None = None) -> None:
         """Note a problem. It reads on from the field's (or class's) name: `has the type …; write …`."""
         name = self._cls.__name__ if field is None else f"{self._cls.__name__}.{field}"
-        self._found.append(f"{location(self._cls, field)}: {name} {problem}")
+        self._found.append(f"{location(self._cls, field)}: {name} {as_written(problem)}")
 
     @property
     def messages(self) -> tuple[str, ...]:

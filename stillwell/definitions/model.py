@@ -18,6 +18,7 @@ from stillwell.definitions.on_demand import OnDemandView
 from stillwell.definitions.references import Reference, reference_of
 from stillwell.definitions.request import Request
 from stillwell.definitions.source import location
+from stillwell.definitions.spoken import name_of
 from stillwell.definitions.view import View
 from stillwell.definitions.words import check_class, check_words, description_of
 from stillwell.spec import AS_OF, InputSpec, ModelSpec, OpenInferenceSpec, OutputSpec
@@ -278,8 +279,8 @@ def _entity_problem(owner: Any, entity: type[Entity]) -> str | None:
             return None
         keys = ", ".join(f"{key.name}={entity.__name__}.…" for key in owner._view.spec.entity.keys)
         return (
-            f"is of {owner!r}, which keys of {owner._entity.__name__} lead to; the model is of {entity.__name__}: use "
-            f"{owner._view.__name__}.at({keys})"
+            f"is of {name_of(owner)}, which keys of {owner._entity.__name__} lead to; the model is of "
+            f"{entity.__name__}: use {owner._view.__name__}.at({keys})"
         )
     if owner.spec.entity == entity.spec:
         return None
@@ -318,7 +319,7 @@ def _checked_triggers(
             "such predictions are refreshed when they are read"
         )
     for each in given:
-        shown = each.__name__ if isinstance(each, type) else repr(each)
+        shown = each.__name__ if isinstance(each, type) else name_of(each) if isinstance(each, Alias) else repr(each)
         if not (isinstance(each, Alias) or (isinstance(each, type) and issubclass(each, View) and each is not View)):
             mistakes.add(f"has {shown} in refresh_on_write; give views and aliases")
         elif given.count(each) > 1:
@@ -330,8 +331,8 @@ def _checked_triggers(
     aliases = [each for each in given if isinstance(each, Alias)]
     if aliases and "max_fan_out" not in words:
         mistakes.add(
-            f"has the alias {aliases[0]!r} in refresh_on_write: one write may concern many of {entity.__name__}; add "
-            "max_fan_out=…, the most that it may have refreshed"
+            f"has the alias {name_of(aliases[0])} in refresh_on_write: one write may concern many of "
+            f"{entity.__name__}; add max_fan_out=…, the most that it may have refreshed"
         )
     if "max_fan_out" in words and given and not aliases:
         mistakes.add("has max_fan_out=…, but no alias in refresh_on_write; take it away")

@@ -494,7 +494,11 @@ READ_CASES = {
     ),
     "an on-demand feature of an alias that is no input": (
         on_demand("s: Feature[Bool | None] = feature(Origin.late)"),
-        "Wrong.s reads AirportDepartures[airport=Route.origin].late, but its inputs are AirportDepartures",
+        "Wrong.s reads Origin.late, but its inputs are AirportDepartures",
+    ),
+    "an on-demand feature of an alias that cannot be computed": (
+        on_demand("s: Feature[Bool | None] = feature(Origin.late + AS_OF)", "OnDemandView, inputs=(Origin,)"),
+        "Wrong.s cannot be computed: + not allowed on bool and datetime[μs, UTC]",
     ),
     "an on-demand feature of an unqualified column": (
         on_demand('s: Feature[Bool | None] = feature(pl.col("late"))'),
@@ -530,7 +534,7 @@ READ_CASES = {
             "s: Feature[Bool] = feature(pl.coalesce(AirportDepartures.late, Origin.late))",
             "OnDemandView, inputs=(AirportDepartures, Origin)",
         ),
-        "Wrong.s is null where AirportDepartures.late and AirportDepartures[airport=Route.origin].late is null",
+        "Wrong.s is null where AirportDepartures.late and Origin.late is null",
     ),
     "an on-demand feature that is null for a value": (
         on_demand(
@@ -616,7 +620,7 @@ READ_CASES = {
     ),
     "an input of an alias of another entity": (
         model(entity="Airport", inputs='{"a": Origin.late}'),
-        "is of AirportDepartures.at(airport=Route.origin), which keys of Route lead to; the model is of Airport",
+        "is of Origin, which keys of Route lead to; the model is of Airport",
     ),
     "an on-demand input of another entity": (
         model(inputs='{"a": Waiting.quiet_s}'),
