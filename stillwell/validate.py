@@ -8,6 +8,7 @@ import datetime
 import numpy as np
 import polars as pl
 
+from stillwell.counting import lasting
 from stillwell.errors import DefinitionError
 from stillwell.evaluate import evaluate, result_type, without
 from stillwell.records import Reject
@@ -107,9 +108,11 @@ class EventTimes:
         return f"{self._name}: an event time lies within the years 1684 to 2255, got {_iso(time)}"
 
     def _say_ahead(self, time: int, produced: int) -> str:
+        ahead = lasting(datetime.timedelta(microseconds=time - produced))
         return (
-            f"{self._name}: an event time lies at most {self._max_future} past its record's timestamp, "
-            f"got {_iso(time)} in a record of {_iso(produced)}; set the producer's clock right, or allow more"
+            f"{self._name}: an event time lies at most {lasting(self._max_future)} past the timestamp of its record, "
+            f"when it was produced or pushed; got {_iso(time)}, {ahead} past {_iso(produced)}. Set right the clock or "
+            "the zone of what makes the events, or allow more by STILLWELL_MAX_FUTURE"
         )
 
 

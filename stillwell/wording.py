@@ -4,15 +4,18 @@ The sentences are worded from msgspec's own errors, which carry path and rule; w
 more. A second validator, asked for the wording alone, could contradict the decoder.
 """
 
+import collections
 import difflib
+import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from stillwell.spec import ColumnSpec, Origin
-from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP
+from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP, FieldType
 
 _EVENT_TIMESTAMP = "event_timestamp"
 """The event time of a final row. No column of a topic, and no feature, may have this name."""
@@ -30,6 +33,25 @@ _TAKES: Mapping[str, str] = {
     BYTES.name: "base64 text",
     TIMESTAMP.name: "ISO-8601 text with a zone in the years 1 to 9999, such as 2026-01-31T12:00:00Z",
 }
+_WRITTEN: Mapping[str, str] = {
+    BOOL.name: "true or false",
+    INT32.name: "a whole number from -2147483648 to 2147483647",
+    INT64.name: "a whole number",
+    FLOAT32.name: "a number within ±3.4028235e38",
+    FLOAT64.name: "a number",
+    STRING.name: "a text",
+    BYTES.name: "a text in base64",
+    TIMESTAMP.name: "a time with a zone in the years 1 to 9999, as 2026-01-31T12:00:00Z",
+}
+"""What each type is in the JSON of a request."""
+
+_NUMBERS = collections.defaultdict(
+    lambda: re.compile("(?!)"),
+    dict.fromkeys((INT32.name, INT64.name), re.compile(r"-?(0|[1-9]\d{0,18})"))
+    | dict.fromkeys((FLOAT32.name, FLOAT64.name), re.compile(r"-?(0|[1-9]\d{0,18})(\.\d{1,18})?")),
+)
+"""Texts that hold what each type is written as."""
+
 _UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _KINDS = {
     "str": "string",
@@ -56,7 +78,9 @@ class _Number(str):
 class ValueWording:
     """Words the errors of one topic's values."""
 
-    def __init__(self, columns: Sequence[ColumnSpec]) -> None:
+    def __init__(self, columns: Sequence[ColumnSpec], *, pushed: bool = False) -> None:
+        """pushed: whether they are those of a push, which is flat and has no fields beside them."""
+        self._pushed = pushed
         self._columns = {_place(column.path): column for column in columns}
         self._branches: dict[str, tuple[str, ...]] = {}
         for column in columns:
@@ -70,22 +94,94 @@ class ValueWording:
         match = _ERROR.fullmatch(str(error))
         rule, place = (match["rule"], match["place"] or "") if match else (str(error), "")
         if unknown := _UNKNOWN.fullmatch(rule):
-            return self._say_unknown(f"{place}.{unknown['name']}"[1:])
+            return self._say_unknown(f"{place}.{unknown['name']}"[1:], value)
         missing = _MISSING.fullmatch(rule)
         if missing:
             place += f".{missing['name']}"
         column = self._columns.get(place)
         if column is not None:
-            return say_null(column) if missing else say_unfit(column, _came(value, rule, column.path))
+            if missing:
+                elsewhere = self._elsewhere(value, column)
+                return f"{say_unfit(column, 'nothing')}{elsewhere}" if elsewhere else say_null(column)
+            came = _came(value, rule, column.path)
+            return f"{say_unfit(column, came)}{self._elsewhere(value, column) if came == 'object' else ''}"
         path = self._branches.get(place, ())
         subject = ".".join(path) or "value"
-        return f"{subject}: expected an object, got {'nothing' if missing else _came(value, rule, path)} (at ${place})"
+        came = "nothing" if missing else _came(value, rule, path)
+        return f"{subject}: expected an object, got {came} (at ${place}){self._flat(value, path)}"
 
-    def _say_unknown(self, name: str) -> str:
+    def _say_unknown(self, name: str, value: bytes) -> str:
         known = [place[1:] for place in self._columns]
         near = difflib.get_close_matches(name[: 2 * _EXCERPT], known, n=1)
-        meant = f"; did you mean {near[0]!r}?" if near else _other_form(name, known)
+        if self._pushed and isinstance(_parsed(value).get(name), dict):
+            meant = self._say_flat()
+        else:
+            meant = f"; did you mean {near[0]!r}?" if near else _other_form(name, known)
         return f"value: expected the fields of its columns alone, got a field {shorten(name)!r} as well{meant}"
+
+    # ---- the same event in another shape ----
+
+    def _elsewhere(self, value: bytes, column: ColumnSpec) -> str:
+        """Where a column's value came instead of its own place, and what to do; empty where it came nowhere else."""
+        found = _parsed(value)
+        if self._pushed:
+            return self._say_flat() if any(isinstance(each, dict) for each in found.values()) else ""
+        names, taken = _names_of(column), {each.path for each in self._columns.values()}
+        place = next((path for path in _paths(found) if path[-1] in names and path not in taken), None)
+        if place is None:
+            return ""
+        came = f"; it came at ${_place(place)}: "
+        if len(place) < len(column.path):
+            return f"{came}send it nested, as {_nested(column.path)}"
+        return f"{came}send it at ${_place(column.path)}, or define the column with path={'.'.join(place)!r}"
+
+    def _flat(self, value: bytes, branch: Sequence[str]) -> str:
+        """The same of the first column of a branch, where all of it is missing."""
+        columns = (each for each in self._columns.values() if each.path[: len(branch)] == tuple(branch))
+        return next(filter(None, (self._elsewhere(value, each) for each in columns)), "") if branch else ""
+
+    def _say_flat(self) -> str:
+        names = ", ".join(column.name for column in list(self._columns.values())[:_MOST_NAMED])
+        return f"; rows are pushed flat, whatever paths their topic has: columns by their names alone, as {names}"
+
+
+def _parsed(value: bytes) -> dict[str, Any]:
+    """The object that a value is; empty where it is none."""
+    try:
+        found = json.loads(value.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _paths(found: object) -> Iterator[tuple[str, ...]]:
+    """The paths to an object's values that are no objects, outer ones before inner ones; the first of a large one's."""
+    waiting: collections.deque[tuple[tuple[str, ...], object]] = collections.deque([((), found)])
+    for _ in range(_MOST_FIELDS):
+        if not waiting:
+            return
+        path, value = waiting.popleft()
+        if isinstance(value, dict):
+            waiting.extend(((*path, name), each) for name, each in itertools.islice(value.items(), _MOST_FIELDS))
+        elif path:
+            yield path
+
+
+def _names_of(column: ColumnSpec) -> Collection[str]:
+    """What a field may be called that holds a column in another shape of its event."""
+    return {column.name, column.path[-1], "_".join(column.path), ".".join(column.path)}
+
+
+def _nested(path: Sequence[str]) -> str:
+    """An object that has something at a path, for a sentence."""
+    opened = "".join(f"{{{json.dumps(name, ensure_ascii=False)}: " for name in path)
+    return f"{opened}…{'}' * len(path)}"
+
+
+_MOST_FIELDS = 1_000
+"""Of a value that are looked at, to find one that came in another place."""
+
+_MOST_NAMED = 5
 
 
 def _other_form(name: str, known: Sequence[str]) -> str:
@@ -95,6 +191,40 @@ def _other_form(name: str, known: Sequence[str]) -> str:
     if name == _EVENT_TIMESTAMP:
         return "; a final row, which has one, is pushed with transform_on_write false"
     return ""
+
+
+def say_other(kind: FieldType, value: object) -> str:
+    """What is said of a value in a request that is not of its type: what it must be, what came, and what to write."""
+    return f"must be {kind.name} ({_WRITTEN[kind.name]}), not {_said(value)}{_rewritten(kind, value)}"
+
+
+def _said(value: object) -> str:
+    """A value, as who writes JSON speaks of it."""
+    if isinstance(value, str):
+        return f"the text {_quoted(value)}"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, int | float):
+        return f"the number {shorten(str(value))}"
+    return "an object" if isinstance(value, dict) else "a list" if isinstance(value, list) else shorten(repr(value))
+
+
+def _rewritten(kind: FieldType, value: object) -> str:
+    """How the value is written that was meant; empty where that is not plain."""
+    if isinstance(value, str):
+        is_plain = value in ("true", "false") if kind is BOOL else _NUMBERS[kind.name].fullmatch(value)
+        return f"; write {value}, without quotes" if is_plain else ""
+    if kind is STRING and isinstance(value, bool | int | float):
+        return f"; write {_quoted(json.dumps(value))}, in quotes"
+    if kind in (INT32, INT64) and isinstance(value, float) and value.is_integer():
+        return f"; write {int(value)}, without a fraction" if abs(value) < 2**53 else ""
+    return ""
+
+
+def _quoted(text: str) -> str:
+    """As JSON has it; a lone surrogate, which is in no text, by its code."""
+    quoted = json.dumps(shorten(text), ensure_ascii=False)
+    return quoted if quoted.isprintable() else json.dumps(shorten(text))
 
 
 def say_unfit(column: ColumnSpec, came: str) -> str:

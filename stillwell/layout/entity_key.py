@@ -25,6 +25,7 @@ import polars as pl
 
 from stillwell.series import FEW, microseconds
 from stillwell.spec import KeySpec
+from stillwell.wording import say_other
 
 MAX_KEY_BYTES = 512
 """An entity key may be so long. Redis keeps it in memory with each row, and a field that holds a document is a mistake
@@ -126,9 +127,9 @@ def _scalar_field(key: KeySpec, value: object) -> bytes:
         raise ValueError(f"key {key.name}: is missing or null; every key of an entity must have a value")
     # `type` and not `isinstance`: True is an int to Python, and must not become the key 1.
     if type(value) is not key.type.python:
-        raise ValueError(f"key {key.name}: must be {key.type.name}, not {type(value).__name__}")
+        raise ValueError(f"key {key.name}: {say_other(key.type, value)}")
     if isinstance(value, int) and tag == "i" and not _RANGES[key.type.width][0] <= value <= _RANGES[key.type.width][1]:
-        raise ValueError(f"key {key.name}: must be {key.type.name}, and what came is beyond its range")
+        raise ValueError(f"key {key.name}: {say_other(key.type, value)}, which is beyond its range")
     payload = _payload(value)
     return b"%b%d:%b" % (tag.encode(), len(payload), payload)
 

@@ -21,7 +21,7 @@ import dataclasses
 import json
 import math
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -244,12 +244,19 @@ def _column(output: OutputSpec, tensors: Mapping[str, _Tensor], count: int) -> l
 def spoken(model: ModelSpec, columns: object, count: int) -> list[Said]:
     """What a function in this process says of each entity. Raises ModelError where it says something else."""
     if not isinstance(columns, Mapping):
-        raise ModelError(f"it must return a mapping of outputs to sequences, not {type(columns).__name__}")
+        came = "nothing (is a return missing?)" if columns is None else type(columns).__name__
+        example = ", ".join(f'"{output.name}": [...]' for output in model.outputs)
+        raise ModelError(f"it must return a mapping of outputs to sequences, as {{{example}}}, not {came}")
     taken = []
     for output in model.outputs:
         if output.name not in columns:
             raise ModelError(f"it returned no {output.name!r}, only {', '.join(map(str, columns)) or 'nothing'}")
-        values = list(columns[output.name])
+        values = columns[output.name]
+        if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+            raise ModelError(
+                f"it returned {values!r:.80} for {output.name}: give a sequence, with a value for each entity"
+            )
+        values = list(values)
         if len(values) != count:
             returned = f"{counted(len(values), 'value')} of {output.name}"
             raise ModelError(f"it returned {returned}, for {counted(count, 'entity', 'entities')}")
@@ -259,7 +266,12 @@ def spoken(model: ModelSpec, columns: object, count: int) -> list[Said]:
 
 def _value(output: OutputSpec, value: Any) -> object:
     if value is None:
-        return None if output.nullable else Unusable(f"output {output.name} is null or NaN")
+        if output.nullable:
+            return None
+        return Unusable(
+            f"output {output.name} is null, None or NaN, and must be {output.type.name}: have the model give a value "
+            f"for each entity, or define the output as {output.type.name} | None"
+        )
     if not is_finite(value):
         return Unusable(f"output {output.name} is {value}")
     kind = output.type

@@ -19,18 +19,12 @@ from stillwell.reading.query import Lookup, Plan
 from stillwell.spec import RequestColumnSpec
 from stillwell.types import BYTES, FLOAT32, FLOAT64, STRING, TIMESTAMP, FieldType
 from stillwell.wire import FITS, INSTANT, WITHIN_FLOAT32, within_years
-from stillwell.wording import shorten
+from stillwell.wording import say_other, shorten
 
 _FITS: Mapping[str, Any] = {**FITS, FLOAT32.name: WITHIN_FLOAT32}
 """What a request may bring is what an event may: features are computed on write from the same values."""
 
 _FITS_ALL: Mapping[str, Any] = {name: types.GenericAlias(list, (fits | None,)) for name, fits in _FITS.items()}
-
-_TAKES: Mapping[str, str] = {
-    TIMESTAMP.name: "a time with a zone, as 2026-01-31T12:00:00Z",
-    BYTES.name: "bytes in base64",
-    FLOAT32.name: "Float32 (a number within ±3.4028235e38)",
-}
 
 _MOST_SHOWN = 20
 """Columns that an error tells of: a request may bring any number."""
@@ -113,7 +107,7 @@ def _request_value(column: RequestColumnSpec, row: int, value: object) -> object
     if value is None:
         if column.nullable:
             return None
-        raise RequestError(field, f"must be {column.type.name}, not null")
+        raise _unfit(field, column.type, None)
     if column.type in (FLOAT32, FLOAT64):
         if isinstance(value, str) and (number := meant(value)) is not None:
             return number
@@ -156,5 +150,4 @@ def _bytes(name: str, row: int, value: object) -> object:
 
 
 def _unfit(field: str, kind: FieldType, value: object) -> RequestError:
-    takes = _TAKES.get(kind.name, kind.name)
-    return RequestError(field, f"must be {takes}, not {shorten(repr(value))}")
+    return RequestError(field, say_other(kind, value))

@@ -301,6 +301,32 @@ def test_an_object_on_the_way_to_a_column_that_takes_no_null_must_be_there() -> 
     ]
 
 
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"lat": 1.5, "id": 7}, 'it came at $.lat: send it nested, as {"position": {"lat": …}}'),
+        ({"position_lat": 1.5, "id": 7}, "it came at $.position_lat: send it nested"),
+        ({"position.lat": 1.5, "id": 7}, "it came at $.position.lat: send it nested"),
+        ({"position": {"lat": 1.5}, "car": {"id": 7}}, "id: expected Int64"),
+        (
+            {"position": {"lat": 1.5}, "car": {"id": 7}},
+            "it came at $.car.id: send it at $.id, or define the column with ",
+        ),
+        ({"position": {"lat": 1.5}, "id": {"id": 7}}, "got object (at $.id); it came at $.id.id: send it at $.id, or "),
+    ],
+)
+def test_an_event_in_another_shape_is_told_where_its_column_came(fields: dict[str, object], says: str) -> None:
+    source = topic(column("lat", FLOAT64, path=("position", "lat")), column("id", INT64))
+    (reject,) = Decoder(source).decode(records([event(**fields)])).rejects
+    assert says in reject.error
+
+
+def test_a_field_that_another_column_reads_is_not_taken_for_one_in_another_shape() -> None:
+    source = topic(column("id", INT64), column("car", INT64, path=("car", "id")))
+    (reject,) = Decoder(source).decode(records([event(car={"id": 7})])).rejects
+    assert reject.error.endswith("got nothing (at $.id); send it, or declare the column nullable")
+
+
 def test_any_text_may_be_the_name_of_a_field() -> None:
     names = ["", "a b", "class", "a.b", "'", "`", "naïve", "__init__", "f0", "x); import os; ("]
     source = topic(*(column(f"c{number}", INT32, path=("of", name)) for number, name in enumerate(names)))

@@ -341,8 +341,9 @@ def test_an_event_may_lie_an_hour_past_its_record_and_no_microsecond_more() -> N
     (reject,) = outcome.rejects
     assert (reject.offset, reject.view, reject.reason) == (101, None, "future")
     assert reject.error == (
-        "at: an event time lies at most 1:00:00 past its record's timestamp, got 2026-01-01T01:00:00.000001+00:00 in a "
-        "record of 2026-01-01T00:00:00+00:00; set the producer's clock right, or allow more"
+        "at: an event time lies at most 1 hour past the timestamp of its record, when it was produced or pushed; got "
+        "2026-01-01T01:00:00.000001+00:00, 1 hour 0.000001 seconds past 2026-01-01T00:00:00+00:00. Set right the clock "
+        "or the zone of what makes the events, or allow more by STILLWELL_MAX_FUTURE"
     )
 
 

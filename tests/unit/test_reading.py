@@ -301,15 +301,27 @@ GOOD: dict[str, Sequence[object]] = {"airport": ["JFK"], "price": [1.0]}
             {"airport": ["JFK"]},
             "entities.price: is missing; the features asked for need airport, price",
         ),
-        ("Waiting:dear", {**GOOD, "price": [None]}, "entities.price[0]: must be Float64, not null"),
-        ("Waiting:dear", {**GOOD, "price": ["1"]}, "entities.price[0]: must be Float64, not '1'"),
-        ("Waiting:dear", {**GOOD, "price": [True]}, "entities.price[0]: must be Float64, not True"),
+        ("Waiting:dear", {**GOOD, "price": [None]}, "entities.price[0]: must be Float64 (a number), not null"),
+        (
+            "Waiting:dear",
+            {**GOOD, "price": ["1"]},
+            'entities.price[0]: must be Float64 (a number), not the text "1"; write 1, without quotes',
+        ),
+        ("Waiting:dear", {**GOOD, "price": [True]}, "entities.price[0]: must be Float64 (a number), not true"),
         ("Waiting:dear", {**GOOD, "price": [1.0, 2.0]}, "entities: every column must have a value for each entity"),
         ("Waiting:dear", {**GOOD, "pric": [1.0]}, "entities.pric: is no key of any entity; did you mean 'price'?"),
-        ("Between:many", {"seats": [1, 2**31]}, "entities.seats[1]: must be Int32, not 2147483648"),
-        ("Between:many", {"seats": [1.0]}, "entities.seats[0]: must be Int32, not 1.0"),
-        ("Waiting:ahead_s", {"when": ["2026-01-01"]}, "entities.when[0]: must be a time with a zone, as 2026-"),
-        ("Waiting:parsed", {"note": ["1", "\ud800"]}, "entities.note[1]: must be String, not '\\ud800'"),
+        (
+            "Between:many",
+            {"seats": [1, 2**31]},
+            "entities.seats[1]: must be Int32 (a whole number from -2147483648 to 2147483647), not the ",
+        ),
+        ("Between:many", {"seats": [1.0]}, "entities.seats[0]: must be Int32 (a whole number from -"),
+        ("Waiting:ahead_s", {"when": ["2026-01-01"]}, "entities.when[0]: must be Timestamp (a time with a zone"),
+        (
+            "Waiting:parsed",
+            {"note": ["1", "\ud800"]},
+            'entities.note[1]: must be String (a text), not the text "\\ud800"',
+        ),
     ],
 )
 async def test_a_request_value_that_does_not_fit_is_refused(
@@ -405,7 +417,7 @@ async def test_a_value_that_one_feature_needs_cannot_be_left_out_because_another
     needs = _on_demand("Needs", (strict,), seats=(INT32, pl.col("Strict.seats")))
     reading.catalog = Catalog(DEFINITIONS.model_copy(update={"on_demand": (BETWEEN, needs)}))
     for asked in (["Between:many", "Needs:seats"], ["Needs:seats", "Between:many"]):
-        with pytest.raises(RequestError, match=r"entities.seats\[0\]: must be Int32, not null"):
+        with pytest.raises(RequestError, match=r"entities.seats\[0\]: must be Int32 .*, not null"):
             await reading.read(*asked, seats=[None])
     assert values((await reading.read("Between:many", seats=[None]))["Between:many"]) == [(None, N)]
 

@@ -125,7 +125,7 @@ def test_an_answer_of_another_version_is_refused() -> None:
     [
         ([math.nan, 2.5], "output minutes is nan"),
         ([-math.inf, 2.5], "output minutes is -inf"),
-        ([None, 2.5], "output minutes is null or NaN"),
+        ([None, 2.5], "output minutes is null, None or NaN, and must be Float32: have the model give a value"),
         (["late", 2.5], "output minutes must be Float32, not 'late'"),
         ([True, 2.5], "output minutes must be Float32, not True"),
         ([1e39, 2.5], "too large for Float32"),
@@ -192,6 +192,9 @@ def test_a_functions_columns_are_taken_as_a_servers_are() -> None:
     assert isinstance(first, Unusable)
     wrong: list[tuple[Callable[[], object], str]] = [
         (lambda: [1.0, 2.0], "must return a mapping"),
+        (lambda: None, r'as {"minutes": \[...\]}, not nothing \(is a return missing\?\)'),
+        (lambda: {"minutes": None}, "returned None for minutes: give a sequence"),
+        (lambda: {"minutes": 2.5}, "returned 2.5 for minutes: give a sequence"),
         (lambda: {"other": [1.0, 2.0]}, "returned no 'minutes', only other"),
         (lambda: {"minutes": [1.0]}, "returned 1 value of minutes, for 2 entities"),
     ]

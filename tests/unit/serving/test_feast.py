@@ -155,8 +155,12 @@ def asking(*features: str, **entities: object) -> dict[str, object]:
         (asking("Users:name", "Users:name", id=[1]), 422, "features: 'Users:name' is named twice; name each once"),
         (asking("Users:name"), 422, "entities.id: is missing; the features asked for need id"),
         (asking("Users:name", id=[1], nam=[1]), 422, "entities.nam: is no key of any entity; did you mean 'name'?"),
-        (asking("Users:name", id=[1, "1"]), 422, "entities.id[1]: must be Int64, not str"),
-        (asking("Users:name", id=[True]), 422, "entities.id[0]: must be Int64, not bool"),
+        (
+            asking("Users:name", id=[1, "1"]),
+            422,
+            'entities.id[1]: must be Int64 (a whole number), not the text "1"; write 1, without quotes',
+        ),
+        (asking("Users:name", id=[True]), 422, "entities.id[0]: must be Int64 (a whole number), not true"),
         (
             asking("Users:name", id=[1, None]),
             422,
