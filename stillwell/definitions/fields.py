@@ -4,14 +4,15 @@ import dataclasses
 import inspect
 import sys
 import types
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
 
 import polars as pl
 
-from stillwell.definitions.columns import Field
+from stillwell.definitions.columns import Feature, Field
 from stillwell.definitions.mistakes import Mistakes, did_you_mean
 from stillwell.definitions.names import doubles, name_problem
+from stillwell.spec import FeatureSpec
 from stillwell.types import FIELD_TYPES, FieldType
 
 F = TypeVar("F", bound=Field[Any])
@@ -49,6 +50,20 @@ def declared_fields(cls: type, kind: type[F], mistakes: Mistakes) -> list[Declar
         problem = f"differs from {names[first]} by case alone, which SQL engines do not see; rename one"
         mistakes.add(problem, field=names[second])
     return fields
+
+
+def feature_specs(features: Iterable[Declared[Feature[Any]]]) -> tuple[FeatureSpec, ...]:
+    """What the fields of a view say."""
+    return tuple(
+        FeatureSpec(
+            name=declared.name,
+            type=declared.type,
+            nullable=declared.nullable,
+            expression=declared.field.expression,
+            description=declared.field.description,
+        )
+        for declared in features
+    )
 
 
 def _without_type(cls: type) -> Iterator[str]:

@@ -10,7 +10,7 @@ from stillwell.definitions.aliases import UNNAMED, AliasNames
 from stillwell.definitions.checks import check_on_demand_nulls
 from stillwell.definitions.columns import Feature
 from stillwell.definitions.expressions import on_demand_problem
-from stillwell.definitions.fields import Declared, declared_fields, refuse_strangers
+from stillwell.definitions.fields import Declared, declared_fields, feature_specs, refuse_strangers
 from stillwell.definitions.mistakes import Mistakes
 from stillwell.definitions.request import Request
 from stillwell.definitions.source import location, source_digest
@@ -18,7 +18,6 @@ from stillwell.definitions.view import View, check_version
 from stillwell.definitions.words import check_class, check_words, description_of
 from stillwell.spec import AS_OF as AS_OF_COLUMN
 from stillwell.spec import (
-    FeatureSpec,
     OnDemandInput,
     OnDemandSpec,
     RequestSpec,
@@ -127,16 +126,7 @@ def _spec(cls: type[OnDemandView], features: list[Declared[Feature[Any]]], versi
         name=cls.__name__,
         version=version,
         inputs=tuple(_input_spec(each, UNNAMED) for each in cls._inputs),
-        features=tuple(
-            FeatureSpec(
-                name=declared.name,
-                type=declared.type,
-                nullable=declared.nullable,
-                expression=declared.field.expression,
-                description=declared.field.description,
-            )
-            for declared in features
-        ),
+        features=feature_specs(features),
         description=description_of(cls),
         file=location(cls),
         source_digest=source_digest(cls, *(each._view if isinstance(each, Alias) else each for each in cls._inputs)),

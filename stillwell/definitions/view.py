@@ -12,7 +12,7 @@ from stillwell.definitions.checks import check_nulls
 from stillwell.definitions.columns import Feature
 from stillwell.definitions.entity import Entity
 from stillwell.definitions.expressions import expression_problem
-from stillwell.definitions.fields import Declared, declared_fields, refuse_strangers
+from stillwell.definitions.fields import Declared, declared_fields, feature_specs, refuse_strangers
 from stillwell.definitions.mistakes import Mistakes, did_you_mean
 from stillwell.definitions.on_write import check_on_write, is_on_demand, taken_over
 from stillwell.definitions.rows import RowsMethod
@@ -118,16 +118,7 @@ def _spec_of_topic(
 ) -> ViewSpec:
     source, entity = words["source"].spec, words["entity"].spec
     assert isinstance(source, TopicSpec)
-    specs = tuple(
-        FeatureSpec(
-            name=declared.name,
-            type=declared.type,
-            nullable=declared.nullable,
-            expression=declared.field.expression,
-            description=declared.field.description,
-        )
-        for declared in features
-    )
+    specs = feature_specs(features)
     _check_names(specs, entity, mistakes)
     for declared in features:
         _check_feature(declared, source, maker, mistakes)

@@ -20,7 +20,7 @@ from stillwell.pushing.log import Place, PushLog
 from stillwell.pushing.record import PushRecord
 from stillwell.testing.push_log import MemoryPushLog
 from tests.services import Proxy
-from tests.waiting import eventually_async
+from tests.waiting import eventually_async, eventually_here
 
 NOW_MS = 1_767_225_600_000
 PARTITIONS = 3
@@ -288,7 +288,7 @@ async def test_its_end_waits_for_what_is_on_its_way_and_takes_no_more(
     await log.append(name, [record(None, b"first")], NOW_MS)
     with kafka_proxy.toxic("latency", latency=300):
         pushing = asyncio.ensure_future(log.append(name, [record(None, b"second")], NOW_MS))
-        await asyncio.sleep(0.1)
+        await eventually_here(lambda: log._batches == 2, what="it is on its way")
         await log.close()
         assert (await pushing)[0].offset == 1
     with pytest.raises(StoreUnavailable, match="the query service ends"):

@@ -10,24 +10,11 @@ import pytest
 from stillwell.definitions.loading import load_definitions
 from stillwell.errors import DefinitionError
 from stillwell.spec import DefinitionsSpec, OpenInferenceSpec
+from tests.flown import FLOWN
 
-VIEWS = """\
-from datetime import timedelta
-from stillwell import *
-
-class Airport(Entity):
-    airport: Key[String]
-
-class Route(Entity):
-    origin: Key[String]
-    dest: Key[String]
-
-class Departure(Topic, name="flights.departures", event_time="at"):
-    at: Col[Timestamp]
-    origin: Col[String]
-    dest: Col[String]
-    delay: Col[Float32]
-
+VIEWS = (
+    FLOWN
+    + """
 class AirportDepartures(View, source=Departure, entity=Airport, keys={"airport": Departure.origin}, ttl=timedelta(1),
                         freshness=timedelta(hours=1)):
     left: Feature[Timestamp] = feature(Departure.at)
@@ -37,6 +24,7 @@ class RouteDepartures(View, source=Departure, entity=Route, ttl=timedelta(1),
                       keys={"origin": Departure.origin, "dest": Departure.dest}):
     delay: Feature[Float32] = feature(Departure.delay)
 """
+)
 READS = """\
 from datetime import timedelta
 from stillwell import *

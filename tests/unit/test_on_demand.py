@@ -10,28 +10,10 @@ import pytest
 from stillwell.definitions.samples import sample_inputs
 from stillwell.errors import DefinitionError
 from stillwell.on_demand import Computed, OnDemand, at_one_instant
-from stillwell.spec import AS_OF, AliasSpec, EntitySpec, KeySpec, OnDemandSpec, RequestColumnSpec, RequestSpec
-from stillwell.types import FLOAT64, INT32, INT64, STRING, TIMESTAMP, FieldType
-from tests.batches import column, feature, topic, view
-
-T = topic(column("id", INT64), column("amount", FLOAT64, nullable=True))
-STORED = view(
-    T,
-    {"id": (INT64, pl.col("T.id"))},
-    feature("amount", FLOAT64, pl.col("T.amount"), nullable=True),
-    feature("seen", TIMESTAMP, pl.col("T.at")),
-    name="Stored",
-)
-PAIR = EntitySpec(name="Pair", keys=(KeySpec(name="left", type=INT64),))
-OTHER = AliasSpec(name="Other", view=STORED, entity=PAIR, keys={"id": "left"})
-ASKED = RequestSpec(
-    name="Asked",
-    columns=(
-        RequestColumnSpec(name="price", type=FLOAT64, nullable=False),
-        RequestColumnSpec(name="text", type=STRING, nullable=True),
-    ),
-)
-AGE_US = (pl.col(AS_OF) - pl.col("Stored.seen")).dt.total_microseconds()
+from stillwell.spec import AS_OF, OnDemandSpec
+from stillwell.types import FLOAT64, INT32, INT64, TIMESTAMP, FieldType
+from tests.batches import feature
+from tests.computed import AGE_US, ASKED, OTHER, STORED
 
 
 def on_demand(*features: tuple[str, FieldType, pl.Expr | None]) -> OnDemandSpec:

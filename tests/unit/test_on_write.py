@@ -29,7 +29,6 @@ from stillwell.reading.query import Catalog
 from stillwell.registry import register
 from stillwell.spec import (
     AS_OF,
-    AliasSpec,
     DefinitionsSpec,
     EntitySpec,
     KeySpec,
@@ -39,31 +38,12 @@ from stillwell.spec import (
     ViewSpec,
 )
 from stillwell.testing.objects import MemoryStore
-from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP
+from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, TIMESTAMP
 from stillwell.wire import column as column_of
-from tests.batches import NOW_MS, column, feature, records, topic, view
+from tests.batches import NOW_MS, feature, records
+from tests.computed import AGE_US, ASKED, OTHER, STORED, T
 
 UTC = datetime.UTC
-T = topic(column("id", INT64), column("amount", FLOAT64, nullable=True), column("small", FLOAT32))
-STORED = view(
-    T,
-    {"id": (INT64, pl.col("T.id"))},
-    feature("amount", FLOAT64, pl.col("T.amount"), nullable=True),
-    feature("small", FLOAT32, pl.col("T.small")),
-    feature("seen", TIMESTAMP, pl.col("T.at")),
-    name="Stored",
-)
-PAIR = EntitySpec(name="Pair", keys=(KeySpec(name="left", type=INT64),))
-OTHER = AliasSpec(name="Other", view=STORED, entity=PAIR, keys={"id": "left"})
-ASKED = RequestSpec(
-    name="Asked",
-    columns=(
-        RequestColumnSpec(name="price", type=FLOAT64, nullable=False),
-        RequestColumnSpec(name="text", type=STRING, nullable=True),
-        RequestColumnSpec(name="secret", type=BYTES, nullable=True),
-    ),
-)
-AGE_US = (pl.col(AS_OF) - pl.col("Stored.seen")).dt.total_microseconds()
 COMPUTED = OnDemandSpec(
     name="Computed",
     version=1,

@@ -8,32 +8,11 @@ import pytest
 from stillwell.definitions.loading import load_definitions
 from stillwell.pushing.instead import not_a_view
 from stillwell.spec import DefinitionsSpec
+from tests.flown import FLOWN
 
-DEFINITIONS = """
-from datetime import timedelta
-
-from stillwell import (
-    Col, Entity, Feature, FeatureService, Float32, Float64, Int64, Key, Model, OnDemandView, OpenInference, Output,
-    Request, String, Timestamp, Topic, View, feature
-)
-
-
-class Airport(Entity):
-    airport: Key[String]
-
-
-class Route(Entity):
-    origin: Key[String]
-    dest: Key[String]
-
-
-class Departure(Topic, name="flights.departures", event_time="at"):
-    at: Col[Timestamp]
-    origin: Col[String]
-    dest: Col[String]
-    delay: Col[Float32]
-
-
+DEFINITIONS = (
+    FLOWN
+    + """
 class Airports(View, source=Departure, entity=Airport, keys={"airport": Departure.origin}, ttl=timedelta(days=1)):
     delay: Feature[Float32] = feature(Departure.delay)
 
@@ -70,6 +49,7 @@ class Delay(Model, entity=Route, version="1", policy="cached", max_staleness=tim
 class Board(FeatureService, features=(Routes.delay, Delay.minutes)):
     pass
 """
+)
 
 
 @pytest.fixture

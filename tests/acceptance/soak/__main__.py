@@ -3,12 +3,8 @@
 import asyncio
 import collections
 import dataclasses
-import json
 import os
 import random
-import signal
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +12,7 @@ from typing import Any
 
 import click
 
+from tests.acceptance import runs
 from tests.acceptance.soak import cuts, verdict
 from tests.acceptance.soak.load import Load
 from tests.acceptance.soak.machine import Machine
@@ -50,14 +47,10 @@ Say = Callable[[str], None]
 @click.option(
     "--minutes", type=click.FloatRange(min=0.3), default=20.0, show_default=True, help="How long it is judged."
 )
-@click.option("--seed", type=int, help="Ask and cut as an earlier run did, which printed its seed.")
 @click.option("--pace", type=click.IntRange(min=5), default=_PACE, show_default=True, help="Requests a second.")
-@click.option(
-    "--json", "summary", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Write a summary there."
-)
-@click.option("--logs", type=click.Path(file_okay=False, path_type=Path), help="Keep logs, and what was told, there.")
 @click.option("--leak", type=int, default=0, help="Bytes that a model keeps of each call on purpose, to be found.")
 @click.option("--trace", is_flag=True, help="Have each process tell who asks for memory, into the folder of --logs.")
+@runs.options
 def soak(
     minutes: float, seed: int | None, pace: int, summary: Path | None, logs: Path | None, leak: int, trace: bool
 ) -> None:
@@ -69,25 +62,12 @@ def soak(
 
     Exit codes: 0 all is right, 1 something is wrong, 2 called wrongly.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    seed = random.SystemRandom().randrange(2**32) if seed is None else seed
-    started = time.monotonic()
-
-    def say(text: str) -> None:
-        click.echo(f"{time.monotonic() - started:7.1f} s  {text}")
-
-    say(f"seed {seed} (repeat with --seed {seed})")
-    with tempfile.TemporaryDirectory(prefix="soak-") as temporary:
-        folder = (logs or Path(temporary)).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        with parts(folder, leak=leak, trace=trace) as running:
-            say("Kafka, Redis, its proxy, a query service of two processes and a worker run")
-            result = asyncio.run(_soak(running, minutes, seed, pace, say))
-    result["seconds"] = round(time.monotonic() - started, 1)
-    _show(result, say)
-    if summary:
-        summary.write_text(json.dumps(result, indent=2) + "\n")
-    sys.exit(0 if result["good"] else 1)
+    with runs.begun("soak", seed, logs) as run, parts(run.folder, leak=leak, trace=trace) as running:
+        run.say("Kafka, Redis, its proxy, a query service of two processes and a worker run")
+        result = asyncio.run(_soak(running, minutes, run.seed, pace, run.say))
+    result["seconds"] = round(run.seconds, 1)
+    _show(result, run.say)
+    runs.end(result, summary)
 
 
 async def _soak(running: Parts, minutes: float, seed: int, pace: int, say: Say) -> dict[str, Any]:

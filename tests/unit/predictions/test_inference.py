@@ -19,6 +19,7 @@ from stillwell.predictions.tensors import Unusable
 from stillwell.spec import ModelSpec, OpenInferenceSpec
 from stillwell.types import FLOAT32, INT64
 from tests.predicted import MINUTES, Handler, OddServer, model, outputs, text
+from tests.waiting import eventually_here
 
 
 @dataclasses.dataclass
@@ -273,8 +274,7 @@ async def test_who_gives_up_waiting_says_nothing_of_the_server(server: OddServer
     await asked.check()
     server.hold.clear()
     task = asyncio.create_task(said(asked, 1.0))
-    while not server.calls:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+    await eventually_here(lambda: server.calls, what="the server is asked")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
