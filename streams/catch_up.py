@@ -11,6 +11,10 @@ it, which is the last one in a partition that nothing happened to.
 Rows are applied link by link, the earliest first. Each time the marks are raised from where they stood to the link's
 end, so that a Redis which loses rows meanwhile cannot raise them; what it lost is then applied when the partition is
 opened once more.
+
+A mark that is absent is made at 0, where it claims nothing, and raised when its turn comes. Made where its version
+began it would claim no row of its own too many; but a read behind a push is content with the mark of any version, and
+those before may lack rows that they had made below.
 """
 
 import contextlib
@@ -62,6 +66,8 @@ class CatchUp:
         self._retry = retry
         self._threads = threads
         self._epoch = epoch
+        self._made: set[MarkKey] = set()
+        """Marks that claim nothing yet."""
         self._encoders = {(view.name, view.version): preparation.encoder(view) for view in preparation.views}
 
     async def run(self, marks: Sequence[MarkKey], last: Link | None) -> None:
@@ -77,11 +83,11 @@ class CatchUp:
         while others:
             stands = {**stands, **await self._find_out_others(others)}
             links, others = await self._look_back(stands, last)
-        behind: Stands = {mark: stand for mark, stand in stands.items() if stand < end}
+        behind: Stands = {mark: stand for mark, stand in stands.items() if stand < end or mark in self._made}
         if behind:
             for link in self._to_be_applied(links, behind):
                 behind = await self._apply(await self._read(link, behind), behind, link.end)
-            if min(behind.values()) < end:
+            if self._made or min(behind.values()) < end:
                 await self._apply([], behind, end)
 
     async def _find_out(self, marks: Sequence[MarkKey]) -> dict[MarkKey, int]:
@@ -89,11 +95,12 @@ class CatchUp:
         missed as soon as it is to be raised."""
         positions = await self._retry.until_done(lambda: self._online.read_marks(marks))
         found = dict(zip(marks, positions, strict=True))
+        # One at 0 was made by somebody who did not come to raise it, or there is nothing below.
         stands = {
-            mark: await self._archive.debut(mark.view, mark.version) if position is None else position
-            for mark, position in found.items()
+            mark: position or await self._archive.debut(mark.view, mark.version) for mark, position in found.items()
         }
-        if absent := [MarkMove(mark, stands[mark], stands[mark]) for mark in marks if found[mark] is None]:
+        self._made |= {mark for mark in marks if not found[mark] and stands[mark]}
+        if absent := [MarkMove(mark, 0, 0) for mark in marks if found[mark] is None]:
             await self._retry.until_done(lambda: self._online.set_marks(absent, self._epoch))
         return stands
 
@@ -183,7 +190,12 @@ class CatchUp:
             # would leave nobody to send them. The rows are then duplicates.
             await self._retry.until_done(lambda: self._online.apply(rows, [], self._epoch))
             await self._refresh.ask(concerned, self._epoch)
-        moves = [MarkMove(mark, stand, end) for mark, stand in stands.items() if stand < end]
+        moves = [
+            MarkMove(mark, 0 if mark in self._made else stand, end)
+            for mark, stand in stands.items()
+            if stand < end or (stand == end and mark in self._made)
+        ]
+        self._made.difference_update(move.mark for move in moves)
         applied = await self._retry.until_done(lambda: self._online.apply(rows, moves, self._epoch))
         if any(position is None or position < end for position in applied.positions):
             raise OnlineFellBehind(f"{self._archive.id}: Redis has lost rows again that it had just taken")
