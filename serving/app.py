@@ -3,14 +3,12 @@
 import asyncio
 import contextlib
 import dataclasses
-import datetime
 import functools
 import gc
 import logging
 import os
 import signal
 import socket
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version
 from typing import Protocol, TypeVar
@@ -48,6 +46,7 @@ from sinks.redis_link import RedisLink
 from sinks.redis_predictions import RedisPredictions
 from sinks.redis_reader import RedisReader
 from sinks.refresh_topic import RefreshTopic
+from stillwell.instants import now, now_ms, now_us
 from stillwell.kafka_connection import connection
 from stillwell.kafka_topics import KafkaTopics, TopicsWhenAsked
 from stillwell.known_views import known_views
@@ -72,15 +71,18 @@ from stillwell.threads import ThreadPool
 _log = structlog.get_logger(__name__)
 
 _CONNECTIONS = 8
-"""To Redis, for writes that are under way at once: each carries what was pushed at one moment."""
+"""To Redis, for writes that are under way at once: each carries what was pushed at one moment. Redis does one call
+after the other: some are there while answers travel, and more would wait there instead of here."""
 
 _MOST_ROWS = 100_000
-"""Pushed rows that may be under way at once; memory: some hundred megabytes at the most."""
-
-_T = TypeVar("_T")
+"""Pushed rows that may be under way at once: a hundred pushes as large as may be (1,000 rows in 1 MiB), which take
+some times the 100 MiB of their bodies in memory. Small ones reach STILLWELL_SERVE_IN_FLIGHT first."""
 
 _LAST_ANSWERS = 10.0
-"""Seconds that requests under way have when the service is told to end."""
+"""Seconds that requests under way have when the service is told to end. The sum of all that its end may take is in
+docs/reference/serving.md, for the platform's own patience."""
+
+_T = TypeVar("_T")
 
 
 def serve(settings: Settings, definitions: DefinitionsSpec, seat: Seat | None = None) -> None:
@@ -113,10 +115,10 @@ async def _serve(settings: Settings, definitions: DefinitionsSpec, seat: Seat | 
                 OwnPages(features),
                 StatusPages(features, siblings, CONTENT_TYPE_LATEST, ended.is_set),
                 *([pushing] if pushing else []),
-                PredictionPages(features, models, _now_us, features.names) if models else NoPredictionPages(features),
+                PredictionPages(features, models, now_us, features.names) if models else NoPredictionPages(features),
             ],
         )
-        features.begin()
+        features.known.begin()
         await _listen(building, site, seat)
         await siblings.start()
         closing.push_async_callback(siblings.close)
@@ -175,7 +177,7 @@ def _features(building: _Building, rows: RedisReader, models: ModelReaders | Non
     settings, definitions = building.settings, building.definitions
     features = Features(
         definitions,
-        FeatureReader(rows, building.keys, _now_us, models),
+        FeatureReader(rows, building.keys, now_us, models),
         Limits(settings.serve_rows, settings.serve_features, settings.serve_values, settings.serve_push_rows),
         building.metrics,
         models=models,
@@ -184,7 +186,7 @@ def _features(building: _Building, rows: RedisReader, models: ModelReaders | Non
         pushed=[push_topic(settings.project, view.name) for view in definitions.views],
         registered=lambda: list(known_views(open_store(settings.offline_root), definitions).values()),
     )
-    building.closing.push_async_callback(features.close)
+    building.closing.push_async_callback(features.known.close)
     return features
 
 
@@ -235,7 +237,7 @@ def _pusher(building: _Building) -> Pusher:
     topics = TopicsWhenAsked(lambda: KafkaTopics(kafka, patience=timeout / 2))
     store = functools.cache(lambda: open_store(settings.offline_root))
     opening = ThreadPool("offline", threads=2)
-    archive = Archive(_Objects(store, opening), _once, lambda: datetime.datetime.now(datetime.UTC), _name())
+    archive = Archive(_Objects(store, opening), _once, now, _name())
     known = PushTopics(archive, topics, timeout)
     log = KafkaPushLog(lambda: push_producer(kafka, timeout), timeout, settings.push_bytes, known.forget)
     threads = ThreadPool("push", threads=1)
@@ -244,7 +246,7 @@ def _pusher(building: _Building) -> Pusher:
         for view in building.definitions.views
     }
     online = RedisOnlineStore(_link(building), building.keys)
-    pusher = Pusher(building.definitions, views, log, known, online, threads, _now_ms, _MOST_ROWS)
+    pusher = Pusher(building.definitions, views, log, known, online, threads, now_ms, _MOST_ROWS)
     for each in (opening, threads):
         closing.callback(each.close)
     for close in (topics.stop, known.close, log.close, pusher.close):
@@ -275,8 +277,8 @@ def _models(building: _Building, rows: RedisReader) -> ModelReaders | None:
             _Watching(metrics),
             computed=kept.put if kept else None,
         )
-        made[model.name] = ModelReader(engine, rows, keys, hints, _now_us, metrics)
-    readers = ModelReaders(made, definitions, _now_us)
+        made[model.name] = ModelReader(engine, rows, keys, hints, now_us, metrics)
+    readers = ModelReaders(made, definitions, now_us)
     building.closing.push_async_callback(close_hints)
     building.closing.push_async_callback(readers.close)
     return readers
@@ -310,7 +312,7 @@ def _predictions_kept(building: _Building) -> LogBuffer:
     kafka, timeout = connection(settings), settings.push_timeout.total_seconds()
     log = KafkaPushLog(lambda: push_producer(kafka, timeout), timeout, settings.push_bytes)
     closing.push_async_callback(log.close)
-    kept = LogBuffer(PredictionLog(log, settings.project, building.definitions.models, _now_ms))
+    kept = LogBuffer(PredictionLog(log, settings.project, building.definitions.models, now_ms))
     closing.push_async_callback(kept.close)
     return kept
 
@@ -324,14 +326,6 @@ class _Watching(Unwatched):
     def left(self, model: str, count: int) -> None:
         """Writes do not refresh some any longer."""
         self._metrics.left(model, count)
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1_000
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _link(building: _Building) -> RedisLink:

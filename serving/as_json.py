@@ -7,7 +7,6 @@ Answers are put together from pieces of JSON: columns of one view's rows share t
 the values, and that is written once. With a hundred entities and ten features it saves two thirds of the writing.
 """
 
-import datetime
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -16,21 +15,15 @@ from typing import Any
 import msgspec
 
 from stillwell.floats import writable
+from stillwell.instants import instant
 from stillwell.reading.features import FeatureColumn, present
 from stillwell.reading.status import Status
 from stillwell.types import FLOAT32, FLOAT64, TIMESTAMP, FieldType
-from stillwell.wire import EPOCH
 
 encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
 _SECOND_US = 1_000_000
-_MICROSECOND = datetime.timedelta(microseconds=1)
-
-
-def instant(us: int) -> datetime.datetime:
-    """A time from µs since the epoch."""
-    return EPOCH + _MICROSECOND * us  # a timedelta made of microseconds takes more than twice as long
 
 
 def age(at_us: int | None, now_us: int) -> float | None:

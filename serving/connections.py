@@ -13,7 +13,8 @@ from aiohttp import StreamReader, web
 from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from serving.web import Request, Site
+from serving.messages import Request
+from serving.web import Site
 
 _log = structlog.get_logger(__name__)
 

@@ -14,11 +14,12 @@ from typing import Any, Final
 
 import msgspec
 
-from serving.as_json import Rests, all_present, encode, instant, written
+from serving.as_json import Rests, all_present, encode, written
 from stillwell.errors import NotDefined, RequestError
-from stillwell.reading.entities import Columns
+from stillwell.instants import instant
+from stillwell.reading.entities import RequestColumns
 from stillwell.reading.features import FeatureColumn, Found, present
-from stillwell.reading.query import Plan
+from stillwell.reading.plan import Plan
 from stillwell.reading.status import Status
 from stillwell.reading.whole import Whole
 from stillwell.wording import shorten
@@ -49,7 +50,7 @@ class OnlineFeaturesRequest(msgspec.Struct):
 online_features_request = msgspec.json.Decoder(OnlineFeaturesRequest)
 
 
-def names_of(plan: Plan, entities: Columns, full_feature_names: bool) -> list[str]:
+def names_of(plan: Plan, entities: RequestColumns, full_feature_names: bool) -> list[str]:
     """What the columns of the answer are called. Raises RequestError where two features would have one name."""
     if full_feature_names:
         features = [f"{output.view}__{output.name}" for output in plan.outputs]
@@ -69,7 +70,7 @@ def _rest_of_keys(count: int) -> bytes:
     return _rest(None, all_present(count), encode([instant(0)] * count))
 
 
-def answer(names: bytes, entities: Columns, found: Found) -> bytes:
+def answer(names: bytes, entities: RequestColumns, found: Found) -> bytes:
     """The body of an answer. names: of its columns, in JSON."""
     count = len(next(iter(entities.values()), ()))
     results = [b'{"values":%b%b' % (encode(column), _rest_of_keys(count)) for column in entities.values()]

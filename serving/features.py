@@ -1,8 +1,7 @@
 """Features for requests of any interface: a request's plan, its bounds, and what is found for it."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
 
@@ -15,19 +14,18 @@ from stillwell.layout.projection import UnknownLayout
 from stillwell.predictions.columns import ModelReaders
 from stillwell.reading import entities
 from stillwell.reading.after import After, Marks
-from stillwell.reading.entities import Columns
+from stillwell.reading.catalog import Catalog
+from stillwell.reading.entities import RequestColumns
 from stillwell.reading.features import FeatureReader, Found
+from stillwell.reading.known import Known
+from stillwell.reading.plan import Plan
 from stillwell.reading.provenance import by_digest
-from stillwell.reading.query import Catalog, Plan
-from stillwell.reading.versions import Versions
 from stillwell.spec import DefinitionsSpec, ViewSpec
 
 _log = structlog.get_logger(__name__)
 
 MOST_PLANS = 1_000
 """Plans that are remembered. A plan of a hundred features is made in one to two milliseconds."""
-
-_T = TypeVar("_T")
 
 
 class Features:
@@ -59,24 +57,27 @@ class Features:
         self._marks = marks
         self.topics: Mapping[bytes, str] = by_digest((*(topic.topic for topic in definitions.topics), *pushed))
         """Topics that rows may have been made from, by the digests that stand in their stamps."""
-        self.versions = Versions(registered, self._know, self._looked, clock) if registered else None
-        """Where other versions of views are looked for, if anywhere."""
-        if marks and self.versions:
-            marks.late = self.versions.begin
-        self._know(())
+        self.known = Known(definitions, registered, self._know, met=self._met_unknown, looked=self._looked, clock=clock)
+        """The versions of views, and where others are looked for."""
+        self._plans: LruCache[Plan] = LruCache(MOST_PLANS)
+        if marks:
+            marks.late = self.known.begin
 
-    def _know(self, versions: Iterable[ViewSpec]) -> None:
+    def _know(self, versions: Sequence[ViewSpec]) -> None:
         """Read rows of these versions too, in the place of those that were told before.
 
         Raises DefinitionError for two that share the id of their layouts by chance.
         """
-        versions = tuple(versions)
-        self.catalog = Catalog(self._definitions, versions)
         if self._models:
             self._models.know(versions)
         if self._marks:
             self._marks.know(versions)
-        self._plans: LruCache[Plan] = LruCache(MOST_PLANS)
+        self._plans = LruCache(MOST_PLANS)
+
+    @property
+    def catalog(self) -> Catalog:
+        """All that can be asked for."""
+        return self.known.catalog
 
     @property
     def names(self) -> Names:
@@ -94,11 +95,11 @@ class Features:
             )
         return self._plans.get(tuple(references), lambda: self.catalog.plan(references))
 
-    def row_count(self, asked: Columns) -> int:
+    def row_count(self, asked: RequestColumns) -> int:
         """How many entities a request has. Raises RequestError for too many, and columns of several lengths."""
         return entities.row_count(asked, self._limits.rows)
 
-    async def find(self, plan: Plan, asked: Columns) -> Found:
+    async def find(self, plan: Plan, asked: RequestColumns) -> Found:
         """What a plan finds for the entities of a request. Raises RequestError, and what the reader raises."""
         rows, outputs = self.row_count(asked), len(plan.outputs)
         if rows * outputs > self._limits.values:
@@ -109,28 +110,12 @@ class Features:
         try:
             return await self._reader.read(plan, columns)
         except UnknownLayout as error:
-            references = [output.reference for output in plan.outputs]
-            # The plan may be older than what somebody has learned since: a read behind a token waits with it.
-            if self.plan(references) is plan:
-                await self._learn(error)
-            return await self._reader.read(self.plan(references), columns)
+            # Not `Known.reading`: the plan was made before, and a read behind a token has waited with it.
+            await self.known.learn(error, plan.catalog)
+            return await self._reader.read(self.plan([output.reference for output in plan.outputs]), columns)
 
-    async def knowing(self, read: Callable[[], Awaitable[_T]]) -> _T:
-        """What is read; again, where rows are of a version that nobody knew."""
-        catalog = self.catalog
-        try:
-            return await read()
-        except UnknownLayout as error:
-            if self.catalog is catalog:
-                await self._learn(error)
-            return await read()
-
-    async def _learn(self, error: UnknownLayout) -> None:
-        """See `Versions.learn`."""
+    def _met_unknown(self) -> None:
         self._metrics.count(LAYOUTS)
-        if self.versions is None:
-            raise error
-        await self.versions.learn(error)
 
     def _looked(self, came: int | Exception) -> None:
         if isinstance(came, Exception):
@@ -139,23 +124,13 @@ class Features:
             _log.info("registered versions are known", versions=came)
         self._metrics.version_load(not isinstance(came, Exception))
 
-    async def find_after(self, plan: Plan, asked: Columns, after: After | None) -> Found:
+    async def find_after(self, plan: Plan, asked: RequestColumns, after: After | None) -> Found:
         """The same, once what was pushed is there. Raises Behind where it is not in time."""
         if after is None:
             return await self.find(plan, asked)
         if self._marks is None:
             raise RequestError("after", "names what was pushed, and reads wait for no pushes here: leave it away")
         return await self._marks.read_after(after, lambda: self.find(plan, asked))
-
-    def begin(self) -> None:
-        """Begin to look for registered versions; features can be read at once."""
-        if self.versions:
-            self.versions.begin()
-
-    async def close(self) -> None:
-        """Look no more."""
-        if self.versions:
-            await self.versions.close()
 
     async def check(self) -> None:
         """Raise what keeps features from being read."""

@@ -13,12 +13,14 @@ from serving import arrow, described, feast, v1
 from serving.as_json import encode
 from serving.features import MOST_PLANS, Features
 from serving.lru import LruCache
+from serving.messages import Reply, Request
 from serving.mistakes import mistake
-from serving.web import Page, Reply, Request
+from serving.web import Page
 from stillwell.errors import RequestError
 from stillwell.reading import entities
 from stillwell.reading.after import after
-from stillwell.reading.query import Catalog, Plan
+from stillwell.reading.catalog import Catalog
+from stillwell.reading.plan import Plan
 
 _T = TypeVar("_T")
 

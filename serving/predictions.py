@@ -21,17 +21,20 @@ from typing import Any
 import msgspec
 
 from serving import described, v1
-from serving.as_json import age, encode, instant
+from serving.as_json import age, encode
 from serving.features import Features
+from serving.messages import Request
 from serving.openapi import ANYTHING, Names
 from serving.pages import decoded
-from serving.web import Page, Request
+from serving.web import Page
 from stillwell.errors import RequestError
+from stillwell.instants import instant
 from stillwell.predictions.columns import ModelReaders
 from stillwell.predictions.prediction import Prediction
 from stillwell.reading import entities
-from stillwell.reading.entities import Columns
-from stillwell.reading.query import Plan, any_output
+from stillwell.reading.catalog import any_output
+from stillwell.reading.entities import RequestColumns
+from stillwell.reading.plan import Plan
 from stillwell.spec import ModelSpec
 from stillwell.types import TIMESTAMP
 
@@ -115,10 +118,10 @@ class PredictionPages:
     def _plan(self, model: ModelSpec) -> Plan:
         return self._features.plan([any_output(model)])
 
-    async def _find(self, model: ModelSpec, asked: Columns) -> Sequence[Prediction]:
+    async def _find(self, model: ModelSpec, asked: RequestColumns) -> Sequence[Prediction]:
         self._features.row_count(asked)
         columns = entities.typed(self._plan(model), asked, self._features.catalog.keys)
-        return await self._features.knowing(lambda: self._readers.read(model.name, columns))
+        return await self._features.known.reading(lambda: self._readers.read(model.name, columns))
 
 
 class NoPredictionPages:

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from serving import described, metrics, v1
 from serving.as_json import encode
 from serving.features import Features
+from serving.messages import Reply, Request
 from serving.openapi import Names, document
 from serving.processes.siblings import Siblings
-from serving.web import Page, Reply, Request
+from serving.web import Page
 from stillwell.errors import StoreUnavailable
 
 

@@ -27,13 +27,14 @@ from typing import Any
 
 import msgspec
 
-from serving.as_json import Rests, age, encode, instant, written
+from serving.as_json import Rests, age, encode, written
 from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import Behind, NotWritten, RequestError
-from stillwell.reading.entities import Columns
+from stillwell.instants import instant
+from stillwell.reading.entities import RequestColumns
 from stillwell.reading.features import FeatureColumn, Found, present
+from stillwell.reading.plan import Kind, Output, Plan
 from stillwell.reading.provenance import stamps, topic_of
-from stillwell.reading.query import Kind, Output, Plan
 from stillwell.reading.status import Freshness
 from stillwell.texts import value_of
 from stillwell.types import BYTES, FLOAT32, FLOAT64, TIMESTAMP, FieldType
@@ -88,7 +89,7 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, float) and math.isfinite(value)
 
 
-def answer(entities: Columns, found: Found, topics: Mapping[bytes, str] | None = None) -> bytes:
+def answer(entities: RequestColumns, found: Found, topics: Mapping[bytes, str] | None = None) -> bytes:
     """Columns, for any number of entities. topics: by their digests, where it is asked what each value was made of."""
 
     def rest(column: FeatureColumn, statuses: bytes, times: bytes) -> bytes:
@@ -142,7 +143,7 @@ def _begin(output: Output) -> bytes:
     return _begin_of(output.reference, output.feature.type.name)
 
 
-def answer_for_one(entity: Columns, found: Found, topics: Mapping[bytes, str] | None = None) -> bytes:
+def answer_for_one(entity: RequestColumns, found: Found, topics: Mapping[bytes, str] | None = None) -> bytes:
     """One entity's features. topics: as for `answer`."""
     return encode(
         {

@@ -35,12 +35,12 @@ import polars as pl
 from stillwell.errors import DefinitionError
 from stillwell.evaluate import without
 from stillwell.floats import TEXTS, meant
+from stillwell.instants import EPOCH
 from stillwell.records import Records, Reject
 from stillwell.spec import ColumnSpec, Origin, TopicSpec
 from stillwell.types import BYTES, FLOAT32, STRING, TIMESTAMP
 from stillwell.wire import (
     EARLIEST_US,
-    EPOCH,
     FITS,
     INSTANT,
     INT64_RANGE,

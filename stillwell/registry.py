@@ -41,6 +41,7 @@ from stillwell.definitions.behaviour import (
 )
 from stillwell.definitions.golden import golden_events
 from stillwell.errors import AlreadyExists, DefinitionError, FormatError, OutcomeUnknown, StoreUnavailable
+from stillwell.instants import duration_us
 from stillwell.pushing.topics import pushed_views
 from stillwell.settings import spelled
 from stillwell.spec import ColumnSpec, DefinitionsSpec, ExampleSpec, Origin, Spec, ViewSpec
@@ -177,7 +178,7 @@ def _problems(view: ViewSpec, document: ViewDocument, next_version: int) -> list
     """Why a view cannot run beside a version that did, and how it could; each reads on from the view's name."""
     fix = "rows that are there stay as they are: choose another STILLWELL_NAMESPACE"
     other = f"version {document.version}, which runs in this namespace,"
-    if document.ttl_us != _microseconds(view.ttl):
+    if document.ttl_us != duration_us(view.ttl):
         return [f"has ttl={lasting(view.ttl)}, but {other} has {lasting(_duration(document.ttl_us))}; {fix}"]
     others = _other_rows(view, document)
     if document.version != view.version:
@@ -187,7 +188,7 @@ def _problems(view: ViewSpec, document: ViewDocument, next_version: int) -> list
 
 def _other_grace(view: ViewSpec, grace: datetime.timedelta, document: ViewDocument) -> list[str]:
     """Keys expire at event time, TTL and grace: with another grace an older row could outlive a newer one."""
-    if not document.ttl_us or document.grace_us == _microseconds(grace):
+    if not document.ttl_us or document.grace_us == duration_us(grace):
         return []
     return [
         f"would run with STILLWELL_REDIS_GRACE={spelled(grace)}, but version {document.version}, which runs in this "
@@ -231,8 +232,8 @@ def _document(view: ViewSpec, grace: datetime.timedelta, behaviour: Behaviour) -
         keys=_keys(view),
         features=_features(view),
         sources=tuple(_source(column) for column in view.source.columns),
-        ttl_us=_microseconds(view.ttl),
-        grace_us=_microseconds(grace),
+        ttl_us=duration_us(view.ttl),
+        grace_us=duration_us(grace),
         behaviour=behaviour,
         source_digest=view.source_digest,
         digest="",
@@ -260,10 +261,6 @@ def _source(column: ColumnSpec) -> Source:
         unit=column.unit,
         expectations=tuple(each.rule for each in column.expectations),
     )
-
-
-def _microseconds(duration: datetime.timedelta) -> int:
-    return duration // datetime.timedelta(microseconds=1)
 
 
 def _differences(view: ViewSpec, document: ViewDocument) -> list[str]:

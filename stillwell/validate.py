@@ -11,10 +11,11 @@ import polars as pl
 from stillwell.counting import lasting
 from stillwell.errors import DefinitionError
 from stillwell.evaluate import evaluate, result_type, without
+from stillwell.instants import duration_us, instant
 from stillwell.records import Reject
 from stillwell.series import microseconds
 from stillwell.spec import ColumnSpec, Expectation, TopicSpec
-from stillwell.wire import EARLIEST_US, EPOCH, LATEST_US
+from stillwell.wire import EARLIEST_US, LATEST_US
 from stillwell.wording import shorten, where
 
 EVENT_TIME_BOUND_US = 2**53
@@ -81,7 +82,7 @@ class EventTimes:
         self._name = topic.event_time
         self._column = topic.qualified_name(topic.event_time)
         self._max_future = max_future
-        self._max_future_us = max_future // datetime.timedelta(microseconds=1)
+        self._max_future_us = duration_us(max_future)
 
     def check(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[Reject]]:
         """The records whose event time can be true, and a reject for each of the others."""
@@ -123,4 +124,4 @@ def _say_broken(column: ColumnSpec, rule: Expectation, came: object) -> str:
 def _iso(microseconds: int) -> str:
     if not EARLIEST_US <= microseconds <= LATEST_US:
         return f"{microseconds} µs since the epoch"
-    return (EPOCH + datetime.timedelta(microseconds=microseconds)).isoformat()
+    return instant(microseconds).isoformat()

@@ -10,11 +10,10 @@ from typing import Annotated, Any, cast
 import msgspec
 import polars as pl
 
+from stillwell.instants import EPOCH, MICROSECOND, instant, instant_us
 from stillwell.series import FEW, microseconds
 from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP, FieldType
 
-EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_MICROSECOND = datetime.timedelta(microseconds=1)
 EARLIEST_US = -62_135_596_800_000_000
 """0001-01-01T00:00:00Z in microseconds since the epoch: the first instant that Python can hold."""
 LATEST_US = 253_402_300_799_999_999
@@ -48,7 +47,7 @@ FITS: Mapping[str, Any] = {
 def instants(times: Sequence[datetime.timedelta | None]) -> pl.Series:
     """A Timestamp column from distances to the epoch: Polars takes a tenth of the time that zoned datetimes cost."""
     if len(times) <= FEW:
-        us = [None if each is None else each // _MICROSECOND for each in times]
+        us = [None if each is None else each // MICROSECOND for each in times]
         return pl.Series(us, dtype=pl.Int64()).cast(TIMESTAMP.polars)
     return microseconds(pl.Series(times, dtype=pl.Duration("us"))).cast(TIMESTAMP.polars)
 
@@ -63,13 +62,13 @@ def column(kind: FieldType, values: Sequence[Any]) -> pl.Series:
 def python_values(kind: FieldType, values: pl.Series) -> list[Any]:
     """A column as Python values; times in UTC."""
     if kind.name == TIMESTAMP.name:
-        return [None if us is None else EPOCH + datetime.timedelta(microseconds=us) for us in microseconds(values)]
+        return [None if us is None else instant(us) for us in microseconds(values)]
     return values.to_list()
 
 
 def within_years(time: datetime.datetime) -> bool:
     """Whether a time with a zone is within the years 1 to 9999 in UTC, too."""
-    return EARLIEST_US <= (time - EPOCH) // _MICROSECOND <= LATEST_US
+    return EARLIEST_US <= instant_us(time) <= LATEST_US
 
 
 def beyond_years(times: pl.Series) -> list[int]:

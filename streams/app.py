@@ -14,7 +14,6 @@ import datetime
 import logging
 import os
 import socket
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
@@ -33,6 +32,7 @@ from sinks.redis_link import RedisLink
 from sinks.redis_predictions import RedisPredictions
 from sinks.refresh_topic import RefreshTopic, hint_producer
 from stillwell.errors import ModelError, SettingsError
+from stillwell.instants import duration_ms, now, now_ms
 from stillwell.kafka_connection import connection, unreachable
 from stillwell.known_views import known_views
 from stillwell.layout.redis_keys import RedisKeys
@@ -47,21 +47,23 @@ from stillwell.pushing.pipeline import PushPipeline
 from stillwell.pushing.topics import push_topics, pushed_views
 from stillwell.registry import register
 from stillwell.settings import Settings
-from stillwell.spec import DefinitionsSpec, ViewSpec
+from stillwell.spec import DefinitionsSpec, ModelSpec, ViewSpec
 from stillwell.storage import open_store
 from stillwell.threads import ThreadedStore, ThreadPool
 from streams import web
 from streams.cluster import Cluster
 from streams.consumer import Batch, Limits
 from streams.dead_letters import KafkaDeadLetters, dead_letter_producer
+from streams.engine_metrics import EngineMetrics
 from streams.flow import RefreshOnWrite
 from streams.gate import RejectGate, RejectLimit
 from streams.ingest import Ingest
 from streams.metrics import BUILD_INFO, Metrics
 from streams.prepare import Pipeline, Preparation
-from streams.refresh import Counting, RefreshAgent, RefreshBatch
+from streams.refresh import RefreshAgent
 from streams.refresh_consumer import RefreshConsumer
-from streams.retry import Retries
+from streams.refresh_hints import RefreshBatch
+from streams.retry import Retries, Retry
 from streams.tuning import settle
 from streams.watch import Watchdog
 from streams.window import Window
@@ -83,10 +85,13 @@ it has: better to let the broker wait for more than to fetch a few."""
 _UPLOADS_AT_A_TIME = 16
 _UPLOADS_NICENESS = 10
 """Files are compressed all at once when a window closes, and nobody waits for them; batches come meanwhile."""
+
 _SUBSCRIBED_POLL = 0.01
 
 _REFRESH_TIMEOUT = 5.0
+"""Seconds for a call of Redis, as for the worker's other ones: who waits for a refresh has time, and asks again."""
 _REFRESH_CONNECTIONS = 8
+"""Calls of Redis at once, of all models: each carries a batch, and mostly one or two models compute."""
 
 _CLOSING_PATIENCE = 1.0
 """Seconds for each connection to say goodbye. They come on top of the drain deadline, while the platform counts to its
@@ -164,7 +169,7 @@ class _Line(faust.Service):
         self._connection = connection(settings)
         self._retries = Retries.of(self.metrics)
         self._preparations = [
-            Preparation(pipeline, settings.redis_grace, _now) for pipeline in _pipelines(settings, definitions)
+            Preparation(pipeline, settings.redis_grace, now) for pipeline in _pipelines(settings, definitions)
         ]
         # One for each topic, whose agent prepares one round at a time: a slow transformation holds up its own alone.
         self._preparing = ThreadPool("prepare", len(self._preparations))
@@ -238,46 +243,65 @@ class _Line(faust.Service):
         """
         settings, retries = self._settings, self._retries
         async with contextlib.AsyncExitStack() as opened:
-            cluster = await retries.kafka.until_done(lambda: _started(lambda: Cluster(self._connection)))
-            opened.push_async_callback(_close, cluster.stop)
-            topics = [*self._channels, settings.dead_letter_topic]
-            if self._refreshing:
-                topics.append(self._refreshing.topic)
-            pushes = push_topics(settings.project, self._definitions)
-            await retries.kafka.until_done(lambda: _require_topics(cluster, topics, pushes))
-            online = await retries.online.until_done(lambda: RedisOnlineStore.open(settings))
-            opened.push_async_callback(_close, online.close)
-            uploads = ThreadPool("store", _UPLOADS_AT_A_TIME, _UPLOADS_NICENESS)
-            opened.callback(uploads.close)
-            # Not by a thread for uploads: gcsfs begins its own here, which would give way as they do.
-            store = await retries.archive.until_done(lambda: self._filling.call(open_store, settings.offline_root))
-            objects = ThreadedStore(store, uploads)
-            await retries.archive.until_done(lambda: _register(objects, self._definitions, settings.redis_grace))
-            producer = await retries.dead_letters.until_done(
-                lambda: _started(lambda: dead_letter_producer(self._connection))
-            )
-            opened.push_async_callback(_close, producer.stop)
-            refresh = None
-            if self._refreshing:
-                definitions = self._definitions
-
-                async def versions() -> list[ViewSpec]:
-                    return list((await objects.call(lambda store: known_views(store, definitions))).values())
-
-                refresh = await self._refreshing.connect(opened, self._connection, retries, versions)
-            kafka = await retries.kafka.until_done(lambda: _started(lambda: _consumer(settings, self._connection)))
-            opened.push_async_callback(_close, kafka.stop)
+            cluster = await self._cluster(opened)
+            online = await self._online(opened)
+            objects = await self._objects(opened)
+            dead_letters = await self._dead_letters(opened)
+            refresh = await self._refresh(opened, objects)
+            kafka = await _connected(opened, retries.kafka, lambda: _consumer(settings, self._connection))
             self._closing = opened.pop_all()
         return Services(
             kafka=kafka,
             group=settings.kafka_group,
             cluster=cluster,
             online=online,
-            archive=Archive(objects, retries.archive.until_done, _now, f"{socket.gethostname()}:{os.getpid()}"),
-            dead_letters=KafkaDeadLetters(producer, settings.dead_letter_topic),
+            archive=Archive(objects, retries.archive.until_done, now, f"{socket.gethostname()}:{os.getpid()}"),
+            dead_letters=dead_letters,
             threads=self._filling,
             refresh=refresh,
         )
+
+    async def _cluster(self, opened: contextlib.AsyncExitStack) -> Cluster:
+        """What tells of Kafka, which has every topic that is read from or written to."""
+        settings, retry = self._settings, self._retries.kafka
+        cluster = await _connected(opened, retry, lambda: Cluster(self._connection))
+        topics = [*self._channels, settings.dead_letter_topic]
+        if self._refreshing:
+            topics.append(self._refreshing.topic)
+        pushes = push_topics(settings.project, self._definitions)
+        await retry.until_done(lambda: _require_topics(cluster, topics, pushes))
+        return cluster
+
+    async def _online(self, opened: contextlib.AsyncExitStack) -> RedisOnlineStore:
+        online = await self._retries.online.until_done(lambda: RedisOnlineStore.open(self._settings))
+        opened.push_async_callback(_close, online.close)
+        return online
+
+    async def _objects(self, opened: contextlib.AsyncExitStack) -> ThreadedStore:
+        """The offline store, with these definitions registered there."""
+        settings, retry = self._settings, self._retries.archive
+        uploads = ThreadPool("store", _UPLOADS_AT_A_TIME, _UPLOADS_NICENESS)
+        opened.callback(uploads.close)
+        # Not by a thread for uploads: gcsfs begins its own here, which would give way as they do.
+        store = await retry.until_done(lambda: self._filling.call(open_store, settings.offline_root))
+        objects = ThreadedStore(store, uploads)
+        await retry.until_done(lambda: _register(objects, self._definitions, settings.redis_grace))
+        return objects
+
+    async def _dead_letters(self, opened: contextlib.AsyncExitStack) -> KafkaDeadLetters:
+        producer = await _connected(opened, self._retries.dead_letters, lambda: dead_letter_producer(self._connection))
+        return KafkaDeadLetters(producer, self._settings.dead_letter_topic)
+
+    async def _refresh(self, opened: contextlib.AsyncExitStack, objects: ThreadedStore) -> RefreshOnWrite | None:
+        """What asks for refreshes on writes, if there are models."""
+        if self._refreshing is None:
+            return None
+        definitions = self._definitions
+
+        async def versions() -> list[ViewSpec]:
+            return list((await objects.call(lambda store: known_views(store, definitions))).values())
+
+        return await self._refreshing.connect(opened, self._connection, self._retries, versions)
 
     def _worker_over(self, services: Services) -> Worker:
         settings = self._settings
@@ -328,40 +352,50 @@ class _Refresh:
         """
         known = await retries.archive.until_done(versions)
         settings, definitions = self._settings, self._definitions
-        producer = await retries.refresh.until_done(lambda: _started(lambda: hint_producer(connection)))
-        opened.push_async_callback(_close, producer.stop)
+        producer = await _connected(opened, retries.refresh, lambda: hint_producer(connection))
         link = RedisLink(settings.redis_url.get_secret_value(), _REFRESH_TIMEOUT, _REFRESH_CONNECTIONS)
         opened.push_async_callback(_close, link.close)
         keys = RedisKeys(settings.project, settings.namespace)
-        store, engines = RedisPredictions(link, keys), {}
-        for model in definitions.models:
-            inference = open_inference(model, os.environ)
-            opened.push_async_callback(_close, inference.close)
-            try:
-                await inference.check()
-            except ModelError as error:
-                # Features do not depend on it, and it may come: who asks for its predictions is told why there is none.
-                _log.warning("a model cannot be asked", model=model.name, error=str(error))
-            inputs = ModelInputs(model, definitions, known)
-            engines[model.name] = Engine(model, inputs, inference, store, keys, Counting(self._metrics))
-        log = None
-        if settings.push:
-            timeout = settings.push_timeout.total_seconds()
-            pushed = KafkaPushLog(lambda: push_producer(connection, timeout), timeout, settings.push_bytes)
-            opened.push_async_callback(_close, pushed.close)
-            log = PredictionLog(pushed, settings.project, definitions.models, lambda: time.time_ns() // 1_000_000)
+        store = RedisPredictions(link, keys)
+        engines = {model.name: await self._engine(opened, model, store, keys, known) for model in definitions.models}
 
         async def look_for_versions() -> None:
             found = await versions()
             for engine in engines.values():
                 engine.inputs = ModelInputs(engine.model, definitions, found)
 
+        log = self._keeping(opened, connection) if settings.push else None
         self._agent = RefreshAgent(engines, self._metrics, retries.refresh, log, look_for_versions)
-        kafka = await retries.kafka.until_done(lambda: _started(lambda: _hint_consumer(settings, connection)))
-        opened.push_async_callback(_close, kafka.stop)
+        kafka = await _connected(opened, retries.kafka, lambda: _hint_consumer(settings, connection))
         self._consumer = RefreshConsumer(kafka, self.topic, self._agent, self._deliver)
         topic = RefreshTopic(producer, self.topic)
         return RefreshOnWrite(Triggers(definitions, keys), store, topic, retries.refresh)
+
+    async def _engine(
+        self,
+        opened: contextlib.AsyncExitStack,
+        model: ModelSpec,
+        store: RedisPredictions,
+        keys: RedisKeys,
+        known: Sequence[ViewSpec],
+    ) -> Engine:
+        """What computes a model's predictions. known: every registered version of views."""
+        inference = open_inference(model, os.environ)
+        opened.push_async_callback(_close, inference.close)
+        try:
+            await inference.check()
+        except ModelError as error:
+            # Features do not depend on it, and it may come: who asks for its predictions is told why there is none.
+            _log.warning("a model cannot be asked", model=model.name, error=str(error))
+        inputs = ModelInputs(model, self._definitions, known)
+        return Engine(model, inputs, inference, store, keys, EngineMetrics(self._metrics))
+
+    def _keeping(self, opened: contextlib.AsyncExitStack, connection: Mapping[str, Any]) -> PredictionLog:
+        """Where predictions go that were computed."""
+        settings, timeout = self._settings, self._settings.push_timeout.total_seconds()
+        pushed = KafkaPushLog(lambda: push_producer(connection, timeout), timeout, settings.push_bytes)
+        opened.push_async_callback(_close, pushed.close)
+        return PredictionLog(pushed, settings.project, self._definitions.models, now_ms)
 
     async def run(self) -> None:
         """Once connected, until cancelled or stopped."""
@@ -395,9 +429,9 @@ def _hint_consumer(settings: Settings, connection: Mapping[str, Any]) -> AIOKafk
         enable_auto_commit=False,
         auto_offset_reset="earliest",  # of hints that retention took, the next read or write says the same again
         isolation_level="read_committed",
-        session_timeout_ms=_milliseconds(settings.session_timeout),
-        heartbeat_interval_ms=_milliseconds(settings.session_timeout) // 5,
-        rebalance_timeout_ms=_milliseconds(settings.rebalance_timeout),
+        session_timeout_ms=duration_ms(settings.session_timeout),
+        heartbeat_interval_ms=duration_ms(settings.session_timeout) // 5,
+        rebalance_timeout_ms=duration_ms(settings.rebalance_timeout),
         max_poll_interval_ms=_NO_POLL_LIMIT_MS,
         metadata_max_age_ms=_METADATA_MAX_AGE_MS,
     )
@@ -440,13 +474,20 @@ def _consumer(settings: Settings, connection: Mapping[str, Any]) -> AIOKafkaCons
         isolation_level="read_committed",
         max_partition_fetch_bytes=settings.partition_fetch_bytes,
         fetch_min_bytes=min(_FETCH_MIN_BYTES, settings.partition_fetch_bytes),
-        fetch_max_wait_ms=_milliseconds(settings.fetch_wait),
-        session_timeout_ms=_milliseconds(settings.session_timeout),
-        heartbeat_interval_ms=_milliseconds(settings.session_timeout) // 5,
-        rebalance_timeout_ms=_milliseconds(settings.rebalance_timeout),
+        fetch_max_wait_ms=duration_ms(settings.fetch_wait),
+        session_timeout_ms=duration_ms(settings.session_timeout),
+        heartbeat_interval_ms=duration_ms(settings.session_timeout) // 5,
+        rebalance_timeout_ms=duration_ms(settings.rebalance_timeout),
         max_poll_interval_ms=_NO_POLL_LIMIT_MS,
         metadata_max_age_ms=_METADATA_MAX_AGE_MS,
     )
+
+
+async def _connected(opened: contextlib.AsyncExitStack, retry: Retry, make: Callable[[], _Client]) -> _Client:
+    """A client of Kafka's, connected, however long that takes; closed by `opened`."""
+    client = await retry.until_done(lambda: _started(make))
+    opened.push_async_callback(_close, client.stop)
+    return client
 
 
 async def _started(make: Callable[[], _Client]) -> _Client:
@@ -484,14 +525,6 @@ async def _register(objects: ThreadedStore, definitions: DefinitionsSpec, grace:
     cautions = await objects.call(lambda store: register(store, definitions, grace))
     for caution in cautions:
         _log.warning("caution", view=caution.view, version=caution.version, reason=caution.message)
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
-
-
-def _milliseconds(duration: datetime.timedelta) -> int:
-    return duration // datetime.timedelta(milliseconds=1)
 
 
 def _require_port(settings: Settings) -> None:

@@ -12,7 +12,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from streams.refresh import RefreshAgent, RefreshBatch, RefreshHint
+from streams.refresh import RefreshAgent
+from streams.refresh_hints import RefreshBatch, RefreshHint
 
 _log = structlog.get_logger(__name__)
 

@@ -9,6 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from stillwell.errors import PartitionStopped, StoreUnavailable
+from stillwell.instants import duration_ms
 from stillwell.layout.chain import PartitionId, TopicIncarnation
 from stillwell.topics import Ends, NewTopic, Situation
 from streams.cluster import Cluster
@@ -81,7 +82,7 @@ async def _told_of(cluster: Cluster, names: Set[str]) -> None:
 def _configs(replication: int, dead_letters: bool) -> dict[str, str]:
     configs = {"min.insync.replicas": "2"} if replication >= MOST_REPLICAS else {}
     if dead_letters:
-        retention_ms = DEAD_LETTER_RETENTION // datetime.timedelta(milliseconds=1)
+        retention_ms = duration_ms(DEAD_LETTER_RETENTION)
         configs |= {"cleanup.policy": "delete", "retention.ms": str(retention_ms)}
     return configs
 

@@ -21,10 +21,10 @@ import msgspec
 
 from serving.pushing.batch import Push
 from stillwell.errors import RequestError
+from stillwell.instants import EPOCH
 from stillwell.pushing.record import To, final_topic, raw_topic
 from stillwell.spec import ColumnSpec, Origin, ViewSpec
 from stillwell.types import TIMESTAMP
-from stillwell.wire import EPOCH
 from stillwell.wording import shorten
 
 MOST_KEY_CHARACTERS = 256

@@ -2,6 +2,7 @@
 
 from serving import described, feast, v1
 from serving.as_json import encode
+from serving.messages import Reply, Request
 from serving.metrics import PUSHED, Metrics
 from serving.openapi import ANYTHING, Names
 from serving.pages import decoded
@@ -10,7 +11,7 @@ from serving.pushing.batch import Push
 from serving.pushing.bodies import Mode
 from serving.pushing.pusher import Pusher, Written
 from serving.pushing.repeated import Repeated
-from serving.web import Page, Reply, Request
+from serving.web import Page
 from stillwell.pushing.status import PushStatus
 
 _ACCEPTED = 202

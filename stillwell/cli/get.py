@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stillwell.client import Row, Value
     from stillwell.layout.stamp import Stamp
     from stillwell.reading.online import Stored
-    from stillwell.reading.query import Plan
+    from stillwell.reading.plan import Plan
     from stillwell.settings import Settings
     from stillwell.spec import DefinitionsSpec, FeatureSpec, OutputSpec, ViewSpec
 
@@ -64,7 +64,7 @@ def _from_the_store(
     names: Sequence[str], pairs: Mapping[str, str], after: Sequence[str], timeout: float, as_json: bool
 ) -> None:
     from stillwell.definitions.loading import load_definitions
-    from stillwell.reading.query import Catalog
+    from stillwell.reading.catalog import Catalog
     from stillwell.settings import Settings
 
     settings = Settings.load()

@@ -7,9 +7,8 @@ the version that writes. Predictions are read as they are there: no model is ask
 import dataclasses
 import datetime
 import random
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
@@ -19,10 +18,10 @@ from stillwell.client.predictions import Input, Prediction, Predictions, Predict
 from stillwell.client.pushing import Pushed, Pushing, plain
 from stillwell.client.results import Column, Features, Provenance
 from stillwell.client.retrying import Retries
-from stillwell.client.source import Asked, Columns, json_columns, to_wait
+from stillwell.client.source import Asked, EntityColumns, json_columns, to_wait
 from stillwell.errors import RequestError, StoreError, StoreNotReady
+from stillwell.instants import instant, now_us
 from stillwell.known_views import known_views
-from stillwell.layout.projection import UnknownLayout
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.cached import cached_readers
 from stillwell.predictions.columns import ModelReaders
@@ -30,14 +29,13 @@ from stillwell.predictions.prediction import Prediction as Told
 from stillwell.pushing.topics import push_topics
 from stillwell.reading import entities
 from stillwell.reading.after import After, Marks
+from stillwell.reading.catalog import any_output
 from stillwell.reading.features import FeatureColumn, FeatureReader, Found
+from stillwell.reading.known import Known
 from stillwell.reading.online import OnlineReader, Stored
 from stillwell.reading.provenance import by_digest, stamps, topic_of
-from stillwell.reading.query import Catalog, any_output
-from stillwell.reading.versions import Versions
 from stillwell.spec import DefinitionsSpec, ModelSpec, ViewSpec
 from stillwell.storage import open_store
-from stillwell.wire import EPOCH
 
 if TYPE_CHECKING:
     from stillwell.settings import Settings
@@ -59,13 +57,6 @@ class Reading(Protocol):
         """Close every connection."""
 
 
-class _Opened(NamedTuple):
-    """What there is from the first call on, until it is closed."""
-
-    reading: Reading
-    versions: Versions
-
-
 class Direct:
     """One store. open: connects, in the loop of the first call. older: the views as they once were, for rows that
     other versions have written: it asks the registry, and blocks. topics: that rows are made of, by name. rows, values:
@@ -83,16 +74,14 @@ class Direct:
         topics: Iterable[str] = (),
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self._definitions = definitions
-        self._catalog = Catalog(definitions)
         self._open = open
-        self._older = older
+        self._known = Known(definitions, older, self._know)
         self._rows = rows
         self._values = values
         self._retries = retries
         self._draw = draw
         self._topics = by_digest(topics)
-        self._opened: _Opened | None = None
+        self._opened: Reading | None = None
         self._closed = False
 
     async def features(self, asked: Asked, timeout: float) -> Features:
@@ -106,7 +95,7 @@ class Direct:
             "a client that reads from Redis cannot push; the query service does, by way of Kafka: use Client(url)"
         )
 
-    async def predictions(self, model: str, entities: Columns, timeout: float) -> Predictions:
+    async def predictions(self, model: str, entities: EntityColumns, timeout: float) -> Predictions:
         """See `stillwell.client.source.Source`."""
         return await self._retries.until_answered(
             "Redis", timeout, lambda: self._predictions(model, entities), self._draw
@@ -116,22 +105,21 @@ class Direct:
         """See `stillwell.client.source.Source`."""
         opened, self._opened = self._opened, None
         self._closed = True
+        await self._known.close()
         if opened is not None:
-            await opened.versions.close()
-            await opened.reading.close()
+            await opened.close()
 
     def _know(self, versions: Sequence[ViewSpec]) -> None:
-        self._catalog = Catalog(self._definitions, versions)
         if self._opened is not None:
-            self._opened.reading.marks.know(versions)
+            self._opened.marks.know(versions)
 
     async def _found(self, asked: Asked, after: After | None) -> Features:
-        columns, opened = _plain(asked.entities), self._open_once()
-        found = await _told(
-            (lambda: opened.reading.marks.read_after(after, lambda: self._of_any_version(opened, asked, columns)))
-            if after
-            else (lambda: self._of_any_version(opened, asked, columns))
-        )
+        columns, reading = _plain(asked.entities), self._open_once()
+
+        async def of_any_version() -> Found:
+            return await self._known.reading(lambda: self._read(reading, asked, columns))
+
+        found = await _told((lambda: reading.marks.read_after(after, of_any_version)) if after else of_any_version)
         made = {each.output.reference: _column(each, found.at_us) for each in found.columns}
         if asked.provenance:
             for each in found.columns:
@@ -139,12 +127,12 @@ class Direct:
                 made[reference] = dataclasses.replace(made[reference], provenance=self._provenance(each, found))
         return Features(asked.entities, made, asked.count)
 
-    async def _predictions(self, name: str, given: Columns) -> Predictions:
-        columns, reading = _plain(given), self._open_once().reading
-        model = self._catalog.model(name)
+    async def _predictions(self, name: str, given: EntityColumns) -> Predictions:
+        columns, reading = _plain(given), self._open_once()
+        model = self._known.catalog.model(name)
         entities.row_count(columns, self._rows)
-        plan = self._catalog.plan([any_output(model)])
-        typed = entities.typed(plan, columns, self._catalog.keys)
+        plan = self._known.catalog.plan([any_output(model)])
+        typed = entities.typed(plan, columns, self._known.catalog.keys)
         # No row is taken apart, of whichever version: a prediction is judged by the stamps of its inputs alone.
         found = await _told(lambda: reading.models.read(model.name, typed))
         now = reading.now_us()
@@ -155,13 +143,13 @@ class Direct:
         types = {output.name: output.type.name for output in model.outputs}
         return Predictions(model.name, model.version, types, tuple(rows))
 
-    def _open_once(self) -> _Opened:
+    def _open_once(self) -> Reading:
         if self._closed:
             # A call that was under way, and would be made again.
             raise Closed("the client was closed before the answer came")
         if self._opened is None:
-            self._opened = _Opened(self._open(), Versions(self._older, self._know))
-            self._opened.reading.marks.late = self._opened.versions.begin
+            self._opened = self._open()
+            self._opened.marks.late = self._known.begin
         return self._opened
 
     def _provenance(self, column: FeatureColumn, found: Found) -> tuple[Provenance | None, ...]:
@@ -172,24 +160,15 @@ class Direct:
             for each in stamps(column, found)
         )
 
-    async def _of_any_version(self, opened: _Opened, asked: Asked, columns: Mapping[str, Sequence[object]]) -> Found:
-        catalog = self._catalog
-        try:
-            return await self._read(opened.reading, asked, columns)
-        except UnknownLayout as error:
-            if self._catalog is catalog:
-                await opened.versions.learn(error)
-            return await self._read(opened.reading, asked, columns)
-
     async def _read(self, reading: Reading, asked: Asked, columns: Mapping[str, Sequence[object]]) -> Found:
-        plan = self._catalog.plan(self._catalog.references(asked.references, asked.service))
+        plan = self._known.catalog.plan(self._known.catalog.references(asked.references, asked.service))
         count, wanted = entities.row_count(columns, self._rows), len(plan.outputs)
         if count * wanted > self._values:
             raise entities.too_many_values(count, wanted, self._values)
-        return await reading.reader.read(plan, entities.typed(plan, columns, self._catalog.keys))
+        return await reading.reader.read(plan, entities.typed(plan, columns, self._known.catalog.keys))
 
 
-def _plain(given: Columns) -> dict[str, Sequence[object]]:
+def _plain(given: EntityColumns) -> dict[str, Sequence[object]]:
     """As the service reads them from JSON. Raises RequestError."""
     try:
         columns: dict[str, Sequence[object]] = msgspec.to_builtins(json_columns(given), enc_hook=plain)
@@ -248,7 +227,7 @@ def _prediction(entity: Mapping[str, Any], model: ModelSpec, told: Told, now_us:
 
 
 def _time(us: int | None) -> datetime.datetime | None:
-    return None if us is None else EPOCH + datetime.timedelta(microseconds=us)
+    return None if us is None else instant(us)
 
 
 def _age(us: int | None, now_us: int) -> datetime.timedelta | None:
@@ -293,7 +272,7 @@ def direct(
             self.marks = Marks(self._rows, keys, settings.project, definitions.views)
 
         def now_us(self) -> int:
-            return time.time_ns() // 1_000
+            return now_us()
 
         async def close(self) -> None:
             await self.marks.close()

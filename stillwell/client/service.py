@@ -18,7 +18,7 @@ from stillwell.client.predictions import Input, Prediction, Predictions, Predict
 from stillwell.client.pushing import Pushed, PushedRow, Pushing, plain
 from stillwell.client.results import Column, Features, Provenance, Row, Value
 from stillwell.client.retrying import Retries
-from stillwell.client.source import Asked, Columns, json_columns, to_wait
+from stillwell.client.source import Asked, EntityColumns, json_columns, to_wait
 from stillwell.client.transport import HttpTransport, NoReply, NotSent, Reply, Transport
 from stillwell.errors import FormatError, NotDefined, RequestError, StillwellError
 from stillwell.floats import NAMED
@@ -190,7 +190,7 @@ class Service:
             wrong = error if isinstance(error, WrongAnswer) else self._wrong(reply, str(error))
             raise Unconfirmed(str(wrong)) from error
 
-    async def predictions(self, model: str, entities: Columns, timeout: float) -> Predictions:
+    async def predictions(self, model: str, entities: EntityColumns, timeout: float) -> Predictions:
         """See Source."""
         body = {"model": model, "entities": json_columns(entities)}
         reply = await self._read("POST", "/v1/predictions", encoded(body, "entities"), timeout)
@@ -380,7 +380,7 @@ def _value(each: _Value) -> Value:
     return Value(value, each.status, each.event_time, _age(each.age_s), each.freshness)
 
 
-def _predictions_of(answer: _Predictions, entities: Columns) -> Predictions:
+def _predictions_of(answer: _Predictions, entities: EntityColumns) -> Predictions:
     count = len(next(iter(entities.values()), ()))
     if len(answer.predictions) != count:
         raise ValueError(f"it has {len(answer.predictions)} predictions, for {count} entities")

@@ -14,7 +14,8 @@ from stillwell.pushing.token import Token
 if TYPE_CHECKING:
     from stillwell.client.named import Asking
 
-Columns = Mapping[str, tuple[Any, ...]]
+EntityColumns = Mapping[str, tuple[Any, ...]]
+"""A value for each entity, by the names of its keys and of what a request brings besides."""
 
 After = Token | str | Sequence[Token | str] | None
 """What a read must see: the tokens of pushes."""
@@ -44,7 +45,7 @@ class Asked:
 
     references: tuple[str, ...]
     service: str | None
-    entities: Columns
+    entities: EntityColumns
     count: int
     after: tuple[Token, ...] = ()
     provenance: bool = False
@@ -75,14 +76,14 @@ class Source(Protocol):
     async def push(self, pushing: Pushing, timeout: float) -> Pushed:
         """What became of each row. timeout: seconds, until there is an answer or Unconfirmed is raised."""
 
-    async def predictions(self, model: str, entities: Columns, timeout: float) -> Predictions:
+    async def predictions(self, model: str, entities: EntityColumns, timeout: float) -> Predictions:
         """A model's predictions for each entity. timeout: seconds, as for features."""
 
     async def close(self) -> None:
         """Let go of what is held."""
 
 
-def columns_of(entities: Entities) -> Columns:
+def columns_of(entities: Entities) -> EntityColumns:
     """Entities as columns: from one entity, from lists of keys, from a list of entities, or a table. Raises
     RequestError."""
     if isinstance(entities, Mapping):
@@ -122,7 +123,7 @@ def _several(values: Any) -> tuple[Any, ...] | None:
     return None
 
 
-def json_columns(columns: Columns) -> Columns:
+def json_columns(columns: EntityColumns) -> EntityColumns:
     """With the names of floats that JSON lacks."""
     return {
         name: tuple(map(jsonable, values)) if any(isinstance(value, float) for value in values) else values

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from stillwell.instants import MICROSECOND
 from stillwell.spec import AS_OF, ColumnSpec, OnDemandSpec, RequestSpec, TopicSpec, ViewSpec, input_fields
 from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP
 
@@ -31,7 +32,6 @@ _NULLS = 0.2
 """The share of mixed events in which a column that may be null is."""
 _SEED = "stillwell"
 _ZERO = datetime.timedelta(0)
-_MICROSECOND = datetime.timedelta(microseconds=1)
 _TIMES = tuple(
     datetime.datetime.fromisoformat(text)
     for text in (
@@ -186,7 +186,7 @@ def _worth_trying(constants: Iterable[Constant]) -> Values:
         FLOAT64.name: [float(near) for number in numbers for near in _neighbours(number, np.float64)],
         STRING.name: texts,
         BYTES.name: [text.encode() for text in texts],
-        TIMESTAMP.name: [instant + step for instant in instants for step in (-_MICROSECOND, _ZERO, _MICROSECOND)],
+        TIMESTAMP.name: [instant + step for instant in instants for step in (-MICROSECOND, _ZERO, MICROSECOND)],
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from stillwell.instants import duration_ms
 from stillwell.joined import Cuts
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.entity_key import entity_keys
@@ -17,8 +18,6 @@ from stillwell.layout.value import RowLayout, encode
 from stillwell.row import newest_of_each
 from stillwell.spec import ViewSpec
 
-_MILLISECOND = datetime.timedelta(milliseconds=1)
-
 
 class ViewEncoder:
     """Encodes rows of one view version for Redis."""
@@ -28,7 +27,7 @@ class ViewEncoder:
         self.view = view
         self._names = [key.name for key in view.entity.keys]
         self._layout = RowLayout.of(view)
-        self._lifetime_ms = (view.ttl + grace) // _MILLISECOND if view.ttl else None
+        self._lifetime_ms = duration_ms(view.ttl + grace) if view.ttl else None
 
     def encode(self, frame: pl.DataFrame, id: PartitionId) -> tuple[EncodedRows, pl.DataFrame]:
         """The newest row of each entity among those of one partition, encoded, and as a frame in the same order.

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from stillwell.instants import instant, instant_us
 from stillwell.series import FEW, microseconds
 from stillwell.spec import KeySpec
 from stillwell.wording import say_other
@@ -30,9 +31,6 @@ from stillwell.wording import say_other
 MAX_KEY_BYTES = 512
 """An entity key may be so long. Redis keeps it in memory with each row, and a field that holds a document is a mistake
 in a definition: longer ones are refused where events are taken in, before anything is written."""
-
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_MICROSECOND = datetime.timedelta(microseconds=1)
 
 
 def entity_key(keys: Sequence[KeySpec], values: Mapping[str, object]) -> bytes:
@@ -143,7 +141,7 @@ def _payload(value: object) -> bytes:
         case datetime.datetime():
             if value.utcoffset() is None:
                 raise ValueError(f"the time {value} has no zone; say which, as in 2026-01-31T12:00:00Z")
-            return b"%d" % ((value - _EPOCH) // _MICROSECOND)
+            return b"%d" % (instant_us(value))
         case bool() | int():
             return b"%d" % value
         case _:
@@ -188,7 +186,7 @@ def _read_back(key: KeySpec, payload: bytes) -> Any:
         case "t":
             return payload == b"1"
         case "d":
-            return _EPOCH + int(payload) * _MICROSECOND
+            return instant(int(payload))
         case _:
             return int(payload)
 

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from stillwell.instants import instant_us
 from stillwell.joined import JoinedRows
 from stillwell.records import Records
 from stillwell.spec import ViewSpec
@@ -34,8 +35,6 @@ OFFLINE = "offline"
 UPSERT = "upsert"
 EVENT_TIMESTAMP = "event_timestamp"
 
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_MICROSECOND = datetime.timedelta(microseconds=1)
 _INSTANT = pa.timestamp("us", "UTC")
 TO_FIELD = pa.field(TO, pa.dictionary(pa.int8(), pa.string()), nullable=False)
 _TAIL = (
@@ -230,7 +229,7 @@ def _headers(records: Records) -> pa.Array:
 
 
 def _where_from(topic: str, partitions: npt.NDArray[np.uint32], at: datetime.datetime) -> list[pa.Array]:
-    count, instant = len(partitions), (at - _EPOCH) // _MICROSECOND
+    count, instant = len(partitions), instant_us(at)
     return [
         _constant(topic, count),
         pa.array(partitions),

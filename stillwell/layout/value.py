@@ -35,6 +35,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stillwell.errors import DefinitionError, FormatError
+from stillwell.instants import instant
 from stillwell.layout.stamp import STAMP_BYTES, Stamp
 from stillwell.series import at_most_bytes, filled, microseconds
 from stillwell.spec import FeatureSpec, ViewSpec
@@ -55,7 +56,6 @@ MAX_VALUE_BYTES = 1 << 20
 """A row may be so long. Longer ones would hold up everybody else at the server, and are refused where events are taken
 in, before anything is written."""
 
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _END = "<u4"
 
 
@@ -283,6 +283,6 @@ def _with_tails(rows: npt.NDArray[np.void], tails: Sequence[pa.LargeBinaryArray]
 
 def _instant(microseconds: int, what: str) -> datetime.datetime:
     try:
-        return _EPOCH + datetime.timedelta(microseconds=microseconds)
+        return instant(microseconds)
     except OverflowError:
         raise FormatError(f"{what}: {microseconds} µs since 1970 is outside the years 1 to 9999") from None

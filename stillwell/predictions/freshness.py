@@ -12,6 +12,7 @@ import datetime
 import enum
 import math
 
+from stillwell.instants import duration_ms
 from stillwell.layout.prediction import Record
 
 KEPT_FOR = 10
@@ -19,7 +20,6 @@ KEPT_FOR = 10
 max_staleness ago: with a model server that is down, answers age so far and no further."""
 
 _LEAST_KEPT = datetime.timedelta(minutes=1)
-_MICROSECOND = datetime.timedelta(microseconds=1)
 
 _FIRST_PAUSE_US = 1_000_000
 _LONGEST_PAUSE_US = 60_000_000
@@ -77,9 +77,4 @@ def pause_us(attempts: int, chance: float) -> int:
 
 def kept_ms(max_staleness: datetime.timedelta) -> int:
     """How long a record lives, counted from when its inputs were read."""
-    return max(max_staleness * KEPT_FOR, _LEAST_KEPT) // datetime.timedelta(milliseconds=1)
-
-
-def microseconds(duration: datetime.timedelta) -> int:
-    """A duration as a whole number."""
-    return duration // _MICROSECOND
+    return duration_ms(max(max_staleness * KEPT_FOR, _LEAST_KEPT))

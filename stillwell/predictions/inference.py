@@ -34,7 +34,8 @@ _FUNCTION_THREADS = 2
 _FUNCTION_HALVES = 4.0
 """Seconds after which a function is not called again to find whom it fails over: who waits has 35."""
 
-Columns = Mapping[str, Sequence[Any]]
+InputColumns = Mapping[str, Sequence[Any]]
+"""A value for each entity, by the names of a model's inputs."""
 
 
 class Inference(Protocol):
@@ -43,7 +44,7 @@ class Inference(Protocol):
     async def check(self) -> None:
         """See that the model is what its definition says. Raises ModelError; ModelUnavailable where nobody answers."""
 
-    async def infer(self, columns: Columns, count: int) -> list[Said]:
+    async def infer(self, columns: InputColumns, count: int) -> list[Said]:
         """What the model says of so many entities. columns: values for each input, in Python's types, a Timestamp as µs
         since the epoch. Raises ModelError."""
 
@@ -79,7 +80,7 @@ class NowhereModel:
         """Raises ModelLeftAlone."""
         raise ModelLeftAlone(self._problem)
 
-    async def infer(self, columns: Columns, count: int) -> list[Said]:
+    async def infer(self, columns: InputColumns, count: int) -> list[Said]:
         """Raises ModelLeftAlone."""
         raise ModelLeftAlone(self._problem)
 
@@ -98,7 +99,7 @@ class FunctionModel:
     async def check(self) -> None:
         """There is nothing to see before it is called."""
 
-    async def infer(self, columns: Columns, count: int) -> list[Said]:
+    async def infer(self, columns: InputColumns, count: int) -> list[Said]:
         """What the function says; called in a thread."""
         end = time.monotonic() + _FUNCTION_HALVES
 
@@ -108,7 +109,7 @@ class FunctionModel:
         said = await ask_by_halves(ask, range(count), lambda: time.monotonic() < end)
         return [said[number] for number in range(count)]
 
-    async def _call(self, given: Columns, count: int) -> list[Said]:
+    async def _call(self, given: InputColumns, count: int) -> list[Said]:
         try:
             async with asyncio.timeout(_FUNCTION_PATIENCE):
                 returned = await self._threads.call(self._function, given)
@@ -160,7 +161,7 @@ class ServedModel:
                 versions = metadata.versions or []
                 self._path = f"/versions/{self._model.version}" if self._model.version in versions else ""
 
-    async def infer(self, columns: Columns, count: int) -> list[Said]:
+    async def infer(self, columns: InputColumns, count: int) -> list[Said]:
         """What the server says of each entity; those that no tensor can hold are not asked about."""
         unusable = left_out(self._model, columns, count)
         asked = [number for number in range(count) if number not in unusable]
@@ -182,7 +183,7 @@ class ServedModel:
         if self._session:
             await self._session.close()
 
-    async def _infer(self, columns: Columns, count: int) -> list[Said]:
+    async def _infer(self, columns: InputColumns, count: int) -> list[Said]:
         body = await self._ask("POST", f"{self._root}{self._path}/infer", request(self._model, columns))
         try:
             return answers(self._model, body, count)
@@ -272,6 +273,6 @@ def _quoted(body: bytes) -> str:
     return body[:_QUOTED].decode(errors="replace")
 
 
-def _of(columns: Columns, model: ModelSpec, numbers: Sequence[int]) -> dict[str, list[Any]]:
+def _of(columns: InputColumns, model: ModelSpec, numbers: Sequence[int]) -> dict[str, list[Any]]:
     """The inputs of some entities."""
     return {each.name: [columns[each.name][number] for number in numbers] for each in model.inputs}

@@ -10,20 +10,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from stillwell.errors import RequestError
+from stillwell.instants import duration_us, instant_us
 from stillwell.layout.entity_key import keys_of_columns
 from stillwell.layout.redis_keys import PredictionsOf, RedisKeys
 from stillwell.layout.value import STAMP_AT
 from stillwell.predictions.fingerprint import fingerprint, request_digest, what_is_read
 from stillwell.predictions.tensors import Unusable
+from stillwell.reading.catalog import Catalog
 from stillwell.reading.features import columns_of_rows
-from stillwell.reading.query import Catalog, Kind, Lookup
+from stillwell.reading.plan import Kind, Lookup
 from stillwell.reading.status import Status
 from stillwell.spec import AliasSpec, DefinitionsSpec, ModelSpec, RequestColumnSpec, ViewSpec
 
 _STAMPED = struct.Struct(">Q")
 _SIGN = 1 << 63
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_MICROSECOND = datetime.timedelta(microseconds=1)
 
 Columns = Mapping[str, Sequence[Any]]
 """A value for each entity, by the names of its keys and of request columns, in Python's types."""
@@ -68,7 +68,7 @@ class ModelInputs:
         if self._plan:
             self.request |= self._plan.request_columns
         self._lookups = self._plan.lookups if self._plan else ()
-        self._ttls = [each.view.ttl // _MICROSECOND for each in self._lookups]
+        self._ttls = [duration_us(each.view.ttl) for each in self._lookups]
         self.sources = tuple(_name_of(each, model, definitions) for each in self._lookups)
         """The views and aliases that are read, by name, in the order of rows."""
         own = tuple(key.name for key in model.entity.keys)
@@ -217,4 +217,4 @@ def _led_to(alias: AliasSpec) -> tuple[str, tuple[str, ...]]:
 
 def _plain(values: Sequence[Any]) -> list[Any]:
     """Request values, times as numbers."""
-    return [(value - _EPOCH) // _MICROSECOND if isinstance(value, datetime.datetime) else value for value in values]
+    return [instant_us(value) if isinstance(value, datetime.datetime) else value for value in values]

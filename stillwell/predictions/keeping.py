@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from stillwell.errors import StillwellError
+from stillwell.instants import instant
 from stillwell.logs import LogLimit
 from stillwell.predictions.engine import Engine
 from stillwell.predictions.log import log_view
@@ -15,7 +16,6 @@ from stillwell.pushing.log import PushLog
 from stillwell.pushing.record import PushEncoder, PushRecord, To, push_topic
 from stillwell.spec import ModelSpec
 from stillwell.types import TIMESTAMP
-from stillwell.wire import EPOCH
 
 _log = structlog.get_logger(__name__)
 
@@ -58,7 +58,7 @@ class PredictionLog:
 
 
 def _time(us: object) -> datetime.datetime | None:
-    return EPOCH + datetime.timedelta(microseconds=us) if isinstance(us, int) else None
+    return instant(us) if isinstance(us, int) else None
 
 
 _Computed = tuple[Engine, Sequence[tuple[Entity, Outcome]]]

@@ -28,11 +28,12 @@ import msgspec
 import polars as pl
 
 from stillwell.floats import exactly
+from stillwell.instants import instant_us
 from stillwell.layout.entity_key import entity_key, entity_keys
 from stillwell.records import Headers
 from stillwell.spec import ColumnSpec, Origin, TopicSpec, ViewSpec
 from stillwell.types import BYTES, FLOAT32, FLOAT64, INT64, TIMESTAMP, FieldType
-from stillwell.wire import EPOCH, US_PER_UNIT, python_values
+from stillwell.wire import US_PER_UNIT, python_values
 
 EVENT_TIMESTAMP = "event_timestamp"
 SEQUENCE = "_sequence"
@@ -52,7 +53,6 @@ class To(enum.StrEnum):
     BOTH = "online_and_offline"
 
 
-_MICROSECOND = datetime.timedelta(microseconds=1)
 _VERSION = re.compile(rb"[1-9][0-9]{0,4}")
 _MOST_VERSION = 65_535
 _TOS = {each.value.encode(): each for each in To}
@@ -312,7 +312,7 @@ def _in_unit(value: Any, unit: str) -> int:
         return value
     factor, divisor = US_PER_UNIT[unit]
     time: datetime.datetime = _with_zone(_of_type(value, datetime.datetime))
-    microseconds = (time - EPOCH) // _MICROSECOND
+    microseconds = instant_us(time)
     if microseconds % factor:
         raise ValueError(f"the time {value} is no whole number of {unit}")
     return microseconds // factor * divisor

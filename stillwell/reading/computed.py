@@ -20,7 +20,7 @@ import polars as pl
 from stillwell.errors import RequestError
 from stillwell.layout.projection import ABSENT, StoredColumns
 from stillwell.on_demand import at_one_instant
-from stillwell.reading.query import Computation, RequestInput, StoredInput
+from stillwell.reading.plan import Computation, RequestInput, StoredInput
 from stillwell.reading.status import Freshness, Status, present
 from stillwell.series import microseconds
 from stillwell.types import TIMESTAMP, FieldType

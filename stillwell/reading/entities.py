@@ -15,7 +15,7 @@ from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import RequestError
 from stillwell.floats import meant
 from stillwell.layout.entity_key import WrongKey, keys_of_columns
-from stillwell.reading.query import Lookup, Plan
+from stillwell.reading.plan import Lookup, Plan
 from stillwell.spec import RequestColumnSpec
 from stillwell.types import BYTES, FLOAT32, FLOAT64, STRING, TIMESTAMP, FieldType
 from stillwell.wire import FITS, INSTANT, WITHIN_FLOAT32, within_years
@@ -29,10 +29,11 @@ _FITS_ALL: Mapping[str, Any] = {name: types.GenericAlias(list, (fits | None,)) f
 _MOST_SHOWN = 20
 """Columns that an error tells of: a request may bring any number."""
 
-Columns = Mapping[str, Sequence[object]]
+RequestColumns = Mapping[str, Sequence[object]]
+"""What a request brings of its entities, as it came."""
 
 
-def row_count(entities: Columns, most: int) -> int:
+def row_count(entities: RequestColumns, most: int) -> int:
     """How many entities a request has. Raises RequestError where columns differ in length, or hold too many."""
     counts = set(map(len, entities.values()))
     if len(counts) > 1:
@@ -54,7 +55,7 @@ def too_many_values(rows: int, outputs: int, most: int) -> RequestError:
     )
 
 
-def typed(plan: Plan, entities: Columns, known: Mapping[str, FieldType]) -> dict[str, Sequence[object]]:
+def typed(plan: Plan, entities: RequestColumns, known: Mapping[str, FieldType]) -> dict[str, Sequence[object]]:
     """The columns that the plan needs, as Python values: times and bytes come as text. What may be null and was left
     out is null.
 

@@ -10,8 +10,8 @@ from stillwell.layout.redis_keys import RedisKeys
 from stillwell.reading.computed import FoundRows, compute, status_of
 from stillwell.reading.entities import keys
 from stillwell.reading.online import OnlineReader, Stored
+from stillwell.reading.plan import Kind, Lookup, Output, Plan
 from stillwell.reading.predicted import NoPredictions, PredictedColumns, Predictions
-from stillwell.reading.query import Kind, Lookup, Output, Plan
 from stillwell.reading.status import Freshness, Status
 from stillwell.reading.status import present as present
 from stillwell.reading.whole import Whole

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from stillwell.layout.stamp import Stamp, topic_digest
 from stillwell.layout.value import stamp_of
 from stillwell.reading.features import FeatureColumn, Found
-from stillwell.reading.query import Kind
+from stillwell.reading.plan import Kind
 
 
 def by_digest(topics: Iterable[str]) -> dict[bytes, str]:

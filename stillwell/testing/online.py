@@ -8,11 +8,11 @@ server.fail_over(lost=3)                   a replica takes over that had not yet
 
 import asyncio
 import functools
-import time
 from collections.abc import Callable, Sequence
 from typing import Literal, Self, TypeVar
 
 from stillwell.errors import FormatError, OutcomeUnknown, StoreNotReady, StoreUnavailable
+from stillwell.instants import now_ms
 from stillwell.layout.online import (
     Answer,
     Applied,
@@ -56,14 +56,10 @@ def no_faults(operation: Operation) -> Fault | None:
     return None
 
 
-def _milliseconds_now() -> int:
-    return time.time_ns() // 1_000_000
-
-
 class MemoryRedis:
     """What one server holds: values by key, each with the time in ms at which it expires, or None."""
 
-    def __init__(self, clock: Callable[[], int] = _milliseconds_now) -> None:
+    def __init__(self, clock: Callable[[], int] = now_ms) -> None:
         """clock: the server's own, in ms since the epoch."""
         self.clock = clock
         self.role = "master"

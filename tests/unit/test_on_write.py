@@ -24,8 +24,8 @@ from stillwell.on_demand import OnDemand, at_one_instant
 from stillwell.pushing.on_write import on_write_topic
 from stillwell.pushing.pipeline import PushPipeline
 from stillwell.pushing.record import PushEncoder, To
+from stillwell.reading.catalog import Catalog
 from stillwell.reading.entities import typed
-from stillwell.reading.query import Catalog
 from stillwell.registry import register
 from stillwell.spec import (
     AS_OF,

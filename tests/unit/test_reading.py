@@ -12,9 +12,10 @@ from stillwell.layout.chain import PartitionId
 from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.pipeline import compile_pipeline
+from stillwell.reading.catalog import Catalog
 from stillwell.reading.entities import row_count, typed
 from stillwell.reading.features import FeatureColumn, FeatureReader, Found
-from stillwell.reading.query import Catalog, Kind
+from stillwell.reading.plan import Kind
 from stillwell.reading.status import Freshness, Status
 from stillwell.spec import (
     AS_OF,

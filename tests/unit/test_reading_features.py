@@ -13,9 +13,9 @@ from stillwell.layout.projection import UnknownLayout
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.layout.value import RowLayout
 from stillwell.pipeline import compile_pipeline
+from stillwell.reading.catalog import Catalog
 from stillwell.reading.features import FeatureReader
 from stillwell.reading.online import Stored
-from stillwell.reading.query import Catalog
 from stillwell.reading.status import Status
 from stillwell.spec import DefinitionsSpec, ViewSpec
 from stillwell.types import FLOAT64, INT64, STRING

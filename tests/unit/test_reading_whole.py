@@ -14,9 +14,9 @@ from stillwell.layout.chain import PartitionId
 from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.pipeline import compile_pipeline
+from stillwell.reading.catalog import Catalog
 from stillwell.reading.entities import typed
 from stillwell.reading.features import FeatureReader, Found, columns_of_rows
-from stillwell.reading.query import Catalog
 from stillwell.spec import AliasSpec, DefinitionsSpec, EntitySpec, KeySpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.types import BOOL, BYTES, FLOAT64, INT32, INT64, STRING

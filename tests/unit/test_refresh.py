@@ -25,9 +25,10 @@ from stillwell.predictions.outcome import Entity, Outcome
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
 from stillwell.types import FLOAT32
-from streams import refresh
+from streams import refresh, refresh_hints
 from streams.metrics import BAD_HINTS, REFRESHES, Metrics
-from streams.refresh import HELD_FOR, Offsets, RefreshAgent, RefreshBatch, RefreshHint
+from streams.refresh import RefreshAgent
+from streams.refresh_hints import HELD_FOR, Offsets, RefreshBatch, RefreshHint
 from streams.retry import Retry
 from tests.batches import feature
 from tests.predicted import DEFINITIONS, Adding, V, encoded_row, model
@@ -171,7 +172,7 @@ async def test_hints_for_models_that_nobody_knows_are_held_so_long_and_so_many(m
     now += round(HELD_FOR * 1_000)
     agent._release()
     assert agent.commits() == {"p0": 102}
-    monkeypatch.setattr(refresh, "MOST_HELD", 3)
+    monkeypatch.setattr(refresh_hints, "MOST_HELD", 3)
     for offset in range(102, 112):
         take(offset, now)
     assert agent.commits() == {"p0": 109}
@@ -195,7 +196,7 @@ async def test_what_is_held_waits_behind_nothing_that_is_newer() -> None:
 
 async def test_what_is_held_is_let_go_though_no_hint_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refresh, "_RELEASE_EVERY", 0.01)
-    monkeypatch.setattr(refresh, "HELD_FOR", 0.2)
+    monkeypatch.setattr(refresh_hints, "HELD_FOR", 0.2)
     async with Site().running() as site:
         unknown = msgspec.json.encode({"model": "Gone", "entity": {"id": 7}})
         hint = RefreshHint("p0", 100, unknown, time.time_ns() // 1_000_000)
@@ -441,7 +442,7 @@ async def test_what_one_prediction_stands_on_costs_the_others_nothing() -> None:
 
 async def test_a_row_of_a_version_that_nobody_has_told_of_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A newer worker has written it, which has registered the version first. Given up, its refresh would be lost."""
-    monkeypatch.setattr("streams.refresh._UNKNOWN_PAUSE", 0.01)
+    monkeypatch.setattr("streams.refresh_work._UNKNOWN_PAUSE", 0.01)
     newer = V.model_copy(
         update={"version": 2, "features": (*V.features, feature("more", FLOAT32, pl.col("T.delay"), nullable=True))}
     )
@@ -472,7 +473,7 @@ async def test_hints_that_cannot_be_read_are_told_of_once_a_batch(capsys: pytest
 
 
 async def test_with_so_many_hints_in_memory_no_more_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.refresh.MOST_WAITING", 3)
+    monkeypatch.setattr("streams.refresh_hints.MOST_WAITING", 3)
     site = Site()
     site.hint(7, 7)
     assert site.agent.has_room
@@ -529,6 +530,30 @@ async def test_who_claims_late_takes_the_answer_that_is_there_instead_of_asking_
     monkeypatch.setattr(store, "claim", after_another)
     (outcome,) = await late.compute(entities, 1.0)
     assert (outcome.state, outcome.asked, site.model.calls) == (State.FRESH, False, 1)
+
+
+async def test_who_waits_for_the_call_of_another_does_so_by_the_clock_that_it_is_given() -> None:
+    site = Site()
+    await site.put(7, 30.0)
+    entities = site.engine.entities({"id": [7]})
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(delays: list[Any]) -> None:
+        asked.set()
+        await go_on.wait()
+
+    site.model.before = slowly
+    first = asyncio.create_task(site.engine.compute(entities, 60.0))
+    await asked.wait()
+    seconds = iter([0.0, 59.9, 60.0])
+    other = Engine(
+        site.spec, site.engine.inputs, site.model, MemoryPredictions(site.server), KEYS, clock=lambda: next(seconds)
+    )
+    async with asyncio.timeout(10):
+        (outcome,) = await other.compute(entities, 60.0)
+    assert (outcome.state, outcome.asked, site.model.calls) == (State.MISSING, False, 1)
+    go_on.set()
+    assert (await first)[0].state is State.FRESH
 
 
 async def test_a_model_that_has_just_failed_over_the_same_inputs_is_left_for_a_while() -> None:

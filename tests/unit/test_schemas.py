@@ -10,7 +10,7 @@ import pytest
 from stillwell.definitions.golden import disagreements
 from stillwell.definitions.loading import load_definitions
 from stillwell.on_demand import OnDemand, at_one_instant
-from stillwell.reading.query import Catalog
+from stillwell.reading.catalog import Catalog
 from stillwell.spec import ExampleSpec, OpenInferenceSpec, TopicSpec, ViewSpec
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -13,7 +13,8 @@ from stillwell.errors import RequestError
 from stillwell.layout.entity_key import entity_keys
 from stillwell.pushing.on_write import on_write_topic
 from stillwell.reading import entities
-from stillwell.reading.query import Catalog, Plan
+from stillwell.reading.catalog import Catalog
+from stillwell.reading.plan import Plan
 from stillwell.spec import (
     DefinitionsSpec,
     EntitySpec,

@@ -5,8 +5,9 @@ import pytest
 from serving import described, v1
 from serving.as_json import encode
 from serving.limits import Limits
+from serving.messages import Request
 from serving.openapi import Names, document
-from serving.web import Page, Request
+from serving.web import Page
 from stillwell.client.offered import Offered
 from stillwell.errors import NotDefined, RequestError
 

@@ -19,7 +19,8 @@ from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
 from stillwell.types import FLOAT32, INT64
 from streams.metrics import Metrics
-from streams.refresh import RefreshAgent, RefreshBatch, RefreshHint
+from streams.refresh import RefreshAgent
+from streams.refresh_hints import RefreshBatch, RefreshHint
 from streams.retry import Retry
 from tests.predicted import DEFINITIONS, Adding, V, encoded_row, model
 from tests.waiting import eventually_async
@@ -184,7 +185,7 @@ async def test_who_dies_before_it_has_computed_anew_what_nobody_hints_for_has_no
         await asyncio.sleep(0)
     assert agent.commits() == {"p0": 100}
     now += 60.0
-    agent._jobs["Delay"].arrived.set()
+    agent._work["Delay"].jobs.arrived.set()
 
     async def committed() -> bool:
         return agent.commits() == {"p0": 101}

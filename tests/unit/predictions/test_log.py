@@ -4,6 +4,7 @@ import datetime
 
 import pytest
 
+from stillwell.instants import EPOCH
 from stillwell.layout.prediction import Outputs, Record
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.engine import Engine
@@ -21,7 +22,6 @@ from stillwell.testing.predictions import MemoryPredictions
 from stillwell.testing.push_log import MemoryPushLog
 from stillwell.topics import chained_topics, needed_topics
 from stillwell.types import FIELD_TYPES, FLOAT32, FLOAT64, STRING
-from stillwell.wire import EPOCH
 from tests.batches import NOW_MS, records
 from tests.predicted import DEFINITIONS, Adding, model
 from tests.waiting import eventually_async

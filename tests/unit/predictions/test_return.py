@@ -28,7 +28,8 @@ from stillwell.spec import OpenInferenceSpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
 from streams.metrics import Metrics
-from streams.refresh import RefreshAgent, RefreshBatch, RefreshHint
+from streams.refresh import RefreshAgent
+from streams.refresh_hints import RefreshBatch, RefreshHint
 from streams.retry import Retry
 from tests.batches import records
 from tests.predicted import DEFINITIONS, TOPIC, OddServer, V, model, outputs

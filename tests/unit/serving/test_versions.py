@@ -125,8 +125,8 @@ async def test_a_registry_that_is_away_is_asked_again(
 ) -> None:
     await served.put({"id": 1, "name": "a"}, views=[newer, PLACES])
     registry.away = True
-    assert served.features.versions is not None
-    assert not await served.features.versions.look()
+    assert served.features.known.versions is not None
+    assert not await served.features.known.versions.look()
     registry.away, registry.versions = False, [newer]
     assert (await served.post("/v1/features", **ASKED))[0] == 500
     clock.now = 1.0

@@ -14,8 +14,9 @@ from aiohttp.web_protocol import RequestHandler
 
 from serving import v1
 from serving.connections import Server
+from serving.messages import Reply, Request
 from serving.metrics import REQUESTS
-from serving.web import Bounds, Page, Reply, Request, Site
+from serving.web import Bounds, Page, Site
 from tests.served import Served
 from tests.waiting import eventually_async
 
