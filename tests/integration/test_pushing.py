@@ -45,7 +45,7 @@ BAD: Mapping[str, tuple[Record, str, str]] = {
     "the far future": (
         Record(b'{"customer": "c", "event_timestamp": "2200-01-01T00:00:00Z", "amount": 1, "number": 1}'),
         "future",
-        "past its record's timestamp",
+        "past the timestamp of its record",
     ),
     "another destination": (Record(b"{}", headers=(("to", b"nowhere"),)), "decode", "header to: expected online,"),
     "a raw event that is none": (Record(b'{"customer": "c"}', headers=RAW), "decode", "at: expected Timestamp"),
