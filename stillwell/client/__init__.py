@@ -27,7 +27,8 @@ from stillwell.client.errors import (
     WrongAnswer,
 )
 from stillwell.client.predictions import Input, Prediction, Predictions, PredictionState, Refresh
-from stillwell.client.pushing import Pushed, PushedRow, Pusher, Receipt
+from stillwell.client.pushed import Pushed, PushedRow
+from stillwell.client.pusher import Pusher, Receipt
 from stillwell.client.results import Column, Features, Provenance, Row, Value
 from stillwell.client.retrying import Retries
 from stillwell.client.sync import SyncClient, SyncPusher, SyncReceipt

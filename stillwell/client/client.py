@@ -9,8 +9,10 @@ import msgspec
 
 from stillwell.client.errors import Closed
 from stillwell.client.named import model_of, view_of
+from stillwell.client.parts import pushed_in_parts
 from stillwell.client.predictions import Predictions
-from stillwell.client.pushing import Mode, Pushed, Pusher, Pushing, To, pushed_in_parts
+from stillwell.client.pushed import Mode, Pushed, Pushing, To
+from stillwell.client.pusher import Pusher
 from stillwell.client.results import Features
 from stillwell.client.retrying import Retries
 from stillwell.client.service import at as service_at

@@ -15,9 +15,10 @@ import msgspec
 from stillwell import errors
 from stillwell.client.errors import Behind, Closed, NotReady, Unavailable, Unsupported
 from stillwell.client.predictions import Input, Prediction, Predictions, PredictionState, Refresh
-from stillwell.client.pushing import Pushed, Pushing, plain
+from stillwell.client.pushed import Pushed, Pushing
 from stillwell.client.results import Column, Features, Provenance
 from stillwell.client.retrying import Retries
+from stillwell.client.rows import plain
 from stillwell.client.source import Asked, EntityColumns, json_columns, to_wait
 from stillwell.errors import RequestError, StoreError, StoreNotReady
 from stillwell.instants import instant, now_us

@@ -22,14 +22,12 @@ whoever read it does not know.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from stillwell.client.pushed import Pushed
 from stillwell.counting import counted
 from stillwell.errors import StillwellError
 from stillwell.pushing.token import Token
-
-if TYPE_CHECKING:
-    from stillwell.client.pushing import Pushed
 
 
 class ClientError(StillwellError):
@@ -93,7 +91,7 @@ class PartlyPushed(ClientError):
     """A push in parts failed after some of them. pushed: what became of their rows, which are the first ones; error: of
     the next part. Later ones were not sent."""
 
-    def __init__(self, pushed: "Pushed", error: StillwellError) -> None:
+    def __init__(self, pushed: Pushed, error: StillwellError) -> None:
         super().__init__(f"the first {len(pushed.rows)} rows were pushed; then: {error}")
         self.pushed = pushed
         self.error = error

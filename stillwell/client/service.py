@@ -15,9 +15,10 @@ import msgspec
 
 from stillwell.client.errors import Behind, NotReady, NotWritten, Unavailable, Unconfirmed, WrongAnswer
 from stillwell.client.predictions import Input, Prediction, Predictions, PredictionState, Refresh
-from stillwell.client.pushing import Pushed, PushedRow, Pushing, plain
+from stillwell.client.pushed import Pushed, PushedRow, Pushing
 from stillwell.client.results import Column, Features, Provenance, Row, Value
 from stillwell.client.retrying import Retries
+from stillwell.client.rows import plain
 from stillwell.client.source import Asked, EntityColumns, json_columns, to_wait
 from stillwell.client.transport import HttpTransport, NoReply, NotSent, Reply, Transport
 from stillwell.errors import FormatError, NotDefined, RequestError, StillwellError

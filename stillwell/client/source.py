@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from stillwell.client.named import asked_for
 from stillwell.client.predictions import Predictions
-from stillwell.client.pushing import Pushed, Pushing, jsonable
+from stillwell.client.pushed import Pushed, Pushing
 from stillwell.client.results import Features
+from stillwell.client.rows import jsonable
 from stillwell.errors import RequestError
 from stillwell.pushing.token import Token
 

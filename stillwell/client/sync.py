@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from stillwell.client.client import TIMEOUT, Client
 from stillwell.client.errors import Closed
 from stillwell.client.predictions import Predictions
-from stillwell.client.pushing import Mode, Pushed, PushedRow, Pusher, Receipt, Row, To
+from stillwell.client.pushed import Mode, Pushed, PushedRow, Row, To
+from stillwell.client.pusher import Pusher, Receipt
 from stillwell.client.results import Features
 from stillwell.client.retrying import Retries
 from stillwell.client.source import After, Entities, Source

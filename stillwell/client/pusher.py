@@ -1,194 +1,24 @@
-"""Pushing rows: some or a table in one call, which is cut into parts, or one by one through a pusher that puts them
-together.
-
-`stillwell.pushing.status` says what may have become of a row.
-"""
+"""Pushing rows one by one, put together into batches."""
 
 import asyncio
-import dataclasses
 import functools
-import hashlib
-import itertools
-import re
 import uuid
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import msgspec
 
-from stillwell.client.errors import Closed, Failure, NotWritten, PartlyPushed, PushFailed, RowRejected
+from stillwell.client.errors import Closed, Failure, NotWritten, PushFailed, RowRejected
+from stillwell.client.pushed import Pushed, PushedRow, Row, together
+from stillwell.client.rows import NAMED_ROW, encoded_row
 from stillwell.errors import RequestError, StillwellError
-from stillwell.floats import writable
 from stillwell.pushing.status import PushStatus
 from stillwell.pushing.token import Token
 
-Mode = Literal["sync", "async"]
-"""sync: answered once the rows are in Redis. async: answered once Kafka holds them."""
-
-To = Literal["online", "offline", "online_and_offline"]
-
-Row = Mapping[str, Any]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PushedRow:
-    """What became of one row. reason, message: why it was rejected; the reason is the word that dead letters have."""
-
-    status: PushStatus
-    reason: str | None = None
-    message: str | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Pushed:
-    """What became of the rows of a push, in their order. token: hand it to a read, as `after`, that must see them; None
-    where all were rejected."""
-
-    token: Token | None
-    rows: tuple[PushedRow, ...]
-
-    @property
-    def rejected(self) -> tuple[int, ...]:
-        """The rows, by their number, that cannot be used."""
-        return tuple(number for number, row in enumerate(self.rows) if row.status is PushStatus.REJECTED)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Pushing:
-    """A request to push. rows: each as JSON."""
-
-    view: str
-    rows: tuple[msgspec.Raw, ...]
-    mode: Mode
-    to: To
-    transform_on_write: bool
-    idempotency_key: str | None
-
-
-PART_ROWS = 500
-PART_BYTES = 512 * 1024
-"""The most of one request. A service that is as it comes takes twice that."""
-
-
-async def pushed_in_parts(push: Callable[[Pushing], Awaitable[Pushed]], whole: Pushing, rows: Any) -> Pushed:
-    """What became of rows, or of a table, that are pushed one part after the other. whole: the push, without its rows.
-
-    Raises RequestError, PartlyPushed where a part fails that is not the first, and what the first one raises.
-    """
-    token: Token | None = None
-    told: list[PushedRow] = []
-    try:
-        for number, part in enumerate(_parts(rows)):
-            key = whole.idempotency_key
-            own = dataclasses.replace(whole, rows=part, idempotency_key=key and _key_of(key, number))
-            pushed = await _of_whole(push(own), len(told))
-            token = _together(token, pushed.token)
-            told += pushed.rows
-    except StillwellError as error:
-        if not told:
-            raise
-        raise PartlyPushed(Pushed(token, tuple(told)), error) from error
-    return Pushed(token, tuple(told))
-
-
-async def _of_whole(push: Awaitable[Pushed], before: int) -> Pushed:
-    """What became of a part. before: so many rows, by which its own are counted on in errors."""
-    try:
-        return await push
-    except RequestError as error:
-        named = _ROW.match(error.field)
-        if not before or named is None:
-            raise
-        field = f"rows[{int(named[1]) + before}]{error.field[named.end() :]}"
-        raise RequestError(field, str(error).removeprefix(f"{error.field}: ")) from error
-
-
-def _key_of(key: str, part: int) -> str:
-    """The idempotency key of a part: that of the whole for the first, which most often is the only one."""
-    return hashlib.sha256(f"{key}#{part}".encode("utf-8", "surrogatepass")).hexdigest() if part else key
-
-
-def _parts(rows: Any) -> Iterator[tuple[msgspec.Raw, ...]]:
-    """Rows in JSON, as many at once as one request may have; one part at least. Raises RequestError."""
-    part: list[msgspec.Raw] = []
-    nbytes = 0
-    for number, row in enumerate(rows_of(rows)):
-        encoded = encoded_row(row, number)
-        size = len(bytes(encoded))
-        if part and (len(part) == PART_ROWS or nbytes + size > PART_BYTES):
-            yield tuple(part)
-            part, nbytes = [], 0
-        part.append(encoded)
-        nbytes += size
-    yield tuple(part)
-
-
-def rows_of(rows: Any) -> Iterable[Row]:
-    """Rows from what a caller may give: one, several, or a table of Polars, pandas or Arrow, which is never there as
-    Python values as a whole. Raises RequestError."""
-    if isinstance(rows, Mapping):
-        return [rows]
-    if hasattr(rows, "iter_slices"):  # Polars
-        return _listed(part.to_dicts() for part in rows.iter_slices(PART_ROWS))
-    if hasattr(rows, "itertuples"):  # pandas
-        rows = _arrow_of(rows)
-    if hasattr(rows, "to_pylist") and hasattr(rows, "slice"):  # Arrow
-        return _listed(rows.slice(at, PART_ROWS).to_pylist() for at in range(0, len(rows), PART_ROWS))
-    if hasattr(rows, "collect_schema") and hasattr(rows, "collect"):
-        raise RequestError("rows", "is a table that is not computed yet; push what its collect() gives")
-    if isinstance(rows, str | bytes) or not isinstance(rows, Iterable):
-        raise RequestError("rows", f"must be a row, a list of rows or a table, not {type(rows).__name__}")
-    return rows
-
-
-def _listed(parts: Iterable[Iterable[Row]]) -> Iterator[Row]:
-    return itertools.chain.from_iterable(parts)
-
-
-def _arrow_of(frame: Any) -> Any:
-    """A frame of pandas as a table of Arrow: what pandas takes for missing, NaN too, is null, and an index that has a
-    name is a column. Times are cut to microseconds, as everywhere here."""
-    import pyarrow as pa
-
-    named = any(name is not None for name in frame.index.names)
-    try:
-        table = pa.Table.from_pandas(frame.reset_index() if named else frame, preserve_index=False)
-        micro = [
-            field.with_type(pa.timestamp("us", field.type.tz)) if pa.types.is_timestamp(field.type) else field
-            for field in table.schema
-        ]
-        return table.cast(pa.schema(micro), safe=False)
-    except (pa.ArrowException, ValueError, TypeError) as error:
-        raise RequestError("rows", f"holds a column that has no one type: {error}") from None
-
-
-def encoded_row(row: Row, number: int = 0) -> msgspec.Raw:
-    """A row in JSON: times in ISO-8601, bytes in base64, numbers that JSON lacks by name. Raises RequestError."""
-    if not isinstance(row, Mapping):
-        raise RequestError(f"rows[{number}]", f"must be a mapping of columns to values, not {type(row).__name__}")
-    try:
-        return msgspec.Raw(_encode({name: jsonable(value) for name, value in row.items()}))
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise RequestError(f"rows[{number}]", f"holds a value that JSON has no form for: {error}") from None
-
-
-def jsonable(value: Any) -> Any:
-    """A value as the service reads it: msgspec would write null for what is no number."""
-    return writable(value) if isinstance(value, float) else value
-
-
-def plain(value: Any) -> Any:
-    """For msgspec: a scalar of NumPy's, which it does not know, as Python's."""
-    if hasattr(value, "item"):
-        return jsonable(value.item())
-    raise TypeError(f"{type(value).__name__} {value!r:.80}")
-
-
-_encode = msgspec.json.Encoder(enc_hook=plain).encode
-
-
-# ---- one by one ----
+_ROUNDS = 4
+"""How often a batch is sent again without a row that the service refused together with all others. Then each row goes
+alone."""
 
 
 class Receipt:
@@ -257,13 +87,6 @@ class _Batch:
         self.nbytes = 0
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.timer: asyncio.TimerHandle | None = None
-
-
-_ROUNDS = 4
-"""How often a batch is sent again without a row that the service refused together with all others. Then each row goes
-alone."""
-
-_ROW = re.compile(r"rows\[(\d+)\]")
 
 
 class Pusher:
@@ -425,30 +248,18 @@ class Pusher:
         try:
             pushed = await self._send(tuple(row for row, _ in rows), key)
         except RequestError as error:
-            named = _ROW.fullmatch(error.field)
+            named = NAMED_ROW.fullmatch(error.field)
             if named is None or int(named[1]) >= len(rows):
                 raise
             rows[int(named[1])][1]._settle(RowRejected(str(error).removeprefix(f"{error.field}: ")))
             return int(named[1])
         except NotWritten as error:
-            self._token = _together(self._token, error.token)  # Kafka holds the rows: who waits for it sees them
+            self._token = together(self._token, error.token)  # Kafka holds the rows: who waits for it sees them
             raise
-        self._token = _together(self._token, pushed.token)
+        self._token = together(self._token, pushed.token)
         for (_, receipt), outcome in zip(rows, pushed.rows, strict=True):
             receipt._settle(outcome)
         return None
-
-
-def _together(one: Token | None, other: Token | None) -> Token | None:
-    """The token of two pushes to one view."""
-    if one is None or other is None:
-        return one or other
-    if one.incarnation != other.incarnation:
-        # The topic was made anew: what the older one had cannot be waited for any more.
-        return max(one, other, key=lambda token: token.incarnation)
-    places = (*one.offsets.items(), *other.offsets.items())
-    joined = Token.of_places(one.view, one.incarnation, places)
-    return joined.applied(one.epoch) if one.epoch is not None and one.epoch == other.epoch else joined
 
 
 def _told(error: BaseException) -> StillwellError:
