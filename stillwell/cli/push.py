@@ -1,30 +1,19 @@
 """`stillwell push`."""
 
-import collections
-import dataclasses
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import click
 
-from stillwell.cli.output import json_option, print_json
+from stillwell.cli.output import json_option
 from stillwell.cli.rows import FORMATS, Format, format_of, rows_of
 from stillwell.cli.service import service_option
-from stillwell.cli.values import printable
+from stillwell.cli.told import Told
 
 if TYPE_CHECKING:
     from stillwell.cli.rows import Types
-    from stillwell.client import PushedRow
 
 _TIMEOUT = 30.0
 """Seconds for a batch, with its repetitions."""
-
-_MOST_TOLD = 100
-"""Rows that cannot be used, each told to people in a line of its own. The rest is counted."""
-
-_SO_FAR = 10.0
-"""Seconds after which it is told how many rows are through."""
 
 
 @click.command()
@@ -108,54 +97,6 @@ def push(
     finally:
         told.sum_up()
     return 1 if told.counts["rejected"] else 0
-
-
-@dataclasses.dataclass(slots=True)
-class Told:
-    """What was said so far."""
-
-    view: str
-    as_json: bool
-    numbered: str
-    """What a row's number is of: a line, or a row."""
-    file: str = "-"
-    clock: Callable[[], float] = time.monotonic
-    counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    token: str | None = None
-    _told_at: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._told_at = self.clock()
-
-    def row(self, number: int, row: "PushedRow") -> None:
-        """What became of a row."""
-        self.counts[row.status.value] += 1
-        self._tell_how_many()
-        if self.as_json:
-            told = {self.numbered: number, "status": row.status.value}
-            print_json(told if row.message is None else {**told, "reason": row.reason, "message": row.message})
-        elif row.message is not None and self.counts[row.status.value] <= _MOST_TOLD:
-            place = number if self.numbered == "line" else f"row {number}"
-            reason = f" ({row.reason})" if row.reason else ""
-            click.echo(f"{printable(self.file)}:{place}: {row.status.value}{reason}: {printable(row.message)}")
-
-    def _tell_how_many(self) -> None:
-        """Of long work, how far it is."""
-        from stillwell.counting import counted
-
-        if self.clock() - self._told_at > _SO_FAR:
-            self._told_at = self.clock()
-            click.echo(f"{counted(self.counts.total(), 'row')} so far", err=True)
-
-    def sum_up(self) -> None:
-        """All rows in a line."""
-        if self.as_json:
-            print_json({"view": self.view, "counts": dict(self.counts), "token": self.token})
-            return
-        if (more := self.counts["rejected"] - _MOST_TOLD) > 0:
-            click.echo(f"… and {more:,} more were rejected; --json tells of each")
-        counted = ", ".join(f"{count:,} {status}" for status, count in self.counts.most_common()) or "no rows"
-        click.echo(f"{self.view}: {counted}" + (f"; token {self.token}" if self.token else ""))
 
 
 def _types(view: str, transform_on_write: bool) -> "Types":

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
+from stillwell.cli.told import Told
 from stillwell.client import PushedRow, Pusher, PushStatus, Receipt, RowRejected
 from stillwell.errors import StillwellError
 
 if TYPE_CHECKING:
-    from stillwell.cli.push import Told
     from stillwell.cli.rows import Row
 
 _AHEAD = 5_000
 """Rows that are on their way while the first of them has no answer."""
 
 
-async def push_rows(rows: "AsyncIterator[tuple[int, Row]]", pusher: Pusher, told: "Told") -> None:
+async def push_rows(rows: "AsyncIterator[tuple[int, Row]]", pusher: Pusher, told: Told) -> None:
     """Push rows, and say what became of each as soon as that is known, in their order. Raises the first failure
     that is not of one row alone, or what is wrong with the file, when all that is on its way has ended."""
     answers = _Answers(told)
@@ -45,7 +45,7 @@ async def push_rows(rows: "AsyncIterator[tuple[int, Row]]", pusher: Pusher, told
 class _Answers:
     """What becomes of rows, told in the order in which they were pushed. room: of those that may be untold."""
 
-    def __init__(self, told: "Told") -> None:
+    def __init__(self, told: Told) -> None:
         self.room = asyncio.Semaphore(_AHEAD)
         self.failed: StillwellError | None = None
         self._told = told
@@ -83,7 +83,7 @@ class _Answers:
                 await self._more.wait()
 
 
-async def _tell(number: int, row: Receipt | PushedRow, told: "Told") -> StillwellError | None:
+async def _tell(number: int, row: Receipt | PushedRow, told: Told) -> StillwellError | None:
     """Say what became of a row; what failed, if it was not for the row's own sake."""
     try:
         told.row(number, row if isinstance(row, PushedRow) else await row)

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from stillwell.cli.main import run
-from stillwell.cli.push import Told
 from stillwell.cli.rows import format_of
+from stillwell.cli.told import Told
 from stillwell.client import PushedRow, PushStatus
 from tests.unit.test_cli_push_predict import Service
 
