@@ -85,17 +85,25 @@ docs/reference/serving.md, for the platform's own patience."""
 _T = TypeVar("_T")
 
 
-def serve(settings: Settings, definitions: DefinitionsSpec, seat: Seat | None = None) -> None:
-    """Answer requests until SIGTERM or SIGINT. seat: of this process among those of a service of several.
+def serve(
+    settings: Settings,
+    definitions: DefinitionsSpec,
+    seat: Seat | None = None,
+    started: Callable[[], None] = lambda: None,
+) -> None:
+    """Answer requests until SIGTERM or SIGINT. seat: of this process among those of a service of several. started:
+    called once it answers.
 
     Raises SettingsError where it cannot listen.
     """
     # aiohttp writes a traceback for every client that speaks something else than HTTP.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
-    uvloop.run(_serve(settings, definitions, seat))
+    uvloop.run(_serve(settings, definitions, seat, started))
 
 
-async def _serve(settings: Settings, definitions: DefinitionsSpec, seat: Seat | None) -> None:
+async def _serve(
+    settings: Settings, definitions: DefinitionsSpec, seat: Seat | None, started: Callable[[], None]
+) -> None:
     """Build, listen, and answer until told to end. What was built is closed in the opposite order: the last requests
     are answered before anything that they need is gone."""
     ended = _told_to_end(seat)
@@ -122,6 +130,7 @@ async def _serve(settings: Settings, definitions: DefinitionsSpec, seat: Seat | 
         await _listen(building, site, seat)
         await siblings.start()
         closing.push_async_callback(siblings.close)
+        started()
         url = f"http://{settings.serve_host}:{settings.serve_port}"
         _log.info("query service answers", url=url, process=os.getpid())
         # What is there by now stays: to look at all of it again and again would hold requests up for 50 ms.

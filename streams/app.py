@@ -45,9 +45,11 @@ from stillwell.predictions.keeping import PredictionLog
 from stillwell.predictions.triggers import Triggers
 from stillwell.pushing.pipeline import PushPipeline
 from stillwell.pushing.topics import push_topics, pushed_views
+from stillwell.redaction import hide_password
 from stillwell.registry import register
 from stillwell.settings import Settings
 from stillwell.spec import DefinitionsSpec, ModelSpec, ViewSpec
+from stillwell.starting import Starting
 from stillwell.storage import open_store
 from stillwell.threads import ThreadedStore, ThreadPool
 from streams import web
@@ -127,8 +129,11 @@ class _App(faust.App):
         """Here Faust makes folders for tables, in the working directory. There are none, and it may be read-only."""
 
 
-def make_app(settings: Settings, definitions: DefinitionsSpec) -> faust.App:
-    """A Faust app that consumes the topics of these definitions. Raises SettingsError where there are none."""
+def make_app(settings: Settings, definitions: DefinitionsSpec, starting: Starting | None = None) -> faust.App:
+    """A Faust app that consumes the topics of these definitions. Raises SettingsError where there are none.
+
+    starting: told what is waited for until partitions flow.
+    """
     app = _App(
         f"{settings.project}-{settings.namespace}",
         broker="kafka://unused",
@@ -147,7 +152,7 @@ def make_app(settings: Settings, definitions: DefinitionsSpec) -> faust.App:
         web_stats_enabled=False,
         web_graph_enabled=False,
     )
-    line = _Line(app, settings, definitions)
+    line = _Line(app, settings, definitions, starting or Starting())
     app.service(line)  # type: ignore[arg-type]  # an instance will do as well as a class, on_init_extra_service says
     for path, page in web.pages(line.metrics, line.health).items():
         _add_page(app, path, page)
@@ -159,10 +164,11 @@ class _Line(faust.Service):
 
     logger = logging.getLogger("faust.worker")
 
-    def __init__(self, app: faust.App, settings: Settings, definitions: DefinitionsSpec) -> None:
+    def __init__(self, app: faust.App, settings: Settings, definitions: DefinitionsSpec, starting: Starting) -> None:
         """Makes the agents. Raises SettingsError."""
         super().__init__()
         self.metrics = Metrics()
+        self._starting = starting
         self._app = app
         self._settings = settings
         self._definitions = definitions
@@ -223,9 +229,11 @@ class _Line(faust.Service):
             channels = [*self._channels.values(), *([self._refreshing.channel] if self._refreshing else [])]
             while not all(channel.subscriber_count for channel in channels):  # noqa: ASYNC110
                 await asyncio.sleep(_SUBSCRIBED_POLL)
+            self._starting.at("the transformations, which are tried out")
             for each in self._preparations:
                 await self._preparing.call(each.warm_up)
             self._worker = self._worker_over(await self._connect())
+            self._starting.waits_for = self._waits_for
             async with asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(self._worker.run())
                 if self._refreshing:
@@ -236,16 +244,29 @@ class _Line(faust.Service):
         except Exception as error:
             await self.crash(error)
 
+    def _waits_for(self) -> str | None:
+        """What a worker that is connected still waits for; None where it takes records in."""
+        health = self.health()
+        group = (
+            f"its share of partitions in the group {self._settings.kafka_group}, whose others must answer or time out"
+        )
+        return None if health.ready else "; ".join(health.details) or group
+
     async def _connect(self) -> Services:
         """Connect to everything, in order; what was connected is closed again if a later step fails.
 
         What does not answer is waited for, as it is later on: a worker may be started, again and again, amid an outage.
         """
         settings, retries = self._settings, self._retries
+        kafka_at = f"Kafka at {settings.kafka_bootstrap}"
         async with contextlib.AsyncExitStack() as opened:
+            self._starting.at(kafka_at)
             cluster = await self._cluster(opened)
+            self._starting.at(f"Redis at {hide_password(settings.redis_url.get_secret_value())}")
             online = await self._online(opened)
+            self._starting.at(f"the offline store at {settings.offline_root}, where views are registered")
             objects = await self._objects(opened)
+            self._starting.at(kafka_at)
             dead_letters = await self._dead_letters(opened)
             refresh = await self._refresh(opened, objects)
             kafka = await _connected(opened, retries.kafka, lambda: _consumer(settings, self._connection))
@@ -542,7 +563,7 @@ def _require_port(settings: Settings) -> None:
             ) from error
 
 
-def run_worker(settings: Settings, definitions: DefinitionsSpec) -> None:
+def run_worker(settings: Settings, definitions: DefinitionsSpec, starting: Starting) -> None:
     """Run until SIGTERM or SIGINT; drain, close, and return. Raises what no retry could mend."""
     _require_port(settings)
     # Not uvloop: to write into a connection that the other end has closed raises a RuntimeError there, which neither
@@ -554,7 +575,7 @@ def run_worker(settings: Settings, definitions: DefinitionsSpec) -> None:
         for name in ("faust", "mode"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     worker = faust.Worker(
-        make_app(settings, definitions),
+        make_app(settings, definitions, starting),
         loop=loop,
         redirect_stdouts=False,
         override_logging=False,

@@ -35,6 +35,11 @@ def serve(workers: int | None, as_json: bool, seat: str | None) -> int:
     from serving.app import serve as answer
     from serving.processes.seat import Seat
     from stillwell.definitions.loading import load_definitions
+    from stillwell.starting import Starting
 
-    answer(settings, load_definitions(settings.definitions), Seat.read(seat) if seat else None)
+    with Starting() as starting:
+        starting.at(f"the definitions of {settings.definitions}, which are loaded and checked")
+        definitions = load_definitions(settings.definitions)
+        starting.at("the transformations, which are made ready for pushes")
+        answer(settings, definitions, Seat.read(seat) if seat else None, started=starting.end)
     return 0

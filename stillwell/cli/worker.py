@@ -17,8 +17,11 @@ def worker() -> None:
     from stillwell.definitions.loading import load_definitions
     from stillwell.logs import configure
     from stillwell.settings import Settings
+    from stillwell.starting import Starting
     from streams.app import run_worker
 
     settings = Settings.load()
     configure(settings.log_format, settings.log_level)
-    run_worker(settings, load_definitions(settings.definitions))
+    with Starting() as starting:
+        starting.at(f"the definitions of {settings.definitions}, which are loaded and checked")
+        run_worker(settings, load_definitions(settings.definitions), starting)

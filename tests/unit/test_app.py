@@ -9,6 +9,7 @@ from sinks.redis import RedisOnlineStore
 from stillwell.definitions.loading import load_definitions
 from stillwell.errors import StoreUnavailable
 from stillwell.settings import Settings
+from stillwell.starting import Starting
 from stillwell.storage import ObjectStore
 from stillwell.testing.objects import MemoryStore
 from stillwell.threads import ThreadedStore
@@ -85,7 +86,7 @@ async def test_an_object_store_that_cannot_be_opened_yet_is_waited_for_and_holds
     monkeypatch.setattr(app, "open_store", open_store)
     monkeypatch.setattr(app, "_register", register)
     definitions = load_definitions(settings.definitions)
-    line = app._Line(app.make_app(settings, definitions), settings, definitions)
+    line = app._Line(app.make_app(settings, definitions), settings, definitions, Starting())
     with pytest.raises(Opened):
         await line._connect()
     assert len(asked_by) == 3
