@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from stillwell.definitions.behaviour import Column
 from stillwell.errors import FormatError
+from stillwell.predictions.log import is_log, outputs_of
 from stillwell.pushing.record import push_topic
 from stillwell.pushing.topics import pushed_views
 from stillwell.registry import ViewDocument, registered
@@ -48,6 +49,15 @@ def registered_topics(store: ObjectStore, project: str) -> set[str]:
     """Kafka's names of the topics that views have ever been computed from, or pushed on."""
     documents = list(registered(store))
     return {document.topic for document in documents} | {push_topic(project, document.view) for document in documents}
+
+
+def logs_of_predictions(store: ObjectStore) -> dict[Version, tuple[str, ...]]:
+    """Of the versions that are logs of models' predictions, which nobody has numbered: the outputs, by name."""
+    return {
+        Version(document.view, document.version): outputs_of([feature.name for feature in document.features])
+        for document in registered(store)
+        if is_log(document.topic)
+    }
 
 
 def _view(document: ViewDocument) -> ViewSpec:

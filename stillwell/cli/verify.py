@@ -1,10 +1,16 @@
 """`stillwell verify`."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import click
 
 from stillwell.cli.output import counting_progress, json_option, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from stillwell.storage import ObjectStore
 
 
 @click.command()
@@ -21,8 +27,10 @@ def verify(as_json: bool) -> int:
     from stillwell.verify import verify as verify_store
 
     settings = Settings.load()
+    store = open_store(settings.offline_root)
     with counting_progress("links") as advance:
-        report = verify_store(open_store(settings.offline_root), advance)
+        report = verify_store(store, advance)
+    logs = _logs(store)
     if as_json:
         print_json(
             {
@@ -39,6 +47,7 @@ def verify(as_json: bool) -> int:
                         **{name: getattr(total, name) for name in _TOTALS},
                         "views": {
                             f"{view}@{version}": dataclasses.asdict(of_view)
+                            | ({"predictions": logs[view, version]} if (view, version) in logs else {})
                             for (view, version), of_view in total.views.items()
                         },
                     }
@@ -54,8 +63,10 @@ def verify(as_json: bool) -> int:
             f"{counted(total.files, 'file')}, {counted(total.size, 'byte')}"
         )
         for (view, version), of_view in total.views.items():
+            outputs = logs.get((view, version))
+            named = f"{view} version {version}" if outputs is None else f"predictions of {view} ({', '.join(outputs)})"
             click.echo(
-                f"    {view} version {version}: {counted(of_view.rows, 'row')} of "
+                f"    {named}: {counted(of_view.rows, 'row')} of "
                 f"{counted(of_view.offsets_with_rows, 'record')}, {of_view.filtered:,} filtered, "
                 f"{of_view.rejected:,} rejected"
             )
@@ -78,6 +89,18 @@ def verify(as_json: bool) -> int:
     )
     click.echo(f"{counted(len(report.partitions), 'partition')}, {counted(records, 'record')}: {verdict}")
     return 0 if report.is_good else 1
+
+
+def _logs(store: "ObjectStore") -> "Mapping[tuple[str, int], Sequence[str]]":
+    """The outputs of each log of predictions, by its view and version. Of a registry that cannot be read, nothing: what
+    is at rest is proved without it."""
+    from stillwell.errors import FormatError, StoreError
+    from stillwell.known_views import logs_of_predictions
+
+    try:
+        return {(view, version): outputs for (view, version), outputs in logs_of_predictions(store).items()}
+    except (FormatError, StoreError):
+        return {}
 
 
 _TOTALS = ("start", "end", "links", "files", "size", "records", "gaps", "expired")

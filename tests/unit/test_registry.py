@@ -31,7 +31,8 @@ from stillwell import (
 )
 from stillwell.definitions.loading import load_definitions
 from stillwell.errors import DefinitionError, FormatError, StoreUnavailable
-from stillwell.known_views import Version, known_views
+from stillwell.known_views import Version, known_views, logs_of_predictions
+from stillwell.predictions.log import log_view
 from stillwell.registry import Caution, register, registered, review
 from stillwell.spec import (
     ColumnSpec,
@@ -48,6 +49,7 @@ from stillwell.spec import (
 from stillwell.storage import LocalStore
 from stillwell.testing.objects import Fault, MemoryStore, Operation
 from stillwell.types import INT64, STRING
+from tests.predicted import model
 
 PATH = "_registry/Late/1.json"
 GRACE = timedelta(hours=1)
@@ -530,6 +532,13 @@ FINISHED = changed(
     features=tuple(each.model_copy(update={"expression": None}) for each in Late.spec.features),
 )
 """A view of rows that are only ever pushed, finished."""
+
+
+def test_what_logs_predictions_is_told_from_views_that_somebody_has_numbered(store: MemoryStore) -> None:
+    log = log_view(model())
+    both = DefinitionsSpec(entities=(Late.spec.entity,), topics=(Late.spec.source,), views=(Late.spec, log))
+    register(store, both, GRACE)
+    assert logs_of_predictions(store) == {Version(log.name, log.version): ("minutes",)}
 
 
 def test_a_view_of_finished_rows_is_registered_by_its_layout_alone(store: MemoryStore) -> None:
