@@ -31,6 +31,7 @@ from sinks.redis import RedisOnlineStore
 from sinks.redis_link import RedisLink
 from sinks.redis_predictions import RedisPredictions
 from sinks.refresh_topic import RefreshTopic, hint_producer
+from stillwell.counting import lasting
 from stillwell.errors import ModelError, SettingsError
 from stillwell.instants import duration_ms, now, now_ms
 from stillwell.kafka_connection import connection, unreachable
@@ -213,6 +214,7 @@ class _Line(faust.Service):
 
         Not to be drained is a worker that has failed: of what is in hand, something may never come to its end.
         """
+        self._starting.end()
         worker, self._worker = self._worker, None
         if worker:
             await (worker.drop() if self._app.crashed else worker.drain())
@@ -246,11 +248,12 @@ class _Line(faust.Service):
 
     def _waits_for(self) -> str | None:
         """What a worker that is connected still waits for; None where it takes records in."""
-        health = self.health()
-        group = (
-            f"its share of partitions in the group {self._settings.kafka_group}, whose others must answer or time out"
+        health, settings = self.health(), self._settings
+        share = (
+            f"its share of partitions in the group {settings.kafka_group}, which misses a worker that was killed after "
+            f"{lasting(settings.session_timeout)}"
         )
-        return None if health.ready else "; ".join(health.details) or group
+        return None if health.ready else "; ".join(health.details) or share
 
     async def _connect(self) -> Services:
         """Connect to everything, in order; what was connected is closed again if a later step fails.

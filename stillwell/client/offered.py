@@ -21,6 +21,7 @@ class Offered:
             words = _decode(document)["paths"]["/v1/features"]["get"]["parameters"]
             schemas: dict[str, Any] = {each["name"]: each["schema"] for each in words}
             self._features: Sequence[str] = schemas["features"]["items"]["enum"]
+            self._keys: Collection[str] = schemas.keys()
             self._services: Collection[str] = schemas.get("feature_service", {}).get("enum", ())
         except (msgspec.DecodeError, UnicodeDecodeError, LookupError, TypeError) as error:
             raise ValueError(f"its OpenAPI document does not say which features there are: {error!r}") from None
@@ -40,6 +41,8 @@ class Offered:
     def _of(self, owner: str) -> Sequence[str]:
         """Raises NotDefined."""
         own = [feature for feature in self._features if feature.partition(":")[0] == owner]
+        if not own and owner in self._keys:
+            raise RequestError(owner, f"has no value; write {owner}=…")
         if not own:
             known = {*(feature.partition(":")[0] for feature in self._features), *self._services}
             raise NotDefined("features", f"there is no view {shorten(owner)!r}{did_you_mean(owner, known)}")

@@ -10,6 +10,7 @@ from serving.openapi import Names, document
 from serving.web import Page
 from stillwell.client.offered import Offered
 from stillwell.errors import NotDefined, RequestError
+from stillwell.types import STRING
 
 FEATURES = ("LastOrder:amount", "LastOrder:large", "Risk:score", "LastOrders:count")
 
@@ -21,7 +22,7 @@ async def nothing(request: Request) -> bytes:
 
 def offered(services: tuple[str, ...] = ("Daily",)) -> Offered:
     """Of a service with these features."""
-    names = Names(FEATURES, services, {}, (), Limits(10, 10, 10))
+    names = Names(FEATURES, services, {"customer": STRING}, (), Limits(10, 10, 10))
     page = Page("GET", "/v1/features", nothing, v1.error_body, described=described.features_of_one(names))
     return Offered(encode(document([page], {})))
 
@@ -40,6 +41,8 @@ def test_what_is_not_there_is_told_with_what_is_near() -> None:
         offered().asked(["LastOrdr"])
     with pytest.raises(NotDefined, match="there is no view 'Daily'; there is LastOrder, LastOrders, Risk"):
         offered(services=()).asked(["Daily"])
+    with pytest.raises(RequestError, match="customer: has no value; write customer=…"):
+        offered().asked(["Risk", "customer"])
     with pytest.raises(RequestError, match="feature_service: Daily is asked for alone, without features beside it"):
         offered().asked(["Daily", "Risk:score"])
 
