@@ -190,7 +190,7 @@ def _other_form(name: str, known: Sequence[str]) -> str:
         return "; an event of the view's topic is pushed with transform_on_write true"
     if name == _EVENT_TIMESTAMP:
         return "; a final row, which has one, is pushed with transform_on_write false"
-    return ""
+    return f"; there is {', '.join(known[:_MOST_NAMED])}{', …' if len(known) > _MOST_NAMED else ''}"
 
 
 def say_other(kind: FieldType, value: object) -> str:

@@ -64,14 +64,15 @@ def typed(plan: Plan, entities: RequestColumns, known: Mapping[str, FieldType]) 
     """
     if entities.keys() == plan.join_keys.keys() and not plan.request_columns:  # as nearly always
         return {name: _from_json(name, key.type, entities[name]) for name, key in plan.join_keys.items()}
+    for name in entities:  # first: a name that is spelled wrongly is missing as well
+        if name not in plan.join_keys and name not in known:
+            raise RequestError(
+                f"entities.{shorten(name)}", f"is no key of any entity{did_you_mean(name, {*plan.join_keys, *known})}"
+            )
     for name in plan.required:
         if name not in entities:
             needed = ", ".join(plan.required)
             raise RequestError(f"entities.{name}", f"is missing; the features asked for need {needed}")
-    for name in entities.keys() - plan.join_keys.keys() - known.keys():
-        raise RequestError(
-            f"entities.{shorten(name)}", f"is no key of any entity{did_you_mean(name, {*plan.join_keys, *known})}"
-        )
     columns = {name: _from_json(name, key.type, entities[name]) for name, key in plan.join_keys.items()}
     if plan.request_columns:
         count = max(map(len, entities.values()), default=0)

@@ -153,6 +153,7 @@ def asking(*features: str, **entities: object) -> dict[str, object]:
         (asking("name", id=[1]), 422, "features[0]: 'name' must be <view>:<feature>; did you mean Users:name?"),
         (asking(id=[1]), 422, "features: name at least one, as <view>:<feature>"),
         (asking("Users:name", "Users:name", id=[1]), 422, "features: 'Users:name' is named twice; name each once"),
+        (asking("Users:name", ids=[1]), 422, "entities.ids: is no key of any entity; did you mean 'id'?"),
         (asking("Users:name"), 422, "entities.id: is missing; the features asked for need id"),
         (asking("Users:name", id=[1], nam=[1]), 422, "entities.nam: is no key of any entity; did you mean 'name'?"),
         (
