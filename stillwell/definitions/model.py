@@ -277,10 +277,12 @@ def _entity_problem(owner: Any, entity: type[Entity]) -> str | None:
     if isinstance(owner, Alias):
         if owner._entity.spec == entity.spec:
             return None
-        keys = ", ".join(f"{key.name}={entity.__name__}.…" for key in owner._view.spec.entity.keys)
+        view = owner._view
+        keys = ", ".join(f"{key.name}={entity.__name__}.…" for key in view.spec.entity.keys)
+        of_its_own = view.spec.entity == entity.spec
         return (
             f"is of {name_of(owner)}, which keys of {owner._entity.__name__} lead to; the model is of "
-            f"{entity.__name__}: use {owner._view.__name__}.at({keys})"
+            f"{entity.__name__}: use {view.__name__}{' itself' if of_its_own else f'.at({keys})'}"
         )
     if owner.spec.entity == entity.spec:
         return None

@@ -620,7 +620,7 @@ READ_CASES = {
     ),
     "an input of an alias of another entity": (
         model(entity="Airport", inputs='{"a": Origin.late}'),
-        "is of Origin, which keys of Route lead to; the model is of Airport",
+        "is of Origin, which keys of Route lead to; the model is of Airport: use AirportDepartures itself",
     ),
     "an on-demand input of another entity": (
         model(inputs='{"a": Waiting.quiet_s}'),
