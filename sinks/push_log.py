@@ -179,14 +179,19 @@ class KafkaPushLog:
         if not ask.records:
             ask.done.set_result([])
         # Those without a key that gather for the same batch share a partition; the next ones go to another.
-        keyless = partitions[self._batches % len(partitions)]
+        keyless = self._batches % len(partitions)
+        lanes = [self._lane(topic, partition) for partition in partitions]
         for number, record in enumerate(ask.records):
-            partition = keyless if record.key is None else partitions[_hash(record.key) % len(partitions)]
-            lane = self._lanes.get((topic, partition))
-            if lane is None:
-                lane = self._lanes[topic, partition] = _Lane(topic, partition)
+            lane = lanes[keyless if record.key is None else _hash(record.key) % len(lanes)]
             lane.waiting.append((ask, number))
+        for lane in lanes:
             self._flush(lane)
+
+    def _lane(self, topic: str, partition: int) -> _Lane:
+        lane = self._lanes.get((topic, partition))
+        if lane is None:
+            lane = self._lanes[topic, partition] = _Lane(topic, partition)
+        return lane
 
     def _flush(self, lane: _Lane) -> None:
         """Send what waits, unless a batch is on its way: behind it this is called again."""

@@ -18,7 +18,7 @@ from sinks.redis_link import RedisLink, facts_of
 from stillwell.errors import StillwellError, StoreUnavailable
 from stillwell.reading.online import Stored
 
-_AHEAD = 4
+_AHEAD = 2
 """Calls on their way at once. With one, the server idles while a reply travels; with many, each carries little."""
 
 _MOST_KEYS = 500

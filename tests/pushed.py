@@ -48,9 +48,13 @@ SPLIT = view(SOURCE, {"customer": (STRING, None)}, feature("step", INT64, None),
 
 
 class Inline:
-    """Threads that are none."""
+    """Threads that are none. calls: how many they were given."""
+
+    def __init__(self) -> None:
+        self.calls = 0
 
     async def call(self, work: Callable[..., _T], *arguments: Any) -> _T:
+        self.calls += 1
         return work(*arguments)
 
 
@@ -101,6 +105,7 @@ class World:
         self.store = MemoryOnlineStore(self.server, self.keys)
         self.log = MemoryPushLog({f"test.push.{each.name}": PARTITIONS for each in views})
         self.topics = Topics()
+        self.threads = Inline()
         self.views = {each.name: each for each in views}
         self.epoch = ""
 
@@ -112,7 +117,9 @@ class World:
         """Another process."""
         batches = {name: ViewBatches("test", each, HOUR, max_future=HOUR) for name, each in self.views.items()}
         definitions = DefinitionsSpec(entities=(), topics=(SOURCE,), views=tuple(self.views.values()))
-        return Pusher(definitions, batches, self.log, self.topics, self.store, Inline(), lambda: self.now_ms, most_rows)
+        return Pusher(
+            definitions, batches, self.log, self.topics, self.store, self.threads, lambda: self.now_ms, most_rows
+        )
 
     async def work(self, name: str = "Last") -> list[Answer]:
         """What a worker does with the whole log of a view; what became of its rows."""

@@ -6,13 +6,15 @@ would write. Blocks while it computes: call it in a thread.
 
 import dataclasses
 import datetime
+import functools
+import sys
+import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from stillwell.layout.chain import PartitionId
 from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.online import Answer, EncodedRows
 from stillwell.pushing.log import Place
@@ -26,6 +28,14 @@ _CLOSE_TO_LARGEST = LARGEST_RECORD // 2
 """Whoever is far from it need not be measured: keys and the rest of the headers have some kilobytes at the most."""
 
 _PLACE = "_place"
+
+FEW_ROWS = 200
+"""Rows that the event loop itself judges, in two milliseconds, and encodes, in half a millisecond. A thread would need
+the interpreter for as long, and to hand them over and back takes as long again where they are sixteen."""
+
+_TURN = sys.getswitchinterval()
+"""Seconds that a thread keeps the interpreter to itself, however many others want it. What takes longer, as a user's
+function may, goes into a thread."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,8 +105,8 @@ class Batch:
 class Encoded:
     """Rows for Redis, and for each in their order its place among all that was pushed."""
 
-    rows: tuple[EncodedRows, ...]
-    places: tuple[npt.NDArray[np.int64], ...]
+    rows: EncodedRows
+    places: npt.NDArray[np.int64]
 
 
 class ViewBatches:
@@ -110,9 +120,12 @@ class ViewBatches:
         self._records = PushEncoder(view)
         self._rows = ViewEncoder(view, grace)
         self.judge([Push(view.name, [], transform=False, to=To.BOTH)], 0)  # imports what it needs, half a second of it
+        self.quick = False
+        """Whether the last batch of few rows was judged so quickly that the event loop may do the next one itself."""
 
     def judge(self, pushes: Sequence[Push], now_ms: int) -> Batch:
         """Transform what was pushed, as records of this timestamp."""
+        begun = time.perf_counter()
         values = [value for push in pushes for value in push.values]
         outcome = self._pipeline.run(_records(self.topic, pushes, values, now_ms))
         frame = outcome.rows[0].frame
@@ -144,6 +157,8 @@ class ViewBatches:
             frame = frame.filter(pl.Series(of_row >= 0))
         with_rows = set(places.tolist())
         filtered = frozenset(at for at in range(len(values)) if at not in rejects and at not in with_rows)
+        if 0 < len(values) <= FEW_ROWS:
+            self.quick = time.perf_counter() - begun < _TURN
         return Batch(self.view, tuple(judged), tuple(records), frame, filtered, now_ms)
 
     def as_kept(self, batch: Batch, places: Sequence[Place]) -> Batch:
@@ -176,21 +191,13 @@ class ViewBatches:
 
     def encode(self, batch: Batch, places: Sequence[Place], incarnation: int) -> Encoded:
         """The batch's rows for Redis, given where Kafka has its records. Those for the offline store alone are left
-        out, and those that are older than another of their entity in the same partition."""
-        frame = batch.frame
-        if not frame.height:
-            return Encoded((), ())
+        out, and those that are older than another of their entity."""
+        frame = batch.of([judged.push.to is not To.OFFLINE for judged in batch.judged]).frame
         of_row = frame.get_column("_offset").to_numpy()
-        partitions, offsets, timestamps = np.array(places, np.int64).T[:, of_row]
-        order = np.lexsort((frame.get_column("_row").to_numpy(), offsets, partitions))
-        frame = _replaced(_replaced(frame, "_offset", offsets), "_timestamp", timestamps)[order]
-        present, starts = np.unique(partitions[order], return_index=True)
-        cuts = np.append(starts, frame.height).astype(np.int64)
-        sources = [PartitionId(self.topic, incarnation, int(partition)) for partition in present]
-        encoded = self._rows.encode_each(frame, cuts, sources)
-        return Encoded(
-            tuple(rows for rows, _ in encoded), tuple(kept.get_column(_PLACE).to_numpy() for _, kept in encoded)
-        )
+        partitions, offsets, timestamps = np.array(places, np.int64).reshape(-1, 3).T[:, of_row]
+        frame = _replaced(_replaced(frame, "_offset", offsets), "_timestamp", timestamps)
+        rows, kept = self._rows.encode_few(frame, self.topic, incarnation, partitions)
+        return Encoded(rows, frame.get_column(_PLACE).to_numpy()[kept])
 
     def _made(
         self, pushes: Sequence[Push], values: Sequence[bytes], frame: pl.DataFrame, rejects: dict[int, Reject]
@@ -227,9 +234,7 @@ class ViewBatches:
 
 
 def _records(topic: str, pushes: Sequence[Push], values: Sequence[bytes], now_ms: int) -> Records:
-    headers = [
-        each for push in pushes for each in [headers_of(transform=push.transform, to=push.to)] * len(push.values)
-    ]
+    headers = [each for push in pushes for each in [_alike(push.transform, push.to, None)] * len(push.values)]
     return _as_records(topic, list(zip(values, headers, strict=True)), [now_ms] * len(values))
 
 
@@ -263,7 +268,15 @@ def _with_rejects(judged: Judged, rejects: Mapping[int, Reject]) -> Judged:
 
 def _headers(push: Push, version: int, *, transform: bool) -> Headers:
     """Those of a record of a push."""
+    if push.idempotency_key is None:
+        return _alike(transform, push.to, version)
     return headers_of(transform=transform, to=push.to, version=version, idempotency_key=push.idempotency_key)
+
+
+@functools.lru_cache(maxsize=256)
+def _alike(transform: bool, to: To, version: int | None) -> Headers:
+    """The headers that records of many pushes share."""
+    return headers_of(transform=transform, to=to, version=version)
 
 
 def raw_records(push: Push, version: int) -> list[PushRecord]:
@@ -290,15 +303,14 @@ _STRONGER = {status: number for number, status in enumerate(_STATUS.values())}
 """Of an event that gives several rows, the first of these that any of them was."""
 
 
-def statuses(batch: Batch, encoded: Encoded, answers: Sequence[Sequence[Answer]]) -> list[list[PushStatus]]:
+def statuses(batch: Batch, encoded: Encoded, answers: Sequence[Answer]) -> list[list[PushStatus]]:
     """What became of every row of every push. answers: Redis's, as the rows were encoded."""
     found: dict[int, PushStatus] = {}
-    for places, of_rows in zip(encoded.places, answers, strict=True):
-        for place, answer in zip(places.tolist(), of_rows, strict=True):
-            status = _STATUS[answer]
-            known = found.get(place)
-            if known is None or _STRONGER[status] < _STRONGER[known]:
-                found[place] = status
+    for place, answer in zip(encoded.places.tolist(), answers, strict=True):
+        status = _STATUS[answer]
+        known = found.get(place)
+        if known is None or _STRONGER[status] < _STRONGER[known]:
+            found[place] = status
     told = []
     for judged in batch.judged:
         push, begin = judged.push, judged.begin

@@ -69,6 +69,7 @@ feast_push_request = msgspec.json.Decoder(FeastPushRequest)
 feast_write_request = msgspec.json.Decoder(FeastWriteRequest)
 
 _encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
 
 
 def own(asked: PushRequest, most_rows: int) -> Push:
@@ -148,7 +149,10 @@ def _values(rows: Mapping[str, Sequence[Any]] | Sequence[msgspec.Raw], field: st
     count = next(iter(lengths.values()), 0)
     _require_few(field, count, most)
     names = list(rows)
-    return [_encode(dict(zip(names, row, strict=True))) for row in zip(*rows.values(), strict=True)]
+    objects = [dict(zip(names, row, strict=True)) for row in zip(*rows.values(), strict=True)]
+    lines = _encode_lines(objects).split(b"\n")[:-1]  # in one call, which takes two thirds of the time
+    # A value that stays as it came may have line breaks of its own.
+    return lines if len(lines) == count else list(map(_encode, objects))
 
 
 def _require_few(field: str, count: int, most: int) -> None:

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from serving.pushing.batch import Batch, Judged, Push, Refusal, ViewBatches, raw_records, statuses, too_large
+from serving.pushing.batch import FEW_ROWS, Batch, Judged, Push, Refusal, ViewBatches, raw_records, statuses, too_large
 from stillwell.errors import (
     NotDefined,
     NotWritten,
@@ -71,9 +71,8 @@ class Written:
 
 
 _CARRIED = 2
-"""Batches of a view that are on their way to Kafka and Redis while others gather. A batch costs more than a
-millisecond of processor time before its first row: with one on its way to each store, those that come meanwhile share
-the next one."""
+"""Batches of a view that are on their way to Kafka and Redis while others gather. A batch costs a millisecond of
+processor time before its first row: with one on its way to each store, those that come meanwhile share the next one."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -205,12 +204,14 @@ class Pusher:
             await gathering.turn()
             together = gathering.next()
             now = self._now_ms()
+            rows = sum(len(each.push.values) for each in together)
             try:
-                batch = await self._threads.call(view.judge, [each.push for each in together], now)
+                judge = functools.partial(view.judge, [each.push for each in together], now)
+                batch = judge() if rows <= FEW_ROWS and view.quick else await self._threads.call(judge)
             except Exception as error:
                 _fail(together, error)
                 continue
-            gathering.carry(self._spawn(self._carry(view, batch, together, now)))
+            gathering.carry(self._spawn(self._carry(view, batch, together, now)), rows)
         gathering.gathers = False
 
     async def _carry(self, view: ViewBatches, batch: Batch, together: Sequence[_Waiting], now: int) -> None:
@@ -249,12 +250,13 @@ class Pusher:
         if not any(each.write for each in together):
             return [[] for _ in together], None
         writing = batch.of([each.write for each in together])
-        encoded = await self._threads.call(view.encode, writing, places, incarnation)
-        if not encoded.rows:
+        encode = functools.partial(view.encode, writing, places, incarnation)
+        encoded = encode() if writing.frame.height <= FEW_ROWS else await self._threads.call(encode)
+        if not encoded.rows.keys:
             return statuses(batch, encoded, []), self._under
-        put, epoch = await self._under_epoch(functools.partial(self._online.put_each, encoded.rows))
+        put, epoch = await self._under_epoch(functools.partial(self._online.put_each, [encoded.rows]))
         self._under = written_under(epoch, put.replication_id)
-        return statuses(batch, encoded, put.answers), self._under
+        return statuses(batch, encoded, put.answers[0]), self._under
 
     async def _under_epoch(self, put: Callable[[str], Coroutine[Any, Any, _T]]) -> tuple[_T, str]:
         """Write under the epoch in force: that which is known, or the one that has taken its place."""
@@ -294,6 +296,7 @@ class _Gathering:
         self.waiting: collections.deque[_Waiting] = collections.deque()
         self._rows = 0
         self._carried = 0
+        self._carried_rows = 0
         self._changed = asyncio.Event()
 
     def add(self, push: _Waiting) -> None:
@@ -303,11 +306,17 @@ class _Gathering:
         self._changed.set()
 
     async def turn(self) -> None:
-        """Wait until a batch may go: a whole one at once, since to wait makes it no larger; what is less, once few
-        enough are on their way."""
-        while self._carried >= _CARRIED and self._rows < _ROWS_TOGETHER:
+        """Wait until a batch may go."""
+        while not self._may_go():
             self._changed.clear()
             await self._changed.wait()
+
+    def _may_go(self) -> bool:
+        """A whole batch may at once, since to wait makes it no larger. Of those that are less one may be on its way,
+        and another that has no fewer rows: two that take turns at Kafka and Redis, and behind them the next gathers."""
+        if not self._carried or self._rows >= _ROWS_TOGETHER:
+            return True
+        return self._carried < _CARRIED and self._rows >= self._carried_rows
 
     def next(self) -> list[_Waiting]:
         """Those that go together: the first that waits, and as many behind it as a batch may have."""
@@ -318,13 +327,15 @@ class _Gathering:
             rows += len(together[-1].push.values)
         return together
 
-    def carry(self, batch: asyncio.Task[None]) -> None:
-        """A batch is on its way, until it is done."""
+    def carry(self, batch: asyncio.Task[None], rows: int) -> None:
+        """A batch of so many rows is on its way, until it is done."""
         self._carried += 1
-        batch.add_done_callback(self._arrived)
+        self._carried_rows += rows
+        batch.add_done_callback(functools.partial(self._arrived, rows))
 
-    def _arrived(self, batch: asyncio.Task[None]) -> None:
+    def _arrived(self, rows: int, batch: asyncio.Task[None]) -> None:
         self._carried -= 1
+        self._carried_rows -= rows
         self._changed.set()
 
     def _pop(self) -> _Waiting:

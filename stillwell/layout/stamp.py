@@ -126,6 +126,19 @@ def stamps(frame: pl.DataFrame, cuts: Cuts, sources: Sequence[PartitionId], vers
     sources: which partition of the one topic each batch is of.
     """
     lengths = np.diff(cuts)
+    incarnations = np.repeat([source.incarnation for source in sources], lengths)
+    partitions = np.repeat([source.partition for source in sources], lengths)
+    return stamps_of(frame, sources[0].topic, incarnations, partitions, version)
+
+
+def stamps_of(
+    frame: pl.DataFrame,
+    topic: str,
+    incarnations: npt.NDArray[np.int64] | int,
+    partitions: npt.NDArray[np.int64],
+    version: int,
+) -> npt.NDArray[np.uint8]:
+    """The same for rows in any order, given which partition, of which incarnation of the topic, each is of."""
     packed = np.empty(frame.height, _COLUMNS)
     packed["event_time"] = _unsigned(microseconds(frame.get_column("event_timestamp")))
     sequence = frame.get_column("_sequence")
@@ -134,9 +147,9 @@ def stamps(frame: pl.DataFrame, cuts: Cuts, sources: Sequence[PartitionId], vers
     else:
         packed["sequence"] = _unsigned(filled(sequence.cast(pl.Int64), ABSENT_SEQUENCE))
     packed["timestamp"] = _unsigned(frame.get_column("_timestamp"))
-    packed["topic"] = np.void(topic_digest(sources[0].topic))
-    packed["incarnation"] = np.repeat([source.incarnation for source in sources], lengths)
-    packed["partition"] = np.repeat([source.partition for source in sources], lengths)
+    packed["topic"] = np.void(topic_digest(topic))
+    packed["incarnation"] = incarnations
+    packed["partition"] = partitions
     packed["offset"] = frame.get_column("_offset").to_numpy()
     packed["version"] = version
     packed["row"] = frame.get_column("_row").to_numpy()

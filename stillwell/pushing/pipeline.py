@@ -8,6 +8,7 @@ version may have pushed it, and have written its row to Redis. It is taken witho
 have: to refuse it would leave a row in Redis that no file has.
 """
 
+import collections
 import dataclasses
 import datetime
 import enum
@@ -22,12 +23,12 @@ from stillwell.errors import DefinitionError
 from stillwell.layout.parquet import TO, TO_TYPE
 from stillwell.pipeline import Pipeline
 from stillwell.pushing.record import TRANSFORM, Head, To, final_topic, head_of, raw_topic
-from stillwell.records import Outcome, Records, Reject, ViewRows
+from stillwell.records import Headers, Outcome, Records, Reject, ViewRows
 from stillwell.spec import TopicSpec, ViewSpec
 
 
-class _Kind(enum.Enum):
-    """What a record is."""
+class _Kind(enum.IntEnum):
+    """What a record is, in the order in which the kinds are worked on."""
 
     FINAL = enum.auto()
     RAW = enum.auto()
@@ -37,6 +38,9 @@ class _Kind(enum.Enum):
 
 _CODES = {To(word): code for code, word in enumerate(TO_TYPE.categories)}
 _ALIKE = [pl.Series(TO, [word], dtype=TO_TYPE) for word in TO_TYPE.categories]
+
+
+_PLAIN = head_of(())
 
 
 class PushPipeline:
@@ -59,12 +63,16 @@ class PushPipeline:
     def run(self, records: Records) -> Outcome:
         """Rows for the view, and a reject for each record that gives none by mistake."""
         sorted_out = _SortedOut(records)
+        known: Headers | None = None
+        head = _PLAIN
         for place, (headers, value) in enumerate(zip(records.headers, records.values, strict=True)):
-            try:
-                head = head_of(headers)
-            except ValueError as error:
-                sorted_out.reject(place, str(error))
-                continue
+            if headers is not known:  # a query service gives all rows of a push the same ones
+                try:
+                    head = head_of(headers)
+                except ValueError as error:
+                    sorted_out.reject(place, str(error))
+                    continue
+                known = headers
             kind = self._kind(head, value)
             if kind in (_Kind.RAW, _Kind.RAW_OF_OTHER) and self._raw is None:
                 sorted_out.reject(place, f"header {TRANSFORM}: {self.views[0].name} takes final rows alone, got `true`")
@@ -126,21 +134,21 @@ class _SortedOut:
     def __init__(self, records: Records) -> None:
         self._records = records
         self._rejects: list[Reject] = []
-        self._places: dict[_Kind, list[int]] = {}
-        self._values: dict[_Kind, list[bytes | None]] = {}
+        self._places: dict[_Kind, list[int]] = collections.defaultdict(list)
+        self._values: dict[_Kind, list[bytes | None]] = collections.defaultdict(list)
         self._to: npt.NDArray[np.uint8] = np.zeros(len(records), np.uint8)
 
     @property
     def kinds(self) -> list[_Kind]:
         """Those that there are; of no records at all, one."""
-        return sorted(self._places, key=lambda kind: kind.value) or [_Kind.FINAL]
+        return sorted(self._places) or [_Kind.FINAL]
 
     def reject(self, place: int, error: str) -> None:
         self._rejects.append(Reject(int(self._records.offsets[place]), None, "decode", error))
 
     def take(self, kind: _Kind, place: int, to: To, value: bytes | None) -> None:
-        self._places.setdefault(kind, []).append(place)
-        self._values.setdefault(kind, []).append(value)
+        self._places[kind].append(place)
+        self._values[kind].append(value)
         self._to[place] = _CODES[to]
 
     def records_of(self, kind: _Kind) -> Records:

@@ -22,7 +22,7 @@ import enum
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import polars as pl
@@ -181,8 +181,7 @@ LARGEST_RECORD = 900_000
 """Bytes of a record's key, value and headers. A topic takes batches of 1 MiB where nobody says otherwise."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class PushRecord:
+class PushRecord(NamedTuple):
     """What a producer gives Kafka. key: the entity's; None for a raw event, whose entity only the view can tell."""
 
     key: bytes | None
@@ -192,8 +191,10 @@ class PushRecord:
     @property
     def nbytes(self) -> int:
         """Of key, value and headers."""
-        headers = sum(len(name) + len(content or b"") for name, content in self.headers)
-        return len(self.key or b"") + len(self.value) + headers
+        nbytes = len(self.key or b"") + len(self.value)
+        for name, content in self.headers:
+            nbytes += len(name) + len(content or b"")
+        return nbytes
 
 
 class PushEncoder:
@@ -237,6 +238,8 @@ class _Forms:
         self._subject = subject
         self._columns = tuple(columns)
         self._forms = {column.name: _form(column) for column in columns}
+        fields = [(f"f{at}", Any, msgspec.field(name=column.name)) for at, column in enumerate(columns)]
+        self._row = msgspec.defstruct("Row", fields, gc=False)
 
     def encode(self, fields: Mapping[str, object]) -> bytes:
         """One object. Raises ValueError."""
@@ -257,9 +260,10 @@ class _Forms:
 
     def encode_all(self, rows: pl.DataFrame) -> list[bytes]:
         """Each row of a frame that has these columns, in their types."""
-        names = [column.name for column in self._columns]
         values = [_written(column, rows.get_column(column.name)) for column in self._columns]
-        return [msgspec.json.encode(dict(zip(names, row, strict=True))) for row in zip(*values, strict=True)]
+        # A line for each: JSON has line breaks in none. One call for all of them, of structs instead of dictionaries,
+        # takes half the time.
+        return msgspec.json.Encoder().encode_lines(list(map(self._row, *values))).split(b"\n")[:-1]
 
 
 def _written(column: ColumnSpec, values: pl.Series) -> list[Any]:

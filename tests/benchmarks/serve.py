@@ -109,6 +109,10 @@ class ServeRun:
             measure()
         except MeasurementError as error:
             self._note(f"{part}: NOT MEASURED: {error}")
+        except Exception as error:
+            # A mistake of the benchmark's: what was measured for a quarter of an hour is told all the same.
+            self._console.print_exception()
+            self._note(f"{part}: NOT MEASURED: {error!r}")
         self._say(f"{part} measured", f"in {time.monotonic() - started:.0f} s")
 
     # ---- reading at full load ----

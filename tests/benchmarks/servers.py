@@ -189,7 +189,7 @@ def deploy(testbed: Testbed) -> Served:
     deployment = testbed.deploy(serve_data.TOPIC, definitions=serve_data.PACKAGE)
     serve_data.write_definitions(deployment.folder)
     definitions = load_definitions(serve_data.PACKAGE, deployment.folder)
-    testbed.create_topic(PUSH_PARTITIONS, push_topic(PROJECT, PUSHED))
+    testbed.ensure_topic(PUSH_PARTITIONS, push_topic(PROJECT, PUSHED))
     served = Served(deployment, definitions, int((time.time() - _AGE_S) * 1e6))
     asyncio.run(_put(served))
     return served

@@ -87,6 +87,11 @@ class Testbed:
         self._create(name, partitions)
         return name
 
+    def ensure_topic(self, partitions: int, name: str) -> None:
+        """A topic of this name, whatever is in it."""
+        if name not in self.admin.list_topics(timeout=30).topics:
+            self._create(name, partitions)
+
     def fill(self, what: Load, partitions: int = 4, topic: str | None = None) -> Filled:
         """Produce a load into a topic, by default a fresh one."""
         topic = topic or self.create_topic(partitions)

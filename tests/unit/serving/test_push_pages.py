@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from serving.metrics import PUSHED
+from serving.pushing.bodies import own, push_request
 from stillwell.errors import StoreUnavailable
 from stillwell.pushing.record import To, head_of
 from tests.served import Served
@@ -61,6 +62,11 @@ async def test_rows_as_columns_or_as_objects_raw_or_final_are_the_same(served: S
             status, body = await served.post("/v1/push", view="Users", rows=rows, transform_on_write=transform)
             assert (status, body["statuses"]) in ((200, ["applied"]), (200, ["stale"]))
             assert (await served.post("/v1/features", **READ))[1]["features"]["Users:amount"]["values"] == [120.0]
+
+
+def test_values_that_are_written_over_several_lines_stay_with_their_rows() -> None:
+    asked = push_request.decode(b'{"view": "V", "rows": {"id": [1, 2], "names": [[\n"a"\n], {\n"b": 3}]}}')
+    assert own(asked, most_rows=10).values == [b'{"id":1,"names":[\n"a"\n]}', b'{"id":2,"names":{\n"b": 3}}']
 
 
 async def test_each_row_is_told_what_became_of_it_and_why(served: Served) -> None:

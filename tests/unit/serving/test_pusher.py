@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import math
 import random
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import pytest
 
-from serving.pushing.batch import Push
+from serving.pushing.batch import FEW_ROWS, Push
 from serving.pushing.pusher import Pusher, Written
 from stillwell.errors import NotDefined, NotWritten, OutcomeUnknown, RequestError, StoreNotReady, StoreUnavailable
 from stillwell.layout.online import Answer
@@ -238,6 +239,49 @@ async def test_while_two_batches_are_on_their_way_the_next_gathers_and_a_whole_o
     acknowledged.set()
     assert {status for written in await asyncio.gather(*pushes) for status in written.statuses} == {"applied"}
     assert (await pusher.write(raw("later"))).statuses == ["applied"]
+
+
+async def test_behind_a_batch_gather_as_many_rows_before_a_second_one_goes() -> None:
+    """Two of one and thirty-one rows would cost what two of sixteen do, and the one row would be there no sooner."""
+    world = await World().ready()
+    pusher = world.pusher()
+    acknowledged, appended = asyncio.Event(), world.log.append
+    batches: list[int] = []
+
+    async def held(topic: str, records: Sequence[PushRecord], timestamp: int) -> list[Place]:
+        batches.append(len(records))
+        await acknowledged.wait()
+        return await appended(topic, records, timestamp)
+
+    world.log.append = held  # type: ignore[method-assign]
+    pushes = [asyncio.ensure_future(pusher.write(together(*(raw(f"w{number}") for number in range(5)))))]
+    for number in range(5):
+        for _ in range(20):  # turns of the event loop, in which it could go on its way
+            await asyncio.sleep(0)
+        assert batches == [5]
+        pushes.append(asyncio.ensure_future(pusher.write(raw(f"c{number}"))))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert batches == [5, 5]
+    pushes.append(asyncio.ensure_future(pusher.write(raw("last"))))
+    acknowledged.set()
+    assert {status for written in await asyncio.gather(*pushes) for status in written.statuses} == {"applied"}
+    assert batches == [5, 5, 1]
+
+
+@pytest.mark.parametrize(("turn", "calls"), [(math.inf, 1), (0.0, 4)])
+async def test_few_rows_are_judged_by_the_event_loop_once_it_is_known_that_they_are_judged_quickly(
+    turn: float, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A function of the user's that takes long must hold nobody up but its own view."""
+    monkeypatch.setattr("serving.pushing.batch._TURN", turn)
+    world = await World().ready()
+    pusher = world.pusher()
+    for number in range(4):
+        assert (await pusher.write(raw(f"c{number}"))).statuses == ["applied"]
+    assert world.threads.calls == calls
+    await pusher.write(together(*(raw(f"w{number}") for number in range(FEW_ROWS + 1))))
+    assert world.threads.calls == calls + 2  # many are never judged there, nor encoded
 
 
 async def test_a_push_larger_than_what_is_taken_together_goes_alone() -> None:
