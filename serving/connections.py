@@ -95,6 +95,12 @@ class _Connection(RequestHandler):
         left = None if timeout is None else max(0.1, timeout - (self._loop.time() - begun))
         await super().shutdown(left)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Called by aiohttp, whenever a part of a body was taken. Where reading was not paused there is nothing to
+        resume, and to look for it, as aiohttp does, is to go through the parser a second time for each request."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
         super().data_received(data)

@@ -1,7 +1,7 @@
 """Features for requests of any interface: a request's plan, its bounds, and what is found for it."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import structlog
 
@@ -124,13 +124,13 @@ class Features:
             _log.info("registered versions are known", versions=came)
         self._metrics.version_load(not isinstance(came, Exception))
 
-    async def find_after(self, plan: Plan, asked: RequestColumns, after: After | None) -> Found:
+    def find_after(self, plan: Plan, asked: RequestColumns, after: After | None) -> Awaitable[Found]:
         """The same, once what was pushed is there. Raises Behind where it is not in time."""
         if after is None:
-            return await self.find(plan, asked)
+            return self.find(plan, asked)
         if self._marks is None:
             raise RequestError("after", "names what was pushed, and reads wait for no pushes here: leave it away")
-        return await self._marks.read_after(after, lambda: self.find(plan, asked))
+        return self._marks.read_after(after, lambda: self.find(plan, asked))
 
     async def check(self) -> None:
         """Raise what keeps features from being read."""

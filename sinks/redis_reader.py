@@ -9,7 +9,7 @@ hiredis cuts replies as they come, without a task between the socket and who wai
 import asyncio
 import collections
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import hiredis
@@ -18,7 +18,7 @@ from sinks.redis_link import RedisLink, facts_of
 from stillwell.errors import StillwellError, StoreUnavailable
 from stillwell.reading.online import Stored
 
-_AHEAD = 2
+_AHEAD = 4
 """Calls on their way at once. With one, the server idles while a reply travels; with many, each carries little."""
 
 _MOST_KEYS = 500
@@ -103,10 +103,11 @@ class RedisReader:
         """How many reads wait for an answer."""
         return sum(len(call.askers) for calls in (self._waiting, self._sent) for call in calls)
 
-    async def read(self, keys: Sequence[bytes]) -> Stored:
+    def read(self, keys: Sequence[bytes]) -> Awaitable[Stored]:
         """See `stillwell.reading.online.OnlineReader`."""
-        if len(keys) <= _MOST_KEYS:
-            return await self._ask(keys)
+        return self._ask(keys) if len(keys) <= _MOST_KEYS else self._read_in_parts(keys)
+
+    async def _read_in_parts(self, keys: Sequence[bytes]) -> Stored:
         parts = [keys[begin : begin + _MOST_KEYS] for begin in range(0, len(keys), _MOST_KEYS)]
         read = await asyncio.gather(*map(self._read, parts))
         if len({part.epoch for part in read}) > 1:

@@ -203,6 +203,11 @@ class WrongKey(ValueError):
 
 def _python_fields(key: KeySpec, column: Sequence[object]) -> list[bytes]:
     kind = key.type
+    if len(column) == 1 and kind.key_tag == "i" and type(number := column[0]) is int:  # as in most requests
+        least, greatest = _RANGES[kind.width]
+        if least <= number <= greatest:
+            text = b"%d" % number
+            return [b"i%d:%b" % (len(text), text)]
     if set(map(type, column)) <= {kind.python}:
         try:
             if kind.key_tag == "s":

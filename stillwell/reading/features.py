@@ -9,7 +9,7 @@ from stillwell.layout.projection import ABSENT, StoredColumns
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.reading.computed import FoundRows, compute, status_of
 from stillwell.reading.entities import keys
-from stillwell.reading.online import OnlineReader, Stored
+from stillwell.reading.online import OnlineReader
 from stillwell.reading.plan import Kind, Lookup, Output, Plan
 from stillwell.reading.predicted import NoPredictions, PredictedColumns, Predictions
 from stillwell.reading.status import Freshness, Status
@@ -102,7 +102,8 @@ class FeatureReader:
         StoreNotReady.
         """
         if not plan.models:
-            count, found = await self._rows(plan, columns)
+            count, wanted = self._wanted(plan, columns)
+            found = await self._online.read(wanted)
             now, stored = self._now_us(), found.values
             if plan.whole and count and (whole := plan.whole.read(stored, count, now)):
                 columns_of_whole = functools.partial(_columns_of_whole, plan, whole, count, now)
@@ -118,8 +119,9 @@ class FeatureReader:
                 return Found(plan, [], 0, now, only.under, predicted_columns, whole)
             return self._found(plan, [], 0, columns, now, only.under, [only])
         # Asked for in the same turn of the event loop, so that they share a round trip.
-        (count, found), *predicted = await asyncio.gather(
-            self._rows(plan, columns), *(self.predictions.columns(model, columns) for model in plan.models)
+        count, wanted = self._wanted(plan, columns)
+        found, *predicted = await asyncio.gather(
+            self._online.read(wanted), *(self.predictions.columns(model, columns) for model in plan.models)
         )
         # What is of several servers, or epochs, is of none: who reads behind a push reads once more.
         under = found.under if all(each.under == found.under for each in predicted) else b""
@@ -138,19 +140,19 @@ class FeatureReader:
         rows = _parts(stored, count, len(plan.lookups))
         return Found(plan, stored, count, now, under, columns_of_rows(plan, rows, columns, now, predicted))
 
-    async def _rows(self, plan: Plan, columns: Mapping[str, Sequence[object]]) -> tuple[int, Stored]:
-        """How many entities there are; and for each lookup, the row of each."""
+    def _wanted(self, plan: Plan, columns: Mapping[str, Sequence[object]]) -> tuple[int, list[bytes]]:
+        """How many entities there are; and for each lookup, the key in the store of each one's row."""
         suffixes = self._suffixes(plan.views)
         if plan.of_one_key:
             here = self._keys.places(keys(plan.lookups[0], columns))
-            return len(here), await self._online.read([place + suffix for suffix in suffixes for place in here])
+            return len(here), [place + suffix for suffix in suffixes for place in here]
         wanted: list[bytes] = []
         places: list[list[bytes]] = []
         for at, (lookup, suffix) in enumerate(zip(plan.lookups, suffixes, strict=True)):
             here = places[lookup.alike] if lookup.alike < at else self._keys.places(keys(lookup, columns))
             places.append(here)
             wanted += [place + suffix for place in here]
-        return len(places[0]) if places else 0, await self._online.read(wanted)
+        return len(places[0]) if places else 0, wanted
 
 
 def _parts(stored: Sequence[bytes | None], count: int, lookups: int) -> list[Sequence[bytes | None]]:

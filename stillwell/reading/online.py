@@ -2,7 +2,7 @@
 in `stillwell.testing`."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import NamedTuple, Protocol
 
 from stillwell.layout.online import written_under
@@ -34,7 +34,7 @@ def under(epoch: bytes, replication_id: str) -> bytes:
 class OnlineReader(Protocol):
     """Reads the online store."""
 
-    async def read(self, keys: Sequence[bytes]) -> Stored:
+    def read(self, keys: Sequence[bytes]) -> Awaitable[Stored]:
         """What is stored under these keys (see `stillwell.layout.redis_keys`).
 
         One round trip, which those who ask at the same time share. Raises StoreUnavailable where no answer comes in
