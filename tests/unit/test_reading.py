@@ -364,6 +364,20 @@ async def test_every_type_of_request_value_arrives_as_it_was_sent(reading: Readi
     }
 
 
+@pytest.mark.parametrize("airports", [["A"], ["A", "A"], ["A", "B"], ["A", "X"], ["B", "X", "A"]])
+async def test_a_row_is_there_to_the_last_microsecond_of_its_ttl(airports: list[str], reading: Reading) -> None:
+    """Whichever way it is read: alone, with others, or beside what is null or not there."""
+    await reading.put({"airport": "A", "amount": 1.0}, {"airport": "B"})
+    reading.now_us += HOUR // datetime.timedelta(microseconds=1)
+    within = {"A": (1.0, P), "B": (None, N), "X": (None, M)}
+    found = await reading.read("Departures:amount", airport=airports)
+    assert values(found["Departures:amount"]) == [within[each] for each in airports]
+    reading.now_us += 1
+    past = {"A": (1.0, OLD), "B": (None, OLD), "X": (None, M)}
+    found = await reading.read("Departures:amount", airport=airports)
+    assert values(found["Departures:amount"]) == [past[each] for each in airports]
+
+
 # Objectives
 
 

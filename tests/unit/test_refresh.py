@@ -240,6 +240,27 @@ async def test_a_write_does_not_put_off_what_a_reader_has_asked_for() -> None:
         assert site.value(7) == 31.0
 
 
+async def test_nor_what_he_has_asked_for_while_it_was_computed_in_vain() -> None:
+    async with Site(debounce=datetime.timedelta(seconds=30)).running() as site:
+        now = 0.0
+        site.seconds = lambda: now
+        await site.put(7, 30.0)
+
+        async def ask(delays: list[Any]) -> None:
+            site.model.before = None
+            site.hint(7)
+
+        site.model.before, site.model.error = ask, ModelUnavailable("gone")
+        site.hint(7, cause="write")
+        now, jobs = 31.0, site.agent._work["Delay"].jobs
+        jobs.arrived.set()  # who waits, waits by a real clock
+        await site.until(lambda: (jobs.next_due or 0.0) > 31.0, "it is to be tried again")
+        site.hint(7, cause="write")
+        site.model.error, now = None, 40.0
+        await site.until_committable(103)
+        assert site.value(7) == 31.0
+
+
 async def test_a_server_that_is_down_keeps_its_offsets_and_nothing_is_lost_when_it_returns() -> None:
     async with Site().running() as site:
         for id in range(5):
@@ -262,6 +283,7 @@ async def test_a_model_that_answers_with_nothing_of_use_is_given_up_and_others_g
         await site.until_committable(102)
         assert (site.value(7), site.value(8)) == (None, 51.0)
         assert site.results() == {"computed": 1, "given_up": 1}
+        assert sum(None in delays for delays in site.model.asked) == 3
 
 
 async def test_what_changes_while_the_model_is_asked_is_computed_again_without_another_hint() -> None:
@@ -355,6 +377,26 @@ async def test_who_loses_its_partitions_in_the_middle_commits_nothing_of_them() 
         released.set()
         await site.until(lambda: site.value(7) == 31.0, "the prediction was kept all the same")
         assert site.agent.commits() == {}
+
+
+async def test_who_loses_its_partitions_in_the_middle_leaves_what_failed_to_their_new_owner() -> None:
+    async with Site().running() as site:
+        await site.put(7, 30.0)
+        await site.put(8, 50.0)
+
+        async def lose(delays: list[Any]) -> None:
+            site.model.before = None
+            site.agent.forget()
+            site.model.error = ModelUnavailable("gone")
+
+        site.model.before = lose
+        site.hint(7)
+        await site.until(lambda: site.model.error, "the model was asked")
+        site.model.error = None
+        site.hint(8)
+        await site.until_committable(102)
+        assert site.model.asked == [[30.0], [50.0]]
+        assert len(site.agent._work["Delay"].jobs) == 0
 
 
 async def test_one_alone_that_a_server_breaks_over_is_given_up_once_the_server_is_known_to_answer_others() -> None:

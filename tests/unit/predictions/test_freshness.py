@@ -38,6 +38,14 @@ def test_fresh_is_what_is_of_these_inputs_and_not_too_old() -> None:
     assert worth(Record(said(OTHER), None)) is State.STALE
 
 
+def test_what_was_read_further_ahead_than_it_may_be_old_was_read_by_a_clock_that_is_no_more() -> None:
+    assert worth(Record(said(age=-OLDEST), None)) is State.FRESH
+    assert worth(Record(said(age=-OLDEST - 1), None)) is State.STALE
+    # No pause is longer than a minute: twice as much before its end it has not begun.
+    assert not may_try(Record(None, failed(retry_in=120_000_000)), ONE, NOW)
+    assert may_try(Record(None, failed(retry_in=120_000_001)), ONE, NOW)
+
+
 def test_failed_is_what_failed_over_these_inputs() -> None:
     assert worth(Record(None, failed())) is State.FAILED
     assert worth(Record(None, failed(OTHER))) is State.MISSING

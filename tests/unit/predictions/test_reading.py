@@ -21,6 +21,8 @@ from stillwell.predictions.outcome import Entity, Outcome
 from stillwell.predictions.prediction import Prediction, Refresh
 from stillwell.predictions.reading import ModelReader
 from stillwell.predictions.store import StoredAt
+from stillwell.reading.catalog import Catalog
+from stillwell.reading.features import FeatureReader
 from stillwell.reading.status import Freshness
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
@@ -145,6 +147,23 @@ async def test_a_changed_input_makes_it_stale_and_who_waits_gets_the_new_one(mad
     await site.put(7, 40.0)
     (found,) = await read(reader)
     assert (found.state, found.values) == (State.FRESH, (41.0,))
+
+
+async def test_failures_in_a_row_are_those_over_the_same_inputs(made: Callable[..., Site]) -> None:
+    site = made(policy="wait")
+    reader = site.reader()
+    site.model.error = ModelError("the shape is wrong")
+    attempts = []
+    for delay in (30.0, 40.0):
+        await site.put(7, delay)
+        for _ in range(3):
+            site.ms += 10_000
+            await read(reader)
+            record = site.record()
+            assert record
+            assert record.failure
+            attempts.append(record.failure.attempts)
+    assert attempts == [1, 2, 3, 1, 2, 3]
 
 
 async def test_a_row_that_says_the_same_anew_is_another_input(made: Callable[..., Site]) -> None:
@@ -530,6 +549,23 @@ async def test_what_is_computed_of_rows_that_another_server_lacks_is_not_fresh_b
     found = await readers.columns(site.spec, {"id": [7]})
     assert (found.values, found.freshness) == ([[41.0]], [Freshness.FRESH])
     assert found.under == (await site.store.read([])).under
+
+
+async def test_rows_and_predictions_of_two_servers_are_said_to_be_of_none(made: Callable[..., Site]) -> None:
+    """Else who reads behind a push takes for his own what one of the two lacks."""
+    site = made(policy="cached")
+    await site.put(7, 30.0)
+    reader, keys = site.reader(), RedisKeys("test", "test")
+    definitions = DEFINITIONS.model_copy(update={"models": (site.spec,)})
+    readers = ModelReaders({"Delay": reader}, definitions, lambda: site.ms * 1_000)
+    features = FeatureReader(site.store, keys, lambda: site.ms * 1_000, readers)
+    plan = Catalog(definitions).plan(["V:delay", "Delay:minutes"])
+    assert (await features.read(plan, {"id": [7]})).under == (await site.store.read([])).under
+    before = MemoryRedis(clock=lambda: site.ms)
+    before.write(keys.ready, EPOCH.encode())
+    reader._online = MemoryOnlineStore(before)
+    site.server.fail_over()
+    assert (await features.read(plan, {"id": [7]})).under == b""
 
 
 async def test_a_server_whose_clock_is_behind_takes_over_and_what_is_computed_now_is_kept() -> None:

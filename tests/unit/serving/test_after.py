@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
@@ -15,6 +15,7 @@ from stillwell.pushing.token import Token
 from stillwell.reading import after as after_
 from stillwell.reading.after import MOST_TIMEOUT_MS, Marks, after
 from stillwell.reading.features import FeatureReader
+from stillwell.reading.online import Stored
 from tests.pushed import INCARNATION, LAST, SPLIT, World, raw
 from tests.served import DEFINITIONS, LIMITS, NOW_US, Served
 from tests.waiting import eventually_here
@@ -361,13 +362,44 @@ async def test_every_token_of_several_is_waited_for() -> None:
     there = (await world.pusher().write(raw("a"))).token
     assert there
     appended = (await world.pusher().append(raw("b"))).token
-    elsewhere = dataclasses.replace(there, epoch="another-000000000000")
-    for other in (appended, elsewhere):
+    elsewhere = [dataclasses.replace(there, epoch=f"another-{number:012}") for number in range(10)]
+    for other in (appended, *elsewhere):
         for tokens in ((there, other), (other, there)):
             with pytest.raises(Behind):
                 await marks_of(world).read_after(asked(*tokens, timeout_ms=0), reading(world))
     await world.work()
-    assert (await marks_of(world).read_after(asked(there, appended, elsewhere), reading(world))).rows == 2
+    assert (await marks_of(world).read_after(asked(there, appended, *elsewhere), reading(world))).rows == 2
+
+
+async def test_of_two_tokens_of_one_partition_the_later_record_is_waited_for() -> None:
+    world = await World().ready()
+    mark = MarkKey(PartitionId("test.push.Last", INCARNATION, 2), "Last", LAST.version)
+    first, second = (Token("Last", INCARNATION, {2: offset}) for offset in (6, 7))
+    await world.store.set_marks([MarkMove(mark, 7, 7)], world.epoch)
+    await marks_of(world).read_after(asked(first, timeout_ms=0), reading(world))
+    for tokens in ((first, second), (second, first)):
+        with pytest.raises(Behind):
+            await marks_of(world).read_after(asked(*tokens, timeout_ms=0), reading(world))
+
+
+async def test_what_nobody_knows_the_server_of_is_not_of_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Marks, and then rows, were read in parts, and of each another server has answered one."""
+    world = await World().ready()
+    token = (await world.pusher().append(raw("a"))).token
+    await world.work()
+    read, read_rows, reads = world.store.read, reading(world), 0
+
+    async def of_several(keys: Sequence[bytes]) -> Stored:
+        stored = await read(keys)
+        return stored._replace(replication_id="") if reads < 2 else stored
+
+    async def rows() -> Read:
+        nonlocal reads
+        reads += 1
+        return await read_rows()
+
+    monkeypatch.setattr(world.store, "read", of_several)
+    assert (await marks_of(world).read_after(asked(token), rows)).under.startswith(b"epoch-")
 
 
 async def test_who_cannot_wait_says_so_and_does_not_read_at_once(served: Served) -> None:

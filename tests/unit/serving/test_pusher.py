@@ -108,6 +108,17 @@ async def test_an_event_that_gives_several_rows_is_written_as_the_worker_does_it
     assert set(await world.work("Split")) == {Answer.DUPLICATE}
 
 
+async def test_an_event_is_applied_if_any_of_its_rows_is() -> None:
+    world = await World().ready()
+    pusher = world.pusher()
+
+    async def pushed(customer: str, step: int) -> Sequence[PushStatus]:
+        return (await pusher.write(Push("Split", [event(customer=customer, step=step)], True, To.BOTH))).statuses
+
+    assert await pushed("a", 5) == ["applied"]
+    assert [await pushed(customer, 1) for customer in ("a+b", "c+a", "a")] == [["applied"], ["applied"], ["stale"]]
+
+
 async def test_the_token_names_the_last_record_of_each_partition_and_the_epoch() -> None:
     world = await World().ready()
     token = (await world.pusher().write(together(*(raw(f"c{number}") for number in range(20))))).token
