@@ -64,7 +64,7 @@ from stillwell.pushing.record import push_topic
 from stillwell.reading.after import Marks
 from stillwell.reading.features import FeatureReader
 from stillwell.settings import Settings
-from stillwell.spec import DefinitionsSpec
+from stillwell.spec import DefinitionsSpec, ModelSpec
 from stillwell.storage import ObjectStore, open_store
 from stillwell.threads import ThreadPool
 
@@ -241,56 +241,69 @@ async def _listen(building: _Building, site: Site, seat: Seat | None) -> None:
 def _pusher(building: _Building) -> Pusher:
     """What carries out pushes. Neither Kafka nor the offline store are asked before the first one."""
     settings, closing = building.settings, building.closing
-    timeout = settings.push_timeout.total_seconds()
-    kafka = connection(settings)
-    topics = TopicsWhenAsked(lambda: KafkaTopics(kafka, patience=timeout / 2))
-    store = functools.cache(lambda: open_store(settings.offline_root))
-    opening = ThreadPool("offline", threads=2)
-    archive = Archive(_Objects(store, opening), _once, now, _name())
-    known = PushTopics(archive, topics, timeout)
-    log = KafkaPushLog(lambda: push_producer(kafka, timeout), timeout, settings.push_bytes, known.forget)
+    known = _push_topics(building)
+    log = _push_log(building, known.forget)
+    online = RedisOnlineStore(_link(building), building.keys)
     threads = ThreadPool("push", threads=1)
+    closing.callback(threads.close)
     views = {
         view.name: ViewBatches(settings.project, view, settings.redis_grace, settings.max_future)
         for view in building.definitions.views
     }
-    online = RedisOnlineStore(_link(building), building.keys)
     pusher = Pusher(building.definitions, views, log, known, online, threads, now_ms, _MOST_ROWS)
-    for each in (opening, threads):
-        closing.callback(each.close)
-    for close in (topics.stop, known.close, log.close, pusher.close):
-        closing.push_async_callback(close)
+    closing.push_async_callback(pusher.close)
     return pusher
+
+
+def _push_topics(building: _Building) -> PushTopics:
+    """Which incarnation of each push topic is in force, as the offline store has it."""
+    settings, closing = building.settings, building.closing
+    opening = ThreadPool("offline", threads=2)
+    closing.callback(opening.close)
+    kafka, timeout = connection(settings), settings.push_timeout.total_seconds()
+    topics = TopicsWhenAsked(lambda: KafkaTopics(kafka, patience=timeout / 2))
+    closing.push_async_callback(topics.stop)
+    store = functools.cache(lambda: open_store(settings.offline_root))
+    known = PushTopics(Archive(_Objects(store, opening), _once, now, _name()), topics, timeout)
+    closing.push_async_callback(known.close)
+    return known
+
+
+def _push_log(building: _Building, made_anew: Callable[[str], None] = lambda topic: None) -> KafkaPushLog:
+    """A way to the push topics. made_anew: told of a topic whose offsets begin again."""
+    settings = building.settings
+    kafka, timeout = connection(settings), settings.push_timeout.total_seconds()
+    log = KafkaPushLog(lambda: push_producer(kafka, timeout), timeout, settings.push_bytes, made_anew)
+    building.closing.push_async_callback(log.close)
+    return log
 
 
 def _models(building: _Building, rows: RedisReader) -> ModelReaders | None:
     """What reads predictions, and computes them; None where the definitions have no model. Neither Kafka nor a model's
     server is asked before the first read that needs it."""
-    definitions, keys, metrics = building.definitions, building.keys, building.metrics
+    definitions, keys = building.definitions, building.keys
     if not definitions.models:
         return None
     kept = _predictions_kept(building) if building.settings.push else None
     store = RedisPredictions(_link(building), keys)
     hints, close_hints = _hints(building)
-    made = {}
-    for model in definitions.models:
-        metrics.begin_model(model.name)
-        inference = open_inference(model, os.environ)
-        building.closing.push_async_callback(inference.close)
-        engine = Engine(
-            model,
-            ModelInputs(model, definitions),
-            inference,
-            store,
-            keys,
-            _Watching(metrics),
-            computed=kept.put if kept else None,
-        )
-        made[model.name] = ModelReader(engine, rows, keys, hints, now_us, metrics)
+    made = {
+        model.name: ModelReader(_engine(building, model, store, kept), rows, keys, hints, now_us, building.metrics)
+        for model in definitions.models
+    }
     readers = ModelReaders(made, definitions, now_us)
     building.closing.push_async_callback(close_hints)
     building.closing.push_async_callback(readers.close)
     return readers
+
+
+def _engine(building: _Building, model: ModelSpec, store: RedisPredictions, kept: LogBuffer | None) -> Engine:
+    """What computes a model's predictions. kept: told of them."""
+    building.metrics.begin_model(model.name)
+    inference = open_inference(model, os.environ)
+    building.closing.push_async_callback(inference.close)
+    inputs, watching = ModelInputs(model, building.definitions), _Watching(building.metrics)
+    return Engine(model, inputs, inference, store, building.keys, watching, computed=kept.put if kept else None)
 
 
 def _hints(building: _Building) -> tuple[HintBuffer, Callable[[], Awaitable[None]]]:
@@ -317,12 +330,9 @@ def _hints(building: _Building) -> tuple[HintBuffer, Callable[[], Awaitable[None
 
 def _predictions_kept(building: _Building) -> LogBuffer:
     """What is told of completed predictions, so that they come to rest."""
-    settings, closing = building.settings, building.closing
-    kafka, timeout = connection(settings), settings.push_timeout.total_seconds()
-    log = KafkaPushLog(lambda: push_producer(kafka, timeout), timeout, settings.push_bytes)
-    closing.push_async_callback(log.close)
-    kept = LogBuffer(PredictionLog(log, settings.project, building.definitions.models, now_ms))
-    closing.push_async_callback(kept.close)
+    log = PredictionLog(_push_log(building), building.settings.project, building.definitions.models, now_ms)
+    kept = LogBuffer(log)
+    building.closing.push_async_callback(kept.close)
     return kept
 
 
