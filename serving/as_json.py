@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from stillwell.floats import writable
-from stillwell.instants import instant
+from stillwell.instants import SECOND_US, instant
 from stillwell.reading.features import FeatureColumn, present
 from stillwell.reading.status import Status
 from stillwell.types import FLOAT32, FLOAT64, TIMESTAMP, FieldType
@@ -23,12 +23,9 @@ from stillwell.types import FLOAT32, FLOAT64, TIMESTAMP, FieldType
 encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
-_SECOND_US = 1_000_000
-
-
 def age(at_us: int | None, now_us: int) -> float | None:
     """Seconds since a time; None where there is none."""
-    return None if at_us is None else (now_us - at_us) / _SECOND_US
+    return None if at_us is None else (now_us - at_us) / SECOND_US
 
 
 def written(kind: FieldType, values: Sequence[Any], times: Callable[[int], object], whole: bool) -> Sequence[Any]:

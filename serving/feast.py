@@ -16,15 +16,13 @@ import msgspec
 
 from serving.as_json import Rests, all_present, encode, written
 from stillwell.errors import NotDefined, RequestError
-from stillwell.instants import instant
+from stillwell.instants import SECOND_US, instant
 from stillwell.reading.entities import RequestColumns
 from stillwell.reading.features import FeatureColumn, Found, present
 from stillwell.reading.plan import Plan
 from stillwell.reading.status import Status
 from stillwell.reading.whole import Whole
 from stillwell.wording import shorten
-
-_SECOND_US = 1_000_000
 
 _SEARCHED = "searches by vectors, and Stillwell keeps no vectors: leave it to a store that does"
 _MATERIALIZED = "copies rows from offline to online, and here workers write both as events come: leave the call out"
@@ -128,7 +126,7 @@ def _values(column: FeatureColumn, whole: Sequence[Status]) -> Sequence[Any]:
 
 
 def _seconds(us: int) -> int:
-    return us // _SECOND_US
+    return us // SECOND_US
 
 
 def error_body(error: Exception) -> bytes:

@@ -25,6 +25,7 @@ _BODIES: Final = (JSON, "application/x-www-form-urlencoded", "application/octet-
 """What a JSON body may be announced as: `curl -d` calls everything a form, and Feast's client says nothing at all."""
 
 _RETRY_AFTER: Final = (("Retry-After", "1"),)
+"""Seconds after which there may be an answer: no promise, and long enough that who waits so is no storm."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -12,7 +12,10 @@ from stillwell.kafka_connection import refusals, unreachable
 from stillwell.predictions.hint import Hint, encode
 
 _AT_A_TIME = 1_000
+"""Hints that are given to the producer before they are waited for: a span of a hub's writes may have 10,000."""
+
 _PATIENCE_MS = 10_000
+"""For an acknowledgement. A worker asks again, and a service drops the hint."""
 
 _MENDS = refusals("our user")
 

@@ -9,6 +9,7 @@ import time
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 MICROSECOND = datetime.timedelta(microseconds=1)
 MILLISECOND = datetime.timedelta(milliseconds=1)
+SECOND_US = 1_000_000
 
 
 def instant(us: int) -> datetime.datetime:

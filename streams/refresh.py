@@ -31,6 +31,7 @@ from streams.retry import Retry
 _log = structlog.get_logger(__name__)
 
 _RELEASE_EVERY = 1.0
+"""Seconds between looks for hints that have been held long enough, where none comes that would be a reason to look."""
 
 
 async def _nothing() -> None:

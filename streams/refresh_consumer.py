@@ -18,9 +18,17 @@ from streams.refresh_hints import RefreshBatch, RefreshHint
 _log = structlog.get_logger(__name__)
 
 _FETCH_WAIT_MS = 100
+"""How long a fetch waits that finds nothing; one that finds something does not."""
+
 _MOST_OF_A_FETCH = 5_000
+"""Hints, which are taken in in one go: meanwhile nothing else is done."""
+
 _FULL_PAUSE = 0.05
+"""Seconds until it is looked again whether there is room."""
+
 _COMMIT_EVERY = 0.5
+"""Seconds: what is committed late is read again by whoever comes next, and found fresh."""
+
 _COMMIT_TIMEOUT = 5.0
 
 Deliver = Callable[[RefreshBatch], Awaitable[None]]

@@ -30,11 +30,17 @@ _GIVE_UP_AFTER = 3
 """Failures over the same inputs after which a job is given up, unless the server is not there at all."""
 
 _NOT_READY_PAUSE = 0.5
+"""Seconds between looks whether Redis is rebuilt, which takes a person."""
+
 _UNKNOWN_PAUSE = 2.0
 """Seconds between looks for a version of a view that nobody has told us of."""
 
 _AWAY_PAUSE = 0.5
+"""Seconds for all of a model whose server is not there: its breaker's shortest pause."""
+
 _MOST_PAUSE = 5.0
+"""Seconds that a job is put back for at the most: a longer pause of its own inputs is met again when it is over, and
+newer inputs are found the sooner."""
 
 
 class PredictionLog(Protocol):

@@ -30,6 +30,7 @@ _LONGEST_PAUSE = 30.0
 """Seconds between two starts of a process that dies again and again."""
 
 _UNSTARTED_PAUSE = 1.0
+"""Seconds before another attempt where the system starts no process."""
 
 _PATIENCE = 25.0
 """Seconds that processes have to end when told to: less than the 30 that Kubernetes waits before it kills all."""

@@ -13,6 +13,7 @@ _PATIENCE = 1.0
 """Seconds in which a sibling must have said all. One that hangs is shown as such, and holds the page up no longer."""
 
 _MOST_BYTES = 16 * 1024 * 1024
+"""Of what one says: far more than its numbers take."""
 
 
 class Siblings:

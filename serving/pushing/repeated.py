@@ -22,6 +22,7 @@ MOST_BYTES = 64 * 1024
 """Of an answer that is kept: some thousands of rows."""
 
 _MOST_AT_ONCE = 10_000
+"""Keys whose pushes are under way: more than requests may be, of which each has one."""
 
 
 class Answers(Protocol):

@@ -23,6 +23,7 @@ _LEAST_KEPT = datetime.timedelta(minutes=1)
 
 _FIRST_PAUSE_US = 1_000_000
 _LONGEST_PAUSE_US = 60_000_000
+"""For inputs that a model has failed over: other inputs are tried at once, so that only they wait for so long."""
 
 
 class State(enum.Enum):

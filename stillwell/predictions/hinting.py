@@ -24,9 +24,16 @@ _QUOTED = 200
 """Characters of an error that a reader is told."""
 
 _MOST_WAITING = 10_000
+"""Hints that wait while Kafka is away, some megabytes; of more, reads hint again."""
+
 _MOST_REMEMBERED = 50_000
+"""The last hints, which are not sent again within their second; where there are more, some are sent once too often."""
+
 _TOGETHER = 500
+"""Sent by one call, which waits for all of them: what comes meanwhile goes together in the next."""
+
 _PAUSE = 1.0
+"""Seconds after a failure before the next attempt, as long as a hint is silent: each brings one line in the log."""
 
 
 class Topic(Protocol):

@@ -21,10 +21,20 @@ from stillwell.spec import ModelSpec, OpenInferenceSpec
 from stillwell.threads import ThreadPool
 
 _LARGEST_ANSWER = 16 << 20
+"""Bytes: an answer is read as a whole, and one without end must not take the process's memory."""
+
 _QUOTED = 300
+"""Characters of a server's error that its reader is told."""
+
 _CALLS_AT_A_TIME = 8
+"""Connections to one server from one process. A server that computes more at once is given larger batches."""
+
 _FIRST_PAUSE = 0.05
+"""Seconds before a call is repeated; doubled each time, by chance from half to half as long again."""
+
 _NOT_NOW = (429, 502, 503, 504)
+"""What a server, or what stands before it, answers that has not looked at the inputs: the same call may succeed."""
+
 _FUNCTION_PATIENCE = 30.0
 """Seconds that a function in this process has. Its thread cannot be ended: the function should have a deadline too."""
 

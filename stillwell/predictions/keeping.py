@@ -20,6 +20,7 @@ from stillwell.types import TIMESTAMP
 _log = structlog.get_logger(__name__)
 
 _MOST_WAITING = 10_000
+"""Predictions that wait while Kafka is away, some megabytes: what is lost is rows of a log, and no answer."""
 
 
 class PredictionLog:

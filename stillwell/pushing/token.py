@@ -21,6 +21,7 @@ MOST_PARTITIONS = 1_024
 """Of one token. A push of more rows than a topic has partitions names each partition once."""
 
 MOST_CHARACTERS = 32 * 1_024
+"""More than a token of so many partitions has: each takes 31 at the most."""
 
 _TOKEN = re.compile(
     r"(?P<view>[A-Za-z_]\w{0,199})@(?P<incarnation>[0-9]{1,5})"

@@ -25,8 +25,13 @@ from stillwell.reading.online import OnlineReader
 from stillwell.spec import ViewSpec
 
 MOST_TOKENS = 16
+"""Of one read: each may name a thousand partitions."""
+
 MOST_TIMEOUT_MS = 60_000
+"""As long as proxies commonly wait for an answer."""
+
 DEFAULT_TIMEOUT_MS = 1_000
+"""A worker writes within some tens of milliseconds, and takes seconds only while it is replaced."""
 
 _PAUSE = 0.005
 """Seconds between two looks at the marks. A worker writes within some 50 ms; more looks would find nothing sooner."""
@@ -36,6 +41,8 @@ _PAUSE_PER_KEY = 20e-6
 many, or for what never comes, must not take it all from those who read."""
 
 _MOST_WAITING = 1_000
+"""Reads: as many as there may be requests, unless STILLWELL_SERVE_IN_FLIGHT says otherwise."""
+
 _MOST_PARTITIONS = 10_000
 """Partitions whose marks all who wait want to see, at the most: beyond, who comes is refused."""
 
