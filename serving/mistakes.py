@@ -18,6 +18,12 @@ from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import RequestError
 from stillwell.wording import shorten
 
+_MOST_ROWS = 3
+"""Rows, and columns of them, that an example is made of."""
+
+_MOST_SHOWN = 120
+"""Characters of an example: a line."""
+
 _FEAST_ROWS: Final = "entity_rows"
 """What Feast's SDK calls the entities, and takes as rows."""
 
@@ -172,10 +178,6 @@ def _as_columns(rows: object) -> str:
         return _COLUMNS["entities"][2]
     some = [each for each in listed[:_MOST_ROWS] if isinstance(each, dict)]
     return _short({name: [each.get(name) for each in some] for name in list(first)[:_MOST_ROWS]})
-
-
-_MOST_ROWS = 3
-_MOST_SHOWN = 120
 
 
 def _short(value: object) -> str:

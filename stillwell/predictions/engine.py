@@ -238,7 +238,7 @@ class Engine:
         """What the model says of so many entities, while the leases are renewed. Raises ModelLeftAlone."""
         unusable: Mapping[int, Unusable] = {}
         try:
-            values = self.inputs.values(rows, columns, count, at_us)
+            values = self.inputs.values(rows, columns, at_us)
         except RequestError:
             values, unusable = self.inputs.each_values(rows, columns, count, at_us)
         begun = self._clock()

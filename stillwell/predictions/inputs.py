@@ -159,7 +159,7 @@ class ModelInputs:
         """The event times of one entity's rows, in µs since the epoch, by the names of views and aliases."""
         return {name: None if row is None else _event_time(row) for name, row in zip(self.sources, rows, strict=True)}
 
-    def values(self, rows: Rows, columns: Columns, count: int, now_us: int) -> dict[str, list[Any]]:
+    def values(self, rows: Rows, columns: Columns, now_us: int) -> dict[str, list[Any]]:
         """The model's inputs by name, a value for each entity; a Timestamp is µs since the epoch.
 
         Raises FormatError, and RequestError for an entity of which an on-demand feature makes nothing.
@@ -188,7 +188,7 @@ class ModelInputs:
         for number in range(count):
             alone = {name: [column[number]] for name, column in columns.items()}
             try:
-                found = self.values([[of_lookup[number]] for of_lookup in rows], alone, 1, now_us)
+                found = self.values([[of_lookup[number]] for of_lookup in rows], alone, now_us)
             except RequestError as error:
                 unusable[number] = Unusable(str(error))
                 continue

@@ -94,7 +94,7 @@ def test_rows_are_found_by_aliases_and_named_by_them() -> None:
     assert of_other == KEYS.rows("V", [b"i1:3", b"i1:4"])
     assert of_one == KEYS.rows("V", [b"i1:1", b"i1:2"])
     rows: Rows = [[row(3, 30.0), None], [row(1, 10.0), row(2, 20.0)]]
-    assert inputs.values(rows, columns, 2, NOW_US) == {"a": [30.0, None], "b": [10.0, 20.0]}
+    assert inputs.values(rows, columns, NOW_US) == {"a": [30.0, None], "b": [10.0, 20.0]}
     assert inputs.event_times((row(3, 30.0), None)) == {"Other": NOW_US, "One": None}
 
 
@@ -103,7 +103,7 @@ def test_what_is_past_its_ttl_is_null_and_has_another_fingerprint() -> None:
     columns: Columns = {"one": [1], "other": [3]}
     rows: Rows = [[row(3, 30.0)]]
     for late, value in ((HOUR_US, 30.0), (HOUR_US + 1, None)):
-        assert inputs.values(rows, columns, 1, NOW_US + late) == {"a": [value]}
+        assert inputs.values(rows, columns, NOW_US + late) == {"a": [value]}
     within, last, past = (inputs.fingerprints(rows, 1, NOW_US + late)[0] for late in (0, HOUR_US, HOUR_US + 1))
     assert within == last != past
 
@@ -115,7 +115,7 @@ def test_on_demand_features_and_request_values_are_inputs_too() -> None:
     columns: Columns = {"one": [1, 2], "other": [3, 4], "at": [at, at], "share": [0.5, 0.25]}
     rows_of: dict[str, list[bytes | None]] = {"One": [row(1, 10.0), row(2, 20.0)], "Other": [row(3, 30.0), None]}
     rows: Rows = [rows_of[name] for name in inputs.sources]
-    assert inputs.values(rows, columns, 2, NOW_US) == {
+    assert inputs.values(rows, columns, NOW_US) == {
         "sum": [25.0, None],
         "wait": [90, 90],
         "at": [NOW_US + 90_000_000] * 2,
@@ -123,7 +123,7 @@ def test_on_demand_features_and_request_values_are_inputs_too() -> None:
     one, other = inputs.digests(columns)
     assert one != other
     values, unusable = inputs.each_values(rows, columns, 2, NOW_US)
-    assert (values, unusable) == (inputs.values(rows, columns, 2, NOW_US), {})
+    assert (values, unusable) == (inputs.values(rows, columns, NOW_US), {})
 
 
 def test_the_clock_alone_changes_no_fingerprint() -> None:
@@ -136,7 +136,7 @@ def test_a_model_without_stored_inputs_has_only_what_the_request_brings() -> Non
     inputs = ModelInputs(pair_model(share="Search:share"), DEFINED)
     columns: Columns = {"one": [1], "other": [3], "share": [0.5]}
     assert (inputs.sources, inputs.row_keys(KEYS, columns)) == ((), [])
-    assert inputs.values([], columns, 1, NOW_US) == {"share": [0.5]}
+    assert inputs.values([], columns, NOW_US) == {"share": [0.5]}
     assert inputs.fingerprints([], 2, NOW_US) == [inputs.fingerprint((), NOW_US)] * 2
 
 
