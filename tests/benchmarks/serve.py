@@ -185,8 +185,7 @@ class ServeRun:
     # ---- latency at half of saturation ----
 
     def _latency(self, stillwell: Stillwell) -> None:
-        redis = int(self._testbed.redis.info("server")["process_id"])
-        with cores.apart([stillwell.pid], [redis]) as core:
+        with cores.apart([stillwell.pid]) as core:
             self._latency_on(core, stillwell)
 
     def _latency_on(self, core: set[int], stillwell: Stillwell) -> None:
