@@ -89,25 +89,19 @@ def _of_whole(plan: Plan, whole: Whole, count: int) -> bytes | None:
     if not plan.plain:
         return None
     end, begin = (b"]", b'{"values":[') if count == 1 else (b"", b'{"values":')
-    made: dict[tuple[int, ...], bytes] = {}
-    behind = []
-    for times in whole.event_times:
-        rest = made.get(times)
-        if rest is None:
-            rest = made[times] = b'%b,"statuses":%b,"event_timestamps":%b},%b' % (
-                end,
-                all_present(count),
-                encode([instant(us) for us in times]),
-                begin,
-            )
-        behind.append(rest)
+    behind = {
+        times: b'%b,"statuses":%b,"event_timestamps":%b},%b'
+        % (end, all_present(count), encode([instant(us) for us in times]), begin)
+        for times in set(whole.event_times)
+    }
     values = list(map(encode, whole.values))
-    if len(made) == 1:
-        written = behind[0].join([*values, b""])
+    if len(behind) == 1:
+        (rest,) = behind.values()
+        written = rest.join([*values, b""])
     else:
         pieces = [b""] * (2 * len(values))
         pieces[::2] = values
-        pieces[1::2] = [behind[source] for source in plan.sources]
+        pieces[1::2] = [behind[whole.event_times[source]] for source in plan.sources]
         written = b"".join(pieces)
     # A float that JSON cannot write comes as null. A text may say so too, and takes the longer way for nothing.
     return None if b"null" in written else begin + written[: -1 - len(begin)]

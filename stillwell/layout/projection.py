@@ -182,6 +182,9 @@ class _RowReader:
         return FormatError(f"view {self._view}: the row's {len(value)} bytes do not end where its layout says")
 
 
+_Together = tuple[list[int], Sequence[Any]]
+
+
 class WholeRows:
     """Reads rows that are all there, without a null and of one layout: of many at once a column by one unpacking, which
     takes a third of the time that one row at a time does."""
@@ -199,16 +202,53 @@ class WholeRows:
         self._fixed = layout.fixed.itemsize
         between = LENGTH_AT - _EVENT_TIME_AT - _EVENT_TIME.size
         head = HEADER_BYTES - KIND_AT + layout.bitmap_bytes
-        self._row = struct.Struct(f"<B{_EVENT_TIME.size}s{between}x4s{head}s{''.join(codes)}")
+        self._format = f"B{_EVENT_TIME.size}s{between}x4s{head}s{''.join(codes)}"
+        self._row = struct.Struct(f"<{self._format}")
         self._head = bytes([ROW]) + layout.id + bytes(layout.bitmap_bytes)
         at_slot = {at: slot for slot, at in enumerate(slots, 4)}  # behind format, event time, length and head
         self._last_end = at_slot[layout.variable[-1]] if layout.variable else None
-        self._pick = _picker([at_slot[places[feature.name]] for feature in wanted])
+        self._wanted = [at_slot[places[feature.name]] for feature in wanted]
+        self._pick = _picker(self._wanted)
         self._texts = [
             (position, at_slot[before[at]] if at in before else None, at_slot[at], feature.type is BYTES)
             for position, feature in enumerate(wanted)
             if not layout.features[at := places[feature.name]].type.width
         ]
+
+    @property
+    def count(self) -> int:
+        """Of the features that are read."""
+        return len(self._wanted)
+
+    @property
+    def even(self) -> bool:
+        """Whether all such rows are of one length: the layout has no texts and no bytes."""
+        return self._last_end is None
+
+    @classmethod
+    def together(cls, each: "Sequence[WholeRows]") -> "Callable[[Sequence[bytes | None]], _Together | None]":
+        """Reads one row of each of several even layouts, all of them by one unpacking, which for twenty takes half the
+        time that `one` takes for each: their event times, and their features one behind the other. It gives None where
+        one of the rows is not such."""
+        rows = struct.Struct("<" + "".join(one._format for one in each))
+        begins = list(itertools.accumulate((len(one._row.unpack(bytes(one._row.size))) for one in each), initial=0))
+        lengths = [one._fixed for one in each]
+        # Format, length and head are known beforehand.
+        pick_known = _picker([begin + slot for begin in begins[:-1] for slot in (0, 2, 3)])
+        known = tuple(part for one in each for part in (FORMAT, one._fixed.to_bytes(4), one._head))
+        pick_times = _picker([begin + 1 for begin in begins[:-1]])
+        times = struct.Struct(f">{len(each)}Q")
+        pick_wanted = _picker([begin + slot for one, begin in zip(each, begins, strict=False) for slot in one._wanted])
+
+        def read(stored: Sequence[bytes | None]) -> _Together | None:
+            if None in stored or list(map(len, stored)) != lengths:  # type: ignore[arg-type]
+                return None
+            slots = rows.unpack(b"".join(stored))  # type: ignore[arg-type]
+            if pick_known(slots) != known:
+                return None
+            return [time - _SIGN for time in times.unpack(b"".join(pick_times(slots)))], pick_wanted(slots)
+
+        return read
 
     def one(self, value: bytes | None) -> tuple[int, Sequence[Any]] | None:
         """The event time of a row in µs since the epoch, and its features; None where the row is not such."""
