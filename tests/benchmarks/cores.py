@@ -1,7 +1,7 @@
 """Who runs on which core, where latency is measured: who is measured has one to itself.
 
-Left to itself, a scheduler with two cores puts the generator, Redis or Kafka's Java on the core of the service from time
-to time, and what is measured then is for how long: between 6 and 17 ms at the 99th percentile, by chance.
+Left to itself, a scheduler with two cores puts the generator, Redis or Kafka's Java on the core of the service from
+time to time, and what is measured then is for how long: between 6 and 17 ms at the 99th percentile, by chance.
 """
 
 import contextlib

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillwell.errors import FormatError
-from stillwell.layout.projection import ABSENT, Projection, UnknownLayout
+from stillwell.layout.projection import ABSENT, Projection, UnknownLayout, WholeRows
 from stillwell.layout.value import HEADER_BYTES, LENGTH_AT, RowLayout, decode, encode
 from stillwell.spec import EntitySpec, FeatureSpec, KeySpec, TopicSpec, ViewSpec
 from stillwell.types import BOOL, BYTES, FLOAT64, INT32, INT64, STRING, FieldType
@@ -95,6 +95,37 @@ def test_rows_of_fixed_length_are_read_together_only_where_all_are_whole(count: 
         for spoiled in ([damaged], [*whole, damaged]):
             with pytest.raises(FormatError):
                 projection.read(spoiled)
+
+
+def test_rows_of_several_views_are_read_together_only_where_each_is_whole() -> None:
+    """Bytes that one row lacks and the next has too many are no two rows."""
+    kinds: list[list[FieldType]] = [[INT64, FLOAT64], [BOOL], [INT64, FLOAT64]]
+    views, stored, readers = [], [], []
+    for number, of in enumerate(kinds):
+        view, (row,) = rows_of(of, [tuple(bool(number) if kind is BOOL else number + 1 for kind in of)])
+        views.append(view)
+        stored.append(row)
+        readers.append(Projection(view, view.features[::-1]).whole)
+    assert all(reader.even for reader in readers)
+    together = WholeRows.together(readers)
+    found = together(stored)
+    assert found is not None
+    alone = [reader.one(row) for reader, row in zip(readers, stored, strict=True)]
+    assert found[0] == [each[0] for each in alone if each]
+    assert list(found[1]) == [value for each in alone if each for value in each[1]] == [1.0, 1, True, 3.0, 3]
+    _, (null,) = rows_of([INT64, FLOAT64], [(None, 0.5)])
+    first, second, third = stored
+    for odd in (
+        [null, second, third],
+        [first, second, null],
+        [first, None, third],
+        [first[:-1], second, third],
+        [first[:-1], first[-1:] + second, third],
+        [b"\x09" + first[1:], second, third],
+        [second, first, third],
+        [changed(first, LENGTH_AT, b"\x01"), second, third],
+    ):
+        assert together(odd) is None
 
 
 def test_rows_of_other_versions_lack_what_they_had_not_or_in_another_type() -> None:

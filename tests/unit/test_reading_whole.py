@@ -44,6 +44,8 @@ VIEWS = [
         ("Fixed", (COUNT, AMOUNT, YES), HOUR, None),
         ("Texts", (NAME, COUNT, RAW, AMOUNT), datetime.timedelta(0), HOUR / 2),
         ("One", (NAME,), HOUR, None),
+        ("Even", (YES, AMOUNT), datetime.timedelta(0), None),
+        ("Lasting", (COUNT,), datetime.timedelta(0), None),
     )
 ]
 OTHER = AliasSpec(
