@@ -140,20 +140,24 @@ class Marks:
         between, or another server took over, and what was seen before is worth nothing.
 
         Raises Behind where they are not there in time, RequestError for a token of a view that is not defined, and what
-        `read` and the store raise.
+        `read` and the store raise; StoreUnavailable where marks and rows are of different servers until the time is up.
         """
-        wanted = self._wanted(asked.tokens)
-        deadline = asyncio.get_running_loop().time() + asked.seconds
+        wanted, loop = self._wanted(asked.tokens), asyncio.get_running_loop()
+        deadline = loop.time() + asked.seconds
         epochs = {(token.epoch or "").encode() for token in asked.tokens}
         # Rows that one server has taken under one epoch need no look at the marks, unless it is another by now.
         passed = b"" if b"" in epochs or len(epochs) > 1 else epochs.pop()
-        if not passed:
+        looked = not passed
+        if looked:
             passed = await self._passed(wanted, deadline)
         while True:
             found = await read()
             if passed and found.under == passed:
                 return found
-            passed = await self._passed(wanted, deadline)
+            # Marks that are passed are waited for no longer: without an end two servers would be asked for ever.
+            if looked and loop.time() >= deadline:
+                raise StoreUnavailable("marks and rows were read from different servers, or epochs; ask again")
+            looked, passed = True, await self._passed(wanted, deadline)
 
     def _wanted(self, tokens: Iterable[Token]) -> dict[_Place, int]:
         wanted: dict[_Place, int] = {}

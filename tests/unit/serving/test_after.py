@@ -402,6 +402,21 @@ async def test_what_nobody_knows_the_server_of_is_not_of_the_same(monkeypatch: p
     assert (await marks_of(world).read_after(asked(token), rows)).under.startswith(b"epoch-")
 
 
+async def test_who_reads_from_another_server_than_marks_are_of_is_not_kept_for_ever() -> None:
+    """A primary that is cut off answers one connection of a process, and its successor the other, until somebody sees
+    it."""
+    world = await World().ready()
+    token = (await world.pusher().append(raw("a"))).token
+    await world.work()
+
+    async def of_another() -> Read:
+        return Read(b"", 1)
+
+    async with asyncio.timeout(1):
+        with pytest.raises(StoreUnavailable, match="different servers"):
+            await marks_of(world).read_after(asked(token, timeout_ms=10), of_another)
+
+
 async def test_who_cannot_wait_says_so_and_does_not_read_at_once(served: Served) -> None:
     """What was read at once might lack what the token stands for, and nobody would see that it does."""
     await served.put({"id": 1, "name": "a"})
