@@ -121,24 +121,28 @@ class ValueWording:
 
     # ---- the same event in another shape ----
 
-    def _elsewhere(self, value: bytes, column: ColumnSpec) -> str:
-        """Where a column's value came instead of its own place, and what to do; empty where it came nowhere else."""
+    def _elsewhere(self, value: bytes, *columns: ColumnSpec) -> str:
+        """Where the value of the first of these columns came that did not come in its own place, and what to do; empty
+        where none came elsewhere."""
         found = _parsed(value)
         if self._pushed:
             return self._say_flat() if any(isinstance(each, dict) for each in found.values()) else ""
-        names, taken = _names_of(column), {each.path for each in self._columns.values()}
-        place = next((path for path in _paths(found) if path[-1] in names and path not in taken), None)
-        if place is None:
-            return ""
-        came = f"; it came at ${_place(place)}: "
-        if len(place) < len(column.path):
-            return f"{came}send it nested, as {_nested(column.path)}"
-        return f"{came}send it at ${_place(column.path)}, or define the column with path={'.'.join(place)!r}"
+        taken = {each.path for each in self._columns.values()}
+        places = [path for path in _paths(found) if path not in taken]
+        for column in columns:
+            names = _names_of(column)
+            place = next((path for path in places if path[-1] in names), None)
+            if place is not None:
+                came = f"; it came at ${_place(place)}: "
+                if len(place) < len(column.path):
+                    return f"{came}send it nested, as {_nested(column.path)}"
+                return f"{came}send it at ${_place(column.path)}, or define the column with path={'.'.join(place)!r}"
+        return ""
 
     def _flat(self, value: bytes, branch: Sequence[str]) -> str:
-        """The same of the first column of a branch, where all of it is missing."""
-        columns = (each for each in self._columns.values() if each.path[: len(branch)] == tuple(branch))
-        return next(filter(None, (self._elsewhere(value, each) for each in columns)), "") if branch else ""
+        """The same of the columns of a branch, where all of it is missing."""
+        columns = [each for each in self._columns.values() if each.path[: len(branch)] == tuple(branch)]
+        return self._elsewhere(value, *columns) if branch else ""
 
     def _say_flat(self) -> str:
         names = ", ".join(column.name for column in list(self._columns.values())[:_MOST_NAMED])
