@@ -1,7 +1,7 @@
 """Pushes of one view, taken together: what each row becomes, what goes to Kafka for it, and then what goes to Redis.
 
-Pure: the same pipeline as the worker's over the same records, so that Redis gets from here the bytes that the worker
-would write. Blocks while it computes: call it in a thread.
+The same pipeline as the worker's over the same records, so that Redis gets from here the bytes that the worker would
+write. Blocks while it computes: more than a few rows, and what a user's function makes slow, belong into a thread.
 """
 
 import dataclasses
