@@ -121,11 +121,10 @@ def _invoke(context: click.Context, as_json: bool) -> int:
         extra = _EXTRAS.get((error.name or "").split(".")[0])
         if extra is None:
             raise
-        click.echo(
-            f"stillwell: this command needs {error.name}, which is not installed. "
-            f"Run: pip install 'stillwell[{extra}]'",
-            err=True,
-        )
+        message = f"this command needs {error.name}, which is not installed. Run: pip install 'stillwell[{extra}]'"
+        click.echo(f"stillwell: {message}", err=True)
+        if as_json:
+            _print_error("ModuleNotFoundError", None, message)
         return CALLED_WRONGLY
     except (KeyboardInterrupt, click.Abort):
         click.echo("stillwell: interrupted", err=True)

@@ -89,8 +89,12 @@ def test_a_command_whose_library_is_not_installed_names_the_extra(capsys: pytest
         for name in [name for name in sys.modules if name.startswith("stillwell.local")]:
             missing.delitem(sys.modules, name)
         missing.setitem(sys.modules, "psutil", None)
-        assert run(["local", "status"]) == 2
-    assert "psutil, which is not installed. Run: pip install 'stillwell[local]'" in capsys.readouterr().err
+        assert run(["local", "status", "--json"]) == 2
+    said = capsys.readouterr()
+    assert "psutil, which is not installed. Run: pip install 'stillwell[local]'" in said.err
+    error = json.loads(said.out)["error"]
+    assert error["kind"] == "ModuleNotFoundError"
+    assert error["message"] in said.err
 
 
 def test_the_entry_point_is_the_command() -> None:
