@@ -33,6 +33,9 @@ FEW_ROWS = 200
 """Rows that the event loop itself judges, in two milliseconds, and encodes, in half a millisecond. A thread would need
 the interpreter for as long, and to hand them over and back takes as long again where they are sixteen."""
 
+_FEW_BYTES = 256 * 1024
+"""Bytes of such rows: one may have nearly a megabyte, and two hundred of those would hold up everybody."""
+
 _TURN = sys.getswitchinterval()
 """Seconds that a thread keeps the interpreter to itself, however many others want it. What takes longer, as a user's
 function may, goes into a thread."""
@@ -284,6 +287,11 @@ def raw_records(push: Push, version: int) -> list[PushRecord]:
     the view, as it is served."""
     headers = _headers(push, version, transform=True)
     return [PushRecord(None, value, headers) for value in push.values]
+
+
+def is_little(values: Sequence[bytes]) -> bool:
+    """Whether the event loop may take rows of these values on, if they are judged quickly at all."""
+    return len(values) <= FEW_ROWS and sum(map(len, values)) <= _FEW_BYTES
 
 
 def too_large(record: PushRecord) -> bool:

@@ -11,7 +11,18 @@ import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from serving.pushing.batch import FEW_ROWS, Batch, Judged, Push, Refusal, ViewBatches, raw_records, statuses, too_large
+from serving.pushing.batch import (
+    FEW_ROWS,
+    Batch,
+    Judged,
+    Push,
+    Refusal,
+    ViewBatches,
+    is_little,
+    raw_records,
+    statuses,
+    too_large,
+)
 from stillwell.errors import (
     NotDefined,
     NotWritten,
@@ -204,14 +215,14 @@ class Pusher:
             await gathering.turn()
             together = gathering.next()
             now = self._now_ms()
-            rows = sum(len(each.push.values) for each in together)
+            values = [value for each in together for value in each.push.values]
             try:
                 judge = functools.partial(view.judge, [each.push for each in together], now)
-                batch = judge() if rows <= FEW_ROWS and view.quick else await self._threads.call(judge)
+                batch = judge() if view.quick and is_little(values) else await self._threads.call(judge)
             except Exception as error:
                 _fail(together, error)
                 continue
-            gathering.carry(self._spawn(self._carry(view, batch, together, now)), rows)
+            gathering.carry(self._spawn(self._carry(view, batch, together, now)), len(values))
         gathering.gathers = False
 
     async def _carry(self, view: ViewBatches, batch: Batch, together: Sequence[_Waiting], now: int) -> None:
@@ -251,7 +262,8 @@ class Pusher:
             return [[] for _ in together], None
         writing = batch.of([each.write for each in together])
         encode = functools.partial(view.encode, writing, places, incarnation)
-        encoded = encode() if writing.frame.height <= FEW_ROWS else await self._threads.call(encode)
+        little = writing.frame.height <= FEW_ROWS and is_little([record.value for record in batch.records])
+        encoded = encode() if little else await self._threads.call(encode)
         if not encoded.rows.keys:
             return statuses(batch, encoded, []), self._under
         put, epoch = await self._under_epoch(functools.partial(self._online.put_each, [encoded.rows]))

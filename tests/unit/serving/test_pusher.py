@@ -1,6 +1,7 @@
 """Pushes: what becomes of each row, on twins; and that a worker who follows finds nothing left to do."""
 
 import asyncio
+import dataclasses
 import json
 import math
 import random
@@ -293,6 +294,17 @@ async def test_few_rows_are_judged_by_the_event_loop_once_it_is_known_that_they_
     assert world.threads.calls == calls
     await pusher.write(together(*(raw(f"w{number}") for number in range(FEW_ROWS + 1))))
     assert world.threads.calls == calls + 2  # many are never judged there, nor encoded
+
+
+async def test_few_rows_that_are_large_are_left_to_a_thread() -> None:
+    """They would hold up everybody for as long as many do."""
+    world = await World().ready()
+    pusher = world.pusher()
+    await pusher.write(raw("small"))
+    before = world.threads.calls
+    large = dataclasses.replace(raw("large"), values=[raw("large").values[0] + b" " * 300_000])
+    assert (await pusher.write(large)).statuses == ["applied"]
+    assert world.threads.calls == before + 1  # what is written of it is small again
 
 
 async def test_a_push_larger_than_what_is_taken_together_goes_alone() -> None:
