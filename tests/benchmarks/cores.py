@@ -31,6 +31,17 @@ def apart(measured: Sequence[int]) -> Iterator[set[int]]:
             move(pid, all_of_them)
 
 
+@contextlib.contextmanager
+def within(cores: set[int]) -> Iterator[None]:
+    """Start processes on these cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def _family() -> list[int]:
     """This process and all that it has started."""
     own = psutil.Process()
