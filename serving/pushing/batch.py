@@ -124,7 +124,8 @@ class ViewBatches:
         self._rows = ViewEncoder(view, grace)
         self.judge([Push(view.name, [], transform=False, to=To.BOTH)], 0)  # imports what it needs, half a second of it
         self.quick = False
-        """Whether the last batch of few rows was judged so quickly that the event loop may do the next one itself."""
+        """Whether the last batch of few rows was judged so quickly that the event loop may do the next one itself. A
+        user's function is never called there: all of them run in one thread, so that none need be safe from others."""
 
     def judge(self, pushes: Sequence[Push], now_ms: int) -> Batch:
         """Transform what was pushed, as records of this timestamp."""
@@ -160,7 +161,7 @@ class ViewBatches:
             frame = frame.filter(pl.Series(of_row >= 0))
         with_rows = set(places.tolist())
         filtered = frozenset(at for at in range(len(values)) if at not in rejects and at not in with_rows)
-        if 0 < len(values) <= FEW_ROWS:
+        if 0 < len(values) <= FEW_ROWS and self.view.rows is None:
             self.quick = time.perf_counter() - begun < _TURN
         return Batch(self.view, tuple(judged), tuple(records), frame, filtered, now_ms)
 
@@ -199,7 +200,7 @@ class ViewBatches:
         of_row = frame.get_column("_offset").to_numpy()
         partitions, offsets, timestamps = np.array(places, np.int64).reshape(-1, 3).T[:, of_row]
         frame = _replaced(_replaced(frame, "_offset", offsets), "_timestamp", timestamps)
-        rows, kept = self._rows.encode_few(frame, self.topic, incarnation, partitions)
+        rows, kept = self._rows.encode_unordered(frame, self.topic, incarnation, partitions)
         return Encoded(rows, frame.get_column(_PLACE).to_numpy()[kept])
 
     def _made(

@@ -51,13 +51,13 @@ class ViewEncoder:
             for begin, end in itertools.pairwise(cuts.tolist())
         ]
 
-    def encode_few(
+    def encode_unordered(
         self, frame: pl.DataFrame, topic: str, incarnation: int, partitions: npt.NDArray[np.int64]
     ) -> tuple[EncodedRows, list[int]]:
-        """The newest row of each entity among few rows in any order, encoded; and the number of each among all of them.
+        """The newest row of each entity among rows in any order, encoded; and the number of each among all of them.
 
         All are meant for Redis. partitions: which one of the topic each row is of. Rows are compared by their stamps,
-        as Redis does: to sort a frame, and to take rows out of it, costs more than to encode a hundred.
+        as Redis does: to sort a frame, and to take rows out of it, costs more than to encode a hundred of them.
         """
         keys = entity_keys(frame, self.view.entity.keys)
         values = encode(self._layout, frame, stamps_of(frame, topic, incarnation, partitions, self.view.version))

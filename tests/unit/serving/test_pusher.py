@@ -296,6 +296,15 @@ async def test_few_rows_are_judged_by_the_event_loop_once_it_is_known_that_they_
     assert world.threads.calls == calls + 2  # many are never judged there, nor encoded
 
 
+async def test_a_function_of_the_users_is_never_called_by_the_event_loop() -> None:
+    world = await World().ready()
+    pusher = world.pusher()
+    for number in range(3):
+        split = Push("Split", [event(customer=f"a{number}+b", step=number)], transform=True, to=To.BOTH)
+        assert (await pusher.write(split)).statuses == ["applied"]
+    assert world.threads.calls == 3
+
+
 async def test_few_rows_that_are_large_are_left_to_a_thread() -> None:
     """They would hold up everybody for as long as many do."""
     world = await World().ready()
