@@ -1,4 +1,4 @@
-"""Who runs on which core, where latency is measured: who is measured has one to itself.
+"""Who runs where and when, while latency is measured: who is measured has a core to itself, or comes before all others.
 
 Left to itself, a scheduler with two cores puts the generator, Redis or Kafka's Java on the core of the service from
 time to time, and what is measured then is for how long: between 6 and 17 ms at the 99th percentile, by chance.
@@ -32,14 +32,26 @@ def apart(measured: Sequence[int]) -> Iterator[set[int]]:
 
 
 @contextlib.contextmanager
-def within(cores: set[int]) -> Iterator[None]:
-    """Start processes on these cores."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
+def at_once(pids: Sequence[int]) -> Iterator[None]:
+    """Have processes, with all threads that they have, and what this thread starts meanwhile, run as soon as they want
+    to, whoever else does. Raises MeasurementError where that is not allowed."""
+    threads = [0, *(thread for pid in pids for thread in _threads(pid))]
+    try:
+        for thread in threads:
+            _schedule(thread, os.SCHED_RR, 1)
+    except PermissionError as error:
+        told = "processes that reads go through must come before all others, which root may do (CAP_SYS_NICE)"
+        raise MeasurementError(f"{told}: {error}") from error
     try:
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        for thread in threads:
+            with contextlib.suppress(ProcessLookupError):
+                _schedule(thread, os.SCHED_OTHER, 0)
+
+
+def _schedule(thread: int, policy: int, priority: int) -> None:
+    os.sched_setscheduler(thread, policy, os.sched_param(priority))
 
 
 def _family() -> list[int]:
@@ -50,7 +62,12 @@ def _family() -> list[int]:
 
 def move(pid: int, cores: set[int]) -> None:
     """Have a process on some cores, with all threads that it has."""
+    for thread in _threads(pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(thread, cores)
+
+
+def _threads(pid: int) -> list[int]:
     with contextlib.suppress(FileNotFoundError):
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(int(thread.name), cores)
+        return [int(thread.name) for thread in Path(f"/proc/{pid}/task").iterdir()]
+    return []

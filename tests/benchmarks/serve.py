@@ -288,15 +288,7 @@ class ServeRun:
     # ---- beside a worker ----
 
     def _ingest(self) -> None:
-        redis = int(self._testbed.redis.info("server")["process_id"])
-        with cores.apart([redis]) as core:
-            self._ingest_beside(core)
-
-    def _ingest_beside(self, core: set[int]) -> None:
-        """Reads at a fixed rate, alone and beside a worker that takes in events at half of what it can.
-
-        core: of all that a read goes through; the worker, Kafka and the producer have the rest.
-        """
+        """Reads at a fixed rate, alone and beside a worker that takes in events at half of what it can."""
         testbed, scale = self._testbed, self._scale
         filled = testbed.fill(Load(scale.events, _KEYS, first_ts=time.time_ns() // 1_000 - scale.events))
         with Workers(testbed, testbed.deploy(filled.topic)) as workers:
@@ -307,13 +299,12 @@ class ServeRun:
         bodies = self._written(NARROW)
         how = Drive(connections=_OPEN_CONNECTIONS, seconds=scale.steady_seconds, skip=1.0, rate=scale.reads)
         runs: dict[str, list[Driven]] = {}
-        with contextlib.ExitStack() as ended:
-            with cores.within(core):
-                stillwell = ended.enter_context(Stillwell(servers.deploy(testbed)))
+        redis = int(testbed.redis.info("server")["process_id"])
+        with Stillwell(servers.deploy(testbed)) as stillwell:
             for number in range(scale.runs + 1):
-                with cores.within(core):
+                with cores.at_once([redis, stillwell.pid]):
                     self._keep(runs, "alone", stillwell.read(bodies, how), number)
-                with self._worker_at(rate, how.seconds + how.skip), cores.within(core):
+                with self._worker_at(rate, how.seconds + how.skip), cores.at_once([redis, stillwell.pid]):
                     self._keep(runs, "beside ingest", stillwell.read(bodies, how), number)
         self.result["runs"]["ingest"] = runs
         p99 = {name: median([each.took_us["p99"] for each in of]) for name, of in runs.items()}

@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 import tracemalloc
+import weakref
 from pathlib import Path
+from typing import Any
 
 _EVERY_S = 1.0
 _TRACED_EVERY = 60
@@ -27,7 +29,7 @@ def _tell(folder: Path) -> None:
     traced = bool(os.environ.get("SOAK_TRACE"))
     if traced:
         tracemalloc.start(12)
-    # What all_tasks() looks through; 3.12 has renamed it. Both forget a task that nobody holds any more.
+    # What all_tasks() looks through; 3.12 has renamed it.
     tasks = getattr(asyncio.tasks, "_scheduled_tasks", None)
     if tasks is None:
         tasks = asyncio.tasks._all_tasks  # type: ignore[attr-defined]
@@ -35,7 +37,7 @@ def _tell(folder: Path) -> None:
     for number in range(sys.maxsize):
         file = folder / f"{os.getpid()}.json"
         fresh = file.with_suffix(".fresh")
-        fresh.write_text(json.dumps({"blocks": sys.getallocatedblocks(), "tasks": len(tasks)}))
+        fresh.write_text(json.dumps({"blocks": sys.getallocatedblocks(), "tasks": _under_way(tasks)}))
         fresh.replace(file)
         if traced and number % _TRACED_EVERY == _TRACED_EVERY - 1:
             now = tracemalloc.take_snapshot()
@@ -48,3 +50,12 @@ def _tell(folder: Path) -> None:
             else:
                 before = now
         time.sleep(_EVERY_S)
+
+
+def _under_way(tasks: "weakref.WeakSet[asyncio.Task[Any]]") -> int:
+    """How many are not done. A set forgets those that are once a collection finds them, and a worker has few."""
+    while True:
+        try:
+            return sum(not task.done() for task in list(tasks))
+        except RuntimeError:  # another thread has begun or forgotten one meanwhile
+            continue
