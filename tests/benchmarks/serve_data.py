@@ -183,7 +183,7 @@ def pushes(rows: int, count: int, first: datetime.datetime, time: str, mode: str
         frame = {
             KEY: [chance.randrange(USERS) for _ in range(rows)],
             **{name: [each[name] for each in made] for name in made[0]},
-            time: [at.isoformat() for at in times],
+            time: [at.isoformat(timespec="microseconds") for at in times],  # or Feast wants a fraction in all or none
         }
         words = {"mode": mode} if mode else {}
         yield json.dumps({"push_source_name": PUSHED, "df": frame, "to": "online", **words}).encode()
