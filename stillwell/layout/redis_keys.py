@@ -29,10 +29,10 @@ model, version and topic are of letters, digits, `_`, `-` and `.` (and `~` and `
 that no colon or brace of theirs can be mistaken for one of the scheme's.
 """
 
-import dataclasses
 import functools
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 from zlib import crc32
 
 from stillwell.layout.online import MarkKey
@@ -45,8 +45,7 @@ _TOPIC = re.compile(r"[A-Za-z0-9._~/-]+")
 _VERSION = re.compile(r"[A-Za-z0-9._-]+")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class PredictionsOf:
+class PredictionsOf(NamedTuple):
     """Whose predictions: a model's name and its version."""
 
     model: str
@@ -96,6 +95,11 @@ class RedisKeys:
     ) -> list[bytes]:
         """Where a model's predictions for these entities are, and behind them, view by view, the rows of the same
         entities. The bucket of each is worked out once."""
+        if len(entity_keys) == 1:  # as for most reads: in half of the time
+            (entity,), number = entity_keys, crc32(entity_keys[0]) % BUCKETS
+            key = self._predictions[number] + entity + _suffix_of_model(of)
+            place = self._buckets[number] + entity
+            return [b"%b:%b" % (key, digests[0]) if digests else key, *(place + _suffix(view) for view in views)]
         numbers, rows = _numbers(entity_keys), self._buckets
         keys = self._of_model(self._predictions, of, numbers, entity_keys, digests)
         places = [rows[number] + entity for number, entity in zip(numbers, entity_keys, strict=True)]

@@ -50,7 +50,8 @@ class ModelReaders:
     async def columns(self, model: ModelSpec, columns: Mapping[str, Sequence[Any]]) -> PredictedColumns:
         """See `stillwell.reading.predicted.Predictions`."""
         reader = self._readers[model.name]
-        looked = await reader.look(self._asked(reader, columns))
+        asked = self._asked(reader, columns)
+        looked = reader.looked(asked, await reader.stored(asked))
         if looked.all_fresh and looked.fresh:
             return _of_fresh(looked.fresh, looked.under)  # type: ignore[arg-type]
         found = await reader.told(looked)
