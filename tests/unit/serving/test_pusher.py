@@ -222,9 +222,8 @@ def _count(calls: dict[str, int], name: str) -> None:
     calls[name] += 1
 
 
-async def test_while_two_batches_are_on_their_way_the_next_gathers_and_a_whole_one_waits_for_nobody() -> None:
-    world = await World().ready()
-    pusher = world.pusher(most_rows=100_000)
+def _held_up(world: World) -> tuple[asyncio.Event, list[int]]:
+    """A Kafka that acknowledges nothing before the event; and the records of each batch that it was given."""
     acknowledged, appended = asyncio.Event(), world.log.append
     batches: list[int] = []
 
@@ -234,6 +233,13 @@ async def test_while_two_batches_are_on_their_way_the_next_gathers_and_a_whole_o
         return await appended(topic, records, timestamp)
 
     world.log.append = held  # type: ignore[method-assign]
+    return acknowledged, batches
+
+
+async def test_while_two_batches_are_on_their_way_the_next_gathers_and_a_whole_one_waits_for_nobody() -> None:
+    world = await World().ready()
+    pusher = world.pusher(most_rows=100_000)
+    acknowledged, batches = _held_up(world)
     pushes = []
     for number in range(20):
         pushes.append(asyncio.ensure_future(pusher.write(raw(f"c{number}"))))
@@ -257,15 +263,7 @@ async def test_behind_a_batch_gather_as_many_rows_before_a_second_one_goes() -> 
     """Two of one and thirty-one rows would cost what two of sixteen do, and the one row would be there no sooner."""
     world = await World().ready()
     pusher = world.pusher()
-    acknowledged, appended = asyncio.Event(), world.log.append
-    batches: list[int] = []
-
-    async def held(topic: str, records: Sequence[PushRecord], timestamp: int) -> list[Place]:
-        batches.append(len(records))
-        await acknowledged.wait()
-        return await appended(topic, records, timestamp)
-
-    world.log.append = held  # type: ignore[method-assign]
+    acknowledged, batches = _held_up(world)
     pushes = [asyncio.ensure_future(pusher.write(together(*(raw(f"w{number}") for number in range(5)))))]
     for number in range(5):
         for _ in range(20):  # turns of the event loop, in which it could go on its way
