@@ -357,6 +357,21 @@ async def test_a_body_that_does_not_come_is_a_408(open_site: OpenSite) -> None:
     assert opened.site.in_flight == 0
 
 
+async def test_a_body_of_more_than_is_read_ahead_comes_whole_and_so_does_the_next_one(open_site: OpenSite) -> None:
+    """Reading is paused on the way, and goes on once a part was taken."""
+    opened = await open_site()
+    opened.let.set()
+    body = b"1" * 1_000_000
+    reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+    for _ in range(2):
+        writer.write(post(body))
+        async with asyncio.timeout(5):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert await reader.readexactly(len(body)) == body
+    writer.close()
+
+
 async def test_a_request_of_which_a_part_has_come_is_answered_when_the_service_ends(open_site: OpenSite) -> None:
     """aiohttp reads no more once it ends: the rest would be said not to have come, after all the time it may take."""
     opened = await open_site()
