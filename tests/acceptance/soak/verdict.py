@@ -23,10 +23,9 @@ _PER_MINUTE: Mapping[str, float] = {
     "objects": 0.9,
 }
 
-_AT_REST: Mapping[str, float] = {"files": 16.0, "threads": 3.0, "tasks": 8.0}
-"""By how much more there may be at rest in the end than in the beginning. Connections to Redis are made as they are
-needed, sixteen for pushes at the most, and kept; threads too. What is kept for each request, or each of some thirty
-cuts, is soon more."""
+_AT_REST: Mapping[str, float] = {"files": 4.0, "threads": 3.0, "tasks": 8.0}
+"""By how much more there may be at rest in the end than in the beginning. Connections to Kafka and Redis are made as
+they are needed, and threads too; what is kept for each request, or each cut, is soon more."""
 
 SHORT_MINUTES = 5.0
 """A run that is no longer shows large leaks alone: its limits are looser by what still settles."""
