@@ -37,21 +37,21 @@ def at_once(pids: Sequence[int]) -> Iterator[None]:
     to, whoever else does. Raises MeasurementError where that is not allowed."""
     threads = [0, *(thread for pid in pids for thread in _threads(pid))]
     try:
+        _schedule(threads, os.SCHED_RR, 1)
+        yield
+    finally:
+        _schedule(threads, os.SCHED_OTHER, 0)
+
+
+def _schedule(threads: Sequence[int], policy: int, priority: int) -> None:
+    """Those that have ended meanwhile are passed over."""
+    try:
         for thread in threads:
-            _schedule(thread, os.SCHED_RR, 1)
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setscheduler(thread, policy, os.sched_param(priority))
     except PermissionError as error:
         told = "processes that reads go through must come before all others, which root may do (CAP_SYS_NICE)"
         raise MeasurementError(f"{told}: {error}") from error
-    try:
-        yield
-    finally:
-        for thread in threads:
-            with contextlib.suppress(ProcessLookupError):
-                _schedule(thread, os.SCHED_OTHER, 0)
-
-
-def _schedule(thread: int, policy: int, priority: int) -> None:
-    os.sched_setscheduler(thread, policy, os.sched_param(priority))
 
 
 def _family() -> list[int]:
