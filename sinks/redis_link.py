@@ -5,11 +5,12 @@ packing them in redis-py's asyncio client costs more than all the rest of a writ
 """
 
 import asyncio
+import collections
 import contextlib
 import functools
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from typing import Any, Protocol
 
 import hiredis
 import redis.asyncio
@@ -25,8 +26,14 @@ Command = tuple[bytes | str, ...]
 Reply = Any
 """bytes, an int, None, or a list of those; from `stream` also a `redis.ResponseError`, in its command's place."""
 
-Exchange = Callable[[Iterable[Sequence[Command]]], Awaitable[list[Reply]]]
-"""The replies to all commands, refusals among them. Each batch is sent while the server works on the last one."""
+
+class Exchange(Protocol):
+    """Asks the server at the other end of one connection."""
+
+    def __call__(self, batches: Iterable[Sequence[Command]], ahead: int = 1) -> Awaitable[list[Reply]]:
+        """The replies to all commands, refusals among them. Each batch is made and sent while the server works on those
+        before it. ahead: how many of them may be without replies then."""
+
 
 COMMANDS = (
     *("del", "evalsha", "exec", "exists", "get", "getrange", "info", "mget", "mset", "multi", "pexpireat", "rename"),
@@ -165,15 +172,16 @@ def facts_of(*infos: bytes) -> dict[str, str]:
     return dict(line.split(":", 1) for info in infos for line in info.decode().splitlines() if ":" in line)
 
 
-async def _exchange(connection: Any, batches: Iterable[Sequence[Command]]) -> list[Reply]:
+async def _exchange(connection: Any, batches: Iterable[Sequence[Command]], ahead: int = 1) -> list[Reply]:
     replies: list[Reply] = []
-    awaited = 0
+    awaited: collections.deque[int] = collections.deque()
     for batch in batches:
         packed = b"".join([hiredis.pack_command(command) for command in batch])  # type: ignore[arg-type]
         await connection.send_packed_command(packed, check_health=False)
-        replies += [await _reply(connection) for _ in range(awaited)]
-        awaited = len(batch)
-    return replies + [await _reply(connection) for _ in range(awaited)]
+        awaited.append(len(batch))
+        if len(awaited) > ahead:
+            replies += [await _reply(connection) for _ in range(awaited.popleft())]
+    return replies + [await _reply(connection) for _ in range(sum(awaited))]
 
 
 async def _reply(connection: Any) -> Reply:

@@ -43,6 +43,8 @@ _SKIP = 0.5
 """Seconds that do not count before every run at full load."""
 
 _PREPARE_SECONDS = 3.0
+_PREPARE_AN_EVENT_SECONDS = 20e-6
+"""Where a producer begins late, it sends what was due meanwhile at once, and its queue overflows."""
 _PATIENCE_SECONDS = 90.0
 _KEYS = 20_000
 
@@ -326,7 +328,7 @@ class ServeRun:
         deployment = testbed.deploy(testbed.create_topic(4), emptied=False, window_age=WINDOW_AGE)
         with Workers(testbed, deployment) as workers:
             workers.until_shared()
-            start_at = time.time() + _PREPARE_SECONDS + rate * (seconds + 4) * 10e-6
+            start_at = time.time() + _PREPARE_SECONDS + rate * (seconds + 4) * _PREPARE_AN_EVENT_SECONDS
             arguments = [testbed.stack.bootstrap, deployment.topic, str(rate), str(seconds + 4), str(start_at)]
             log = self._fresh_folder() / "producer.log"
             module = "tests.benchmarks.steady_producer"
