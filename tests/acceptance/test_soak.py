@@ -44,6 +44,7 @@ def test_a_leak_is_found(tmp_path: Path, request: pytest.FixtureRequest) -> None
     assert code == 1, said
     grown = {each.partition(":")[0] for each in found["wrong"] if "memory grow" in each}
     assert grown >= {"serve 0", "serve 1"}, said
+    assert {"serve 0", "serve 1", "worker"} <= set(found["more_at_rest"])
 
 
 # ---- judging ----

@@ -83,7 +83,7 @@ async def _soak(running: Parts, minutes: float, seed: int, pace: int, say: Say) 
             say(f"filled with {sum(load.told.done.values())} requests")
             await load.run(warm_up, pace)
             wrong = await _at_rest(running)
-            before = watch.now()
+            before, named_before = watch.now(), watch.named()
             say(f"warmed up, and at rest: {_held(before)}")
             beside = [asyncio.create_task(watch.run()), asyncio.create_task(_cut(disturbing, seed))]
             beside.append(asyncio.create_task(machine.run()))
@@ -103,7 +103,7 @@ async def _soak(running: Parts, minutes: float, seed: int, pace: int, say: Say) 
             took = time.monotonic() - began
             told = load.told
     wrong += await _at_rest(running)
-    after = watch.now()
+    after, named_after = watch.now(), watch.named()
     wrong += verdict.left(before, after)
     wrong += [f"{name} has ended by itself" for name in watch.gone]
     if {each.pid for each in running.processes().values()} != watch.pids:
@@ -152,6 +152,9 @@ async def _soak(running: Parts, minutes: float, seed: int, pace: int, say: Say) 
         ],
         "at_rest_before": before,
         "at_rest_after": after,
+        "more_at_rest": {
+            name: dict(named_after[name] - of) for name, of in named_before.items() if name in named_after
+        },
         "samples": {
             name: {
                 measure: [(round(at - began, 1), round(value, 2)) for at, value in series]

@@ -1,9 +1,11 @@
 """Looks at the processes once a second, from outside, and at what they tell from inside."""
 
 import asyncio
+import collections
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -62,9 +64,24 @@ class Watch:
         except psutil.NoSuchProcess:
             self.gone.add(name)
             return {}
+        if inside := self._inside(process):
+            found |= {"objects": inside["blocks"] / 1_000, "tasks": float(sum(inside["tasks"].values()))}
+        return found
+
+    def _inside(self, process: psutil.Process) -> Any:
+        """What it tells of itself. The parent of the service loads no definitions, and so tells nothing."""
         file = self._told / f"{process.pid}.json"
-        # The parent of the service loads no definitions, and so tells nothing.
-        if file.exists():
-            inside = json.loads(file.read_text())
-            found |= {"objects": inside["blocks"] / 1_000, "tasks": float(inside["tasks"])}
+        return json.loads(file.read_text()) if file.exists() else None
+
+    def named(self) -> dict[str, collections.Counter[str]]:
+        """Each process's tasks by what they run, its connections by their other end, its files by their names."""
+        found = {}
+        for name, process in self._processes.items():
+            if name in self.gone:
+                continue
+            of: collections.Counter[str] = collections.Counter(file.path for file in process.open_files())
+            for each in process.net_connections():
+                of[f"connection to {each.raddr.port}" if each.raddr else "connection to nobody"] += 1
+            of.update((self._inside(process) or {"tasks": {}})["tasks"])
+            found[name] = of
         return found

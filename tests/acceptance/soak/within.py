@@ -5,6 +5,7 @@ SOAK_TRACE   if it is set, where the most memory was asked for since the last lo
 """
 
 import asyncio
+import collections
 import json
 import os
 import sys
@@ -52,10 +53,17 @@ def _tell(folder: Path) -> None:
         time.sleep(_EVERY_S)
 
 
-def _under_way(tasks: "weakref.WeakSet[asyncio.Task[Any]]") -> int:
-    """How many are not done. A set forgets those that are once a collection finds them, and a worker has few."""
+def _under_way(tasks: "weakref.WeakSet[asyncio.Task[Any]]") -> dict[str, int]:
+    """How many are not done, by what they run. A set forgets those that are once a collection finds them, and a worker
+    has few."""
     while True:
         try:
-            return sum(not task.done() for task in list(tasks))
+            names = [_runs(task) for task in list(tasks) if not task.done()]
         except RuntimeError:  # another thread has begun or forgotten one meanwhile
             continue
+        return dict(collections.Counter(names))
+
+
+def _runs(task: "asyncio.Task[Any]") -> str:
+    run: Any = task.get_coro()
+    return str(getattr(run, "__qualname__", run))
