@@ -245,7 +245,7 @@ class Pusher:
                 _resolve(each, _not_written(error, token), token, judged, ())
             return
         for each, judged, token, of_push in zip(together, batch.judged, tokens, told, strict=True):
-            if each.write and token and epoch:
+            if token and epoch:
                 token = token.applied(epoch)
             _resolve(each, None, token, judged, of_push)
 
