@@ -119,6 +119,8 @@ class Shown(NamedTuple):
     samples: list[Sample]
 
 
+_FRESH = (State.FRESH.value, Refresh.NONE.value)
+
 _encode = msgspec.msgpack.Encoder().encode
 _shown = msgspec.msgpack.Decoder(list[Shown])
 
@@ -193,6 +195,10 @@ class Metrics:
     def prediction(self, model: str, state: State, refresh: Refresh, count: int = 1) -> None:
         """Take in that predictions were read."""
         self.count(PREDICTIONS, count, model, state.value, refresh.value)
+
+    def fresh(self, model: str, count: int) -> None:
+        """The same of those that were fresh, as most are: without asking what the words of enumerations are."""
+        self.count(PREDICTIONS, count, model, *_FRESH)
 
     def left(self, model: str, count: int) -> None:
         """Take in that predictions are no longer refreshed by writes."""

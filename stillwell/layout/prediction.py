@@ -222,8 +222,8 @@ class OutputLayout:
             return None
         if length != self._plain_length or len(record) < _HEAD.size + length:
             return None
-        nulls, *slots = self._plain.unpack_from(record, _WHOLE_HEAD.size)
-        return (read_at, computed_at, cost_us, tuple(slots)) if nulls == self._no_nulls else None
+        slots = self._plain.unpack_from(record, _WHOLE_HEAD.size)
+        return (read_at, computed_at, cost_us, slots[1:]) if slots[0] == self._no_nulls else None
 
     def decode(self, outputs: Outputs) -> tuple[object, ...]:
         """The values, in the order of the model's outputs. Raises FormatError for those of another layout."""

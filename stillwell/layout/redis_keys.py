@@ -99,7 +99,7 @@ class RedisKeys:
             (entity,), number = entity_keys, crc32(entity_keys[0]) % BUCKETS
             key = self._predictions[number] + entity + _suffix_of_model(of)
             place = self._buckets[number] + entity
-            return [b"%b:%b" % (key, digests[0]) if digests else key, *(place + _suffix(view) for view in views)]
+            return [b"%b:%b" % (key, digests[0]) if digests else key, *[place + _suffix(view) for view in views]]
         numbers, rows = _numbers(entity_keys), self._buckets
         keys = self._of_model(self._predictions, of, numbers, entity_keys, digests)
         places = [rows[number] + entity for number, entity in zip(numbers, entity_keys, strict=True)]

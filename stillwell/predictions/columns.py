@@ -51,7 +51,10 @@ class ModelReaders:
         """See `stillwell.reading.predicted.Predictions`."""
         reader = self._readers[model.name]
         asked = self._asked(reader, columns)
-        looked = reader.looked(asked, await reader.stored(asked))
+        answer = await reader.stored(asked)
+        if len(asked.keys) == 1 and (fresh := reader.fresh(answer)):
+            return _of_one(fresh, answer.under)
+        looked = reader.looked(asked, answer)
         if looked.all_fresh and looked.fresh:
             return _of_fresh(looked.fresh, looked.under)  # type: ignore[arg-type]
         found = await reader.told(looked)
@@ -84,13 +87,20 @@ class ModelReaders:
             await reader.close()
 
 
+_ONE_FRESH = (Freshness.FRESH,)
+"""Made once: nothing is asked of an enumeration for each request."""
+
+
+def _of_one(fresh: Fresh, under: bytes) -> PredictedColumns:
+    """Columns of one prediction that is fresh."""
+    read_at, _, _, values = fresh
+    return PredictedColumns(
+        under, [(value,) for value in values], (present(1),) * len(values), (read_at,), _ONE_FRESH, True
+    )
+
+
 def _of_fresh(found: Sequence[Fresh], under: bytes) -> PredictedColumns:
     """Columns of predictions that are all fresh, as they mostly are."""
-    if len(found) == 1:
-        ((at, _, _, row),) = found
-        return PredictedColumns(
-            under, [(value,) for value in row], [present(1)] * len(row), (at,), (Freshness.FRESH,), whole=True
-        )
     count = len(found)
     read_at, _, _, rows = zip(*found, strict=True)
     values = list(zip(*rows, strict=True))

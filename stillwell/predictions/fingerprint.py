@@ -38,18 +38,15 @@ def fingerprint(read: bytes, rows: Sequence[bytes | None], earliest: Sequence[by
     read: what stands for what is read of them. earliest: for each view, the first 8 bytes of the least stamp within its
     TTL, None where it has none.
     """
-    return hashlib.sha256(
-        read
-        + b"".join(
-            [
-                _ABSENT
-                if row is None
-                else (_PAST_TTL if least is not None and row[STAMP_AT:_TIME_END] < least else _CURRENT)
-                + row[STAMP_AT:LENGTH_AT]
-                for row, least in zip(rows, earliest, strict=True)
-            ]
-        )
-    ).digest()[:FINGERPRINT_BYTES]
+    said = read
+    for row, least in zip(rows, earliest, strict=True):
+        if row is None:
+            said += _ABSENT
+        elif least is not None and row[STAMP_AT:_TIME_END] < least:
+            said += _PAST_TTL + row[STAMP_AT:LENGTH_AT]
+        else:
+            said += _CURRENT + row[STAMP_AT:LENGTH_AT]
+    return hashlib.sha256(said).digest()[:FINGERPRINT_BYTES]
 
 
 def request_digest(values: Sequence[object]) -> bytes:

@@ -113,9 +113,11 @@ class FeatureReader:
             only = await self.predictions.columns(plan.models[0], columns)
             now = self._now_us()
             if only.whole:
-                values = [only.values[output.column] for output in plan.outputs]
-                one = len(only.read_at) == 1
-                whole = Whole([value for (value,) in values] if one else values, [only.read_at])  # type: ignore[list-item]
+                if len(only.read_at) == 1:
+                    values = [only.values[output.column][0] for output in plan.outputs]
+                else:
+                    values = [only.values[output.column] for output in plan.outputs]
+                whole = Whole(values, [only.read_at])  # type: ignore[list-item]
                 predicted_columns = functools.partial(columns_of_rows, plan, [], columns, now, [only])
                 return Found(plan, [], 0, now, only.under, predicted_columns, whole)
             return self._found(plan, [], 0, columns, now, only.under, [only])

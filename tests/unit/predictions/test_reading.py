@@ -23,7 +23,7 @@ from stillwell.predictions.reading import ModelReader
 from stillwell.predictions.store import StoredAt
 from stillwell.reading.catalog import Catalog
 from stillwell.reading.features import FeatureReader
-from stillwell.reading.status import Freshness
+from stillwell.reading.status import Freshness, Status
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
 from tests.predicted import DEFINITIONS, Adding, encoded_row, model
@@ -321,6 +321,43 @@ async def test_just_before_the_end_a_reader_refreshes_early_and_waits_for_nothin
     assert record is not None
     assert record.outputs is not None
     assert record.outputs.read_at == site.ms * 1_000
+
+
+async def test_one_entity_alone_is_told_what_it_is_told_among_several(made: Callable[..., Site]) -> None:
+    """Alone and fresh, it is told by a shorter way."""
+    site = made(policy="refresh", max_staleness=datetime.timedelta(minutes=1))
+    reader = site.reader()
+    readers = ModelReaders({"Delay": reader}, DEFINITIONS, lambda: site.ms * 1_000)
+
+    async def worth() -> tuple[object, Status, Freshness | None]:
+        alone, among = [await readers.columns(site.spec, {"id": ids}) for ids in ([7], [7, 7])]
+        told, as_told = [
+            (each.values[0][0], each.statuses[0][0], each.freshness[0], each.read_at[0], each.under, len(each.values))
+            for each in (alone, among)
+        ]
+        assert told == as_told
+        return told[:3]
+
+    async def compute() -> None:
+        await reader.engine.compute(reader.engine.entities({"id": [7]}), 1.0)
+
+    assert await worth() == (None, Status.NOT_FOUND, None)
+    await site.put(7, 30.0)
+    await compute()
+    site.hinted.keys.clear()
+    assert await worth() == (31.0, Status.PRESENT, Freshness.FRESH)
+    assert site.hinted.keys == []
+    await site.put(7, 40.0, at_ms=1)
+    assert await worth() == (31.0, Status.PRESENT, Freshness.LATE)
+    await compute()
+    site.hinted.keys.clear()
+    site.ms += 60_000
+    # The last instant at which it is fresh, so that it is to be computed anew before it is not.
+    await readers.columns(site.spec, {"id": [7]})
+    assert site.hinted.keys == [b"i1:7"]
+    assert await worth() == (41.0, Status.PRESENT, Freshness.FRESH)
+    site.ms += 1
+    assert await worth() == (41.0, Status.OUTSIDE_MAX_AGE, Freshness.LATE)
 
 
 async def test_who_dies_in_the_middle_is_succeeded(made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestClient
 from serving import described, v1
 from serving.features import Features
 from serving.limits import Limits
-from serving.metrics import Metrics
+from serving.metrics import PREDICTIONS, Metrics
 from serving.openapi import Names
 from serving.pages import FeastPages, OwnPages
 from serving.predictions import PredictionPages
@@ -140,6 +140,22 @@ async def test_an_output_stands_beside_features(service: Service) -> None:
         "statuses": ["PRESENT"],
         "event_timestamps": ["2026-01-01T00:00:00Z"],
     }
+
+
+async def test_each_prediction_that_is_read_is_counted_once(service: Service) -> None:
+    await service.put(7, 30.0)
+
+    def counted() -> tuple[float, ...]:
+        return tuple(service.metrics.get(PREDICTIONS, "Delay", "FRESH", refresh) for refresh in ("inline", "none"))
+
+    await service.post("/get-online-features", features=["Delay:minutes"], entities={"id": [7]})
+    assert counted() == (1, 0)
+    await service.post("/get-online-features", features=["Delay:minutes"], entities={"id": [7]})
+    assert counted() == (1, 1)
+    await service.post("/get-online-features", features=["Delay:minutes"], entities={"id": [7, 7]})
+    assert counted() == (1, 3)
+    await service.get("/v1/predictions?model=Delay&id=7")
+    assert counted() == (1, 4)
 
 
 async def test_beside_features_it_is_late_when_its_inputs_changed_and_outside_when_it_is_too_old(
