@@ -20,6 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from serving import metrics as shown
 from serving import v1
+from serving.busy_poll import BusyPoll
 from serving.connections import Server
 from serving.features import Features
 from serving.limits import Limits
@@ -231,7 +232,9 @@ def _site(building: _Building, features: Features, paths: Sequence[_Pages]) -> S
 
 async def _listen(building: _Building, site: Site, seat: Seat | None) -> None:
     """Answer from now on."""
-    runner = web.ServerRunner(Server(site), shutdown_timeout=_LAST_ANSWERS)
+    microseconds = building.settings.serve_busy_poll_us
+    server = Server(site, BusyPoll(microseconds / 1e6) if microseconds else None)
+    runner = web.ServerRunner(server, shutdown_timeout=_LAST_ANSWERS)
     await runner.setup()
     building.closing.push_async_callback(runner.cleanup)
     for each in _sockets(building.settings, seat):

@@ -13,6 +13,7 @@ from aiohttp import StreamReader, web
 from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
+from serving.busy_poll import BusyPoll
 from serving.messages import Request
 from serving.web import Site
 
@@ -26,7 +27,7 @@ connection can have so much behind a request that takes long: of aiohttp's 256 K
 class Server(web.Server):
     """Makes a connection's protocol for each that comes, or turns it away."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, busy_poll: BusyPoll | None = None) -> None:
         super().__init__(
             site,  # type: ignore[arg-type]  # which is asked by _Connection, not by aiohttp
             access_log=None,
@@ -34,6 +35,7 @@ class Server(web.Server):
             read_bufsize=_READ_AHEAD,
         )
         self.site = site
+        self.busy_poll = busy_poll
 
     def __call__(self) -> Any:
         """Called for each connection."""
@@ -46,11 +48,12 @@ class Server(web.Server):
 class _Connection(RequestHandler):
     """A connection, which ends where a request that has begun does not come on."""
 
-    __slots__ = ("_begun", "_ended", "_ending", "_last", "_seen", "site")
+    __slots__ = ("_begun", "_busy_poll", "_ended", "_ending", "_last", "_seen", "site")
 
     def __init__(self, site: Site, server: Server, **options: Any) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **options)
         self.site = site
+        self._busy_poll = server.busy_poll
         self._begun: asyncio.TimerHandle | None = None
         self._ended = False
         """Whether the client has said that it sends no more."""
@@ -104,6 +107,8 @@ class _Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
         super().data_received(data)
+        if self._busy_poll:
+            self._busy_poll.prolong()
         if self._request_count != self._seen:
             self._seen = self._request_count
             self._stop()

@@ -39,6 +39,9 @@ _MOST_PUSHES: Mapping[int, Mapping[str, int]] = {
 }
 """By the rows of a push: how many a second are prepared. Each is sent once."""
 
+_POLLING = {"STILLWELL_SERVE_BUSY_POLL_US": "200"}
+"""What a team sets whose readers want a short tail; the settings say what it costs."""
+
 _SKIP = 0.5
 """Seconds that do not count before every run at full load."""
 
@@ -187,10 +190,14 @@ class ServeRun:
     # ---- latency at half of saturation ----
 
     def _latency(self, stillwell: Stillwell) -> None:
-        with cores.apart([stillwell.pid]) as core:
-            self._latency_on(core, stillwell)
+        """Of a service that polls, and, for information, of one that sleeps between requests."""
+        served = stillwell.served
+        polling = dataclasses.replace(served, deployment=served.deployment.with_settings(_POLLING))
+        with Stillwell(polling) as awake, cores.apart([stillwell.pid, awake.pid]) as core:
+            self._latency_on(core, {"stillwell": awake, "stillwell, as it comes": stillwell})
 
-    def _latency_on(self, core: set[int], stillwell: Stillwell) -> None:
+    def _latency_on(self, core: set[int], services: Mapping[str, Stillwell]) -> None:
+        stillwell = services["stillwell"]
         bodies, keys = self._written(NARROW), self._keys_of(stillwell)
         full = Drive(connections=CONNECTIONS[1], seconds=self._scale.seconds)
         saturation = median([stillwell.read(bodies, full).rate for _ in range(3)])
@@ -198,13 +205,15 @@ class ServeRun:
         self._say("half of saturation", f"{steady.rate:,.0f} requests/s")
         runs: dict[str, list[Driven]] = {}
         for number in range(self._scale.runs + 1):
-            self._keep(runs, "stillwell", stillwell.read(bodies, steady), number)
+            for name, service in services.items():
+                self._keep(runs, name, service.read(bodies, steady), number)
             told = self._bare("open", keys, steady.rate, steady.seconds, steady.skip, core=core)
             bare = Driven(requests=told["requests"], seconds=told["seconds"], took_us=told["took_us"])
             self._keep(runs, "bare", bare, number)
         self.result["runs"]["latency"] = runs
         p99 = {name: median([each.took_us["p99"] for each in of]) for name, of in runs.items()}
         self.result["p99_vs_bare_redis"] = p99["stillwell"] / p99["bare"]
+        self._median("half of saturation: as it comes, p99 to bare, x", [p99["stillwell, as it comes"] / p99["bare"]])
         self._median("half of saturation: requests a second", [steady.rate])
         for name, of in runs.items():
             for part in ("p50", "p99", "p999"):

@@ -2,9 +2,11 @@
 
 import json
 import random
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -89,3 +91,26 @@ def test_a_port_that_is_taken_is_told_in_a_sentence(deploy: Callable[..., Deploy
     assert second.start().running.wait(60) == 2
     assert f"STILLWELL_SERVE_PORT is {first.port}" in log(second)
     assert "Traceback" not in log(second)
+
+
+def test_a_service_that_polls_does_not_sleep_between_requests(deploy: Callable[..., Deployment]) -> None:
+    """As the system counts it; without polling it sleeps twice in each, for the next request and for Redis."""
+    asked = {"features": FEATURES, "entities": {"customer": ["a"]}}
+    deployment = deploy()
+    deployment.start_worker().until_ready()
+    slept = {}
+    for microseconds in ("0", "10000"):
+        service = until_healthy(deployment.service(serve_busy_poll_us=microseconds).start())
+        before = _sleeps(service)
+        for _ in range(100):
+            assert ask(service, asked)[0] == 200
+        slept[microseconds] = _sleeps(service) - before
+        assert service.stop() == 0
+    assert slept["0"] > 100
+    assert slept["10000"] < slept["0"] / 2
+
+
+def _sleeps(service: WorkerProcess) -> int:
+    """How often the process's first thread has gone to sleep."""
+    status = Path(f"/proc/{service.running.pid}/status").read_text()
+    return int(re.findall(r"^voluntary_ctxt_switches:\s*(\d+)", status, re.MULTILINE)[0])
