@@ -14,6 +14,7 @@ from stillwell.local import Process, free_port
 from tests import services
 from tests.benchmarks import parsing
 from tests.benchmarks.figures import quantile
+from tests.benchmarks.steady_producer import when_prepared
 from tests.benchmarks.testbed import Deployment, MeasurementError, Testbed
 from tests.benchmarks.workers import Workers
 from tests.services import FakeGcs, Toxiproxy
@@ -23,7 +24,6 @@ WINDOW_AGE = "5s"
 KEPT_RATE = 0.98
 """A run counts only if the producer kept to so much of its rate: on a machine that cannot, the figure means nothing."""
 
-_PREPARE_SECONDS = 3.0
 _PATIENCE_SECONDS = 90.0
 
 
@@ -99,7 +99,7 @@ def _measure(testbed: Testbed, deployment: Deployment, pace: Pace) -> Freshness:
     with Workers(testbed, deployment) as workers:
         workers.until_shared()
         before = workers.reading()
-        start_at = time.time() + _PREPARE_SECONDS + pace.rate * pace.seconds * 10e-6
+        start_at = when_prepared(pace.rate, pace.seconds)
         rate, seconds = str(pace.rate), str(pace.seconds)
         producer = ["steady_producer", testbed.stack.bootstrap, deployment.topic, rate, seconds, str(start_at)]
         sampler = [

@@ -21,6 +21,7 @@ from tests.benchmarks.load import Load
 from tests.benchmarks.report import Result
 from tests.benchmarks.serve_data import ON_DEMAND, ONE_VIEW, PREDICTION, TWENTY_VIEWS, Shape
 from tests.benchmarks.servers import READ, Feast, Stillwell
+from tests.benchmarks.steady_producer import when_prepared
 from tests.benchmarks.testbed import MeasurementError, Testbed
 from tests.benchmarks.workers import Workers
 
@@ -45,9 +46,6 @@ _POLLING = {"STILLWELL_SERVE_BUSY_POLL_US": "200"}
 _SKIP = 0.5
 """Seconds that do not count before every run at full load."""
 
-_PREPARE_SECONDS = 3.0
-_PREPARE_AN_EVENT_SECONDS = 20e-6
-"""Where a producer begins late, it sends what was due meanwhile at once, and its queue overflows."""
 _PATIENCE_SECONDS = 90.0
 _KEYS = 20_000
 
@@ -337,7 +335,7 @@ class ServeRun:
         deployment = testbed.deploy(testbed.create_topic(4), emptied=False, window_age=WINDOW_AGE)
         with Workers(testbed, deployment) as workers:
             workers.until_shared()
-            start_at = time.time() + _PREPARE_SECONDS + rate * (seconds + 4) * _PREPARE_AN_EVENT_SECONDS
+            start_at = when_prepared(rate, seconds + 4)
             arguments = [testbed.stack.bootstrap, deployment.topic, str(rate), str(seconds + 4), str(start_at)]
             log = self._fresh_folder() / "producer.log"
             module = "tests.benchmarks.steady_producer"

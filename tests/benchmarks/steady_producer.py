@@ -20,6 +20,8 @@ FIRST_PROBE = 1 << 40
 KEYS = 20_000
 
 _TICK_SECONDS = 0.002
+_AN_EVENT_SECONDS = 50e-6
+_BEGINNING_SECONDS = 3.0
 _BODIES_US = 1_111_111_111_111_111
 """Stands in each prepared body for its event time."""
 
@@ -34,8 +36,14 @@ def probe_times(rate: int, seconds: float) -> list[float]:
     return [number / rate for number in range(0, round(rate * seconds), PROBE_EVERY)]
 
 
+def when_prepared(rate: int, seconds: float) -> float:
+    """When to start a producer that is begun now, in seconds since the epoch: making an event takes some 10 µs, and up to
+    25 on a machine that is slow for an hour."""
+    return time.time() + _BEGINNING_SECONDS + rate * seconds * _AN_EVENT_SECONDS
+
+
 class Prepared(NamedTuple):
-    """An event made beforehand, as making costs 5 µs: its key, what stands round its time, and how late it is."""
+    """An event made beforehand, as making costs more than sending: its key, what stands round its time, and how late it is."""
 
     key: bytes
     before: bytes
@@ -63,6 +71,9 @@ def produce(bootstrap: str, topic: str, rate: int, seconds: float, start_at: flo
     events = prepared(round(rate * seconds))
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5})
     producer.list_topics(topic)
+    if (late := time.time() - start_at) > 0:
+        # All that was due meanwhile would be sent at once.
+        raise SystemExit(f"steady_producer: {len(events)} events were prepared {late:.1f} s too late: give it more time")
     time.sleep(max(0.0, start_at - time.time()))
     sent, latest = 0, 0.0
     while sent < len(events):
