@@ -73,7 +73,9 @@ def produce(bootstrap: str, topic: str, rate: int, seconds: float, start_at: flo
     producer.list_topics(topic)
     if (late := time.time() - start_at) > 0:
         # All that was due meanwhile would be sent at once.
-        raise SystemExit(f"steady_producer: {len(events)} events were prepared {late:.1f} s too late: give it more time")
+        raise SystemExit(
+            f"steady_producer: {len(events)} events were prepared {late:.1f} s too late: give it more time"
+        )
     time.sleep(max(0.0, start_at - time.time()))
     sent, latest = 0, 0.0
     while sent < len(events):
