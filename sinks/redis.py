@@ -4,8 +4,6 @@
 script looks at the ready key first. All writes are harmless to repeat: one that failed half-way is simply made again.
 """
 
-import asyncio
-import dataclasses
 import hashlib
 import importlib.resources
 import itertools
@@ -40,29 +38,10 @@ ROWS_PER_CALL = 100
 BYTES_PER_CALL = 256 * 1024
 """… or so many bytes of values, so that large rows do not make long calls."""
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Pace:
-    """How rows go to the server: so many in a call, so many calls in a batch, and so many batches on their way while
-    the next one is made."""
-
-    rows_per_call: int
-    calls_per_batch: int
-    batches_ahead: int
-
-
-_FAST = _Pace(ROWS_PER_CALL, 4, 4)
-"""A backlog's. Only the first batch is made while the server waits, and what is on its way lasts for the milliseconds
-for which the event loop has other work: with one batch ahead a worker takes in a tenth fewer events a second."""
-
-_GENTLE = _Pace(50, 1, 1)
-"""A steady stream's. In each of its rounds the server reads what has come of a connection, up to 16 KiB, some 75 rows,
-and works on all of it; who reads a row then waits for it twice. What has not been sent nobody waits for: with so little
-on its way readers beside a worker at half of its rate wait 1.05 ms at p99, as long as alone, and otherwise 2.05. In a
-backlog it would cost a fifth of the rate."""
-
-_FEW_ROWS = 2_000
-"""Up to so many are written gently: a batch of a steady stream has hundreds, one of a backlog up to 10,000."""
+_CALLS_PER_BATCH = 4
+"""Calls that are sent together. The next batch is made and sent while the server works on this one, so that only the
+first costs time of its own; and what waits in the server's buffers keeps readers waiting. With 1,000 rows instead of
+400 in a batch, a row takes a tenth more time, and a reader beside a busy writer waits 3.5 ms at p99 instead of 2.8."""
 
 _PROBE_MS = 60_000
 _TIMEOUT = 5.0
@@ -96,9 +75,6 @@ class RedisOnlineStore:
         self._link = link
         self._keys = keys
         self._gate = gate or keys.ready
-        # The server works on every connection that has sent something before it looks for others again: a reader beside
-        # four writers waited 4.8 ms at p99, and beside one 2.05. They are not faster for it: the server is one thread.
-        self._writing = asyncio.Lock()
         self._put = Script.load("put_if_newer")
         self._raise_marks = Script.load("raise_marks")
         self._set_marks = Script.load("set_marks")
@@ -127,13 +103,13 @@ class RedisOnlineStore:
         All of it goes over one connection: a server that took over meanwhile, and lacks the rows, cannot raise the
         marks over them.
         """
-        async with self._writing, self._link.connection() as exchange:
+        async with self._link.connection() as exchange:
             counts = await self._put_rows(exchange, rows, epoch)
             return Applied(counts, await self._raise(exchange, moves, epoch))
 
     async def put(self, rows: EncodedRows, epoch: str) -> PutCounts:
         """Write each row that is newer than the one in its place. A put that was refused may be done in part."""
-        async with self._writing, self._link.connection() as exchange:
+        async with self._link.connection() as exchange:
             (counts,) = await self._put_rows(exchange, [rows], epoch)
         return counts
 
@@ -142,7 +118,7 @@ class RedisOnlineStore:
         async with self._link.connection() as exchange:
             # Asked first: what a server of this id has then taken, one of another id need not have.
             said: list[Reply] = []
-            letters = await self._put_letters(exchange, rows, epoch, _FAST, [("INFO", "replication")], said)
+            letters = await self._put_letters(exchange, rows, epoch, [("INFO", "replication")], said)
         answers = [[ANSWERS[letter] for letter in of_view] for of_view in letters]
         return AppliedEach(answers, facts_of(*said)["master_replid"])
 
@@ -233,27 +209,25 @@ class RedisOnlineStore:
 
     async def _put_rows(self, exchange: Exchange, rows: Sequence[EncodedRows], epoch: str) -> list[PutCounts]:
         """Write the rows of several views in one stream; what became of each view's."""
-        pace = _GENTLE if sum(len(each.keys) for each in rows) <= _FEW_ROWS else _FAST
-        return [PutCounts.of_letters(letters) for letters in await self._put_letters(exchange, rows, epoch, pace)]
+        return [PutCounts.of_letters(letters) for letters in await self._put_letters(exchange, rows, epoch)]
 
     async def _put_letters(
         self,
         exchange: Exchange,
         rows: Sequence[EncodedRows],
         epoch: str,
-        pace: _Pace,
         before: Sequence[Command] = (),
         said: list[Reply] | None = None,
     ) -> list[bytes]:
         """The same, a letter for each row. before: commands that go first; said: takes the replies to them."""
-        cuts = [list(_cuts(each.values, pace.rows_per_call)) for each in rows]
+        cuts = [list(_cuts(each.values)) for each in rows]
 
         def calls() -> Iterator[Command]:
             yield from before
             for each, own in zip(rows, cuts, strict=True):
                 yield from self._put_calls(each, own, epoch)
 
-        replies = await self._run(exchange, self._put, calls, pace)
+        replies = await self._run(exchange, self._put, calls)
         if said is not None:
             said += replies[: len(before)]
         letters = iter(replies[len(before) :])
@@ -285,17 +259,15 @@ class RedisOnlineStore:
             raise self._link.not_ready()
         return replies
 
-    async def _run(
-        self, exchange: Exchange, script: Script, calls: Callable[[], Iterable[Command]], pace: _Pace = _FAST
-    ) -> list[Reply]:
+    async def _run(self, exchange: Exchange, script: Script, calls: Callable[[], Iterable[Command]]) -> list[Reply]:
         """The replies to calls of a script, which is loaded where the server does not know it (any longer).
 
         calls: gives the same calls each time; drawn on while earlier ones are under way.
         """
-        replies = await exchange(_batches(calls(), pace), pace.batches_ahead)
+        replies = await exchange(_batches(calls()))
         if any(isinstance(reply, exceptions.NoScriptError) for reply in replies):
             load: Command = ("SCRIPT", "LOAD", script.text)
-            loaded, *replies = await exchange(itertools.chain([[load]], _batches(calls(), pace)), pace.batches_ahead)
+            loaded, *replies = await exchange(itertools.chain([[load]], _batches(calls())))
             if isinstance(loaded, exceptions.ResponseError):
                 raise self._link.refusal(loaded)
         for reply in replies:
@@ -304,15 +276,15 @@ class RedisOnlineStore:
         return replies
 
 
-def _cuts(values: Sequence[bytes], most: int = ROWS_PER_CALL) -> Iterator[tuple[int, int]]:
-    """Where to cut rows into calls: ranges of at most so many rows and, unless it is one row, BYTES_PER_CALL."""
-    if max(map(len, values), default=0) * most <= BYTES_PER_CALL:
-        for begin in range(0, len(values), most):
-            yield begin, min(begin + most, len(values))
+def _cuts(values: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+    """Where to cut rows into calls: ranges of at most ROWS_PER_CALL rows and, unless it is one row, BYTES_PER_CALL."""
+    if max(map(len, values), default=0) * ROWS_PER_CALL <= BYTES_PER_CALL:
+        for begin in range(0, len(values), ROWS_PER_CALL):
+            yield begin, min(begin + ROWS_PER_CALL, len(values))
         return
     begin = nbytes = 0
     for at, value in enumerate(values):
-        if at > begin and (at - begin == most or nbytes + len(value) > BYTES_PER_CALL):
+        if at > begin and (at - begin == ROWS_PER_CALL or nbytes + len(value) > BYTES_PER_CALL):
             yield begin, at
             begin, nbytes = at, 0
         nbytes += len(value)
@@ -327,9 +299,9 @@ def _behind_lengths(values: Sequence[bytes]) -> bytes:
     return b"".join(itertools.chain.from_iterable((_LENGTH.pack(len(value)), value) for value in values))
 
 
-def _batches(calls: Iterable[Command], pace: _Pace) -> Iterator[Sequence[Command]]:
+def _batches(calls: Iterable[Command]) -> Iterator[Sequence[Command]]:
     remaining = iter(calls)
-    while batch := list(itertools.islice(remaining, pace.calls_per_batch)):
+    while batch := list(itertools.islice(remaining, _CALLS_PER_BATCH)):
         yield batch
 
 

@@ -5,12 +5,11 @@ packing them in redis-py's asyncio client costs more than all the rest of a writ
 """
 
 import asyncio
-import collections
 import contextlib
 import functools
 import re
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any
 
 import hiredis
 import redis.asyncio
@@ -26,14 +25,8 @@ Command = tuple[bytes | str, ...]
 Reply = Any
 """bytes, an int, None, or a list of those; from `stream` also a `redis.ResponseError`, in its command's place."""
 
-
-class Exchange(Protocol):
-    """Asks the server at the other end of one connection."""
-
-    def __call__(self, batches: Iterable[Sequence[Command]], ahead: int = 1) -> Awaitable[list[Reply]]:
-        """The replies to all commands, refusals among them. Each batch is made and sent while the server works on those
-        before it. ahead: how many of them may be without replies then."""
-
+Exchange = Callable[[Iterable[Sequence[Command]]], Awaitable[list[Reply]]]
+"""The replies to all commands, refusals among them. Each batch is sent while the server works on the last one."""
 
 COMMANDS = (
     *("del", "evalsha", "exec", "exists", "get", "getrange", "info", "mget", "mset", "multi", "pexpireat", "rename"),
@@ -172,16 +165,15 @@ def facts_of(*infos: bytes) -> dict[str, str]:
     return dict(line.split(":", 1) for info in infos for line in info.decode().splitlines() if ":" in line)
 
 
-async def _exchange(connection: Any, batches: Iterable[Sequence[Command]], ahead: int = 1) -> list[Reply]:
+async def _exchange(connection: Any, batches: Iterable[Sequence[Command]]) -> list[Reply]:
     replies: list[Reply] = []
-    awaited: collections.deque[int] = collections.deque()
+    awaited = 0
     for batch in batches:
         packed = b"".join([hiredis.pack_command(command) for command in batch])  # type: ignore[arg-type]
         await connection.send_packed_command(packed, check_health=False)
-        awaited.append(len(batch))
-        if len(awaited) > ahead:
-            replies += [await _reply(connection) for _ in range(awaited.popleft())]
-    return replies + [await _reply(connection) for _ in range(sum(awaited))]
+        replies += [await _reply(connection) for _ in range(awaited)]
+        awaited = len(batch)
+    return replies + [await _reply(connection) for _ in range(awaited)]
 
 
 async def _reply(connection: Any) -> Reply:

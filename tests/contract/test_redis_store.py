@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import os
 import re
 import signal
@@ -101,12 +100,12 @@ async def store(shared_url: str) -> AsyncIterator[RedisOnlineStore]:
     await store.close()
 
 
-def many_rows(count: int, first: int = 0) -> EncodedRows:
+def many_rows(count: int) -> EncodedRows:
     """Rows of so many entities."""
-    numbers = range(first, first + count)
-    stamps = [stamp(NOW_US, offset=at) for at in numbers]
-    keys = [b"i%d:%d" % (len(str(at)), at) for at in numbers]
-    return EncodedRows(VIEW, 1, keys, encoded(stamps, [""] * count), HOUR_MS)
+    stamps = [stamp(NOW_US, offset=at) for at in range(count)]
+    return EncodedRows(
+        VIEW, 1, [b"i%d:%d" % (len(str(at)), at) for at in range(count)], encoded(stamps, [""] * count), HOUR_MS
+    )
 
 
 def settings_for(url: str) -> Settings:
@@ -344,8 +343,8 @@ async def test_scripts_that_are_forgotten_half_way_through_a_stream_are_given_ag
     with redis.Redis.from_url(shared_url) as client:
         async with store._link.connection() as exchange:
 
-            async def forgetting(batches: Iterable[Sequence[Command]], ahead: int = 1) -> list[Reply]:
-                return await exchange(forget(batches), ahead)
+            async def forgetting(batches: Iterable[Sequence[Command]]) -> list[Reply]:
+                return await exchange(forget(batches))
 
             def forget(batches: Iterable[Sequence[Command]]) -> Iterator[Sequence[Command]]:
                 nonlocal forgotten
@@ -382,8 +381,8 @@ async def test_a_server_that_forgets_a_script_that_it_was_just_given_is_asked_ag
     with redis.Redis.from_url(shared_url) as client:
         async with store._link.connection() as exchange:
 
-            async def forgetting(batches: Iterable[Sequence[Command]], ahead: int = 1) -> list[Reply]:
-                return await exchange(forget(batches), ahead)
+            async def forgetting(batches: Iterable[Sequence[Command]]) -> list[Reply]:
+                return await exchange(forget(batches))
 
             def forget(batches: Iterable[Sequence[Command]]) -> Iterator[Sequence[Command]]:
                 for batch in batches:
@@ -611,66 +610,7 @@ async def test_each_refusal_is_told_by_its_meaning(error: Exception, kind: type[
     await link.close()
 
 
-# ---- how a put is cut into calls, and when they are sent ----
-
-
-async def test_who_writes_takes_turns(store: RedisOnlineStore, shared_url: str) -> None:
-    """So that a reader waits for one writer's calls, not for those of all."""
-    both = [many_rows(1_000), many_rows(1_000, first=1_000)]
-    with redis.Redis.from_url(shared_url) as client, client.monitor() as monitor:
-        await asyncio.gather(*(store.put(each, EPOCH) for each in both))
-        client.echo("end")
-        seen = (command["command"] for command in iter(monitor.next_command, None))
-        told = itertools.takewhile(lambda command: command != "ECHO end", seen)
-        calls = [command for command in told if store._put.sha in command]
-    is_second = ["i4:1" in call for call in calls]
-    assert len(is_second) >= 40
-    assert len(list(itertools.groupby(is_second))) == 2
-
-
-@pytest.mark.parametrize(("count", "rows_per_call", "calls", "ahead"), [(2_000, 50, 1, 1), (2_001, 100, 4, 4)])
-async def test_a_backlog_is_sent_ahead_and_a_steady_stream_bit_by_bit(
-    store: RedisOnlineStore, count: int, rows_per_call: int, calls: int, ahead: int
-) -> None:
-    """What waits in the server keeps readers waiting."""
-    sent: list[list[int]] = []
-    async with store._link.connection() as exchange:
-
-        async def recording(batches: Iterable[Sequence[Command]], ahead: int = 1) -> list[Reply]:
-            allowed.add(ahead)
-            return await exchange(map(record, batches), ahead)
-
-        def record(batch: Sequence[Command]) -> Sequence[Command]:
-            sent.append([int(call[2]) - 1 for call in batch])
-            return batch
-
-        allowed: set[int] = set()
-        await store._put_rows(recording, [many_rows(count)], EPOCH)
-    assert allowed == {ahead}
-    assert max(map(len, sent)) == calls
-    assert max(map(max, sent)) == rows_per_call
-    assert sum(map(sum, sent)) == count
-
-
-@pytest.mark.parametrize("ahead", [1, 3])
-async def test_no_more_is_on_its_way_than_may_be(shared_url: str, ahead: int) -> None:
-    link, prefix = RedisLink(shared_url, 5.0, 1), uuid.uuid4().hex
-    done: list[int] = []
-
-    with redis.Redis.from_url(shared_url, decode_responses=True) as client:
-
-        def batches() -> Iterator[Sequence[Command]]:
-            for _ in range(6):
-                done.append(int(client.get(prefix) or 0))
-                yield [("BLPOP", prefix + "nothing", "0.02"), ("INCR", prefix)]
-
-        async with link.connection() as exchange:
-            replies = await exchange(batches(), ahead)
-        client.delete(prefix)
-    await link.close()
-    assert replies[1::2] == [1, 2, 3, 4, 5, 6]
-    assert all(count >= number - ahead for number, count in enumerate(done))
-    assert done[ahead] == 0
+# ---- how a put is cut into calls ----
 
 
 @settings(deadline=None)
