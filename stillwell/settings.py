@@ -387,7 +387,7 @@ class Settings(ProjectSettings):
 
     serve_busy_poll_us: Annotated[int, Field(ge=0, le=10_000)] = 0
     """For how many microseconds after a request a process of the query service looks for the next one instead of
-    sleeping. 200 take a quarter off p99 on virtual machines, whose cores are slow to wake, and keep the process's core
+    sleeping. 200 took a fifth off p99 on a virtual machine, whose cores are slow to wake, and keep the process's core
     busy as long as requests come: no good where processor time is rationed, or where pods are scaled by its use."""
 
     serve_push_rows: Annotated[int, Field(gt=0)] = 1_000

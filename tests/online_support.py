@@ -1,10 +1,15 @@
 """What tests of the online store share: the servers that there are, rows made by hand, and the check of what may live
 for ever."""
 
+import atexit
+import contextlib
+import functools
 import platform
 import re
 import shutil
+import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -227,9 +232,22 @@ def executables() -> dict[str, Path]:
     return found
 
 
+@functools.cache
+def locale_that_sorts() -> tuple[str, ...]:
+    """Variables of a locale in which strings do not sort by their bytes, which many a server is started in; none where
+    this machine cannot make one."""
+    folder = tempfile.mkdtemp(prefix="stillwell-locale-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        # Its warnings count as a failure, though all that it needs is there.
+        made = [*"localedef -i en_US -f UTF-8".split(), f"{folder}/en_US.UTF-8"]
+        subprocess.run(made, capture_output=True, check=False)
+    return ("LC_ALL=en_US.UTF-8", f"LOCPATH={folder}") if list(Path(folder).iterdir()) else ()
+
+
 class AnyRedisServer(RedisServer):
-    """A server of any of those, in memory alone. Where it was not installed the test is skipped, which in CI is a
-    failure."""
+    """A server of any of those, in memory alone, in a locale that sorts. Where it was not installed the test is skipped,
+    which in CI is a failure."""
 
     def __init__(self, executable: Path, folder: Path, config: Mapping[str, str] | None = None) -> None:
         if not executable.exists():
@@ -238,4 +256,4 @@ class AnyRedisServer(RedisServer):
         self._executable = executable
 
     def _prepare(self) -> list[str]:
-        return [str(self._executable), *super()._prepare()[1:]]
+        return [str(shutil.which("env")), *locale_that_sorts(), str(self._executable), *super()._prepare()[1:]]

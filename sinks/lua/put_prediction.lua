@@ -44,26 +44,38 @@ local dropped = 0
 local last = time[1] * 1000000 + time[2] + AHEAD_US
 local limit = struct.pack('>I4I4', math.floor(last / 4294967296), last % 4294967296)
 
+-- Whether a string sorts before another by its bytes. Lua's own `<` goes by the locale that the server was started in
+-- (LC_COLLATE), where bytes have another order than their own.
+local function precedes(one, other)
+  for i = 1, math.min(#one, #other) do
+    local of_one, of_other = byte(one, i), byte(other, i)
+    if of_one ~= of_other then
+      return of_one < of_other
+    end
+  end
+  return #one < #other
+end
+
 -- The instant of a part, as bytes that sort.
 local function instant(part)
   local at = sub(part, 1, 8)
-  return at > limit and '' or at
+  return precedes(limit, at) and '' or at
 end
 
 local function newer(one, other)
   local of_one, of_other = instant(one), instant(other)
   if of_one == of_other then
-    return one > other and one or other
+    return precedes(other, one) and one or other
   end
-  return of_one > of_other and one or other
+  return precedes(of_other, of_one) and one or other
 end
 
 local function is_outdated(failure, outputs)
   local of_failure, of_outputs = instant(failure), instant(outputs)
   if of_failure == of_outputs then
-    return sub(failure, 1, 8) <= sub(outputs, 1, 8)
+    return not precedes(sub(outputs, 1, 8), sub(failure, 1, 8))
   end
-  return of_failure < of_outputs
+  return precedes(of_failure, of_outputs)
 end
 
 -- Whether a reader is new there.

@@ -5,9 +5,10 @@
 -- ARGV  1       the epoch that the caller believes to be in force
 --       2 3 …   for each mark, start and end of the offsets whose rows are now stored
 --
--- A mark holds `<position, 20 digits>:<epoch>`; positions are compared as text, for Lua's numbers end at 2^53. It is
--- raised to `end` only if its epoch is the caller's and start <= position < end: so a gap is never closed over, and
--- who wakes up late changes nothing. Answers where each mark stands now, `` for one that is absent or of another epoch.
+-- A mark holds `<position, 20 digits>:<epoch>`; positions are compared as text, for Lua's numbers end at 2^53, and digits
+-- have their order in every locale of the server's. It is raised to `end` only if its epoch is the caller's and
+-- start <= position < end: so a gap is never closed over, and who wakes up late changes nothing. Answers where each mark
+-- stands now, `` for one that is absent or of another epoch.
 -- Refuses with NOTREADY where the ready key is missing or holds another epoch.
 
 local epoch = ARGV[1]

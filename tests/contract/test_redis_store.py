@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import random
 import re
 import signal
 import time
@@ -25,6 +26,7 @@ from stillwell.layout.chain import PartitionId
 from stillwell.layout.online import EncodedRows, MarkKey, MarkMove, OnlineServer, PutCounts
 from stillwell.layout.prediction import Outputs, Record
 from stillwell.layout.redis_keys import PredictionsOf, RedisKeys
+from stillwell.layout.stamp import STAMP_BYTES
 from stillwell.local import free_port
 from stillwell.predictions.store import Listing
 from stillwell.settings import Settings
@@ -39,6 +41,7 @@ from tests.online_support import (
     assert_same,
     encoded,
     executables,
+    locale_that_sorts,
     now_us,
     rows,
     stamp,
@@ -608,6 +611,44 @@ async def test_each_refusal_is_told_by_its_meaning(error: Exception, kind: type[
     assert phrase in str(meant)
     assert "secret" not in str(meant)
     await link.close()
+
+
+# ---- the locale of the server ----
+
+
+def test_the_servers_sort_as_people_do(shared_url: str) -> None:
+    """Or the tests of who is newer would not show that this makes no difference."""
+    if not locale_that_sorts():
+        pytest.skip("there is no localedef, or no source of a locale: install Debian's `locales`, or glibc's")
+    with redis.Redis.from_url(shared_url) as client:
+        assert client.eval("return tostring('a' < 'B')", 0) == b"true"
+
+
+async def test_the_newer_row_is_kept_whatever_the_locale_of_the_server(
+    store: RedisOnlineStore, rng: random.Random
+) -> None:
+    """Stamps that differ in one byte, of any field."""
+    pairs = [sorted(_differing(rng)) for _ in range(500)]
+    keys = [b"i%d:%d" % (len(str(at)), at) for at in range(len(pairs))]
+    put = await store.put(EncodedRows(VIEW, 1, keys, [newer for _, newer in pairs], None), EPOCH)
+    assert put.applied == len(pairs)
+    put = await store.put(EncodedRows(VIEW, 1, keys, [older for older, _ in pairs], None), EPOCH)
+    assert put.stale == len(pairs)
+    other = [b"other " + key for key in keys]
+    for values in zip(*pairs, strict=True):
+        put = await store.put(EncodedRows(VIEW, 1, other, list(values), None), EPOCH)
+        assert put.applied == len(pairs)
+    assert await store.get(VIEW, keys) == await store.get(VIEW, other) == [newer for _, newer in pairs]
+
+
+def _differing(rng: random.Random) -> tuple[bytes, bytes]:
+    """Two rows, by their bytes."""
+    one = bytearray(
+        value(stamp(NOW_US, offset=rng.randrange(2**40), sequence=rng.choice([None, rng.randrange(2**40)])))
+    )
+    other, at = bytearray(one), rng.randrange(1, 1 + STAMP_BYTES)
+    other[at] = rng.choice([byte for byte in range(256) if byte != one[at]])
+    return bytes(one), bytes(other)
 
 
 # ---- how a put is cut into calls ----
