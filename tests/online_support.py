@@ -246,8 +246,8 @@ def locale_that_sorts() -> tuple[str, ...]:
 
 
 class AnyRedisServer(RedisServer):
-    """A server of any of those, in memory alone, in a locale that sorts. Where it was not installed the test is skipped,
-    which in CI is a failure."""
+    """A server of any of those, in memory alone, in a locale that sorts. Where it was not installed the test is
+    skipped, which in CI is a failure."""
 
     def __init__(self, executable: Path, folder: Path, config: Mapping[str, str] | None = None) -> None:
         if not executable.exists():
