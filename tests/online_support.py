@@ -240,8 +240,8 @@ def locale_that_sorts() -> tuple[str, ...]:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with contextlib.suppress(FileNotFoundError):
         # Its warnings count as a failure, though all that it needs is there.
-        made = [*"localedef -i en_US -f UTF-8".split(), f"{folder}/en_US.UTF-8"]
-        subprocess.run(made, capture_output=True, check=False)
+        make = ["localedef", "-i", "en_US", "-f", "UTF-8", f"{folder}/en_US.UTF-8"]
+        subprocess.run(make, capture_output=True, check=False)
     return ("LC_ALL=en_US.UTF-8", f"LOCPATH={folder}") if list(Path(folder).iterdir()) else ()
 
 
