@@ -37,13 +37,14 @@ def probe_times(rate: int, seconds: float) -> list[float]:
 
 
 def when_prepared(rate: int, seconds: float) -> float:
-    """When to start a producer that is begun now, in seconds since the epoch: making an event takes some 10 µs, and up to
-    25 on a machine that is slow for an hour."""
+    """When to start a producer that is begun now, in seconds since the epoch: making an event takes some 10 µs, and
+    up to 25 on a machine that is slow for an hour."""
     return time.time() + _BEGINNING_SECONDS + rate * seconds * _AN_EVENT_SECONDS
 
 
 class Prepared(NamedTuple):
-    """An event made beforehand, as making costs more than sending: its key, what stands round its time, and how late it is."""
+    """An event made beforehand, as making costs more than sending: its key, what stands round its time, and how late it
+    is."""
 
     key: bytes
     before: bytes
