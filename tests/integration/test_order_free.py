@@ -247,18 +247,18 @@ def test_thousands_of_events_in_any_order_leave_the_same_bytes(
 
 # ---- what the law needs of the script: without any of these, the check above must fail ----
 
+_OLDER = "high < stored_high or (high == stored_high and low < stored_low)"
+
 MUTANTS = {
-    "no comparison: the last to come wins": ("if head >= value then", "if false then"),
-    "the first to come wins": ("if head >= value then", "if true then"),
-    "only event times are compared": ("if head >= value then", "if sub(head, 2, 9) > sub(value, 2, 9) then"),
+    "no comparison: the last to come wins": (f"elseif {_OLDER} then", "elseif false then"),
+    "the first to come wins": (f"elseif {_OLDER} then", "elseif true then"),
+    "only event times are compared": ("elseif not is_later(value, head) then", "elseif false then"),
+    "of one event time the first to come wins": ("elseif not is_later(value, head) then", "elseif true then"),
     "event time alone makes a duplicate": (
         "sub(head, 1, STAMPED_BYTES) == sub(value, 1, STAMPED_BYTES)",
         "sub(head, 2, 9) == sub(value, 2, 9)",
     ),
-    "the stamp is compared without its last fields": (
-        "if head >= value then",
-        "if sub(head, 1, 46) >= sub(value, 1, 46) then",
-    ),
+    "the stamp is compared without its last fields": ("for i = 1, #of_one do", "for i = 1, #of_one - 3 do"),
     "a key that comes twice in a call is not compared with its first": ("if waiting[key] then", "if false then"),
     "keys that are there are taken for new": ("call('EXISTS', unpack(keys, 2)) == 0", "true"),
     "a key that came before is taken for new": ("all_new = false", "all_new = all_new"),
