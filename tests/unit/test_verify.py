@@ -659,8 +659,8 @@ def peak(store: MemoryStore) -> int:
 def test_a_link_more_takes_less_than_it_has_bytes_and_a_chain_more_next_to_nothing() -> None:
     """A year of windows of 30 s is a million links to a partition: of those of one chain alone anything is kept.
 
-    Bounds with room, and of several attempts the one that took most, or least, since threads are never twice in the same
-    place: who keeps the links takes 7 KB for each, every time.
+    Bounds with room, and of several attempts the one that took most, or least, since threads are never twice in the
+    same place: who keeps the links takes 7 KB for each, every time.
     """
     peak(gaps(1, 1))  # what is imported or made once
     some = max(peak(gaps(400, 1)) for _ in range(5))
