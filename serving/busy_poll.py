@@ -1,9 +1,8 @@
 """Busy polling: for a while after a request has come, the event loop looks for the next one instead of sleeping.
 
-A core on which nobody runs sleeps, and a virtual one takes tens of microseconds to come back, with cold caches: at half
-of what a process can answer, a request costs it nearly twice the processor time that it costs at full load. Linux does
-the same for a network card's queue (`net.core.busy_poll`) and for the cores of some virtual machines
-(`guest_halt_poll_ns`); by this a service may, wherever it runs. The price is a core that is busy while requests come.
+A core on which nobody runs sleeps, and a virtual one is slow to come back. Linux does the same for a network card's
+queue (`net.core.busy_poll`) and for the cores of some virtual machines (`guest_halt_poll_ns`); by this a service may,
+wherever it runs. The price is a core that is busy while requests come.
 """
 
 import asyncio
