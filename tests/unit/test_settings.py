@@ -348,7 +348,8 @@ def reference() -> str:
         "|---|---|---|---|",
     ]
     for name, field in Settings.model_fields.items():
-        default = "must be set" if field.is_required() else f"`{spelled(field.default)}`" if field.default else "none"
+        given = "none" if field.default in (None, "") else f"`{spelled(field.default)}`"
+        default = "must be set" if field.is_required() else given
         meaning = " ".join((field.description or "").split())
         lines.append(f"| `{variable(name)}` | `{name}` | {default} | {meaning} |")
     lines += ["", "Read elsewhere, from the environment alone:", "", "| environment | meaning |", "|---|---|"]
