@@ -25,6 +25,11 @@ from tests.acceptance.soak import parts, truth
 from tests.acceptance.soak.truth import STORED, VIEW
 
 _MOST_AT_ONCE = 300
+
+_REQUESTS_A_CONNECTION = 10
+"""Then another comes, which may reach the other process. The few that suffice are always in use, and so are kept, and
+may all belong to one by chance."""
+
 _SHOWN = 20
 _WAIT_S = 10.0
 """How long a read waits for what was pushed."""
@@ -130,7 +135,6 @@ class Load:
         )
 
     async def __aenter__(self) -> "Load":
-        # Connections live for some seconds: others come, and the two processes take turns.
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=5)
         timeout = aiohttp.ClientTimeout(total=_LONGEST_S)
         self._http = aiohttp.ClientSession(connector=connector, timeout=timeout)
@@ -210,6 +214,8 @@ class Load:
         given = {"Content-Type": "application/json", **(headers or {})}
         begin = self._clock()
         self.told.requests += 1
+        if self.told.requests % _REQUESTS_A_CONNECTION == 0:
+            given["Connection"] = "close"
         async with self._http.request(method, f"{self._root}{path}", data=content, headers=given) as answer:
             status, found, retry = answer.status, await answer.read(), answer.headers.get("Retry-After")
         took = self._clock() - begin
