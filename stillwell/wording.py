@@ -189,12 +189,13 @@ _MOST_NAMED = 5
 
 
 def _other_form(name: str, known: Sequence[str]) -> str:
-    """What to do where an event was pushed as a final row, or a final row as an event: the event time tells them."""
-    if _EVENT_TIMESTAMP in known:
-        return "; an event of the view's topic is pushed with transform_on_write true"
+    """What to do where a field is unknown, or an event was pushed as a final row, or a final row as an event."""
     if name == _EVENT_TIMESTAMP:
         return "; a final row, which has one, is pushed with transform_on_write false"
-    return f"; there is {', '.join(known[:_MOST_NAMED])}{', …' if len(known) > _MOST_NAMED else ''}"
+    there = f"; there is {', '.join(known[:_MOST_NAMED])}{', …' if len(known) > _MOST_NAMED else ''}"
+    if _EVENT_TIMESTAMP in known:
+        return f"{there}; an event of the view's topic is pushed with transform_on_write true"
+    return there
 
 
 def say_other(kind: FieldType, value: object) -> str:

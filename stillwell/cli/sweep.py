@@ -22,12 +22,13 @@ def sweep(dry_run: bool, as_json: bool) -> int:
     import datetime
 
     from stillwell.counting import counted
+    from stillwell.instants import now
     from stillwell.settings import Settings
     from stillwell.storage import open_store
     from stillwell.sweep import find_left_behind, remove
 
     store = open_store(Settings.load().offline_root)
-    before = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=_HALF_WRITTEN_HOURS)
+    before = now() - datetime.timedelta(hours=_HALF_WRITTEN_HOURS)
     with counting_progress("chains") as advance:
         found = find_left_behind(store, before, advance)
     if not dry_run:

@@ -161,10 +161,10 @@ def adopt(topic: str, yes: bool, as_json: bool) -> int:
 
 async def _adopt(settings: "Settings", topic: str, yes: bool, as_json: bool) -> int:
     import contextlib
-    import datetime
 
     from sinks.archive import Archive
     from stillwell.cli.patience import until_done
+    from stillwell.instants import now
     from stillwell.kafka_connection import connection
     from stillwell.layout import chain
     from stillwell.storage import open_store
@@ -178,7 +178,7 @@ async def _adopt(settings: "Settings", topic: str, yes: bool, as_json: bool) -> 
         opened.callback(threads.close)
         objects = ThreadedStore(open_store(settings.offline_root), threads)
         who = f"{socket.gethostname()}:{os.getpid()}"
-        archive = Archive(objects, until_done, lambda: datetime.datetime.now(datetime.UTC), who)
+        archive = Archive(objects, until_done, now, who)
         cluster = Cluster(connection(settings))
         await cluster.start()
         opened.push_async_callback(cluster.stop)
