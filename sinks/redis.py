@@ -4,6 +4,7 @@
 script looks at the ready key first. All writes are harmless to repeat: one that failed half-way is simply made again.
 """
 
+import dataclasses
 import hashlib
 import importlib.resources
 import itertools
@@ -14,6 +15,7 @@ from typing import Self
 
 from redis import exceptions
 
+from sinks.group_commit import GroupCommit
 from sinks.redis_link import Command, Exchange, RedisLink, Reply, facts_of
 from stillwell.errors import SettingsError, StoreUnavailable
 from stillwell.layout.online import (
@@ -38,10 +40,12 @@ ROWS_PER_CALL = 100
 BYTES_PER_CALL = 256 * 1024
 """… or so many bytes of values, so that large rows do not make long calls."""
 
-_CALLS_PER_BATCH = 4
+_CALLS_PER_BATCH = 16
 """Calls that are sent together. The next batch is made and sent while the server works on this one, so that only the
-first costs time of its own; and what waits in the server's buffers keeps readers waiting. With 1,000 rows instead of
-400 in a batch, a row takes a tenth more time, and a reader beside a busy writer waits 3.5 ms at p99 instead of 2.8."""
+first costs time of its own. With 4, one connection takes in a tenth fewer events of a backlog."""
+
+_ROWS_PER_GROUP = 10_000
+"""Of several partitions that are applied together: some 30 ms, which each of them waits for."""
 
 _PROBE_MS = 60_000
 _TIMEOUT = 5.0
@@ -63,6 +67,18 @@ class Script:
         return cls(importlib.resources.files("sinks").joinpath(f"lua/{name}.lua").read_text())
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is to be applied."""
+
+    rows: Sequence[EncodedRows]
+    moves: Sequence[MarkMove]
+    epoch: str
+
+    def count(self) -> int:
+        return sum(len(each.keys) for each in self.rows)
+
+
 class RedisOnlineStore:
     """The newest row of every entity and view, in one Redis server.
 
@@ -79,6 +95,7 @@ class RedisOnlineStore:
         self._raise_marks = Script.load("raise_marks")
         self._set_marks = Script.load("set_marks")
         self._finish_rebuild = Script.load("finish_rebuild")
+        self._applies = GroupCommit(self._apply_together, _Asked.count, _ROWS_PER_GROUP)
 
     @classmethod
     async def open(cls, settings: Settings) -> Self:
@@ -94,23 +111,22 @@ class RedisOnlineStore:
 
     async def close(self) -> None:
         """Close every connection."""
+        await self._applies.close()
         await self._link.close()
 
     async def apply(self, rows: Sequence[EncodedRows], moves: Sequence[MarkMove], epoch: str) -> Applied:
         """Write each row that is newer than the one in its place; then raise each mark to the end of its move, if it
         stands within the move. Where it fails, rows may be written in part, and marks only with all of them.
 
-        All of it goes over one connection: a server that took over meanwhile, and lacks the rows, cannot raise the
-        marks over them.
+        What is asked for while an earlier call is under way is applied together. All of it goes over one connection: a
+        server that took over meanwhile, and lacks the rows, cannot raise the marks over them.
         """
-        async with self._link.connection() as exchange:
-            counts = await self._put_rows(exchange, rows, epoch)
-            return Applied(counts, await self._raise(exchange, moves, epoch))
+        return await self._applies.ask(_Asked(rows, moves, epoch))
 
     async def put(self, rows: EncodedRows, epoch: str) -> PutCounts:
         """Write each row that is newer than the one in its place. A put that was refused may be done in part."""
         async with self._link.connection() as exchange:
-            (counts,) = await self._put_rows(exchange, [rows], epoch)
+            (counts,) = await self._put_rows(exchange, [(rows, epoch)])
         return counts
 
     async def put_each(self, rows: Sequence[EncodedRows], epoch: str) -> AppliedEach:
@@ -118,7 +134,8 @@ class RedisOnlineStore:
         async with self._link.connection() as exchange:
             # Asked first: what a server of this id has then taken, one of another id need not have.
             said: list[Reply] = []
-            letters = await self._put_letters(exchange, rows, epoch, [("INFO", "replication")], said)
+            asked = [(each, epoch) for each in rows]
+            letters = await self._put_letters(exchange, asked, [("INFO", "replication")], said)
         answers = [[ANSWERS[letter] for letter in of_view] for of_view in letters]
         return AppliedEach(answers, facts_of(*said)["master_replid"])
 
@@ -207,24 +224,33 @@ class RedisOnlineStore:
             call = self._call(self._finish_rebuild, [self._keys.ready], [epoch])
             await self._run(exchange, self._finish_rebuild, lambda: [call])
 
-    async def _put_rows(self, exchange: Exchange, rows: Sequence[EncodedRows], epoch: str) -> list[PutCounts]:
-        """Write the rows of several views in one stream; what became of each view's."""
-        return [PutCounts.of_letters(letters) for letters in await self._put_letters(exchange, rows, epoch)]
+    async def _apply_together(self, asked: Sequence[_Asked]) -> list[Applied]:
+        async with self._link.connection() as exchange:
+            rows = [(each, one.epoch) for one in asked for each in one.rows]
+            counts = iter(await self._put_rows(exchange, rows))
+            positions = await self._raise(exchange, asked)
+        return [
+            Applied(list(itertools.islice(counts, len(one.rows))), raised)
+            for one, raised in zip(asked, positions, strict=True)
+        ]
+
+    async def _put_rows(self, exchange: Exchange, rows: Sequence[tuple[EncodedRows, str]]) -> list[PutCounts]:
+        """Write the rows of several views in one stream, each under its epoch; what became of each view's."""
+        return [PutCounts.of_letters(letters) for letters in await self._put_letters(exchange, rows)]
 
     async def _put_letters(
         self,
         exchange: Exchange,
-        rows: Sequence[EncodedRows],
-        epoch: str,
+        rows: Sequence[tuple[EncodedRows, str]],
         before: Sequence[Command] = (),
         said: list[Reply] | None = None,
     ) -> list[bytes]:
         """The same, a letter for each row. before: commands that go first; said: takes the replies to them."""
-        cuts = [list(_cuts(each.values)) for each in rows]
+        cuts = [list(_cuts(each.values)) for each, _ in rows]
 
         def calls() -> Iterator[Command]:
             yield from before
-            for each, own in zip(rows, cuts, strict=True):
+            for (each, epoch), own in zip(rows, cuts, strict=True):
                 yield from self._put_calls(each, own, epoch)
 
         replies = await self._run(exchange, self._put, calls)
@@ -239,12 +265,15 @@ class RedisOnlineStore:
             keys = self._keys.rows(rows.view, rows.keys[begin:end])
             yield self._call(self._put, keys, [epoch, lifetime, _behind_lengths(rows.values[begin:end])])
 
-    async def _raise(self, exchange: Exchange, moves: Sequence[MarkMove], epoch: str) -> list[int | None]:
-        keys = [self._keys.mark(move.mark) for move in moves]
-        spans = [_position(offset) for move in moves for offset in (move.start, move.end)]
-        call = self._call(self._raise_marks, keys, [epoch, *spans])
-        (positions,) = await self._run(exchange, self._raise_marks, lambda: [call])
-        return [int(position) if position else None for position in positions]
+    async def _raise(self, exchange: Exchange, asked: Sequence[_Asked]) -> list[list[int | None]]:
+        """Raise the marks of each; where they stand then."""
+        calls = []
+        for one in asked:
+            keys = [self._keys.mark(move.mark) for move in one.moves]
+            spans = [_position(offset) for move in one.moves for offset in (move.start, move.end)]
+            calls.append(self._call(self._raise_marks, keys, [one.epoch, *spans]))
+        replies = await self._run(exchange, self._raise_marks, lambda: calls)
+        return [[int(position) if position else None for position in positions] for positions in replies]
 
     def _call(self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes | str]) -> Command:
         """A call of a script: the gate's key before the others."""

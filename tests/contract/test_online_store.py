@@ -412,6 +412,43 @@ async def test_marks_stay_where_they_are_when_not_all_rows_are_written(store: On
         assert await store.read_marks([MARK]) == [5]
 
 
+async def test_of_several_applied_at_one_moment_each_hears_of_its_own(store: OnlineStore) -> None:
+    await store.set_marks([move(5, 5), move(100, 100, OTHER_MARK)], EPOCH)
+    new, old = value(stamp(now_us())), value(stamp(now_us() - HOUR_US // 2))
+    of_two = [rows((b"i1:7", new)), rows((b"i1:7", old), (b"i1:8", old), view="Arrivals")]
+    applied = await asyncio.gather(
+        store.apply(of_two, [move(5, 9)], EPOCH),
+        store.apply((), [], EPOCH),
+        store.apply([rows((b"i1:7", old), (b"i1:9", new))], [move(100, 101, OTHER_MARK)], EPOCH),
+    )
+    assert [each.counts for each in applied] == [
+        [PutCounts(1, 0, 0, 0), PutCounts(2, 0, 0, 0)],
+        [],
+        [PutCounts(1, 1, 0, 0)],
+    ]
+    assert [each.positions for each in applied] == [[9], [], [101]]
+    assert await store.get(VIEW, [b"i1:7", b"i1:8", b"i1:9"]) == [new, None, new]
+    assert await store.get("Arrivals", [b"i1:7", b"i1:8"]) == [old, old]
+    assert await store.read_marks([MARK, OTHER_MARK]) == [9, 101]
+
+
+async def test_of_several_applied_at_one_moment_only_those_are_refused_whose_fault_it_is(store: OnlineStore) -> None:
+    await store.set_marks([move(5, 5), move(100, 100, OTHER_MARK)], EPOCH)
+    good, foreign = value(stamp(now_us())), b"\x02" + value(stamp(now_us()))[1:]
+    refused, of_another_epoch, applied = await asyncio.gather(
+        store.apply([rows((b"i1:8", foreign))], [move(5, 9)], EPOCH),
+        store.apply([rows((b"i1:6", good))], [move(5, 9)], "an older epoch"),
+        store.apply([rows((b"i1:7", good))], [move(100, 101, OTHER_MARK)], EPOCH),
+        return_exceptions=True,
+    )
+    assert isinstance(refused, FormatError)
+    assert isinstance(of_another_epoch, StoreNotReady)
+    assert not isinstance(applied, BaseException)
+    assert applied.positions == [101]
+    assert await store.get(VIEW, [b"i1:6", b"i1:7", b"i1:8"]) == [None, good, None]
+    assert await store.read_marks([MARK, OTHER_MARK]) == [5, 101]
+
+
 # ---- rebuild ----
 
 

@@ -340,7 +340,7 @@ async def test_scripts_that_are_forgotten_half_way_through_a_stream_are_given_ag
     store: RedisOnlineStore, shared_url: str
 ) -> None:
     """By then the first calls are answered: what comes behind them is made again, and nothing is told as done."""
-    many = many_rows(12 * ROWS_PER_CALL)
+    many = many_rows(36 * ROWS_PER_CALL)
     forgotten = False
     await store.put(rows(ROW), EPOCH)  # from here on the server knows the script
     with redis.Redis.from_url(shared_url) as client:
@@ -356,7 +356,7 @@ async def test_scripts_that_are_forgotten_half_way_through_a_stream_are_given_ag
                         forgotten = client.script_flush()
                     yield batch
 
-            (counts,) = await store._put_rows(forgetting, [many], EPOCH)
+            (counts,) = await store._put_rows(forgetting, [(many, EPOCH)])
     assert forgotten
     assert counts.applied + counts.duplicate == len(many.keys)
     assert await store.get(VIEW, many.keys) == many.values
@@ -393,7 +393,7 @@ async def test_a_server_that_forgets_a_script_that_it_was_just_given_is_asked_ag
                     yield batch
 
             with pytest.raises(StoreUnavailable, match="it had just been given"):
-                await store._put_rows(forgetting, [many_rows(12 * ROWS_PER_CALL)], EPOCH)
+                await store._put_rows(forgetting, [(many_rows(36 * ROWS_PER_CALL), EPOCH)])
 
 
 async def test_a_full_server_is_unavailable_and_says_how_to_mend_it(own: StartServer, store_at: Connect) -> None:
