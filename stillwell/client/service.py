@@ -4,6 +4,7 @@ A read may always be asked again. A push is sent again only where nothing of it 
 key, by which the service knows it again.
 """
 
+import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -125,9 +126,12 @@ class Service:
 
         names: references, what all is asked for of, or one feature service.
         """
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + timeout
         service: str | None = None
         if not all(":" in name for name in names):
             names, service = await self._offered(names, timeout)
+            timeout = deadline - clock()
         words = {"features": ",".join(names)} if service is None else {"feature_service": service}
         words |= entity
         if after:
