@@ -1,11 +1,9 @@
-"""Group commit: what several ask for while a call is under way goes into the next call together, as databases commit.
-
-A round trip costs the event loop as much for one as for all, and the server is asked over one connection: of each it
-reads up to 16 KiB before it looks whether somebody else has asked, so that a reader beside four busy ones waits for
-four times as many rows.
-"""
+"""Group commit: what is asked for at one moment, or while an earlier call is under way, goes into one call, as
+databases commit the transactions of many at once."""
 
 import asyncio
+import copy
+import dataclasses
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Generic, TypeVar
@@ -16,18 +14,17 @@ _Item = TypeVar("_Item")
 _Outcome = TypeVar("_Outcome")
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class _Asked(Generic[_Item, _Outcome]):
     """An item, and who waits for its outcome."""
 
-    __slots__ = ("item", "outcome")
-
-    def __init__(self, item: _Item) -> None:
-        self.item = item
-        self.outcome: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
+    item: _Item
+    weight: int
+    outcome: "asyncio.Future[_Outcome]"
 
 
 class GroupCommit(Generic[_Item, _Outcome]):
-    """Makes one call at a time, of whatever has been asked for by then. An item may come into a second call."""
+    """Makes one call at a time, of what has been asked for by then. `close` it, and ask no more."""
 
     def __init__(
         self,
@@ -42,36 +39,48 @@ class GroupCommit(Generic[_Item, _Outcome]):
         self._most = most
         self._waiting: deque[_Asked[_Item, _Outcome]] = deque()
         self._carrying: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def ask(self, item: _Item) -> _Outcome:
-        """What became of an item. Raises what `commit` raised: for all of a group where the store gave no answer; a
-        refusal only for the item that is refused by itself too.
+        """What became of an item.
 
-        Who stops waiting before the call is made has asked for nothing; afterwards the call is made all the same.
+        Raises what `commit` raised. Where the store gave no answer, all of a group hear of it. What else goes wrong may
+        be the fault of one: each is committed by itself then, and hears what comes of that. Raises OutcomeUnknown where
+        it was closed meanwhile.
+
+        Who stops waiting before the call is made has asked for nothing; afterwards the call goes on all the same.
         """
-        asked = _Asked[_Item, _Outcome](item)
+        if self._closed:
+            raise RuntimeError("a store was asked to commit after it had been closed")
+        outcome: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
+        asked = _Asked(item, self._weight(item), outcome)
         self._waiting.append(asked)
         if self._carrying is None:
             # It begins behind all who are about to run, and may ask as well.
             self._carrying = asyncio.create_task(self._carry())
-        return await asked.outcome
+        return await outcome
 
     async def close(self) -> None:
-        """Stop the call that is under way, and whoever waits."""
-        if self._carrying is not None:
-            self._carrying.cancel()
-            await asyncio.wait([self._carrying])
+        """End the call that is under way; whoever waits hears that it is not known what became of it."""
+        self._closed = True
+        if carrying := self._carrying:
+            carrying.cancel()
+            await asyncio.wait([carrying])
+        self._give_up(())  # a task that was cancelled before it began has not
 
     async def _carry(self) -> None:
         group: list[_Asked[_Item, _Outcome]] = []
         try:
-            while group := self._next():
+            while not self._closed and (group := self._next()):
                 await self._carry_group(group)
         finally:
             self._carrying = None
-            for asked in (*group, *self._waiting):
-                asked.outcome.cancel()
-            self._waiting.clear()
+            self._give_up(group)
+
+    def _give_up(self, group: Iterable[_Asked[_Item, _Outcome]]) -> None:
+        """Tell a group, and all who wait, so that nobody waits for ever. Nobody is left where all went well."""
+        _refuse((*group, *self._waiting), OutcomeUnknown("what was to be committed was given up amid it"))
+        self._waiting.clear()
 
     def _next(self) -> list[_Asked[_Item, _Outcome]]:
         """The first who still wait, and together are not too many; empty where nobody waits."""
@@ -80,7 +89,7 @@ class GroupCommit(Generic[_Item, _Outcome]):
         while self._waiting:
             asked = self._waiting[0]
             if not asked.outcome.done():
-                weight += self._weight(asked.item)
+                weight += asked.weight
                 if group and weight > self._most:
                     break
                 group.append(asked)
@@ -88,22 +97,40 @@ class GroupCommit(Generic[_Item, _Outcome]):
         return group
 
     async def _carry_group(self, group: Sequence[_Asked[_Item, _Outcome]]) -> None:
+        error = await self._tried(group)
+        if error is None:
+            return
+        if len(group) == 1 or _is_no_answer(error):
+            _refuse(group, error)
+            return
+        for number, asked in enumerate(group):
+            if asked.outcome.done():
+                continue
+            if error := await self._tried([asked]):
+                if _is_no_answer(error):  # a store that has fallen silent is not asked by each in turn
+                    _refuse(group[number:], error)
+                    return
+                _refuse([asked], error)
+
+    async def _tried(self, group: Sequence[_Asked[_Item, _Outcome]]) -> Exception | None:
+        """What went wrong; None where everybody has been told an outcome."""
         try:
             outcomes = await self._commit([asked.item for asked in group])
-        except (OutcomeUnknown, StoreUnavailable) as error:
-            _refuse(group, error)
-        except Exception as error:
-            if len(group) == 1:
-                _refuse(group, error)
-            for asked in group if len(group) > 1 else ():
-                await self._carry_group([asked])
-        else:
             for asked, outcome in zip(group, outcomes, strict=True):
                 if not asked.outcome.done():
                     asked.outcome.set_result(outcome)
+        except Exception as error:
+            return error
+        return None
+
+
+def _is_no_answer(error: Exception) -> bool:
+    return isinstance(error, OutcomeUnknown | StoreUnavailable)
 
 
 def _refuse(group: Iterable[_Asked[_Item, _Outcome]], error: Exception) -> None:
+    """Each gets an error of its own: who keeps one, until the store answers again, would keep by its traceback what all
+    the others had asked for."""
     for asked in group:
         if not asked.outcome.done():
-            asked.outcome.set_exception(error)
+            asked.outcome.set_exception(copy.copy(error))

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from redis import exceptions
 
 from sinks.redis import BYTES_PER_CALL, ROWS_PER_CALL, RedisOnlineStore, _cuts, _require_fit
-from sinks.redis_link import COMMANDS, Command, RedisLink, Reply
+from sinks.redis_link import COMMANDS, Command, Exchange, RedisLink, Reply
 from sinks.redis_predictions import RedisPredictions
 from stillwell.errors import FormatError, OutcomeUnknown, SettingsError, StoreError, StoreNotReady, StoreUnavailable
 from stillwell.layout.chain import PartitionId
@@ -320,6 +320,34 @@ async def test_marks_are_raised_only_by_the_server_that_wrote_the_rows(
     monkeypatch.undo()
     assert await store.get(VIEW, [ROW[0]]) == [ROW[1]]
     assert await store.read_marks([mark]) == [5]
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "most", "connections"),
+    [
+        pytest.param(100, 6, 1, id="together"),
+        pytest.param(100, 2, 3, id="so many rows at once"),
+        pytest.param(64 * 1024, 2 * 25, 3, id="so many bytes at once"),
+    ],
+)
+async def test_what_is_applied_at_one_moment_goes_over_one_connection(
+    store: RedisOnlineStore, monkeypatch: pytest.MonkeyPatch, nbytes: int, most: int, connections: int
+) -> None:
+    """A reader waits for each connection that writes. Of a large row the weight is that of 25 small ones."""
+    taken = 0
+    connection = store._link.connection
+
+    def counted() -> contextlib.AbstractAsyncContextManager[Exchange]:
+        nonlocal taken
+        taken += 1
+        return connection()
+
+    monkeypatch.setattr(store._link, "connection", counted)
+    monkeypatch.setattr(store._applies, "_most", most)
+    given = [rows((b"i9:%d" % each, value(stamp(now_us()), "x" * nbytes))) for each in range(6)]
+    applied = await asyncio.gather(*(store.apply([each], (), EPOCH) for each in given))
+    assert taken == connections
+    assert [each.counts for each in applied] == [[PutCounts(1, 0, 0, 0)]] * 6
 
 
 # ---- servers that refuse ----
