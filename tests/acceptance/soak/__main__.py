@@ -49,10 +49,15 @@ Say = Callable[[str], None]
 )
 @click.option("--pace", type=click.IntRange(min=5), default=_PACE, show_default=True, help="Requests a second.")
 @click.option("--leak", type=int, default=0, help="Bytes that a model keeps of each call on purpose, to be found.")
-@click.option("--trace", is_flag=True, help="Have each process tell who asks for memory, into the folder of --logs.")
+@click.option(
+    "--trace",
+    type=click.Choice(["service", "worker"]),
+    default="",
+    help="Have its processes tell who asks for memory, into the folder of --logs; they are slower.",
+)
 @runs.options
 def soak(
-    minutes: float, seed: int | None, pace: int, summary: Path | None, logs: Path | None, leak: int, trace: bool
+    minutes: float, seed: int | None, pace: int, summary: Path | None, logs: Path | None, leak: int, trace: str
 ) -> None:
     """Ask a query service and a worker for everything they can do, steadily, while Redis is slow, cut off and half open
     now and then; and see that nothing grows and no answer is wrong.

@@ -86,9 +86,10 @@ class Parts:
 
 
 @contextlib.contextmanager
-def parts(folder: Path, *, leak: int = 0, trace: bool = False) -> Iterator[Parts]:
+def parts(folder: Path, *, leak: int = 0, trace: str = "") -> Iterator[Parts]:
     """All parts, ready, for the length of a `with`; afterwards none of them runs. leak: bytes that the model's function
-    keeps of each call, to see that it is found. trace: whether processes tell who asks for memory, which slows them."""
+    keeps of each call, to see that it is found. trace: "service" or "worker", which tells who asks for memory then, and
+    is slower."""
     package = folder / "soaked"
     package.mkdir(parents=True)
     (folder / "told").mkdir()
@@ -121,11 +122,11 @@ def parts(folder: Path, *, leak: int = 0, trace: bool = False) -> Iterator[Parts
             "STILLWELL_REDIS_URL": f"redis://{proxies['redis'].address}/0",
             "SOAK_TOLD": str(folder / "told"),
             "SOAK_LEAK": str(leak),
-            **({"SOAK_TRACE": "1"} if trace else {}),
         }
         _create(stack.bootstrap, TOPIC, PARTITIONS)
-        service = WorkerProcess(folder, watched, "service", command="serve")
-        worker = WorkerProcess(folder, watched)
+        traced = watched | {"SOAK_TRACE": "1"}
+        service = WorkerProcess(folder, traced if trace == "service" else watched, "service", command="serve")
+        worker = WorkerProcess(folder, traced if trace == "worker" else watched)
         made = Parts(folder, stack.bootstrap, proxies, direct, service, worker)
         created = made.run("topics", "create", "--partitions", str(PARTITIONS))
         assert created.returncode == 0, created.stderr

@@ -3,7 +3,8 @@
 import asyncio
 import collections
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,26 @@ class Watch:
         return json.loads(file.read_text()) if file.exists() else None
 
     def named(self) -> dict[str, collections.Counter[str]]:
-        """Each process's tasks by what they run, its connections by their other end, its files by their names."""
+        """Each process's tasks by what they run, its connections by their other end, its other files by their names."""
         found = {}
         for name, process in self._processes.items():
             if name in self.gone:
                 continue
-            of: collections.Counter[str] = collections.Counter(file.path for file in process.open_files())
-            for each in process.net_connections():
-                of[f"connection to {each.raddr.port}" if each.raddr else "connection to nobody"] += 1
+            ends = {
+                each.fd: f"connection to {each.raddr.port if each.raddr else 'nobody'}"
+                for each in process.net_connections()
+            }
+            of = collections.Counter(ends.get(number, kind) for number, kind in _open(process.pid))
             of.update((self._inside(process) or {"tasks": {}})["tasks"])
             found[name] = of
         return found
+
+
+def _open(pid: int) -> Iterator[tuple[int, str]]:
+    """The number of each file that a process has open, and what it is: psutil leaves out pipes, and connections that
+    the other end has ended and this one has not."""
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            yield int(each.name), re.sub(r":?\[\d+\]", "", str(each.readlink()))
+        except FileNotFoundError:  # closed meanwhile
+            continue

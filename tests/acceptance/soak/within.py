@@ -1,7 +1,11 @@
 """Tells from inside a process what it holds. The soak lays this file beside its definitions, which begin it.
 
 SOAK_TOLD    the folder to tell into: one file a process, by its number, written anew every second
-SOAK_TRACE   if it is set, where the most memory was asked for since the last look, told every minute
+SOAK_TRACE   if it is set, who has asked for the most objects that are there and were not at the first look, told
+             every minute
+
+Not by which kinds of objects there are: to list all of them (`gc.get_objects`) breaks the making of a tuple that
+another thread is at.
 """
 
 import asyncio
@@ -13,11 +17,13 @@ import threading
 import time
 import tracemalloc
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 _EVERY_S = 1.0
 _TRACED_EVERY = 60
+_SHOWN = 15
 
 
 def begin() -> None:
@@ -29,12 +35,12 @@ def begin() -> None:
 def _tell(folder: Path) -> None:
     traced = bool(os.environ.get("SOAK_TRACE"))
     if traced:
-        tracemalloc.start(12)
+        tracemalloc.start(8)
     # What all_tasks() looks through; 3.12 has renamed it.
     tasks = getattr(asyncio.tasks, "_scheduled_tasks", None)
     if tasks is None:
         tasks = asyncio.tasks._all_tasks  # type: ignore[attr-defined]
-    before = None
+    before: tracemalloc.Snapshot | None = None
     for number in range(sys.maxsize):
         file = folder / f"{os.getpid()}.json"
         fresh = file.with_suffix(".fresh")
@@ -42,15 +48,20 @@ def _tell(folder: Path) -> None:
         fresh.replace(file)
         if traced and number % _TRACED_EVERY == _TRACED_EVERY - 1:
             now = tracemalloc.take_snapshot()
-            if before is not None:
-                with (folder / f"{os.getpid()}.trace").open("a") as trace:
-                    trace.write(f"---- after {number} s\n")
-                    for each in now.compare_to(before, "traceback")[:12]:
-                        trace.write(f"{each.size_diff:+} B, {each.count_diff:+} objects\n")
-                        trace.writelines(f"{line}\n" for line in each.traceback.format()[-12:])
-            else:
+            if before is None:
                 before = now
+            with (folder / f"{os.getpid()}.trace").open("a") as trace:
+                trace.write(f"---- after {number} s\n")
+                trace.writelines(f"{line}\n" for line in _more(before, now))
         time.sleep(_EVERY_S)
+
+
+def _more(before: tracemalloc.Snapshot, now: tracemalloc.Snapshot) -> Iterator[str]:
+    """Who has asked for what there is more of, the most first."""
+    asked = sorted(now.compare_to(before, "traceback"), key=lambda each: each.count_diff, reverse=True)
+    for each in asked[:_SHOWN]:
+        yield f"{each.count_diff:+} blocks, {each.size_diff:+} B"
+        yield from each.traceback.format()
 
 
 def _under_way(tasks: "weakref.WeakSet[asyncio.Task[Any]]") -> dict[str, int]:
