@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import functools
 import gc
-import logging
 import os
 import signal
 import socket
@@ -15,7 +14,6 @@ from typing import Protocol, TypeVar
 
 import structlog
 import uvloop
-from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from serving import metrics as shown
@@ -97,8 +95,6 @@ def serve(
 
     Raises SettingsError where it cannot listen.
     """
-    # aiohttp writes a traceback for every client that speaks something else than HTTP.
-    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     uvloop.run(_serve(settings, definitions, seat, started))
 
 
@@ -234,11 +230,9 @@ async def _listen(building: _Building, site: Site, seat: Seat | None) -> None:
     """Answer from now on."""
     microseconds = building.settings.serve_busy_poll_us
     server = Server(site, BusyPoll(microseconds / 1e6) if microseconds else None)
-    runner = web.ServerRunner(server, shutdown_timeout=_LAST_ANSWERS)
-    await runner.setup()
-    building.closing.push_async_callback(runner.cleanup)
+    building.closing.push_async_callback(server.end, _LAST_ANSWERS)
     for each in _sockets(building.settings, seat):
-        await web.SockSite(runner, each, backlog=BACKLOG).start()
+        await server.listen(each, BACKLOG)
 
 
 def _pusher(building: _Building) -> Pusher:

@@ -1,196 +1,360 @@
-"""Connections: bytes in, requests to a site, answers out.
+"""Connections: bytes in, requests to a site, answers out, and nobody who holds one for nothing.
 
-aiohttp takes requests apart and watches over connections. Its own loop that answers them, its request and its response
-are not used: a task, a turn of the event loop and a dozen objects more for each request take a sixth of what a bare
-page costs (21 µs of processor time instead of 25, on uvloop).
+httptools cuts requests out of bytes, as llhttp does it for Node: what might be smuggled past a proxy is refused there.
+What is under way on a connection, and for how long, is decided here. A web framework's request, its response, and its
+task for each request cost as much as to read ten features and answer them.
 """
 
 import asyncio
-from typing import Any
+import collections
+import contextlib
+import socket
+from typing import Final, cast
 
+import httptools
 import structlog
-from aiohttp import StreamReader, web
-from aiohttp.http import RawRequestMessage
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from serving.busy_poll import BusyPoll
-from serving.messages import Request
+from serving.messages import Reply, Request
+from serving.unpacking import Broken
 from serving.web import Site
 
 _log = structlog.get_logger(__name__)
 
-_READ_AHEAD = 2**16
-"""Bytes of a body that wait for its page; twice as many, and what the system hands over at once, stop reading. Any
-connection can have so much behind a request that takes long: of aiohttp's 256 KiB it would be gigabytes in all."""
+_MOST_HEAD: Final = 32 * 1024
+"""Bytes of a request's first line and headers: the line of a GET names features and entities."""
+
+_AT_ONCE: Final = 8 * 1024
+"""Bytes that the parser is given at once: no more than some hundred of the smallest requests come out of them."""
+
+_AHEAD: Final = 16
+"""Requests that wait on a connection for their turn, before no more is read of it."""
 
 
-class Server(web.Server):
-    """Makes a connection's protocol for each that comes, or turns it away."""
+class Server:
+    """Connections to a site, on sockets that listen; for one event loop."""
 
     def __init__(self, site: Site, busy_poll: BusyPoll | None = None) -> None:
-        super().__init__(
-            site,  # type: ignore[arg-type]  # which is asked by _Connection, not by aiohttp
-            access_log=None,
-            keepalive_timeout=site.bounds.idle,
-            read_bufsize=_READ_AHEAD,
-        )
         self.site = site
         self.busy_poll = busy_poll
+        self.connections: set[_Connection] = set()
+        self._listening: list[asyncio.Server] = []
+        self._empty = asyncio.Event()
 
-    def __call__(self) -> Any:
-        """Called for each connection."""
+    async def listen(self, on: socket.socket, backlog: int) -> None:
+        """Take connections from now on."""
+        loop = asyncio.get_running_loop()
+        self._listening.append(await loop.create_server(self._protocol, sock=on, backlog=backlog))
+
+    async def end(self, seconds: float) -> None:
+        """Take no more connections and requests; let those under way be answered, for so long, and end them all."""
+        for each in self._listening:
+            each.close()
+        for connection in list(self.connections):
+            connection.end()
+        if self.connections:
+            self._empty.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._empty.wait()
+        left = [connection.abort() for connection in list(self.connections)]
+        if left:
+            await asyncio.wait(left, timeout=1)
+
+    def _protocol(self) -> asyncio.Protocol:
         if self.site.ending or self.site.open >= self.site.bounds.connections:
             self.site.turned_away += 1
             return _TurnedAway()
-        return _Connection(self.site, self, **self._kwargs)
+        return _Connection(self)
+
+    def made(self, connection: "_Connection") -> None:
+        """One has come."""
+        self.connections.add(connection)
+        self.site.open += 1
+
+    def lost(self, connection: "_Connection") -> None:
+        """One has gone."""
+        self.connections.discard(connection)
+        self.site.open -= 1
+        if not self.connections:
+            self._empty.set()
 
 
-class _Connection(RequestHandler):
-    """A connection, which ends where a request that has begun does not come on."""
+class _Connection(asyncio.Protocol):
+    """One connection. A task of its own answers its requests, one after the other."""
 
-    __slots__ = ("_begun", "_busy_poll", "_ended", "_ending", "_last", "_seen", "site")
-
-    def __init__(self, site: Site, server: Server, **options: Any) -> None:
-        super().__init__(server, loop=asyncio.get_running_loop(), **options)
-        self.site = site
+    def __init__(self, server: Server) -> None:
+        self.site = server.site
+        self._server = server
         self._busy_poll = server.busy_poll
-        self._begun: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self.transport: asyncio.Transport | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._next: asyncio.Future[None] | None = None
+        """What the task waits on for a request, or the end."""
+        self._waiting: collections.deque[Request | Reply] = collections.deque()
+        """Requests whose turn has not come, and what is said of bytes that are none."""
+        self._under_way = False
+        self._last = False
+        """Whether the connection ends behind what is under way."""
         self._ended = False
         """Whether the client has said that it sends no more."""
-        self._ending: asyncio.TimerHandle | None = None
-        self._last = False
-        """Whether the connection ends with the request that is under way."""
-        self._seen = 0
+
+        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
+        self._unparsed = b""
+        """What has come and is not looked at before there is room."""
+        self._url = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._head = 0
+        """Bytes that have come of a request of which not all headers have."""
+        self._in_head = False
+        self._coming: Request | None = None
+        """Whose body comes."""
+        self._reading_paused = False
+
+        self._writable: asyncio.Future[None] | None = None
+        """Where the client takes its answers more slowly than they come."""
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._idle_until = 0.0
+        self._end_timer: asyncio.TimerHandle | None = None
+
+    # ---- called by the event loop ----
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the event loop."""
-        self.site.open += 1
-        super().connection_made(transport)
+        """It has come."""
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's only looks like one
+        # A client whose machine has gone says nothing.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._server.made(self)
+        self._task = self._loop.create_task(self._run())
+        self._stay()
 
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Called by the event loop."""
-        self.site.open -= 1
-        self._stop()
-        super().connection_lost(exc)
-        if self._ending:
-            self._ending.cancel()
-
-    def force_close(self) -> None:
-        """Called by aiohttp, too: end the connection."""
-        self._end_in_time()
-        super().force_close()
-
-    def close(self) -> None:
-        """Called by aiohttp where the service ends: take no more requests. What is under way may come on: aiohttp would
-        not read the rest of its body."""
-        if self._request_in_progress:
-            self._last = True
-        else:
-            super().close()
-
-    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  # as aiohttp has it
-        """Called by aiohttp then: let what is under way be answered, and end."""
-        begun = self._loop.time()
-        if self._request_in_progress and self._task_handler is not None:
-            self._last = True
-            await asyncio.wait([self._task_handler], timeout=timeout)
-        # To aiohttp no time at all means any time.
-        left = None if timeout is None else max(0.1, timeout - (self._loop.time() - begun))
-        await super().shutdown(left)
-
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        """Called by aiohttp, whenever a part of a body was taken. Where reading was not paused there is nothing to
-        resume, and to look for it, as aiohttp does, is to go through the parser a second time for each request."""
-        if self._reading_paused:
-            super().resume_reading(resume_parser)
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has gone."""
+        self.transport = None
+        self._parser = None  # which holds this one
+        for timer in (self._head_timer, self._idle_timer, self._end_timer):
+            if timer:
+                timer.cancel()
+        self._broken("the connection was lost")
+        if self._writable and not self._writable.done():
+            self._writable.set_result(None)
+        self._wake()
+        self._server.lost(self)
 
     def data_received(self, data: bytes) -> None:
-        """Called by the event loop."""
-        super().data_received(data)
+        """Bytes have come."""
+        if self._last or self.transport is None:
+            if self._coming:  # what is under way may come on, and nothing behind it
+                self._parse(data)
+            return
+        self._parse(data)
         if self._busy_poll:
             self._busy_poll.prolong()
-        if self._request_count != self._seen:
-            self._seen = self._request_count
-            self._stop()
-        elif self._begun is None and not self._messages and not self._request_in_progress:
-            # Part of a head: aiohttp would wait for the rest as long as for a new request. A body has its own deadline.
-            # uvloop may hand over what a connection begins with before the connection's task has run at all.
-            self._begun = self._loop.call_later(self.site.bounds.patience, self._late)
 
-    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio has it
-        """Called by the event loop, where the client sends no more: some shut down their half behind the last request
-        and wait for the answers. Gives whether there are any to come. What has gone altogether looks alike, until
-        something is sent to it."""
+    def eof_received(self) -> bool:
+        """The client sends no more: some shut down their half behind the last request and wait for the answers. Gives
+        whether there are any to come. What has gone altogether looks alike, until something is sent to it."""
         self._ended = True
-        cut = ConnectionResetError("the client has sent no more of it")
-        if self._current_request is not None:
-            self._current_request._cancel(cut)
-        for _, payload in self._messages:
-            if not payload.is_eof():
-                payload.set_exception(cut)
-        return self._request_in_progress or bool(self._messages)
+        self._broken("the client has sent no more of it")
+        return self._under_way or bool(self._waiting)
 
-    async def start(self) -> None:
-        """Called by aiohttp, as the connection's task: answer one request after the other."""
-        while not self._force_close:
-            if not self._messages:
-                self._waiter = self._loop.create_future()
-                try:
-                    await self._waiter
-                finally:
-                    self._waiter = None
-            message, payload = self._messages.popleft()
-            self._make_room()
-            self._request_in_progress = True
+    def pause_writing(self) -> None:
+        """The client has much to take."""
+        self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        """It has taken most of it."""
+        if self._writable and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    # ---- called by the parser ----
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._url = b""
+        self._headers = {}
+        self._in_head = True
+
+    def on_url(self, part: bytes) -> None:
+        """Of its first line."""
+        self._url += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One of its headers; or of those behind a body, which nobody reads."""
+        if self._in_head:
+            self._headers.setdefault(name.lower(), value)
+
+    def on_headers_complete(self) -> None:
+        """Its head is whole."""
+        parser = self._parser
+        assert parser is not None
+        self._in_head = False
+        method = parser.get_method()
+        if b"upgrade" in self._headers and parser.should_upgrade() and method != b"CONNECT":
+            return  # to be declined, below
+        # One of HTTP/1.0 would have to be told that its connection stays, which is not worth it.
+        stays = parser.should_keep_alive() and parser.get_http_version() == "1.1" and method != b"CONNECT"
+        request = Request(method.decode(), self._url.decode("latin-1"), self._headers, stays, self)
+        self._coming = request
+        self._waiting.append(request)
+        self._wake()
+
+    def on_body(self, part: bytes) -> None:
+        """Of its body."""
+        if self._coming:
+            self._coming.feed(part)
+
+    def on_message_complete(self) -> None:
+        """It is whole."""
+        if self._coming:
+            self._coming.feed_end()
+            self._coming = None
+
+    # ---- reading ----
+
+    def _parse(self, data: bytes) -> None:
+        """Cut requests out of what has come, for as long as there is room for them."""
+        if self._unparsed:
+            data = self._unparsed + data
+            self._unparsed = b""
+        while data and self._parser is not None:
+            if len(self._waiting) >= _AHEAD:
+                self._unparsed = data
+                break
+            part, data = (data, b"") if len(data) <= _AT_ONCE else (data[:_AT_ONCE], data[_AT_ONCE:])
             try:
-                stays = await self._answer(message, payload)
+                self._parser.feed_data(part)
+            except httptools.HttpParserCallbackError:
+                raise  # a mistake of ours, and not the client's
+            except httptools.HttpParserUpgrade as behind:
+                data = self._decline(part[behind.args[0] :] + data)
+            except httptools.HttpParserError as error:
+                self._unreadable(self.site.unreadable(str(error), part))
+            else:
+                self._head = self._head + len(part) if self._in_head else 0
+                if self._head > _MOST_HEAD:
+                    self._unreadable(self.site.long_head(_MOST_HEAD))
+        self._pause_or_resume()
+        if self._in_head and not self._under_way and not self._waiting:
+            self._await_head()
+        elif self._head_timer:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _decline(self, behind: bytes) -> bytes:
+        """A client has offered to go on in another protocol, as Java's does with its first request of each connection.
+        The parser stops there, before the request's body: it is given the request once more, without the offer. Gives
+        what is to be parsed. behind: what has come behind the head."""
+        assert self._parser is not None
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            self._parser = None
+            return b""
+        self._parser = httptools.HttpRequestParser(self)
+        offer = (b"upgrade", b"connection", b"http2-settings")
+        head = [b"%b %b HTTP/1.1" % (method, self._url)]
+        head += [b"%b: %b" % header for header in self._headers.items() if header[0] not in offer]
+        if b"close" in self._headers.get(b"connection", b"").lower():
+            head.append(b"connection: close")
+        return b"\r\n".join([*head, b"", behind])
+
+    def _unreadable(self, reply: Reply) -> None:
+        """No more is read. Of a request whose body cannot be, that is said in its turn."""
+        self._parser = None
+        if self._coming:
+            self._broken("it is no HTTP")
+        else:
+            self._in_head = False
+            self._waiting.append(reply)
+            self._wake()
+
+    def _broken(self, why: str) -> None:
+        """No more of a body comes."""
+        if self._coming:
+            self._coming.fail(Broken(why))
+            self._coming = None
+
+    def taken(self) -> None:
+        """Called by a request: some of its body was taken."""
+        if self._reading_paused:
+            self._pause_or_resume()
+
+    def go_on(self) -> None:
+        """Called by a request: a client that waits for it is to send the body."""
+        if self.transport is not None:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _pause_or_resume(self) -> None:
+        full = len(self._waiting) >= _AHEAD or (self._coming is not None and self._coming.is_full)
+        if full == self._reading_paused or self.transport is None or self.transport.is_closing():
+            return
+        self._reading_paused = full
+        if full:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
+    def _await_head(self) -> None:
+        """A head that has begun has to come on: no longer than patience has it."""
+        if self._head_timer is None:
+            self._head_timer = self._loop.call_later(self.site.bounds.patience, self._cut)
+
+    # ---- answering ----
+
+    def _wake(self) -> None:
+        if self._next is not None and not self._next.done():
+            self._next.set_result(None)
+
+    async def _run(self) -> None:
+        """Answer one request after the other, until the connection ends."""
+        stays = True
+        while stays and self.transport is not None:
+            if not self._waiting:
+                if self._ended or self._last:
+                    break
+                self._next = self._loop.create_future()
+                await self._next
+                continue
+            wanted = self._waiting.popleft()
+            self._under_way = True
+            try:
+                stays = await self._answer(wanted)
             except ConnectionError:
                 break  # nobody is there to be told
             except Exception:
                 # A mistake of ours: without an end the client would wait for an answer that does not come.
                 _log.exception("a connection is ended, by a mistake of Stillwell's")
                 break
-            except asyncio.CancelledError:
-                self.force_close()
-                raise
             finally:
-                self._request_in_progress = False
-                if self._handler_waiter is not None and not self._handler_waiter.done():
-                    self._handler_waiter.set_result(None)
-            if not stays or self._is_last or self._close or self._force_close:
-                break
+                self._under_way = False
+            if self._reading_paused and len(self._waiting) <= _AHEAD // 2:
+                self._parse(b"")
             self._stay()
-        if not self._force_close:
-            self._task_handler = None
-            if self.transport is not None:
-                self._end_in_time()
-                self.transport.close()
+        self._close()
 
-    async def _answer(self, message: RawRequestMessage | _ErrInfo, payload: StreamReader) -> bool:
+    async def _answer(self, wanted: Request | Reply) -> bool:
         """Answer a request; gives whether the connection stays. Raises ConnectionError where nobody takes the
         answer."""
-        if isinstance(message, _ErrInfo):
-            self._write(self.site.unreadable(message.message).packed("GET", stays=False))
+        if isinstance(wanted, Reply):
+            self._write(wanted.packed("GET", stays=False))
             return False
-        request = Request(message, payload, self._go_on)
-        self._current_request = request  # type: ignore[assignment]  # told where the connection ends meanwhile
-        try:
-            reply = await self.site(request)
-            stays = request.stays and not reply.close and not self._is_last
-            self._write(reply.packed(message.method, stays))
-            if self.writing_paused:
-                await self._taken()
-            if not request.whole:
-                await request.drop(self.site.bounds.patience)
-                return stays and request.whole
-            return stays
-        finally:
-            self._current_request = None
+        reply = await self.site(wanted)
+        stays = wanted.stays and not reply.close and not self._is_last
+        self._write(reply.packed(wanted.method, stays))
+        if self._writable:
+            await self._taken()
+        if not wanted.whole:
+            await wanted.drop(self.site.bounds.patience)
+            return stays and wanted.whole
+        return stays
 
     @property
     def _is_last(self) -> bool:
         """Whether nothing is answered behind the request that is under way."""
-        return self._last or (self._ended and not self._messages)
+        return self._last or (self._ended and not self._waiting)
 
     def _write(self, packed: bytes) -> None:
         transport = self.transport
@@ -198,50 +362,60 @@ class _Connection(RequestHandler):
             raise ConnectionResetError("the client has gone")
         transport.write(packed)
 
-    def _go_on(self) -> None:
-        """Tell a client that waits for it to send the body."""
-        if self.transport is not None:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
     async def _taken(self) -> None:
         """Wait until a client that reads slowly has taken what it was sent. Raises ConnectionError for one too slow."""
         try:
             async with asyncio.timeout(self.site.bounds.patience):
-                await self._drain_helper()
+                while self._writable:
+                    await self._writable
         except TimeoutError:
-            if self.transport is not None:
-                self.transport.abort()
+            self._cut()
             raise ConnectionResetError("the client takes its answer too slowly") from None
 
-    def _end_in_time(self) -> None:
-        """A transport that is closed waits, however long, for the client to take what it still holds: no longer than
-        patience has it."""
-        transport = self.transport
-        if self._ending is None and transport is not None and transport.get_write_buffer_size():
-            self._ending = self._loop.call_later(self.site.bounds.patience, transport.abort)
+    # ---- ending ----
 
-    def _make_room(self) -> None:
-        """A request that came ahead of its turn has its turn: the parser may take another."""
-        if self._parser is not None:
-            self._parser.message_consumed()
-        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
-            self._resume_reading_if_drained()
+    def end(self) -> None:
+        """Take no more requests: what is under way may come on and be answered."""
+        self._last = True
+        self._waiting.clear()
+        if not self._under_way:
+            self._close()
+
+    def abort(self) -> "asyncio.Task[None]":
+        """End it at once, with what is under way; gives the task that ends by it."""
+        assert self._task is not None
+        self._cut()
+        self._task.cancel()
+        return self._task
+
+    def _cut(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _close(self) -> None:
+        """End it, once the client has taken what it was sent: for that a transport would wait, however long."""
+        self._last = True
+        if self.transport is None or self.transport.is_closing():
+            return
+        if self.transport.get_write_buffer_size() and self._end_timer is None:
+            self._end_timer = self._loop.call_later(self.site.bounds.patience, self._cut)
+        self.transport.close()
 
     def _stay(self) -> None:
         """Wait for the next request, for so long as a connection may be idle."""
-        end = self._loop.time() + self.site.bounds.idle
-        self._next_keepalive_close_time = end
-        if self._keepalive_handle is None:
-            self._keepalive_handle = self._loop.call_at(end, self._process_keepalive)
+        self._idle_until = self._loop.time() + self.site.bounds.idle
+        if self._idle_timer is None:
+            self._idle_timer = self._loop.call_at(self._idle_until, self._idle)
 
-    def _stop(self) -> None:
-        if self._begun:
-            self._begun.cancel()
-            self._begun = None
-
-    def _late(self) -> None:
-        self._begun = None
-        self.force_close()
+    def _idle(self) -> None:
+        """Nothing may have been asked for too long. Each request prolongs the time, and leaves the timer as it is."""
+        self._idle_timer = None
+        if self._under_way or self._waiting:
+            return  # which waits anew behind it
+        if self._loop.time() >= self._idle_until:
+            self._close()
+        else:
+            self._idle_timer = self._loop.call_at(self._idle_until, self._idle)
 
 
 class _TurnedAway(asyncio.Protocol):
@@ -258,8 +432,7 @@ class _TurnedAway(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._end = asyncio.get_running_loop().call_later(1.0, transport.abort)
 
     def data_received(self, data: bytes) -> None:

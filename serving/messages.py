@@ -5,15 +5,18 @@ import contextlib
 import email.utils
 import functools
 import time
-from collections.abc import Callable, Iterable
-from typing import Final
-
-from aiohttp import StreamReader, web
-from aiohttp.http import RawRequestMessage
+from collections.abc import Iterable, Mapping
+from typing import Final, Protocol
+from urllib.parse import unquote
 
 from serving.query_string import words_of
+from serving.unpacking import Body, Broken, TooLarge
 
 JSON: Final = "application/json"
+
+_READ_AHEAD: Final = 2**16
+"""Bytes of a body that wait for its page; with more, and what the system hands over at once, no more is read. Any
+connection can have so much behind a request that takes long."""
 
 _REASONS: Final = {
     200: "OK",
@@ -27,107 +30,153 @@ _REASONS: Final = {
     413: "Content Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Content",
+    431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     503: "Service Unavailable",
     504: "Gateway Timeout",
 }
 
 
+class Flow(Protocol):
+    """The connection that a request comes by."""
+
+    def go_on(self) -> None:
+        """Tell a client that waits for it to send the body."""
+
+    def taken(self) -> None:
+        """Some of the body was taken."""
+
+
 class Request:
-    """What a page is asked. body: whole, b"" where there is none, or while it has not been read."""
+    """What a page is asked. method, target: of its first line, the target with its query string, as they came. stays:
+    whether the client would have the connection stay. body: once it has been read, b"" before. whole: whether all of it
+    has come."""
 
-    __slots__ = ("_go_on", "_message", "_payload", "body")
+    __slots__ = (
+        "_error",
+        "_flow",
+        "_headers",
+        "_parts",
+        "_reader",
+        "_size",
+        "body",
+        "method",
+        "stays",
+        "target",
+        "whole",
+    )
 
-    def __init__(self, message: RawRequestMessage, payload: StreamReader, go_on: Callable[[], None]) -> None:
-        """message, payload: as aiohttp parses them. go_on: tells a client that waits for it to send the body."""
+    def __init__(self, method: str, target: str, headers: Mapping[bytes, bytes], stays: bool, flow: Flow) -> None:
+        """headers: by their names in small letters."""
+        self.method = method
+        self.target = target
+        self.stays = stays
         self.body = b""
-        self._message = message
-        self._payload = payload
-        self._go_on = go_on
-
-    @property
-    def method(self) -> str:
-        """Of the request; HEAD is asked as GET is."""
-        return self._message.method
-
-    @property
-    def target(self) -> str:
-        """Path and query string as they came."""
-        return self._message.path
+        self.whole = False
+        self._headers = headers
+        self._flow = flow
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._reader: asyncio.Future[None] | None = None
+        self._error: Broken | None = None
 
     @property
     def path(self) -> str:
         """Without the query string, decoded."""
-        return self._message.url.path
+        return unquote(self._split[0])
 
     @property
     def query(self) -> Iterable[tuple[str, str]]:
         """The words behind the `?`, each with its text. To go through them raises RequestError at one that cannot be
         read."""
-        return words_of(self._message.url.raw_query_string)
+        return words_of(self._split[1])
+
+    @property
+    def _split(self) -> tuple[str, str]:
+        """Path and query string. Who asks a proxy names the host as well."""
+        target = self.target.partition("#")[0]
+        if not target.startswith("/") and "://" in target:
+            target = "/" + target.partition("://")[2].partition("/")[2]
+        path, _, query = target.partition("?")
+        return path, query
 
     def header(self, name: str) -> str:
-        """A header, "" where there is none."""
-        return self._message.headers.get(name, "")
+        """A header, "" where there is none; of several the first."""
+        return self._headers.get(name.lower().encode(), b"").decode("latin-1").strip(" \t")
+
+    # ---- the body, as it comes ----
+
+    def feed(self, part: bytes) -> None:
+        """A part of the body has come."""
+        self._parts.append(part)
+        self._size += len(part)
+        self._wake()
+
+    def feed_end(self) -> None:
+        """All of it has."""
+        self.whole = True
+        self._wake()
+
+    def fail(self, error: "Broken") -> None:
+        """No more of it comes."""
+        self._error = error
+        self._wake()
 
     @property
-    def stays(self) -> bool:
-        """Whether the client would have the connection stay. One of HTTP/1.0 would have to be told so, which is not
-        worth it."""
-        return not self._message.should_close and self._message.version.minor == 1 and not self._message.upgrade
+    def is_full(self) -> bool:
+        """Whether no more is to come before some was taken."""
+        return self._size > _READ_AHEAD
 
-    @property
-    def whole(self) -> bool:
-        """Whether all of it has come."""
-        return self._payload.is_eof()
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    async def _next(self) -> bytes:
+        """What has come; b"" where all has. Raises Broken."""
+        while not self._parts and not self.whole:
+            if self._error:
+                raise self._error
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        return self._take()
+
+    def _take(self) -> bytes:
+        parts, self._parts, self._size = self._parts, [], 0
+        self._flow.taken()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def read(self, most: int, patience: float) -> None:
-        """Have its body. Raises TooLarge for more than so many bytes, Late where it does not come within so many
-        seconds, Gone where the connection ends before it, and RequestPayloadError for one that cannot be read."""
-        if self._payload.is_eof():  # it has come with the head, as all but large ones do
-            self.body = self._payload.read_nowait()
+        """Have its body, unpacked. Raises TooLarge for more than so many bytes, Late where it does not come within so
+        many seconds, UnknownEncoding, and Broken for one that ends too early or cannot be read."""
+        if (
+            self.whole and b"content-encoding" not in self._headers
+        ):  # it has come with the head, as all but large ones do
+            self.body = self._take() if self._parts else b""
             if len(self.body) > most:
                 raise TooLarge
             return
-        if "100-continue" in self.header("Expect").lower():
-            self._go_on()
-        body = bytearray()
+        body = Body(self.header("Content-Encoding"), most)
+        if not self.whole and "100-continue" in self.header("Expect").lower():
+            self._flow.go_on()
         try:
             async with asyncio.timeout(patience):
-                while part := await self._payload.readany():
-                    body += part
-                    if len(body) > most:
-                        raise TooLarge
+                while part := await self._next():
+                    body.feed(part)
         except TimeoutError:
             raise Late from None
-        except OSError as error:  # of the connection alone, and not of all kinds a ConnectionError: no route, say
-            raise Gone(str(error)) from None
-        self.body = bytes(body)
+        self.body = body.whole()
 
     async def drop(self, patience: float) -> None:
         """Read the rest of the body, for so long, to nobody's use: a client that is still sending it would not see the
         answer."""
-        with contextlib.suppress(OSError, web.RequestPayloadError):
+        with contextlib.suppress(Broken, TimeoutError):
             async with asyncio.timeout(patience):
-                while not self._payload.is_eof():
-                    await self._payload.readany()
-
-    def _cancel(self, error: BaseException) -> None:
-        """Called by aiohttp, too, where the connection ends: whoever waits for the rest of the body waits no more."""
-        if not self._payload.is_eof():
-            self._payload.set_exception(error)
-
-
-class TooLarge(Exception):
-    """A body has too many bytes."""
+                while await self._next():
+                    pass
 
 
 class Late(Exception):
     """A body did not come in time. Not TimeoutError, which would also be one of ours that a page lets through."""
-
-
-class Gone(Exception):
-    """A client has ended its connection amid a body. Not ConnectionError, which may be a page's own."""
 
 
 class Reply:

@@ -7,15 +7,14 @@ status and a body that says what to do, in the words of the page's interface. By
 
 import dataclasses
 import functools
-import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
 import structlog
-from aiohttp import web
 
-from serving.messages import JSON, Gone, Late, Reply, Request, TooLarge
+from serving.messages import JSON, Late, Reply, Request
+from serving.unpacking import ENCODINGS, Broken, TooLarge, UnknownEncoding
 from stillwell.errors import Behind, NotDefined, RequestError, StillwellError, StoreError, StoreUnavailable
 from stillwell.logs import LogLimit
 
@@ -63,9 +62,7 @@ class Page:
 
 
 _NO_URL: Final = ("Expected HTTP/", "Invalid char in url")
-"""What aiohttp says of a first line whose URL holds a space, or a character that a URL cannot have."""
-
-_CAME: Final = re.compile(r"\n\s*b(['\"].*['\"])\n")
+"""What llhttp says of a first line whose URL holds a space, or a character that a URL cannot have."""
 
 Observe = Callable[[str, int, float], None]
 """Told of each request: the path of its page, the status, and the seconds that it took."""
@@ -140,7 +137,11 @@ class Site:
         except Late:
             problem = f"did not come within {self.bounds.patience:g} s; send it at once"
             return Reply(page.worded(RequestError("body", problem)), 408, close=True)
-        except (web.RequestPayloadError, Gone) as error:
+        except UnknownEncoding as error:
+            known = ", ".join(ENCODINGS)
+            wrong = RequestError("Content-Encoding", f"{_short(str(error))!r} is not read here; use {known}, or none")
+            return Reply(page.worded(wrong), 415)
+        except Broken as error:
             return Reply(page.worded(RequestError("body", f"cannot be read: {error}")), 400, close=True)
         except Exception:
             if (silent := self._unexpected.times()) is not None:
@@ -155,18 +156,23 @@ class Site:
             say = _log.error if status == 500 else _log.warning
             say("cannot be answered", status=status, error=str(error), silent=silent)
 
-    def unreadable(self, problem: str) -> Reply:
-        """What is said of bytes that are no HTTP. problem: in the words of aiohttp."""
+    def unreadable(self, problem: str, came: bytes) -> Reply:
+        """What is said of bytes that are no HTTP. problem: in the words of llhttp. came: the bytes, or the last of
+        them."""
         error = RequestError("HTTP", problem)
         if any(each in problem for each in _NO_URL):
-            came = _CAME.search(problem)
-            shown = f", not {_short(came[1])}" if came else ""
+            line = came.partition(b"\r\n")[0].decode("utf-8", "backslashreplace")
             error = RequestError(
                 "url",
-                "must have the codes of spaces and of all that is no ASCII, a space as %20 and é as %C3%A9"
-                f"{shown}; curl writes them with -G --data-urlencode 'name=a b'",
+                "must have the codes of spaces and of all that is no ASCII, a space as %20 and é as %C3%A9, not "
+                f"{_short(line)!r}; curl writes them with -G --data-urlencode 'name=a b'",
             )
         return Reply(self._worded(error), 400, close=True)
+
+    def long_head(self, most: int) -> Reply:
+        """What is said of a head that has more bytes than it may."""
+        error = RequestError("HTTP", f"a request's URL and headers have at most {most} bytes; ask by a POST")
+        return Reply(self._worded(error), 431, close=True)
 
     def _too_many(self, page: Page) -> Reply:
         self.turned_away += 1

@@ -1,13 +1,16 @@
 """A query service over a store in memory, at an instant that the test says, and definitions for it to answer from."""
 
+import asyncio
 import datetime
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import polars as pl
 from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, TestClient
+from yarl import URL
 
 from serving import v1
 from serving.connections import Server
@@ -76,11 +79,22 @@ class Listening(BaseTestServer):
     """A site on a port of its own."""
 
     def __init__(self, site: Site) -> None:
-        self._site = site
         super().__init__()
+        self._connections = Server(site)
 
-    async def _make_runner(self, **options: Any) -> web.ServerRunner:
-        return web.ServerRunner(Server(self._site))
+    async def start_server(self, loop: asyncio.AbstractEventLoop | None = None, **options: Any) -> None:
+        """Called by who asks it."""
+        own = socket.create_server(("127.0.0.1", 0))
+        self.host, self.port = own.getsockname()
+        self._root = URL(f"http://{self.host}:{self.port}")
+        await self._connections.listen(own, 100)
+
+    async def close(self) -> None:
+        """Called by who has asked."""
+        await self._connections.end(10.0)
+
+    async def _make_runner(self, **options: Any) -> NoReturn:
+        raise NotImplementedError
 
 
 class Served:

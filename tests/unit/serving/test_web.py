@@ -5,12 +5,12 @@ import contextlib
 import gzip
 import json
 import socket
+import zlib
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 import structlog
 import uvloop
-from aiohttp.web_protocol import RequestHandler
 
 from serving import v1
 from serving.connections import Server
@@ -39,26 +39,15 @@ class Open:
         self.port = 0
 
     async def __aenter__(self) -> "Open":
-        server = Server(self.site)
-        self._server = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
-        self._connections = server
-        self.port = self._server.sockets[0].getsockname()[1]
+        own = socket.create_server(("127.0.0.1", 0))
+        self.port = own.getsockname()[1]
+        self.server = Server(self.site)
+        await self.server.listen(own, 100)
         return self
-
-    @property
-    def connections(self) -> list[RequestHandler]:
-        """Those that are open."""
-        return self._connections.connections
-
-    async def end(self, seconds: float = 10.0) -> None:
-        """As the service does it: a runner of aiohttp's calls these."""
-        self._server.close()
-        self._connections.pre_shutdown()
-        await self._connections.shutdown(seconds)
 
     async def __aexit__(self, *error: object) -> None:
         self.let.set()
-        self._server.close()
+        await self.server.end(1.0)
 
     async def _slow(self, request: Request) -> bytes:
         self.under_way += 1
@@ -186,6 +175,43 @@ async def test_a_body_may_come_in_pieces_or_compressed(served: Served) -> None:
         assert response.status == 413
 
 
+@pytest.mark.parametrize(
+    ("encoding", "body", "status", "telling"),
+    [
+        ("deflate", zlib.compress(json.dumps(ASKED).encode()), 200, ""),
+        ("GZIP", gzip.compress(json.dumps(ASKED).encode()), 200, ""),
+        ("identity", json.dumps(ASKED).encode(), 200, ""),
+        ("br", b"x", 415, "Content-Encoding: 'br' is not read here; use gzip, "),
+        ("gzip, gzip", b"x", 415, "Content-Encoding: 'gzip, gzip' is not read here"),
+        ("gzip", b"{}", 400, "body: cannot be read: it is not compressed as its Content-Encoding says"),
+        (
+            "gzip",
+            gzip.compress(json.dumps(ASKED).encode())[:-9],
+            400,
+            "body: cannot be read: what is compressed is cut",
+        ),
+        (
+            "gzip",
+            gzip.compress(json.dumps(ASKED).encode()) + b"x",
+            400,
+            "body: cannot be read: something stands behind",
+        ),
+        ("gzip", gzip.compress(b" " * 100_000), 422, "body: "),
+        ("gzip", gzip.compress(b" " * 100_001), 413, "body: has more than 100000 bytes"),
+    ],
+)
+async def test_a_compressed_body_is_unpacked_or_told_why_not(
+    encoding: str, body: bytes, status: int, telling: str, served: Served
+) -> None:
+    await served.put({"id": 1, "name": "a"})
+    headers = {"Content-Encoding": encoding, "Content-Type": "application/json"}
+    async with served.client.post("/v1/features", data=body, headers=headers) as response:
+        answer = await response.json()
+        assert response.status == status
+    if telling:
+        assert answer["error"]["message"].startswith(telling)
+
+
 async def test_a_body_too_large_is_refused_however_it_comes(served: Served) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(20):
@@ -271,6 +297,117 @@ async def test_what_is_no_http_gets_a_400_and_harms_nobody(open_site: OpenSite) 
     assert b"fine" in await said(opened.port, b"GET /probe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 
 
+async def test_what_is_wrong_with_a_url_is_told(open_site: OpenSite) -> None:
+    opened = await open_site()
+    for sent, shown in (
+        (b"GET /probe?name=a b HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /probe?name=a b HTTP/1.1"),
+        ("GET /probe?name=é HTTP/1.1\r\nHost: x\r\n\r\n".encode(), "GET /probe?name=é HTTP/1.1".encode()),
+    ):
+        answer = await said(opened.port, sent)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"a space as %20" in answer
+        assert shown in answer
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\n",
+        b"GET /probe HTTP/1.1\r\n" + b"".join(b"H%d: 1\r\n" % number for number in range(10_000)),
+        b"GET /probe HTTP/1.1\r\nH: " + b"a" * 40_000,
+    ],
+)
+async def test_a_head_without_an_end_is_refused_before_it_is_kept(sent: bytes, open_site: OpenSite) -> None:
+    opened = await open_site()
+    answer = await said(opened.port, sent)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert b"at most 32768 bytes" in answer
+
+
+async def test_a_long_url_is_read(open_site: OpenSite) -> None:
+    opened = await open_site()
+    sent = b"GET /probe?a=" + b"a" * 30_000 + b" HTTP/1.1\r\nConnection: close\r\n\r\n"
+    answer = await said(opened.port, sent)
+    assert b"is no word that the URL of this path may have" in answer
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "body"),
+    [
+        (b"GET http://x:1/probe HTTP/1.1\r\nHost: x\r\n", b"200", b"fine"),
+        (b"GET /%70robe#there HTTP/1.1\r\nHost: x\r\n", b"200", b"fine"),
+        (b"GET //probe HTTP/1.1\r\nHost: x\r\n", b"404", b"NotDefined"),
+        (b"OPTIONS * HTTP/1.1\r\nHost: x\r\n", b"404", b"NotDefined"),
+        (b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n", b"404", b"NotDefined"),
+    ],
+)
+async def test_a_target_is_what_http_lets_it_be(sent: bytes, status: bytes, body: bytes, open_site: OpenSite) -> None:
+    opened = await open_site()
+    answer = await said(opened.port, sent + b"Connection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert body in answer
+
+
+@pytest.mark.parametrize("cut", [0, 1, 40, 150])
+@pytest.mark.parametrize(
+    ("behind", "answers"), [(b"", [b"200"]), (b"\x00\x00\x12\x04", [b"200", b"400"]), (post(b"34"), [b"200", b"200"])]
+)
+async def test_who_offers_another_protocol_is_answered_by_this_one(
+    behind: bytes, answers: list[bytes], cut: int, open_site: OpenSite
+) -> None:
+    """As Java's client does, and `curl --http2`: with the first request of a connection, and a body behind it."""
+    opened = await open_site()
+    opened.let.set()
+    upgrade = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
+    sent = post(b"12", "/slow", *upgrade) + behind
+    reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+    writer.write(sent[:cut])
+    await asyncio.sleep(0.01 if cut else 0)
+    writer.write(sent[cut:])
+    writer.write_eof()
+    async with asyncio.timeout(10):
+        came = (await reader.read()).split(b"HTTP/1.1 ")[1:]
+    writer.close()
+    assert [each[:3] for each in came] == answers
+    assert came[0].endswith(b"\r\n\r\n12")
+    assert answers[1:] != [b"200"] or came[1].endswith(b"\r\n\r\n34")
+
+
+async def test_what_comes_in_chunks_is_read_and_what_stands_behind_them_is_no_header(open_site: OpenSite) -> None:
+    opened = await open_site()
+    opened.let.set()
+    head = b"POST /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n"
+    answer = await said(opened.port, head + b"\r\n3\r\nabc\r\n2;x=1\r\nde\r\n0\r\nContent-Type: text/xml\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(b"\r\n\r\nabcde")
+    answer = await said(opened.port, head + b"\r\n3\r\nabc\r\nzz\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"body: cannot be read" in answer
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Content-Length: 2\r\nContent-Length: 3",
+        b"Content-Length: 2\r\nTransfer-Encoding: chunked",
+        b"Transfer-Encoding: chunked, identity",
+        b"Content-Length: +2",
+        b"Content-Length : 2",
+        b"X: y\r\n Content-Length: 2",
+    ],
+)
+async def test_nothing_can_be_smuggled_behind_what_two_could_read_in_two_ways(
+    header: bytes, open_site: OpenSite
+) -> None:
+    opened = await open_site()
+    opened.let.set()
+    sent = b"POST /slow HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n{}GET /probe HTTP/1.1\r\n\r\n" % header
+    answer = await said(opened.port, sent)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert opened.told == []
+
+
 async def test_a_request_too_many_is_refused_at_once_and_probes_are_not(open_site: OpenSite) -> None:
     opened = await open_site(in_flight=3)
     waiting = [asyncio.create_task(said(opened.port, post(b"{}", "/slow", "Connection: close"))) for _ in range(3)]
@@ -290,25 +427,29 @@ async def test_a_request_too_many_is_refused_at_once_and_probes_are_not(open_sit
     assert opened.site.turned_away == 1
 
 
-async def test_a_connection_too_many_is_told_so(open_site: OpenSite) -> None:
-    opened = await open_site(connections=2)
-    held = [await asyncio.open_connection("127.0.0.1", opened.port) for _ in range(2)]
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_connection_too_many_is_told_so(run: Callable[..., None]) -> None:
+    async def told() -> None:
+        async with Open(Bounds(connections=2)) as opened:
+            held = [await asyncio.open_connection("127.0.0.1", opened.port) for _ in range(2)]
 
-    async def full() -> bool:
-        return opened.site.open == 2
+            async def full() -> bool:
+                return opened.site.open == 2
 
-    await eventually_async(full, what="two connections")
-    refused = await said(opened.port, post())
-    assert refused.startswith(b"HTTP/1.1 503 ")
-    assert b"too many connections" in refused
-    for _, writer in held:
-        writer.close()
+            await eventually_async(full, what="two connections")
+            refused = await said(opened.port, post())
+            assert refused.startswith(b"HTTP/1.1 503 ")
+            assert b"too many connections" in refused
+            for _, writer in held:
+                writer.close()
 
-    async def empty() -> bool:
-        return opened.site.open == 0
+            async def empty() -> bool:
+                return opened.site.open == 0
 
-    await eventually_async(empty, what="no connection")
-    assert b"fine" in await said(opened.port, b"GET /probe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            await eventually_async(empty, what="no connection")
+            assert b"fine" in await said(opened.port, b"GET /probe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+
+    run(told())
 
 
 async def test_a_head_that_does_not_come_on_ends_the_connection(open_site: OpenSite) -> None:
@@ -385,7 +526,7 @@ async def test_a_request_of_which_a_part_has_come_is_answered_when_the_service_e
 
     await eventually_async(begun, what="a request under way")
     opened.site.ending = True
-    ending = asyncio.create_task(opened.end())
+    ending = asyncio.create_task(opened.server.end(10.0))
     await asyncio.sleep(0.05)
     writer.write(sent[20_000:])
     async with asyncio.timeout(5):
@@ -406,7 +547,7 @@ async def test_a_service_that_ends_waits_no_longer_than_it_was_told_for_a_body(o
 
     await eventually_async(begun, what="a request under way")
     async with asyncio.timeout(5):
-        await opened.end(0.2)
+        await opened.server.end(0.2)
         assert await reader.read() == b""
     writer.close()
 
@@ -549,7 +690,7 @@ def test_what_a_client_leaves_in_the_end_of_its_answers_keeps_no_connection() ->
                     with contextlib.suppress(BlockingIOError):
                         client.send(post(bytes(40_000)))
                     await asyncio.sleep(0.005)
-                    made[:] = [each.transport for each in opened.connections if each.transport]
+                    made[:] = [each.transport for each in opened.server.connections if each.transport]
                     return any(each.get_write_buffer_size() for each in made)
 
                 await eventually_async(left, what="an answer of which the system takes a part")
