@@ -272,7 +272,7 @@ class KafkaPushLog:
                 lane.sending.cancel()
 
 
-@functools.lru_cache(maxsize=16_384)
+@functools.lru_cache(maxsize=4_096)
 def _hash(key: bytes) -> int:
     """Kafka's own hash of a key: 2 µs for a short one that is not remembered."""
     return int(murmur2(key)) & 0x7FFFFFFF
