@@ -192,12 +192,14 @@ class _Connection(asyncio.Protocol):
         parser = self._parser
         assert parser is not None
         self._in_head = False
-        method = parser.get_method()
-        if b"upgrade" in self._headers and parser.should_upgrade() and method != b"CONNECT":
+        method, headers = parser.get_method(), self._headers
+        if b"upgrade" in headers and parser.should_upgrade() and method != b"CONNECT":
             return  # to be declined, below
-        # One of HTTP/1.0 would have to be told that its connection stays, which is not worth it.
-        stays = parser.should_keep_alive() and parser.get_http_version() == "1.1" and method != b"CONNECT"
-        request = Request(method.decode(), self._url.decode("latin-1"), self._headers, stays, self)
+        stays = parser.should_keep_alive() and method != b"CONNECT"
+        if stays and b"connection" in headers:
+            # One of HTTP/1.0 would have to be told that its connection stays, which is not worth it.
+            stays = parser.get_http_version() == "1.1"
+        request = Request(method.decode(), self._url.decode("latin-1"), headers, stays, self)
         self._coming = request
         self._waiting.append(request)
         self._wake()
@@ -233,16 +235,16 @@ class _Connection(asyncio.Protocol):
                 data = self._decline(part[behind.args[0] :] + data)
             except httptools.HttpParserError as error:
                 self._unreadable(self.site.unreadable(str(error), part))
-            else:
-                self._head = self._head + len(part) if self._in_head else 0
+            if self._in_head:
+                self._head += len(part)
                 if self._head > _MOST_HEAD:
                     self._unreadable(self.site.long_head(_MOST_HEAD))
-        self._pause_or_resume()
-        if self._in_head and not self._under_way and not self._waiting:
-            self._await_head()
-        elif self._head_timer:
-            self._head_timer.cancel()
-            self._head_timer = None
+            else:
+                self._head = 0
+        if self._coming or self._unparsed or self._reading_paused:
+            self._pause_or_resume()
+        if self._head_timer or self._in_head:
+            self._watch_head()
 
     def _decline(self, behind: bytes) -> bytes:
         """A client has offered to go on in another protocol, as Java's does with its first request of each connection.
@@ -297,9 +299,13 @@ class _Connection(asyncio.Protocol):
         else:
             self.transport.resume_reading()
 
-    def _await_head(self) -> None:
-        """A head that has begun has to come on: no longer than patience has it."""
-        if self._head_timer is None:
+    def _watch_head(self) -> None:
+        """A head that has begun has to come on: no longer than patience has it, unless others are before it."""
+        if not self._in_head or self._under_way or self._waiting:
+            if self._head_timer:
+                self._head_timer.cancel()
+                self._head_timer = None
+        elif self._head_timer is None:
             self._head_timer = self._loop.call_later(self.site.bounds.patience, self._cut)
 
     # ---- answering ----
@@ -318,10 +324,17 @@ class _Connection(asyncio.Protocol):
                 self._next = self._loop.create_future()
                 await self._next
                 continue
-            wanted = self._waiting.popleft()
+            request = self._waiting.popleft()
             self._under_way = True
             try:
-                stays = await self._answer(wanted)
+                if isinstance(request, Reply):
+                    self._write(request.packed("GET", stays=False))
+                    break
+                reply = await self.site(request)
+                stays = request.stays and not reply.close and not self._is_last
+                self._write(reply.packed(request.method, stays))
+                if self._writable or not request.whole:
+                    stays = await self._settled(request) and stays
             except ConnectionError:
                 break  # nobody is there to be told
             except Exception:
@@ -330,26 +343,17 @@ class _Connection(asyncio.Protocol):
                 break
             finally:
                 self._under_way = False
-            if self._reading_paused and len(self._waiting) <= _AHEAD // 2:
-                self._parse(b"")
             self._stay()
         self._close()
 
-    async def _answer(self, wanted: Request | Reply) -> bool:
-        """Answer a request; gives whether the connection stays. Raises ConnectionError where nobody takes the
-        answer."""
-        if isinstance(wanted, Reply):
-            self._write(wanted.packed("GET", stays=False))
-            return False
-        reply = await self.site(wanted)
-        stays = wanted.stays and not reply.close and not self._is_last
-        self._write(reply.packed(wanted.method, stays))
+    async def _settled(self, request: Request) -> bool:
+        """Wait until a client has taken what it was sent, and has sent the rest of what was not read; gives whether it
+        has. Raises ConnectionError where it does not take it."""
         if self._writable:
             await self._taken()
-        if not wanted.whole:
-            await wanted.drop(self.site.bounds.patience)
-            return stays and wanted.whole
-        return stays
+        if not request.whole:
+            await request.drop(self.site.bounds.patience)
+        return request.whole
 
     @property
     def _is_last(self) -> bool:
@@ -402,7 +406,12 @@ class _Connection(asyncio.Protocol):
         self.transport.close()
 
     def _stay(self) -> None:
-        """Wait for the next request, for so long as a connection may be idle."""
+        """Go on reading, if that was held up, and wait for the next request, for so long as a connection may be
+        idle."""
+        if self._reading_paused and len(self._waiting) <= _AHEAD // 2:
+            self._parse(b"")
+        if self._in_head:
+            self._watch_head()
         self._idle_until = self._loop.time() + self.site.bounds.idle
         if self._idle_timer is None:
             self._idle_timer = self._loop.call_at(self._idle_until, self._idle)
@@ -432,8 +441,8 @@ class _TurnedAway(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
-        self._transport = cast(asyncio.Transport, transport)
-        self._end = asyncio.get_running_loop().call_later(1.0, transport.abort)
+        own = self._transport = cast(asyncio.Transport, transport)
+        self._end = asyncio.get_running_loop().call_later(1.0, own.abort)
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""

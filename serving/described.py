@@ -210,7 +210,7 @@ def features_of_one(names: Names) -> Json:
         "responses": answers(
             {"200": answer("each feature", reference("FeaturesOfOneAnswer"))},
             reference("Error"),
-            *(400, 404, 422, 500, 503, 504),
+            *(400, 404, 422, 431, 500, 503, 504),
         ),
     }
 

@@ -100,9 +100,10 @@ class Request:
         path, _, query = target.partition("?")
         return path, query
 
-    def header(self, name: str) -> str:
-        """A header, "" where there is none; of several the first."""
-        return self._headers.get(name.lower().encode(), b"").decode("latin-1").strip(" \t")
+    def header(self, name: bytes) -> str:
+        """A header, "" where there is none; of several the first. name: in small letters."""
+        value = self._headers.get(name)
+        return "" if value is None else value.decode("latin-1").strip(" \t")
 
     # ---- the body, as it comes ----
 
@@ -145,6 +146,17 @@ class Request:
         self._flow.taken()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def take(self, most: int) -> bool:
+        """Have its body, if all of it has come, and is as it is meant; gives whether it is. Raises TooLarge for more
+        than so many bytes."""
+        if not self.whole or b"content-encoding" in self._headers:
+            return False
+        if self._parts:
+            self.body = self._take()
+            if len(self.body) > most:
+                raise TooLarge
+        return True
+
     async def read(self, most: int, patience: float) -> None:
         """Have its body, unpacked. Raises TooLarge for more than so many bytes, Late where it does not come within so
         many seconds, UnknownEncoding, and Broken for one that ends too early or cannot be read."""
@@ -155,8 +167,8 @@ class Request:
             if len(self.body) > most:
                 raise TooLarge
             return
-        body = Body(self.header("Content-Encoding"), most)
-        if not self.whole and "100-continue" in self.header("Expect").lower():
+        body = Body(self.header(b"content-encoding"), most)
+        if not self.whole and "100-continue" in self.header(b"expect").lower():
             self._flow.go_on()
         try:
             async with asyncio.timeout(patience):
@@ -202,29 +214,20 @@ class Reply:
 
     def packed(self, method: str, stays: bool) -> bytes:
         """As it is sent. method: of the request; stays: whether the connection does."""
-        head = _head(self.status, self.type, self.headers, not stays)
+        head = _head(int(time.time()), self.status, self.type, self.headers, not stays)
         if self.status == 204:
-            return b"%bDate: %b\r\n\r\n" % (head, _date())
+            return head + b"\r\n"
         body = b"" if method == "HEAD" else self.body
-        return b"%bDate: %b\r\nContent-Length: %d\r\n\r\n%b" % (head, _date(), len(self.body), body)
+        return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(self.body), body)
 
 
 @functools.lru_cache(maxsize=256)
-def _head(status: int, type: str, headers: tuple[tuple[str, str], ...], close: bool) -> bytes:
-    """An answer's first lines, to which date and length are still to be added."""
-    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}"]
+def _head(second: int, status: int, type: str, headers: tuple[tuple[str, str], ...], close: bool) -> bytes:
+    """An answer's first lines, to which the length is still to be added. second: since the epoch."""
+    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}", f"Date: {email.utils.formatdate(second, usegmt=True)}"]
     if type and status != 204:
         lines.append(f"Content-Type: {type}")
     lines += [f"{name}: {value}" for name, value in headers]
     if close:
         lines.append("Connection: close")
     return "".join(f"{line}\r\n" for line in lines).encode("latin-1")
-
-
-def _date() -> bytes:
-    return _date_of(int(time.time()))
-
-
-@functools.lru_cache(maxsize=2)
-def _date_of(second: int) -> bytes:
-    return email.utils.formatdate(second, usegmt=True).encode()

@@ -24,6 +24,9 @@ from stillwell.reading.plan import Plan
 
 _T = TypeVar("_T")
 
+_MOST_ALIKE = 16 * 1024
+"""Bytes of a list of features that is remembered as it was written: 250 names of 64 bytes. More may be spaces."""
+
 
 class FeastPages:
     """The paths of Feast's feature server."""
@@ -50,22 +53,28 @@ class FeastPages:
         ]
 
     async def _get_online_features(self, request: Request) -> bytes:
-        asked = decoded(feast.online_features_request, request.body)
-        features, full = self._features, asked.full_feature_names
-        catalog, alike = features.catalog, (full, asked.feature_service, *asked.features, None, *asked.entities)
+        asked = decoded(feast.asked_alike, request.body, feast.OnlineFeaturesRequest)
+        features, full, entities = self._features, asked.full_feature_names, asked.entities
+        catalog, written = features.catalog, bytes(asked.features)
+        alike = (written, full, asked.feature_service, *entities)
         kept = self._named.find(alike)  # the plan, and the names of the answer's columns in JSON
         if kept is not None and kept[0] is not catalog:
             kept = None
-        plan = kept[1] if kept else features.plan(catalog.references(asked.features, asked.feature_service))
-        token, timeout_ms = request.header("Stillwell-After"), request.header("Stillwell-Timeout-Ms")
-        wait = after(token, _milliseconds(timeout_ms)) if token or timeout_ms else None
-        found = await features.find_after(plan, asked.entities, wait)
         if kept:
-            return feast.answer(kept[2], asked.entities, found)
+            plan = kept[1]
+        else:
+            whole = decoded(feast.online_features_request, request.body)
+            plan = features.plan(catalog.references(whole.features, whole.feature_service))
+        token, timeout_ms = request.header(b"stillwell-after"), request.header(b"stillwell-timeout-ms")
+        wait = after(token, _milliseconds(timeout_ms)) if token or timeout_ms else None
+        found = await features.find_after(plan, entities, wait)
+        if kept:
+            return feast.answer(kept[2], entities, found)
         # Only now: names that no entity has, of any length, are refused before they could be kept.
-        names = encode(feast.names_of(plan, asked.entities, full))
-        self._named.keep(alike, (catalog, plan, names))
-        return feast.answer(names, asked.entities, found)
+        names = encode(feast.names_of(plan, entities, full))
+        if len(written) <= _MOST_ALIKE:
+            self._named.keep(alike, (catalog, plan, names))
+        return feast.answer(names, entities, found)
 
     async def _health(self, request: Request) -> Reply:
         """200 where features can be read now: a service that can read none is to get no requests."""
@@ -106,7 +115,7 @@ class OwnPages:
         asked = decoded(v1.features_request, request.body)
         plan = self._features.plan(self._features.catalog.references(asked.features, asked.feature_service))
         wait = after(asked.after, asked.timeout_ms)
-        if arrow.STREAM not in request.header("Accept"):
+        if arrow.STREAM not in request.header(b"accept"):
             found = await self._features.find_after(plan, asked.entities, wait)
             return v1.answer(asked.entities, found, self._features.topics if asked.provenance else None)
         if asked.provenance:
@@ -141,9 +150,10 @@ def _truth(name: str, text: str) -> bool:
     return text == "true"
 
 
-def decoded(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
-    """A request's body. Raises RequestError."""
+def decoded(decoder: msgspec.json.Decoder[_T], body: bytes, takes: type | None = None) -> _T:
+    """A request's body. takes: what errors say that it should be, if that is not what it is decoded to. Raises
+    RequestError."""
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise mistake(decoder.type, body, error) from None
+        raise mistake(takes or decoder.type, body, error) from None

@@ -71,6 +71,10 @@ NOWHERE: Final = "(none)"
 """In the place of a path that there is not: what clients make up must not become labels."""
 
 
+class _NoJson(Exception):
+    """A body is announced as something else; says as what."""
+
+
 class Site:
     """Pages, and the bounds that hold for all who ask for them."""
 
@@ -108,7 +112,19 @@ class Site:
             elif self.in_flight > self.bounds.in_flight and not page.vital:
                 reply = self._too_many(page)
             else:
-                reply = await self._answered(page, request)
+                if page.words is not None and "?" in request.target:
+                    _require_known(request.query, page.words)
+                if page.method != "GET":
+                    # What has come with the head, as nearly always, is not waited for.
+                    if not request.take(self.bounds.body):
+                        await request.read(self.bounds.body, self.bounds.patience)
+                    if request.body and not _is_json(announced := request.header(b"content-type")):
+                        raise _NoJson(announced)
+                answer = await page.answer(request)
+                reply = answer if isinstance(answer, Reply) else Reply(answer)
+        except Exception as error:
+            assert page is not None
+            reply = self._refused(page, error)
         finally:
             self.in_flight -= 1
         if self.ending:
@@ -116,38 +132,34 @@ class Site:
         self._observe(page.path if page else NOWHERE, reply.status, time.perf_counter() - begun)
         return reply
 
-    async def _answered(self, page: Page, request: Request) -> Reply:
-        try:
-            if page.words is not None and "?" in request.target:
-                _require_known(request.query, page.words)
-            if page.method != "GET":
-                await request.read(self.bounds.body, self.bounds.patience)
-                if request.body and not _is_json(announced := request.header("Content-Type")):
-                    wrong = RequestError("Content-Type", f"must be {JSON} in UTF-8, not {_short(announced)!r}")
-                    return Reply(page.worded(wrong), 415)
-            answer = await page.answer(request)
-        except StillwellError as error:
-            status = status_of(error)
-            self._tell(error, status)
-            return Reply(page.worded(error), status, headers=_RETRY_AFTER if status == 503 else ())
-        except TooLarge:
-            problem = f"has more than {self.bounds.body} bytes; ask in parts"
-            # The rest of it is not read.
-            return Reply(page.worded(RequestError("body", problem)), 413, close=True)
-        except Late:
-            problem = f"did not come within {self.bounds.patience:g} s; send it at once"
-            return Reply(page.worded(RequestError("body", problem)), 408, close=True)
-        except UnknownEncoding as error:
-            known = ", ".join(ENCODINGS)
-            wrong = RequestError("Content-Encoding", f"{_short(str(error))!r} is not read here; use {known}, or none")
-            return Reply(page.worded(wrong), 415)
-        except Broken as error:
-            return Reply(page.worded(RequestError("body", f"cannot be read: {error}")), 400, close=True)
-        except Exception:
-            if (silent := self._unexpected.times()) is not None:
-                _log.exception("cannot be answered, which is a mistake of Stillwell's", path=page.path, silent=silent)
-            return Reply(page.worded(StillwellError("Stillwell made a mistake; its log says where")), 500)
-        return answer if isinstance(answer, Reply) else Reply(answer)
+    def _refused(self, page: Page, error: Exception) -> Reply:
+        """What is said of an error. Where a body was not read to its end, the connection ends with that."""
+        match error:
+            case StillwellError():
+                status = status_of(error)
+                self._tell(error, status)
+                return Reply(page.worded(error), status, headers=_RETRY_AFTER if status == 503 else ())
+            case _NoJson():
+                wrong = RequestError("Content-Type", f"must be {JSON} in UTF-8, not {_short(str(error))!r}")
+                return Reply(page.worded(wrong), 415)
+            case UnknownEncoding():
+                known = ", ".join(ENCODINGS)
+                wrong = RequestError(
+                    "Content-Encoding", f"{_short(str(error))!r} is not read here; use {known}, or none"
+                )
+                return Reply(page.worded(wrong), 415)
+            case TooLarge():
+                problem = f"has more than {self.bounds.body} bytes; ask in parts"
+                return Reply(page.worded(RequestError("body", problem)), 413, close=True)
+            case Late():
+                problem = f"did not come within {self.bounds.patience:g} s; send it at once"
+                return Reply(page.worded(RequestError("body", problem)), 408, close=True)
+            case Broken():
+                return Reply(page.worded(RequestError("body", f"cannot be read: {error}")), 400, close=True)
+        if (silent := self._unexpected.times()) is not None:
+            told = "cannot be answered, which is a mistake of Stillwell's"
+            _log.error(told, path=page.path, silent=silent, exc_info=error)
+        return Reply(page.worded(StillwellError("Stillwell made a mistake; its log says where")), 500)
 
     def _tell(self, error: StillwellError, status: int) -> None:
         """Say in the log what no client can mend: of each kind of error once in a while, since messages name what rows

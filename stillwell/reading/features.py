@@ -46,11 +46,11 @@ class Found:
         count: int,
         at_us: int,
         under: bytes,
-        columns: "list[FeatureColumn] | Callable[[], list[FeatureColumn]]",
+        columns: "list[FeatureColumn] | Callable[[], list[FeatureColumn]] | None",
         whole: Whole | None = None,
     ) -> None:
         """stored: for each of the plan's lookups, the row of each entity; count: of entities. columns: may be made when
-        somebody wants to see them."""
+        somebody wants to see them; None: of what is whole."""
         self.plan = plan
         self.at_us = at_us
         self.under = under
@@ -62,7 +62,10 @@ class Found:
     @property
     def columns(self) -> "list[FeatureColumn]":
         """The plan's outputs."""
-        if not isinstance(self._columns, list):
+        if self._columns is None:
+            assert self.whole
+            self._columns = _columns_of_whole(self.plan, self.whole, self._count, self.at_us)
+        elif not isinstance(self._columns, list):
             self._columns = self._columns()
         return self._columns
 
@@ -106,8 +109,7 @@ class FeatureReader:
             found = await self._online.read(wanted)
             now, stored = self._now_us(), found.values
             if plan.whole and count and (whole := plan.whole.read(stored, count, now)):
-                columns_of_whole = functools.partial(_columns_of_whole, plan, whole, count, now)
-                return Found(plan, stored, count, now, found.under, columns_of_whole, whole)
+                return Found(plan, stored, count, now, found.under, None, whole)
             return self._found(plan, stored, count, columns, now, found.under)
         if not plan.lookups and not plan.computations and len(plan.models) == 1:
             only = await self.predictions.columns(plan.models[0], columns)

@@ -78,7 +78,7 @@ async def reader() -> FeatureReader:
             made.append(
                 event(
                     id=user,
-                    name=chance.choice(["null", "é", "", 'a"b']) if odd else f"abc{user}",
+                    name=chance.choice(["null", "é", "", "a,b", 'a"b']) if odd else f"abc{user}",
                     amount=amount,
                     count=user,
                     raw="bnVsbA==" if odd else "AAEC",

@@ -301,3 +301,30 @@ async def test_names_that_no_entity_has_are_not_kept(served: Served) -> None:
     assert len(kept) == 0
     await ask(served, features=["Users:name"], entities={"id": [1]})
     assert len(kept) == 1
+
+
+async def test_a_list_of_features_that_is_mostly_spaces_is_answered_and_not_kept(served: Served) -> None:
+    """Requests are remembered by how their lists are written."""
+    page = served.site.pages["POST", "/get-online-features"]
+    kept = page.answer.__self__._named._made  # type: ignore[attr-defined]
+    await served.put({"id": 1, "name": "a"})
+    for spaces, remembered in ((90_000, 0), (17_000, 0), (16_000, 1), (3, 2)):
+        body = b'{"features":[%b"Users:name"],"entities":{"id":[1]}}' % (b" " * spaces)
+        for _ in range(2):
+            status, answer = await served.post_bytes("/get-online-features", body)
+            assert (status, by_name(answer)["name"]) == (200, [("a", "PRESENT")])
+        assert len(kept) == remembered
+
+
+@pytest.mark.parametrize("names", [["a,b"], ["null"], [",", "a"], ["a", "b"]])
+async def test_texts_of_one_entity_may_have_what_json_has_between_values(names: list[str], served: Served) -> None:
+    for number, name in enumerate(names):
+        await served.put({"id": number, "name": name, "amount": number})
+    for number, name in enumerate(names):
+        for features in (["Users:name"], ["Users:small", "Users:name", "Users:large"]):
+            _, answer = await ask(served, features=features, entities={"id": [number]})
+            assert by_name(answer)["name"] == [(name, "PRESENT")]
+            assert list(by_name(answer)) == ["id", *(each.partition(":")[2] for each in features)]
+            assert {time for each in answer["results"][1:] for time in each["event_timestamps"]} == {
+                "2026-01-01T00:00:00Z"
+            }
