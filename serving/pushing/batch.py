@@ -141,16 +141,15 @@ class ViewBatches:
         begin = 0
         for push in pushes:
             end = begin + len(push.values)
+            good = [at for at in range(begin, end) if at not in rejects] if rejects else range(begin, end)
             refusals = tuple(
                 Refusal(at - begin, rejects[at].reason, rejects[at].error) for at in range(begin, end) if at in rejects
             )
             first = len(records)
             refused = push.whole and bool(refusals)
             if not refused:
-                for at in range(begin, end):
-                    if at not in rejects:
-                        record_of[at] = len(records)
-                        records.append(made[at])
+                record_of[good] = range(first, first + len(good))
+                records += [made[at] for at in good]
             judged.append(Judged(push, begin, refusals, range(first, len(records)), refused))
             begin = end
         places = frame.get_column("_offset").to_numpy()
@@ -159,8 +158,7 @@ class ViewBatches:
         frame = _replaced(frame.hstack([pl.Series(_PLACE, places)]), "_offset", of_row)
         if (of_row < 0).any():
             frame = frame.filter(pl.Series(of_row >= 0))
-        with_rows = set(places.tolist())
-        filtered = frozenset(at for at in range(len(values)) if at not in rejects and at not in with_rows)
+        filtered = frozenset(range(len(values))).difference(places.tolist(), rejects)
         if 0 < len(values) <= FEW_ROWS and self.view.rows is None:
             self.quick = time.perf_counter() - begun < _TURN
         return Batch(self.view, tuple(judged), tuple(records), frame, filtered, now_ms)

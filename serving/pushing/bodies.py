@@ -13,8 +13,9 @@ columns that it keeps for itself: that is mended, for those paths alone.
 
 import dataclasses
 import datetime
+import functools
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import msgspec
@@ -148,11 +149,21 @@ def _values(rows: Mapping[str, Sequence[Any]] | Sequence[msgspec.Raw], field: st
         raise RequestError(field, f"every column must have a value for each row; {shown}")
     count = next(iter(lengths.values()), 0)
     _require_few(field, count, most)
-    names = list(rows)
-    objects = [dict(zip(names, row, strict=True)) for row in zip(*rows.values(), strict=True)]
+    objects = list(map(_row_of(tuple(rows)), *rows.values()))
     lines = _encode_lines(objects).split(b"\n")[:-1]  # in one call, which takes two thirds of the time
     # A value that stays as it came may have line breaks of its own.
     return lines if len(lines) == count else list(map(_encode, objects))
+
+
+@functools.lru_cache(maxsize=64)
+def _row_of(names: tuple[str, ...]) -> Callable[..., object]:
+    """Makes a row with a value for each of these names. A struct is made, and written, in a sixth of the time that a
+    dictionary takes."""
+    fields = [(f"f{number}", Any, msgspec.field(name=name)) for number, name in enumerate(names)]
+    try:
+        return msgspec.defstruct("Row", fields, gc=False)
+    except ValueError:  # a name that JSON has to escape
+        return lambda *values: dict(zip(names, values, strict=True))
 
 
 def _require_few(field: str, count: int, most: int) -> None:
@@ -167,6 +178,9 @@ _CREATED = "created"
 """When Feast took a row in. Its remote client always sends it; here the record's timestamp tells that."""
 
 _NAIVE = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d(?:\.\d+)?)?)", re.ASCII)
+
+_IN_UTC = ("Z", "+00:00")
+"""How texts end that have a zone, mostly: they are told from others in a fifth of the time that a pattern takes."""
 
 
 def _mended(df: Mapping[str, list[Any]], of_view: RowColumns, transform: bool) -> dict[str, list[Any]]:
@@ -183,7 +197,9 @@ def _mended(df: Mapping[str, list[Any]], of_view: RowColumns, transform: bool) -
     for name, column in columns.items():
         spec = specs.get(name)
         if spec is not None and spec.type is TIMESTAMP and spec.unit is None:
-            columns[name] = [_time(value) for value in column]
+            columns[name] = [
+                value if type(value) is str and value.endswith(_IN_UTC) else _time(value) for value in column
+            ]
     return columns
 
 

@@ -13,7 +13,7 @@ import dataclasses
 import datetime
 import enum
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -40,9 +40,6 @@ _CODES = {To(word): code for code, word in enumerate(TO_TYPE.categories)}
 _ALIKE = [pl.Series(TO, [word], dtype=TO_TYPE) for word in TO_TYPE.categories]
 
 
-_PLAIN = head_of(())
-
-
 class PushPipeline:
     """Everything that is done to the records of one view's push topic. Safe to use from any thread."""
 
@@ -63,28 +60,36 @@ class PushPipeline:
     def run(self, records: Records) -> Outcome:
         """Rows for the view, and a reject for each record that gives none by mistake."""
         sorted_out = _SortedOut(records)
-        known: Headers | None = None
-        head = _PLAIN
-        for place, (headers, value) in enumerate(zip(records.headers, records.values, strict=True)):
-            if headers is not known:  # a query service gives all rows of a push the same ones
-                try:
-                    head = head_of(headers)
-                except ValueError as error:
+        for headers, begin, end in _alike(records.headers):
+            try:
+                head = head_of(headers)
+            except ValueError as error:
+                for place in range(begin, end):
                     sorted_out.reject(place, str(error))
-                    continue
-                known = headers
-            kind = self._kind(head, value)
-            if kind in (_Kind.RAW, _Kind.RAW_OF_OTHER) and self._raw is None:
-                sorted_out.reject(place, f"header {TRANSFORM}: {self.views[0].name} takes final rows alone, got `true`")
             else:
-                takes_raw = kind is _Kind.RAW_OF_OTHER and not head.transform
-                sorted_out.take(kind, place, head.to, head.raw if takes_raw else value)
+                self._sort_out(head, begin, end, records.values, sorted_out)
         # Half a millisecond each, however few records there are: seldom are several kinds in one batch.
         outcomes = [self._pipeline(kind).run(sorted_out.records_of(kind)) for kind in sorted_out.kinds]
         return sorted_out.merged(outcomes)
 
-    def _kind(self, head: Head, value: bytes | None) -> _Kind:
-        if value is None or head.version in (None, self.views[0].version):
+    def _sort_out(
+        self, head: Head, begin: int, end: int, values: Sequence[bytes | None], sorted_out: "_SortedOut"
+    ) -> None:
+        """See what records of one head are."""
+        if head.transform and self._raw is None:
+            for place in range(begin, end):
+                sorted_out.reject(place, f"header {TRANSFORM}: {self.views[0].name} takes final rows alone, got `true`")
+        elif head.version in (None, self.views[0].version):
+            sorted_out.take(_Kind.RAW if head.transform else _Kind.FINAL, begin, head.to, values[begin:end])
+        else:
+            for place in range(begin, end):
+                kind = self._kind_of_other(head, values[place])
+                takes_raw = kind is _Kind.RAW_OF_OTHER and not head.transform
+                sorted_out.take(kind, place, head.to, [head.raw if takes_raw else values[place]])
+
+    def _kind_of_other(self, head: Head, value: bytes | None) -> _Kind:
+        """Of a record that says that it is of another version."""
+        if value is None:
             return _Kind.RAW if head.transform else _Kind.FINAL
         if head.transform:
             return _Kind.RAW_OF_OTHER
@@ -128,6 +133,17 @@ def _there(pipeline: Pipeline | None) -> Pipeline:
     return pipeline
 
 
+def _alike(headers: Sequence[Headers]) -> Iterator[tuple[Headers, int, int]]:
+    """Each span of records with one and the same headers, as a query service gives them to all rows of a push."""
+    begin = 0
+    while begin < len(headers):
+        here, end = headers[begin], begin + 1
+        while end < len(headers) and headers[end] is here:
+            end += 1
+        yield here, begin, end
+        begin = end
+
+
 class _SortedOut:
     """The records of a batch by what they are; where their rows go; and one outcome again."""
 
@@ -146,10 +162,17 @@ class _SortedOut:
     def reject(self, place: int, error: str) -> None:
         self._rejects.append(Reject(int(self._records.offsets[place]), None, "decode", error))
 
-    def take(self, kind: _Kind, place: int, to: To, value: bytes | None) -> None:
-        self._places[kind].append(place)
-        self._values[kind].append(value)
-        self._to[place] = _CODES[to]
+    def take(self, kind: _Kind, begin: int, to: To, values: Sequence[bytes | None]) -> None:
+        """Some records, one behind the other."""
+        places, code = self._places[kind], _CODES[to]
+        self._values[kind] += values
+        if len(values) == 1:
+            places.append(begin)
+            self._to[begin] = code
+        else:
+            end = begin + len(values)
+            places += range(begin, end)
+            self._to[begin:end] = code
 
     def records_of(self, kind: _Kind) -> Records:
         places, values = self._places.get(kind, []), self._values.get(kind, [])

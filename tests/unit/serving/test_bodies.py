@@ -1,0 +1,36 @@
+"""Rows as a push's body has them, as columns: each becomes the object that it would be by itself."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from serving.pushing.bodies import own, push_request
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"id": [1, 2, 3], "name": ["a", None, "é"]},
+        {"id": [1]},
+        {"": [1, 2], "a b": [[1], {"x": 1}], "ü": [1.5, "x,y"], "self": [1, 2], "f1": [3, 4], "__class__": [5, 6]},
+        {'"': [1, 2], "\\": [3, 4]},
+        {"\n": [1, 2], "\x00": [3, 4], "a": ["\n", "\\n"]},
+        {f"c{number}": [number, None] for number in range(300)},
+    ],
+)
+def test_columns_become_the_objects_of_their_rows(columns: dict[str, list[Any]]) -> None:
+    body = json.dumps({"view": "V", "rows": columns}).encode()
+    values = own(push_request.decode(body), 10).values
+    count = len(next(iter(columns.values())))
+    assert list(map(json.loads, values)) == [
+        {name: column[at] for name, column in columns.items()} for at in range(count)
+    ]
+    assert [list(json.loads(value)) for value in values] == [list(columns)] * count
+
+
+def test_values_with_line_breaks_between_their_parts_stay_as_they_came() -> None:
+    body = b'{"view": "V", "rows": {"id": [{"a":\n1}, [\n2]], "b": [1.10, 1e2]}}'
+    assert own(push_request.decode(body), 10).values == [b'{"id":{"a":\n1},"b":1.10}', b'{"id":[\n2],"b":1e2}']
+    assert msgspec.json.decode(body)["rows"]["id"] == [{"a": 1}, [2]]
