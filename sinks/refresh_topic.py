@@ -66,12 +66,19 @@ class RefreshTopic:
         Raises OutcomeUnknown where some may be there, or none.
         """
         for first in range(0, len(hints), _AT_A_TIME):
+            sent: list[asyncio.Future[Any]] = []
             try:
-                sent = []
                 for hint in hints[first : first + _AT_A_TIME]:
                     key, value = encode(hint)
                     sent.append(await self._producer.send(self._topic, key=key, value=value))
                 await asyncio.gather(*sent)
             except (KafkaError, OSError) as error:
+                for each in sent:  # or asyncio complains of those that fail as well, and that nobody waits for
+                    each.add_done_callback(_heard)
                 mend = _MENDS.get(type(error), repr(error))
                 raise OutcomeUnknown(f"refresh topic {self._topic}: {mend}") from error
+
+
+def _heard(sent: "asyncio.Future[Any]") -> None:
+    if not sent.cancelled():
+        sent.exception()
