@@ -138,8 +138,8 @@ class _Connection(asyncio.Protocol):
             if timer:
                 timer.cancel()
         self._broken("the connection was lost")
-        if self._writable and not self._writable.done():
-            self._writable.set_result(None)
+        self._waiting.clear()  # each of which holds this one as well
+        self.resume_writing()
         self._wake()
         self._server.lost(self)
 
@@ -367,7 +367,8 @@ class _Connection(asyncio.Protocol):
         transport.write(packed)
 
     async def _taken(self) -> None:
-        """Wait until a client that reads slowly has taken what it was sent. Raises ConnectionError for one too slow."""
+        """Wait until a client that reads slowly has taken what it was sent. Raises ConnectionError for one too slow, or
+        gone."""
         try:
             async with asyncio.timeout(self.site.bounds.patience):
                 while self._writable:
@@ -375,6 +376,8 @@ class _Connection(asyncio.Protocol):
         except TimeoutError:
             self._cut()
             raise ConnectionResetError("the client takes its answer too slowly") from None
+        if self.transport is None:
+            raise ConnectionResetError("the client has gone")
 
     # ---- ending ----
 

@@ -674,6 +674,30 @@ async def test_a_client_that_does_not_take_its_answer_is_given_up(open_site: Ope
     writer.close()
 
 
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_client_that_goes_while_it_takes_its_answer_holds_nobody_up(run: Callable[..., None]) -> None:
+    """What waits for it to take more is to end with the connection, and not to ask again and again."""
+
+    async def gone() -> None:
+        async with Open(Bounds(patience=60.0)) as opened:
+            _, writer = await asyncio.open_connection("127.0.0.1", opened.port, limit=1024)
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+
+            async def taking() -> bool:
+                made = [each.transport for each in opened.server.connections if each.transport]
+                return any(each.get_write_buffer_size() for each in made)
+
+            async def ended() -> bool:
+                return opened.site.open == 0 and len(asyncio.all_tasks()) == 1
+
+            await eventually_async(taking, what="an answer of which the system takes a part")
+            writer.transport.abort()
+            await eventually_async(ended, what="the end of the connection and its task")
+
+    run(gone())
+
+
 def test_what_a_client_leaves_in_the_end_of_its_answers_keeps_no_connection() -> None:
     """Less than what would hold the next answer back: nothing waits for it, but a transport that is closed does, and
     a client that was stopped takes it never."""
