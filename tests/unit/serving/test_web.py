@@ -6,6 +6,7 @@ import gc
 import gzip
 import json
 import socket
+import struct
 import weakref
 import zlib
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +15,7 @@ import pytest
 import structlog
 import uvloop
 
-from serving import v1
+from serving import connections, v1
 from serving.connections import Server
 from serving.messages import Reply, Request
 from serving.metrics import REQUESTS
@@ -497,6 +498,91 @@ def test_half_a_head_that_was_there_before_the_connection_was_taken_ends_in_time
     assert uvloop.run(ended()) == b""
 
 
+async def test_a_head_may_take_its_time_while_others_are_before_it_and_once_it_is_whole_no_time_runs(
+    open_site: OpenSite,
+) -> None:
+    """Patience is told by a connection that has begun a head later, and ended."""
+    opened = await open_site(patience=0.3, idle=60)
+
+    async def patience() -> None:
+        assert await said(opened.port, b"GET /pro") == b""
+
+    async def in_head() -> bool:
+        return any(each._in_head for each in opened.server.connections)
+
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+        writer.write(post(b"12") + b"GET /pro")
+        await eventually_async(in_head, what="half a head")
+        await patience()
+        opened.let.set()
+        assert (await reader.readuntil(b"\r\n\r\n12")).startswith(b"HTTP/1.1 200 ")
+        writer.write(b"be HTTP/1.1\r\n\r\nGET /pro")
+        assert (await reader.readuntil(b"fine")).startswith(b"HTTP/1.1 200 ")
+        writer.write(b"be HTTP/1.1\r\n\r\n")
+        assert (await reader.readuntil(b"fine")).startswith(b"HTTP/1.1 200 ")
+        await patience()
+        writer.write(b"GET /probe HTTP/1.1\r\n\r\n")
+        assert (await reader.readuntil(b"fine")).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
+async def test_half_a_head_behind_a_request_ends_the_connection_in_time(open_site: OpenSite) -> None:
+    opened = await open_site(patience=0.3, idle=60)
+    answer = await said(opened.port, b"GET /probe HTTP/1.1\r\n\r\nGET /pro")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+async def test_the_rest_of_a_body_that_nobody_reads_is_passed_over_or_ends_the_connection(open_site: OpenSite) -> None:
+    opened = await open_site(patience=0.3, idle=60)
+    whole = post(b"1" * 1_000_000, "/nowhere")
+    answers = await said(opened.port, whole + b"GET /probe HTTP/1.1\r\nConnection: close\r\n\r\n")
+    assert answers.startswith(b"HTTP/1.1 404 ")
+    assert answers.endswith(b"fine")
+    assert (await said(opened.port, whole[:-1])).count(b"HTTP/1.1 404 ") == 1
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_of_a_body_whose_turn_has_not_come_a_part_is_read_ahead(run: Callable[..., None]) -> None:
+    async def read() -> None:
+        async with Open(Bounds()) as opened:
+            reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+            writer.write(post(b"1") + post(b"2" * 1_000_000, "/slow", "Connection: close"))
+
+            async def paused() -> bool:
+                return any(each.transport and not each.transport.is_reading() for each in opened.server.connections)
+
+            await eventually_async(paused, what="a pause")
+            opened.let.set()
+            async with asyncio.timeout(5):
+                answers = await reader.read()
+            assert answers.count(b"HTTP/1.1 200 ") == 2
+            assert answers.endswith(b"2" * 1_000_000)
+            writer.close()
+
+    run(read())
+
+
+async def test_what_stands_behind_connect_is_no_request(open_site: OpenSite) -> None:
+    opened = await open_site(patience=60, idle=60)
+    answers = await said(opened.port, b"CONNECT x:1 HTTP/1.1\r\n\r\nGET /probe HTTP/1.1\r\n\r\n")
+    assert answers.count(b"HTTP/1.1") == 1
+    assert b"Connection: close\r\n" in answers
+
+
+async def test_a_mistake_of_ours_before_the_pages_is_not_said_to_be_the_clients(
+    open_site: OpenSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = await open_site()
+
+    def broken(*parts: object) -> Request:
+        raise ZeroDivisionError("our mistake")
+
+    monkeypatch.setattr(connections, "Request", broken)
+    assert await said(opened.port, b"GET /probe HTTP/1.1\r\n\r\n") == b""
+    assert opened.site.open == 0
+
+
 async def test_a_body_that_does_not_come_is_a_408(open_site: OpenSite) -> None:
     opened = await open_site(patience=0.3)
     answer = await said(opened.port, b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
@@ -524,6 +610,7 @@ async def test_a_request_of_which_a_part_has_come_is_answered_when_the_service_e
     """Otherwise the rest would be said not to have come, after all the time it may take."""
     opened = await open_site()
     opened.let.set()
+    await said(opened.port, b"GET /probe HTTP/1.1\r\nConnection: close\r\n\r\n")
     reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
     sent = post(b"1" * 50_000)
     writer.write(sent[:20_000])
@@ -566,10 +653,13 @@ def test_a_request_that_has_come_when_the_service_ends_is_answered_and_none_behi
     run(ended())
 
 
-async def test_a_service_that_ends_waits_no_longer_than_it_was_told_for_a_body(open_site: OpenSite) -> None:
+@pytest.mark.parametrize("come", [20_000, 60_000])
+async def test_a_service_that_ends_waits_no_longer_than_it_was_told_for_a_body_or_a_page(
+    come: int, open_site: OpenSite
+) -> None:
     opened = await open_site()
     reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
-    writer.write(post(b"1" * 50_000)[:20_000])
+    writer.write(post(b"1" * 50_000)[:come])
 
     async def begun() -> bool:
         return opened.site.in_flight == 1
@@ -577,6 +667,7 @@ async def test_a_service_that_ends_waits_no_longer_than_it_was_told_for_a_body(o
     await eventually_async(begun, what="a request under way")
     async with asyncio.timeout(5):
         await opened.server.end(0.2)
+        assert opened.site.in_flight == 0
         assert await reader.read() == b""
     writer.close()
 
@@ -600,6 +691,38 @@ async def test_a_client_that_goes_amid_its_body_is_no_mistake_of_ours(
     await eventually_async(told, what="what became of it")
     assert opened.told == [("/slow", 400)]
     assert "mistake" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("path", ["/slow", "/nowhere"])
+def test_a_body_is_not_waited_for_once_its_connection_was_reset(path: str, run: Callable[..., None]) -> None:
+    """Nobody says then that no more is sent."""
+
+    async def reset() -> None:
+        async with Open(Bounds(patience=60.0)) as opened:
+            _, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+            writer.transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+            writer.write(post(b"1" * 100, path)[:-1])
+
+            async def begun() -> bool:
+                return opened.site.in_flight == 1 or opened.told != []
+
+            async def over() -> bool:
+                return opened.site.in_flight == 0 and len(asyncio.all_tasks()) == 1
+
+            await eventually_async(begun, what="a request under way")
+            writer.transport.abort()
+            await eventually_async(over, what="the end of the connection's task")
+
+    run(reset())
+
+
+async def test_who_comes_while_the_service_ends_is_turned_away(open_site: OpenSite) -> None:
+    opened = await open_site()
+    opened.site.ending = True
+    assert (await said(opened.port, post())).startswith(b"HTTP/1.1 503 ")
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
@@ -834,6 +957,23 @@ async def test_a_client_that_goes_while_the_rest_of_its_body_is_read_to_nobodys_
 async def test_a_connection_on_which_nothing_is_asked_ends(open_site: OpenSite) -> None:
     opened = await open_site(idle=0.3)
     assert (await said(opened.port, b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_request_may_take_longer_than_a_connection_may_be_idle(open_site: OpenSite) -> None:
+    """How long that is, is told by a connection on which nothing is asked, and that comes later."""
+    opened = await open_site(idle=0.3)
+    reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+    writer.write(post(b"12") * 2)
+
+    async def begun() -> bool:
+        return opened.under_way == 1
+
+    await eventually_async(begun, what="a request under way")
+    assert await said(opened.port, b"") == b""
+    opened.let.set()
+    async with asyncio.timeout(5):
+        assert (await reader.read()).count(b"HTTP/1.1 200 ") == 2
+    writer.close()
 
 
 async def test_requests_that_come_at_once_are_answered_in_their_order(open_site: OpenSite) -> None:
