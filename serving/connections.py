@@ -16,7 +16,6 @@ import structlog
 
 from serving.busy_poll import BusyPoll
 from serving.messages import Reply, Request
-from serving.unpacking import Broken
 from serving.web import Site
 
 _log = structlog.get_logger(__name__)
@@ -105,8 +104,11 @@ class _Connection(asyncio.Protocol):
         """What has come and is not looked at before there is room."""
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
+        self._again: list[tuple[bytes, bytes]] = []
+        """Headers that have come again, after the first of their name."""
         self._head = 0
-        """Bytes that have come of a request of which not all headers have."""
+        """Bytes that have come since a head began, or since a part of a body came: what stands between a body's parts,
+        and behind it, may have no more than a head."""
         self._in_head = False
         self._coming: Request | None = None
         """Whose body comes."""
@@ -138,8 +140,8 @@ class _Connection(asyncio.Protocol):
             if timer:
                 timer.cancel()
         self._broken("the connection was lost")
-        if self._writable and not self._writable.done():
-            self._writable.set_result(None)
+        self._waiting.clear()  # each of which holds this one as well
+        self.resume_writing()
         self._wake()
         self._server.lost(self)
 
@@ -158,7 +160,10 @@ class _Connection(asyncio.Protocol):
         whether there are any to come. What has gone altogether looks alike, until something is sent to it."""
         self._ended = True
         self._broken("the client has sent no more of it")
-        return self._under_way or bool(self._waiting)
+        if self._under_way or self._waiting:
+            return True
+        self._close()  # the transport would, but wait for as long as the client takes nothing
+        return False
 
     def pause_writing(self) -> None:
         """The client has much to take."""
@@ -176,7 +181,9 @@ class _Connection(asyncio.Protocol):
         """A request begins."""
         self._url = b""
         self._headers = {}
+        self._again = []
         self._in_head = True
+        self._head = 0
 
     def on_url(self, part: bytes) -> None:
         """Of its first line."""
@@ -185,18 +192,23 @@ class _Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One of its headers; or of those behind a body, which nobody reads."""
         if self._in_head:
-            self._headers.setdefault(name.lower(), value)
+            name = name.lower()
+            if name in self._headers:
+                self._again.append((name, value))
+            else:
+                self._headers[name] = value
 
     def on_headers_complete(self) -> None:
         """Its head is whole."""
         parser = self._parser
         assert parser is not None
         self._in_head = False
+        self._head = 0
         method, headers = parser.get_method(), self._headers
         if b"upgrade" in headers and parser.should_upgrade() and method != b"CONNECT":
             return  # to be declined, below
         stays = parser.should_keep_alive() and method != b"CONNECT"
-        if stays and b"connection" in headers:
+        if stays and (b"connection" in headers or b"proxy-connection" in headers):
             # One of HTTP/1.0 would have to be told that its connection stays, which is not worth it.
             stays = parser.get_http_version() == "1.1"
         request = Request(method.decode(), self._url.decode("latin-1"), headers, stays, self)
@@ -206,6 +218,7 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, part: bytes) -> None:
         """Of its body."""
+        self._head = 0
         if self._coming:
             self._coming.feed(part)
 
@@ -235,12 +248,10 @@ class _Connection(asyncio.Protocol):
                 data = self._decline(part[behind.args[0] :] + data)
             except httptools.HttpParserError as error:
                 self._unreadable(self.site.unreadable(str(error), part))
-            if self._in_head:
+            if self._in_head or self._coming:
                 self._head += len(part)
                 if self._head > _MOST_HEAD:
                     self._unreadable(self.site.long_head(_MOST_HEAD))
-            else:
-                self._head = 0
         if self._coming or self._unparsed or self._reading_paused:
             self._pause_or_resume()
         if self._head_timer or self._in_head:
@@ -251,15 +262,17 @@ class _Connection(asyncio.Protocol):
         The parser stops there, before the request's body: it is given the request once more, without the offer. Gives
         what is to be parsed. behind: what has come behind the head."""
         assert self._parser is not None
-        method = self._parser.get_method()
+        method, version = self._parser.get_method(), self._parser.get_http_version()
+        stays = self._parser.should_keep_alive()
         if method == b"CONNECT":
             self._parser = None
             return b""
         self._parser = httptools.HttpRequestParser(self)
         offer = (b"upgrade", b"connection", b"http2-settings")
-        head = [b"%b %b HTTP/1.1" % (method, self._url)]
-        head += [b"%b: %b" % header for header in self._headers.items() if header[0] not in offer]
-        if b"close" in self._headers.get(b"connection", b"").lower():
+        headers = [*self._headers.items(), *self._again]
+        head = [b"%b %b HTTP/%b" % (method, self._url, version.encode())]
+        head += [b"%b: %b" % header for header in headers if header[0] not in offer]
+        if not stays:
             head.append(b"connection: close")
         return b"\r\n".join([*head, b"", behind])
 
@@ -276,7 +289,7 @@ class _Connection(asyncio.Protocol):
     def _broken(self, why: str) -> None:
         """No more of a body comes."""
         if self._coming:
-            self._coming.fail(Broken(why))
+            self._coming.fail(why)
             self._coming = None
 
     def taken(self) -> None:
@@ -290,7 +303,8 @@ class _Connection(asyncio.Protocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _pause_or_resume(self) -> None:
-        full = len(self._waiting) >= _AHEAD or (self._coming is not None and self._coming.is_full)
+        # Nothing comes past what has come and waits to be looked at: no bytes, and no word that there are no more.
+        full = bool(self._unparsed) or (self._coming is not None and self._coming.is_full)
         if full == self._reading_paused or self.transport is None or self.transport.is_closing():
             return
         self._reading_paused = full
@@ -315,7 +329,16 @@ class _Connection(asyncio.Protocol):
             self._next.set_result(None)
 
     async def _run(self) -> None:
-        """Answer one request after the other, until the connection ends."""
+        """Answer one request after the other, until the connection ends; and end it, whatever happens."""
+        try:
+            await self._answer()
+        except Exception:
+            # A mistake of ours: without an end the client would wait for an answer that does not come.
+            _log.exception("a connection is ended, by a mistake of Stillwell's")
+        finally:
+            self._close()
+
+    async def _answer(self) -> None:
         stays = True
         while stays and self.transport is not None:
             if not self._waiting:
@@ -331,20 +354,16 @@ class _Connection(asyncio.Protocol):
                     self._write(request.packed("GET", stays=False))
                     break
                 reply = await self.site(request)
-                stays = request.stays and not reply.close and not self._is_last
+                stays = request.stays and not reply.close and not request.held and not self._is_last
                 self._write(reply.packed(request.method, stays))
                 if self._writable or not request.whole:
                     stays = await self._settled(request) and stays
             except ConnectionError:
                 break  # nobody is there to be told
-            except Exception:
-                # A mistake of ours: without an end the client would wait for an answer that does not come.
-                _log.exception("a connection is ended, by a mistake of Stillwell's")
-                break
             finally:
                 self._under_way = False
-            self._stay()
-        self._close()
+            if stays and self.transport is not None:
+                self._stay()
 
     async def _settled(self, request: Request) -> bool:
         """Wait until a client has taken what it was sent, and has sent the rest of what was not read; gives whether it
@@ -367,7 +386,8 @@ class _Connection(asyncio.Protocol):
         transport.write(packed)
 
     async def _taken(self) -> None:
-        """Wait until a client that reads slowly has taken what it was sent. Raises ConnectionError for one too slow."""
+        """Wait until a client that reads slowly has taken what it was sent. Raises ConnectionError for one too slow, or
+        gone."""
         try:
             async with asyncio.timeout(self.site.bounds.patience):
                 while self._writable:
@@ -375,14 +395,21 @@ class _Connection(asyncio.Protocol):
         except TimeoutError:
             self._cut()
             raise ConnectionResetError("the client takes its answer too slowly") from None
+        if self.transport is None:
+            raise ConnectionResetError("the client has gone")
 
     # ---- ending ----
 
     def end(self) -> None:
         """Take no more requests: what is under way may come on and be answered."""
         self._last = True
-        self._waiting.clear()
-        if not self._under_way:
+        if self._under_way:
+            self._waiting.clear()
+        elif self._waiting:  # it has come, and its turn is the next thing that happens
+            first = self._waiting.popleft()
+            self._waiting.clear()
+            self._waiting.append(first)
+        else:
             self._close()
 
     def abort(self) -> "asyncio.Task[None]":

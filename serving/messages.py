@@ -53,8 +53,9 @@ class Request:
     has come."""
 
     __slots__ = (
-        "_error",
+        "_broken",
         "_flow",
+        "_going_on",
         "_headers",
         "_parts",
         "_reader",
@@ -77,8 +78,9 @@ class Request:
         self._flow = flow
         self._parts: list[bytes] = []
         self._size = 0
+        self._going_on = False
         self._reader: asyncio.Future[None] | None = None
-        self._error: Broken | None = None
+        self._broken: str | None = None
 
     @property
     def path(self) -> str:
@@ -118,9 +120,9 @@ class Request:
         self.whole = True
         self._wake()
 
-    def fail(self, error: "Broken") -> None:
+    def fail(self, why: str) -> None:
         """No more of it comes."""
-        self._error = error
+        self._broken = why
         self._wake()
 
     @property
@@ -135,8 +137,8 @@ class Request:
     async def _next(self) -> bytes:
         """What has come; b"" where all has. Raises Broken."""
         while not self._parts and not self.whole:
-            if self._error:
-                raise self._error
+            if self._broken is not None:
+                raise Broken(self._broken)
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
         return self._take()
@@ -160,15 +162,9 @@ class Request:
     async def read(self, most: int, patience: float) -> None:
         """Have its body, unpacked. Raises TooLarge for more than so many bytes, Late where it does not come within so
         many seconds, UnknownEncoding, and Broken for one that ends too early or cannot be read."""
-        if (
-            self.whole and b"content-encoding" not in self._headers
-        ):  # it has come with the head, as all but large ones do
-            self.body = self._take() if self._parts else b""
-            if len(self.body) > most:
-                raise TooLarge
-            return
         body = Body(self.header(b"content-encoding"), most)
-        if not self.whole and "100-continue" in self.header(b"expect").lower():
+        if self.held:
+            self._going_on = True
             self._flow.go_on()
         try:
             async with asyncio.timeout(patience):
@@ -177,6 +173,12 @@ class Request:
         except TimeoutError:
             raise Late from None
         self.body = body.whole()
+
+    @property
+    def held(self) -> bool:
+        """Whether a client may hold the body back until it is told to go on. What it sends behind an answer may be the
+        body, or the next request."""
+        return not (self.whole or self._going_on) and "100-continue" in self.header(b"expect").lower()
 
     async def drop(self, patience: float) -> None:
         """Read the rest of the body, for so long, to nobody's use: a client that is still sending it would not see the

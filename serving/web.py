@@ -5,6 +5,7 @@ status and a body that says what to do, in the words of the page's interface. By
 `serving.connections`.
 """
 
+import asyncio
 import dataclasses
 import functools
 import time
@@ -122,7 +123,9 @@ class Site:
                         raise _NoJson(announced)
                 answer = await page.answer(request)
                 reply = answer if isinstance(answer, Reply) else Reply(answer)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
             assert page is not None
             reply = self._refused(page, error)
         finally:
@@ -132,7 +135,7 @@ class Site:
         self._observe(page.path if page else NOWHERE, reply.status, time.perf_counter() - begun)
         return reply
 
-    def _refused(self, page: Page, error: Exception) -> Reply:
+    def _refused(self, page: Page, error: BaseException) -> Reply:
         """What is said of an error. Where a body was not read to its end, the connection ends with that."""
         match error:
             case StillwellError():
@@ -203,6 +206,12 @@ class Site:
             return Reply(b"", 204, headers=(("Allow", allowed),))
         wrong = RequestError("method", f"{_short(request.method)} is not answered at {request.path}; use {allowed}")
         return Reply(self._worded(wrong), 405, headers=(("Allow", allowed),))
+
+
+def _is_cancelled() -> bool:
+    """Whether it is this task that is cancelled, and not something that a page waited for together with others."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _method(request: Request) -> str:

@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import gc
 import gzip
 import json
 import socket
+import struct
+import weakref
 import zlib
 from collections.abc import AsyncIterator, Callable
 
@@ -12,7 +15,7 @@ import pytest
 import structlog
 import uvloop
 
-from serving import v1
+from serving import connections, v1
 from serving.connections import Server
 from serving.messages import Reply, Request
 from serving.metrics import REQUESTS
@@ -34,6 +37,7 @@ class Open:
             Page("POST", "/slow", self._slow, v1.error_body),
             Page("GET", "/probe", self._probe, v1.error_body, vital=True),
             Page("GET", "/large", self._large, v1.error_body),
+            Page("GET", "/cancelled", self._cancelled, v1.error_body),
         ]
         self.told: list[tuple[str, int]] = []
         self.site = Site(pages, v1.error_body, bounds, lambda path, status, seconds: self.told.append((path, status)))
@@ -57,6 +61,9 @@ class Open:
 
     async def _probe(self, request: Request) -> Reply:
         return Reply(b"fine", type="text/plain")
+
+    async def _cancelled(self, request: Request) -> bytes:
+        raise asyncio.CancelledError
 
     async def _large(self, request: Request) -> bytes:
         return bytes(32 * 1024 * 1024)
@@ -491,6 +498,91 @@ def test_half_a_head_that_was_there_before_the_connection_was_taken_ends_in_time
     assert uvloop.run(ended()) == b""
 
 
+async def test_a_head_may_take_its_time_while_others_are_before_it_and_once_it_is_whole_no_time_runs(
+    open_site: OpenSite,
+) -> None:
+    """Patience is told by a connection that has begun a head later, and ended."""
+    opened = await open_site(patience=0.3, idle=60)
+
+    async def patience() -> None:
+        assert await said(opened.port, b"GET /pro") == b""
+
+    async def in_head() -> bool:
+        return any(each._in_head for each in opened.server.connections)
+
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+        writer.write(post(b"12") + b"GET /pro")
+        await eventually_async(in_head, what="half a head")
+        await patience()
+        opened.let.set()
+        assert (await reader.readuntil(b"\r\n\r\n12")).startswith(b"HTTP/1.1 200 ")
+        writer.write(b"be HTTP/1.1\r\n\r\nGET /pro")
+        assert (await reader.readuntil(b"fine")).startswith(b"HTTP/1.1 200 ")
+        writer.write(b"be HTTP/1.1\r\n\r\n")
+        assert (await reader.readuntil(b"fine")).startswith(b"HTTP/1.1 200 ")
+        await patience()
+        writer.write(b"GET /probe HTTP/1.1\r\n\r\n")
+        assert (await reader.readuntil(b"fine")).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
+async def test_half_a_head_behind_a_request_ends_the_connection_in_time(open_site: OpenSite) -> None:
+    opened = await open_site(patience=0.3, idle=60)
+    answer = await said(opened.port, b"GET /probe HTTP/1.1\r\n\r\nGET /pro")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+async def test_the_rest_of_a_body_that_nobody_reads_is_passed_over_or_ends_the_connection(open_site: OpenSite) -> None:
+    opened = await open_site(patience=0.3, idle=60)
+    whole = post(b"1" * 1_000_000, "/nowhere")
+    answers = await said(opened.port, whole + b"GET /probe HTTP/1.1\r\nConnection: close\r\n\r\n")
+    assert answers.startswith(b"HTTP/1.1 404 ")
+    assert answers.endswith(b"fine")
+    assert (await said(opened.port, whole[:-1])).count(b"HTTP/1.1 404 ") == 1
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_of_a_body_whose_turn_has_not_come_a_part_is_read_ahead(run: Callable[..., None]) -> None:
+    async def read() -> None:
+        async with Open(Bounds()) as opened:
+            reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+            writer.write(post(b"1") + post(b"2" * 1_000_000, "/slow", "Connection: close"))
+
+            async def paused() -> bool:
+                return any(each.transport and not each.transport.is_reading() for each in opened.server.connections)
+
+            await eventually_async(paused, what="a pause")
+            opened.let.set()
+            async with asyncio.timeout(5):
+                answers = await reader.read()
+            assert answers.count(b"HTTP/1.1 200 ") == 2
+            assert answers.endswith(b"2" * 1_000_000)
+            writer.close()
+
+    run(read())
+
+
+async def test_what_stands_behind_connect_is_no_request(open_site: OpenSite) -> None:
+    opened = await open_site(patience=60, idle=60)
+    answers = await said(opened.port, b"CONNECT x:1 HTTP/1.1\r\n\r\nGET /probe HTTP/1.1\r\n\r\n")
+    assert answers.count(b"HTTP/1.1") == 1
+    assert b"Connection: close\r\n" in answers
+
+
+async def test_a_mistake_of_ours_before_the_pages_is_not_said_to_be_the_clients(
+    open_site: OpenSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = await open_site()
+
+    def broken(*parts: object) -> Request:
+        raise ZeroDivisionError("our mistake")
+
+    monkeypatch.setattr(connections, "Request", broken)
+    assert await said(opened.port, b"GET /probe HTTP/1.1\r\n\r\n") == b""
+    assert opened.site.open == 0
+
+
 async def test_a_body_that_does_not_come_is_a_408(open_site: OpenSite) -> None:
     opened = await open_site(patience=0.3)
     answer = await said(opened.port, b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
@@ -518,6 +610,7 @@ async def test_a_request_of_which_a_part_has_come_is_answered_when_the_service_e
     """Otherwise the rest would be said not to have come, after all the time it may take."""
     opened = await open_site()
     opened.let.set()
+    await said(opened.port, b"GET /probe HTTP/1.1\r\nConnection: close\r\n\r\n")
     reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
     sent = post(b"1" * 50_000)
     writer.write(sent[:20_000])
@@ -538,10 +631,35 @@ async def test_a_request_of_which_a_part_has_come_is_answered_when_the_service_e
     writer.close()
 
 
-async def test_a_service_that_ends_waits_no_longer_than_it_was_told_for_a_body(open_site: OpenSite) -> None:
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_request_that_has_come_when_the_service_ends_is_answered_and_none_behind_it(run: Callable[..., None]) -> None:
+    """Also if it came in the same turn of the event loop."""
+
+    async def ended() -> None:
+        async with Open(Bounds()) as opened:
+            opened.let.set()
+
+            class Ending:
+                def prolong(self) -> None:
+                    for each in opened.server.connections:
+                        each.end()
+
+            opened.server.busy_poll = Ending()  # type: ignore[assignment]
+            answer = await said(opened.port, post(b"12") + post(b"34"))
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b"Connection: close\r\n" in answer
+            assert answer.endswith(b"\r\n\r\n12")
+
+    run(ended())
+
+
+@pytest.mark.parametrize("come", [20_000, 60_000])
+async def test_a_service_that_ends_waits_no_longer_than_it_was_told_for_a_body_or_a_page(
+    come: int, open_site: OpenSite
+) -> None:
     opened = await open_site()
     reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
-    writer.write(post(b"1" * 50_000)[:20_000])
+    writer.write(post(b"1" * 50_000)[:come])
 
     async def begun() -> bool:
         return opened.site.in_flight == 1
@@ -549,6 +667,7 @@ async def test_a_service_that_ends_waits_no_longer_than_it_was_told_for_a_body(o
     await eventually_async(begun, what="a request under way")
     async with asyncio.timeout(5):
         await opened.server.end(0.2)
+        assert opened.site.in_flight == 0
         assert await reader.read() == b""
     writer.close()
 
@@ -572,6 +691,38 @@ async def test_a_client_that_goes_amid_its_body_is_no_mistake_of_ours(
     await eventually_async(told, what="what became of it")
     assert opened.told == [("/slow", 400)]
     assert "mistake" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("path", ["/slow", "/nowhere"])
+def test_a_body_is_not_waited_for_once_its_connection_was_reset(path: str, run: Callable[..., None]) -> None:
+    """Nobody says then that no more is sent."""
+
+    async def reset() -> None:
+        async with Open(Bounds(patience=60.0)) as opened:
+            _, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+            writer.transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+            writer.write(post(b"1" * 100, path)[:-1])
+
+            async def begun() -> bool:
+                return opened.site.in_flight == 1 or opened.told != []
+
+            async def over() -> bool:
+                return opened.site.in_flight == 0 and len(asyncio.all_tasks()) == 1
+
+            await eventually_async(begun, what="a request under way")
+            writer.transport.abort()
+            await eventually_async(over, what="the end of the connection's task")
+
+    run(reset())
+
+
+async def test_who_comes_while_the_service_ends_is_turned_away(open_site: OpenSite) -> None:
+    opened = await open_site()
+    opened.site.ending = True
+    assert (await said(opened.port, post())).startswith(b"HTTP/1.1 503 ")
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
@@ -656,6 +807,60 @@ async def test_a_mistake_of_ours_behind_the_pages_ends_the_connection(
     assert opened.site.open == 0
 
 
+async def test_a_page_that_was_cancelled_with_what_it_waited_for_is_a_mistake_of_ours(open_site: OpenSite) -> None:
+    opened = await open_site(idle=60.0)
+    sent = b"GET /cancelled HTTP/1.1\r\n\r\nGET /probe HTTP/1.1\r\nConnection: close\r\n\r\n"
+    answers = await said(opened.port, sent)
+    assert answers.startswith(b"HTTP/1.1 500 ")
+    assert b"fine" in answers
+    assert opened.told == [("/cancelled", 500), ("/probe", 200)]
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_nothing_holds_a_connection_that_has_gone(run: Callable[..., None]) -> None:
+    """Nor would it have to be searched for: there can be many in a second."""
+
+    async def gone() -> None:
+        async with Open(Bounds(patience=0.3, idle=60.0)) as opened:
+            held: list[weakref.ref[object]] = []
+            for sent, answered in (
+                (post(b"12"), False),
+                (post(b"12") * 40, False),
+                (post(b"12")[:-1], False),
+                (post(b"12")[:-1], True),
+                (b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\nGET", True),
+                (b"POST /nowhere HTTP/1.1\r\nContent-Length: 9\r\n\r\n", True),
+                (b"\0", True),
+                (b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", True),
+            ):
+                reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+                writer.write(sent)
+
+                async def come() -> bool:
+                    return any(each.transport and each._headers for each in opened.server.connections)
+
+                async with asyncio.timeout(5):
+                    if answered:
+                        assert await reader.readline()
+                    else:
+                        await eventually_async(come, what="a request")
+                held += map(weakref.ref, opened.server.connections)
+                writer.transport.abort()
+            opened.let.set()
+
+            async def nothing() -> bool:
+                return not any(each() for each in held)
+
+            await eventually_async(nothing, what="the end of all that holds them")
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(gone())
+    finally:
+        gc.enable()
+
+
 async def test_a_client_that_does_not_take_its_answer_is_given_up(open_site: OpenSite) -> None:
     opened = await open_site(patience=0.3)
     _, writer = await asyncio.open_connection("127.0.0.1", opened.port, limit=1024)
@@ -674,12 +879,37 @@ async def test_a_client_that_does_not_take_its_answer_is_given_up(open_site: Ope
     writer.close()
 
 
-def test_what_a_client_leaves_in_the_end_of_its_answers_keeps_no_connection() -> None:
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_client_that_goes_while_it_takes_its_answer_holds_nobody_up(run: Callable[..., None]) -> None:
+    """What waits for it to take more is to end with the connection, and not to ask again and again."""
+
+    async def gone() -> None:
+        async with Open(Bounds(patience=60.0)) as opened:
+            _, writer = await asyncio.open_connection("127.0.0.1", opened.port, limit=1024)
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+
+            async def taking() -> bool:
+                made = [each.transport for each in opened.server.connections if each.transport]
+                return any(each.get_write_buffer_size() for each in made)
+
+            async def ended() -> bool:
+                return opened.site.open == 0 and len(asyncio.all_tasks()) == 1
+
+            await eventually_async(taking, what="an answer of which the system takes a part")
+            writer.transport.abort()
+            await eventually_async(ended, what="the end of the connection and its task")
+
+    run(gone())
+
+
+@pytest.mark.parametrize(("half", "idle"), [(False, 0.3), (True, 60.0)])
+def test_what_a_client_leaves_in_the_end_of_its_answers_keeps_no_connection(half: bool, idle: float) -> None:
     """Less than what would hold the next answer back: nothing waits for it, but a transport that is closed does, and
-    a client that was stopped takes it never."""
+    a client that was stopped takes it never. half: it has said that it sends no more."""
 
     async def kept() -> int:
-        async with Open(Bounds(patience=0.3, idle=0.3)) as opened:
+        async with Open(Bounds(patience=0.3, idle=idle)) as opened:
             opened.let.set()
             with socket.socket() as client:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -696,6 +926,8 @@ def test_what_a_client_leaves_in_the_end_of_its_answers_keeps_no_connection() ->
 
                 await eventually_async(left, what="an answer of which the system takes a part")
                 assert made[0].get_write_buffer_size() < 64 * 1024
+                if half:
+                    client.shutdown(socket.SHUT_WR)
 
                 async def ended() -> bool:
                     return opened.site.open == 0
@@ -727,12 +959,147 @@ async def test_a_connection_on_which_nothing_is_asked_ends(open_site: OpenSite) 
     assert (await said(opened.port, b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
 
 
+async def test_a_request_may_take_longer_than_a_connection_may_be_idle(open_site: OpenSite) -> None:
+    """How long that is, is told by a connection on which nothing is asked, and that comes later."""
+    opened = await open_site(idle=0.3)
+    reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+    writer.write(post(b"12") * 2)
+
+    async def begun() -> bool:
+        return opened.under_way == 1
+
+    await eventually_async(begun, what="a request under way")
+    assert await said(opened.port, b"") == b""
+    opened.let.set()
+    async with asyncio.timeout(5):
+        assert (await reader.read()).count(b"HTTP/1.1 200 ") == 2
+    writer.close()
+
+
 async def test_requests_that_come_at_once_are_answered_in_their_order(open_site: OpenSite) -> None:
     opened = await open_site()
     opened.let.set()
     sent = b"".join(post(b"%d" % number) for number in range(40)) + post(b"40", "/slow", "Connection: close")
     answers = (await said(opened.port, sent)).split(b"\r\n\r\n")
     assert [int(answer.split(b"HTTP")[0]) for answer in answers[1:]] == list(range(41))
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("each", [post(b"1" * 100), b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n"])
+def test_requests_that_come_faster_than_they_are_looked_at_are_all_answered(
+    each: bytes, run: Callable[..., None]
+) -> None:
+    """Though reading is paused meanwhile, the client sends no more, and most parts end amid a head."""
+
+    async def answered() -> None:
+        async with Open(Bounds(patience=60.0, idle=60.0)) as opened:
+            opened.let.set()
+            last = b"GET /probe HTTP/1.1\r\nConnection: close\r\n\r\n"
+            assert (await said(opened.port, each * 2_000 + last)).count(b"HTTP/1.1 200 ") == 2_001
+            assert (await said(opened.port, each * 2_000, end=True)).count(b"HTTP/1.1 200 ") == 2_000
+
+    run(answered())
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        b"1\r\na\r\n0\r\nTrailer: " + b"a" * 100_000,
+        b"1\r\na\r\n0\r\n" + b"Trailer: a\r\n" * 10_000,
+        b"1;" + b"a" * 100_000,
+    ],
+)
+async def test_what_stands_behind_a_body_or_between_its_parts_without_an_end_is_refused(
+    endless: bytes, open_site: OpenSite
+) -> None:
+    opened = await open_site(patience=60.0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+    writer.write(b"POST /slow HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + endless)
+    async with asyncio.timeout(5):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
+    writer.close()
+
+
+async def test_a_long_body_in_small_parts_is_read(open_site: OpenSite) -> None:
+    """What stands between them has more bytes than a head may have, and so has what came before the last of them."""
+    opened = await open_site()
+    opened.let.set()
+    sent = b"POST /slow HTTP/1.1\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    answer = await said(opened.port, sent + b"1;why=not\r\na\r\n" * 20_000 + b"0\r\nTrailer: a\r\n\r\n")
+    assert answer.endswith(b"\r\n\r\n" + b"a" * 20_000)
+
+
+async def test_a_header_behind_a_body_is_none_of_the_next_request(open_site: OpenSite) -> None:
+    opened = await open_site()
+    opened.let.set()
+    first = b"POST /slow HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n12\r\n0\r\nContent-Type: text/xml\r\n\r\n"
+    answers = await said(opened.port, first + post(b"34", "/slow", "Connection: close"))
+    assert answers.count(b"HTTP/1.1 200 ") == 2
+
+
+async def test_a_client_that_may_hold_its_body_back_is_told_of_an_end_when_it_is_not_asked_for_it(
+    open_site: OpenSite,
+) -> None:
+    """Otherwise its next request would be taken for the body, or the body for a request."""
+    opened = await open_site(patience=0.3)
+    opened.let.set()
+    reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+    writer.write(b"POST /nowhere HTTP/1.1\r\nContent-Length: 40\r\nExpect: 100-continue\r\n\r\n")
+    async with asyncio.timeout(5):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 404 ")
+        assert b"Connection: close\r\n" in head
+        writer.write(post(b"12"))
+        assert b"HTTP/1.1" not in await reader.read()
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("head", "stays"),
+    [
+        (b"POST /slow HTTP/1.1\r\nContent-Length: 2\r\nConnection: upgrade\r\n", True),
+        (b"POST /slow HTTP/1.1\r\nContent-Length: 2\r\nConnection: upgrade\r\nConnection: close\r\n", False),
+        (b"POST /slow HTTP/1.1\r\nContent-Length: 2\r\nConnection: close, upgrade\r\n", False),
+        (b"POST /slow HTTP/1.0\r\nContent-Length: 2\r\nConnection: keep-alive, upgrade\r\n", False),
+        (b"POST /slow HTTP/1.0\r\nContent-Length: 2\r\nProxy-Connection: keep-alive, upgrade\r\n", False),
+    ],
+)
+async def test_an_offer_of_another_protocol_does_not_change_whether_a_connection_stays(
+    head: bytes, stays: bool, open_site: OpenSite
+) -> None:
+    opened = await open_site()
+    opened.let.set()
+    for offer in (b"Upgrade: h2c\r\n", b""):
+        sent = head + offer + b"\r\n12" + post(b"34", "/slow", "Connection: close")
+        answers = await said(opened.port, sent)
+        assert answers.count(b"HTTP/1.1 200 ") == 1 + stays
+        assert answers.count(b"Connection: close") == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", b"200"),
+        (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n", b"400"),
+        (b"Transfer-Encoding: gzip\r\n", b"400"),
+        (b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", b"400"),
+        (b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", b"400"),
+        (b"Content-Length: 5\r\nContent-Length: 5\r\n", b"400"),
+        (b"Content-Length: 5\r\nContent-Length: 6\r\n", b"400"),
+        (b"Content-Length: 5\r\nContent-Length:\r\n 6\r\n", b"400"),
+        (b"Content-Length: +5\r\n", b"400"),
+    ],
+)
+async def test_an_offer_of_another_protocol_does_not_change_where_a_body_ends(
+    headers: bytes, status: bytes, open_site: OpenSite
+) -> None:
+    opened = await open_site()
+    opened.let.set()
+    for offer in (b"Connection: upgrade\r\nUpgrade: h2c\r\n", b""):
+        head = b"POST /slow HTTP/1.1\r\n" + headers + offer + b"\r\n"
+        answers = await said(opened.port, head + b"0\r\n\r\n" + b"GET /probe HTTP/1.1\r\nConnection: close\r\n\r\n")
+        assert answers.startswith(b"HTTP/1.1 " + status)
+        assert answers.count(b"HTTP/1.1") == (2 if status == b"200" else 1)
 
 
 async def test_a_client_of_http_1_0_gets_its_answer_and_an_end(open_site: OpenSite) -> None:
