@@ -55,7 +55,6 @@ class Request:
     __slots__ = (
         "_broken",
         "_flow",
-        "_going_on",
         "_headers",
         "_parts",
         "_reader",
@@ -78,7 +77,6 @@ class Request:
         self._flow = flow
         self._parts: list[bytes] = []
         self._size = 0
-        self._going_on = False
         self._reader: asyncio.Future[None] | None = None
         self._broken: str | None = None
 
@@ -164,7 +162,6 @@ class Request:
         many seconds, UnknownEncoding, and Broken for one that ends too early or cannot be read."""
         body = Body(self.header(b"content-encoding"), most)
         if self.held:
-            self._going_on = True
             self._flow.go_on()
         try:
             async with asyncio.timeout(patience):
@@ -176,9 +173,10 @@ class Request:
 
     @property
     def held(self) -> bool:
-        """Whether a client may hold the body back until it is told to go on. What it sends behind an answer may be the
-        body, or the next request."""
-        return not (self.whole or self._going_on) and "100-continue" in self.header(b"expect").lower()
+        """Whether a client may hold the body back until it is told to go on: what it sends behind an answer may be the
+        body, or the next request. Who was told, and has not sent all, gets an answer that ends the connection as well.
+        """
+        return not self.whole and "100-continue" in self.header(b"expect").lower()
 
     async def drop(self, patience: float) -> None:
         """Read the rest of the body, for so long, to nobody's use: a client that is still sending it would not see the

@@ -588,6 +588,7 @@ async def test_a_body_that_does_not_come_is_a_408(open_site: OpenSite) -> None:
     answer = await said(opened.port, b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"did not come within 0.3 s" in answer
+    assert b"Connection: close\r\n" in answer
     assert opened.site.in_flight == 0
 
 
@@ -668,6 +669,7 @@ async def test_a_service_that_ends_waits_no_longer_than_it_was_told_for_a_body_o
     async with asyncio.timeout(5):
         await opened.server.end(0.2)
         assert opened.site.in_flight == 0
+        assert opened.told == []
         assert await reader.read() == b""
     writer.close()
 
