@@ -52,12 +52,11 @@ Say = Callable[[str], None]
 @click.option(
     "--trace",
     type=click.Choice(["service", "worker"]),
-    default="",
     help="Have its processes tell who asks for memory, into the folder of --logs; they are slower.",
 )
 @runs.options
 def soak(
-    minutes: float, seed: int | None, pace: int, summary: Path | None, logs: Path | None, leak: int, trace: str
+    minutes: float, seed: int | None, pace: int, summary: Path | None, logs: Path | None, leak: int, trace: str | None
 ) -> None:
     """Ask a query service and a worker for everything they can do, steadily, while Redis is slow, cut off and half open
     now and then; and see that nothing grows and no answer is wrong.

@@ -86,7 +86,7 @@ class Parts:
 
 
 @contextlib.contextmanager
-def parts(folder: Path, *, leak: int = 0, trace: str = "") -> Iterator[Parts]:
+def parts(folder: Path, *, leak: int = 0, trace: str | None = None) -> Iterator[Parts]:
     """All parts, ready, for the length of a `with`; afterwards none of them runs. leak: bytes that the model's function
     keeps of each call, to see that it is found. trace: "service" or "worker", which tells who asks for memory then, and
     is slower."""
