@@ -242,8 +242,23 @@ class RedisReader:
             call.deadline = self._loop.call_at(silent_at, self._due, call)
         else:
             # Replies of this connection can no longer be told from each other's.
-            self._lose(self._silent())
-            self._send()
+            self._ask_again_but_for(call, now)
+
+    def _ask_again_but_for(self, late: _Call, now: float) -> None:
+        """Give a silent connection up. Who has asked since the call that is late has time left, and is asked for once
+        more, over another connection."""
+        gone: collections.deque[_Call] = collections.deque()
+        again: list[_Call] = []
+        for call in self._sent:
+            has_time = call is not late and not call.look and now < call.begun_at + self._timeout
+            (again if has_time else gone).append(call)
+        self._sent = gone
+        self._lose(self._silent())
+        for call in reversed(again):
+            self._observe(len(call.keys) + 1, None)
+            self._waiting.appendleft(call)
+            self._waiting_keys += len(call.keys)
+        self._send()
 
     def _lost(self, error: Exception | None) -> None:
         """The server, or the network, has ended the connection."""

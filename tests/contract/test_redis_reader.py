@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -202,6 +203,45 @@ async def test_nobody_waits_longer_than_the_deadline_for_a_server_that_is_silent
         assert time.monotonic() - begun < TIMEOUT + SLACK
         assert all(isinstance(answer, StoreUnavailable) for answer in answers)
     assert await reader.rows([("U", [b"c"])]) == [b"U c"]
+
+
+async def test_who_asks_shortly_before_a_connection_is_given_up_is_asked_for_over_the_next_one(
+    open_reader: Open, redis_url: str, server: object
+) -> None:
+    """The first connection falls silent, as one whose other end is gone; the next one is well."""
+    address = urlsplit(redis_url)
+    silent = asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
+    writers: list[asyncio.StreamWriter] = []
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, of_first: bool) -> None:
+        while part := await reader.read(65_536):
+            if not (of_first and silent.is_set()):
+                writer.write(part)
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(address.hostname, address.port)
+        first = not tasks
+        tasks.extend(asyncio.create_task(carry(*each, first)) for each in ((reader, back), (there, writer)))
+        writers.extend((writer, back))
+
+    async with await asyncio.start_server(connected, "127.0.0.1", 0) as proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        reader = open_reader(f"redis://127.0.0.1:{port}/0", timeout=1.5)
+        assert await reader.rows([("U", [b"a"])]) == [b"U a"]
+        silent.set()
+        first = asyncio.create_task(reader.rows([("U", [b"b"])]))
+        await asyncio.wait([first], timeout=0.75)
+        second = asyncio.create_task(reader.rows([("U", [b"c"])]))
+        with pytest.raises(StoreUnavailable, match="gives no answer within"):
+            await first
+        assert await second == [b"U c"]
+        assert reader.reader.waiting == 0
+        for task in tasks:
+            task.cancel()
+        for writer in writers:
+            writer.close()
+        await asyncio.gather(*tasks, *(writer.wait_closed() for writer in writers), return_exceptions=True)
 
 
 async def test_a_slow_answer_is_given_up_and_not_taken_for_another(
