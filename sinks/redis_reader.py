@@ -125,8 +125,8 @@ class RedisReader:
             raise StoreUnavailable(
                 f"{self._waiting_keys} keys wait to be asked of Redis at {self._link.address}: it does not keep up"
             )
-        if not self._waiting or len(self._waiting[-1].keys) + len(keys) > _MOST_KEYS:
-            self._begin_call()
+        if not self._waiting or self._waiting[-1].sent_at or len(self._waiting[-1].keys) + len(keys) > _MOST_KEYS:
+            self._begin_call()  # not with one that was sent before, and has less time left
         call = self._waiting[-1]
         asker: asyncio.Future[Stored] = self._loop.create_future()
         call.askers.append((asker, len(call.keys), len(call.keys) + len(keys)))
