@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from serving.pushing import bodies
 from serving.pushing.bodies import own, push_request
 
 
@@ -18,6 +19,7 @@ from serving.pushing.bodies import own, push_request
         {'"': [1, 2], "\\": [3, 4]},
         {"\n": [1, 2], "\x00": [3, 4], "a": ["\n", "\\n"]},
         {f"c{number}": [number, None] for number in range(300)},
+        {f"c{number}": [number, None] for number in range(3_000)},
     ],
 )
 def test_columns_become_the_objects_of_their_rows(columns: dict[str, list[Any]]) -> None:
@@ -34,3 +36,12 @@ def test_values_with_line_breaks_between_their_parts_stay_as_they_came() -> None
     body = b'{"view": "V", "rows": {"id": [{"a":\n1}, [\n2]], "b": [1.10, 1e2]}}'
     assert own(push_request.decode(body), 10).values == [b'{"id":{"a":\n1},"b":1.10}', b'{"id":[\n2],"b":1e2}']
     assert msgspec.json.decode(body)["rows"]["id"] == [{"a": 1}, [2]]
+
+
+def test_many_columns_are_not_remembered() -> None:
+    """Nor made into a struct, which takes longer than to answer."""
+    kept = bodies._row_of.cache_info().currsize
+    for first in range(3):
+        body = json.dumps({"view": "V", "rows": {f"n{first}{number}": [1] for number in range(2_000)}}).encode()
+        assert len(own(push_request.decode(body), 10).values) == 1
+    assert bodies._row_of.cache_info().currsize == kept
