@@ -60,7 +60,7 @@ class PushPipeline:
     def run(self, records: Records) -> Outcome:
         """Rows for the view, and a reject for each record that gives none by mistake."""
         sorted_out = _SortedOut(records)
-        for headers, begin, end in _alike(records.headers):
+        for headers, begin, end in _spans(records.headers):
             try:
                 head = head_of(headers)
             except ValueError as error:
@@ -133,7 +133,7 @@ def _there(pipeline: Pipeline | None) -> Pipeline:
     return pipeline
 
 
-def _alike(headers: Sequence[Headers]) -> Iterator[tuple[Headers, int, int]]:
+def _spans(headers: Sequence[Headers]) -> Iterator[tuple[Headers, int, int]]:
     """Each span of records with one and the same headers, as a query service gives them to all rows of a push."""
     begin = 0
     while begin < len(headers):

@@ -370,7 +370,11 @@ async def test_who_offers_another_protocol_is_answered_by_this_one(
     sent = post(b"12", "/slow", *upgrade) + behind
     reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
     writer.write(sent[:cut])
-    await asyncio.sleep(0.01 if cut else 0)
+
+    async def come() -> bool:
+        return not cut or opened.under_way > 0 or any(each._head for each in opened.server.connections)
+
+    await eventually_async(come, what="the first part")
     writer.write(sent[cut:])
     writer.write_eof()
     async with asyncio.timeout(10):
