@@ -29,6 +29,10 @@ _AT_ONCE: Final = 8 * 1024
 _AHEAD: Final = 16
 """Requests that wait on a connection for their turn, before no more is read of it."""
 
+_LINGER: Final = 2.0
+"""Seconds in which a client may go on sending what is read no more. Who closes a connection while bytes still come resets
+it, and most clients then tell of the reset and not of the answer."""
+
 
 class Server:
     """Connections to a site, on sockets that listen; for one event loop."""
@@ -332,6 +336,8 @@ class _Connection(asyncio.Protocol):
         """Answer one request after the other, until the connection ends; and end it, whatever happens."""
         try:
             await self._answer()
+            if self._parser is None:
+                await self._linger()
         except Exception:
             # A mistake of ours: without an end the client would wait for an answer that does not come.
             _log.exception("a connection is ended, by a mistake of Stillwell's")
@@ -364,6 +370,17 @@ class _Connection(asyncio.Protocol):
                 self._under_way = False
             if stays and self.transport is not None:
                 self._stay()
+
+    async def _linger(self) -> None:
+        """Read on for a while, to nobody's use: a client whose bytes cannot be read is to see what was said of them."""
+        if self._ended or self.transport is None or self.transport.is_closing():
+            return
+        self._last = True
+        self.transport.write_eof()
+        self._next = self._loop.create_future()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER):
+                await self._next
 
     async def _settled(self, request: Request) -> bool:
         """Wait until a client has taken what it was sent, and has sent the rest of what was not read; gives whether it

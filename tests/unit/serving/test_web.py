@@ -332,6 +332,62 @@ async def test_a_head_without_an_end_is_refused_before_it_is_kept(sent: bytes, o
     assert b"at most 32768 bytes" in answer
 
 
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /" + b"a" * 40_000, b"431"),
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"POST /slow HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n", b"400"),
+    ],
+)
+def test_who_still_sends_what_is_not_read_can_see_the_answer(
+    sent: bytes, status: bytes, run: Callable[..., None]
+) -> None:
+    """Whose bytes come behind a connection's end gets a reset, and tells of nothing else."""
+
+    async def sends_on() -> None:
+        async with Open(Bounds()) as opened:
+            opened.let.set()
+            reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+            writer.write(sent)
+            async with asyncio.timeout(10):
+                answer = await reader.read()
+                assert answer.startswith(b"HTTP/1.1 %b " % status)
+                for _ in range(3):
+                    writer.write(b"a" * 400_000)
+                    await writer.drain()
+                writer.close()
+                await writer.wait_closed()
+
+            async def gone() -> bool:
+                return opened.site.open == 0
+
+            await eventually_async(gone, what="the connection's end")
+
+    run(sends_on())
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_nobody_sends_for_ever_what_is_not_read(run: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_LINGER", 0.2)
+
+    async def sends_on() -> None:
+        async with Open(Bounds()) as opened:
+            reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+            writer.write(b"nonsense\r\n\r\n")
+            with pytest.raises(ConnectionError):
+                async with asyncio.timeout(10):
+                    assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+                    while True:
+                        writer.write(b"a" * 1_000)
+                        await writer.drain()
+                        await asyncio.sleep(0)
+            writer.close()
+
+    run(sends_on())
+
+
 async def test_a_long_url_is_read(open_site: OpenSite) -> None:
     opened = await open_site()
     sent = b"GET /probe?a=" + b"a" * 30_000 + b" HTTP/1.1\r\nConnection: close\r\n\r\n"
