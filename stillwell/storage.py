@@ -28,6 +28,7 @@ its callers, and the revocation of their partitions, for longer."""
 
 _SLOWEST_UPLOAD = 1 << 20  # bytes a second: an upload that is slower than this is given up, and made anew by its caller
 _PIECE = 8 << 20  # bytes of one read: each has the whole patience, so that a large object may take its time
+_STEP = 128 << 10  # bytes of one write to a file: some kernels do nothing else on its core, which took 6 ms for 6 MB
 _PAGE = 1_000  # names of one answer to a list, as many as the service gives
 _ANONYMOUS = "anon"  # gcsfs' word for whoever wants to do without credentials
 _NO_SUCH_RANGE = 416  # the status of a read from behind an object's end
@@ -288,9 +289,10 @@ def _unavailable(url: str, path: str, error: Exception) -> StoreUnavailable:
 
 
 def _write(path: pathlib.Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
+    left = memoryview(data)
+    with path.open("xb", buffering=0) as file:
+        while left:
+            left = left[file.write(left[:_STEP]) :]
         os.fsync(file.fileno())
 
 
