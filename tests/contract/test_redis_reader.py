@@ -205,31 +205,54 @@ async def test_nobody_waits_longer_than_the_deadline_for_a_server_that_is_silent
     assert await reader.rows([("U", [b"c"])]) == [b"U c"]
 
 
+class SilentFirst:
+    """Redis behind a proxy of two connections, of which the first falls silent, as one whose other end is gone, once
+    `silent` is set; the next one answers once `well` is."""
+
+    def __init__(self, redis_url: str) -> None:
+        self.silent = asyncio.Event()
+        self.well = asyncio.Event()
+        self.url = ""
+        self._address = urlsplit(redis_url)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def __aenter__(self) -> "SilentFirst":
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        for writer in self._writers:
+            writer.close()
+        await asyncio.gather(*self._tasks, *(each.wait_closed() for each in self._writers), return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(self._address.hostname, self._address.port)
+        first = not self._tasks
+        for each in ((reader, back), (there, writer)):
+            self._tasks.append(asyncio.create_task(self._carry(*each, first)))
+        self._writers += (writer, back)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, of_first: bool) -> None:
+        while part := await reader.read(65_536):
+            if not of_first:
+                await self.well.wait()
+            if not (of_first and self.silent.is_set()):
+                writer.write(part)
+
+
 async def test_who_asks_shortly_before_a_connection_is_given_up_is_asked_for_over_the_next_one(
     open_reader: Open, redis_url: str, server: object
 ) -> None:
-    """The first connection falls silent, as one whose other end is gone; the next one is well."""
-    address = urlsplit(redis_url)
-    silent = asyncio.Event()
-    tasks: list[asyncio.Task[None]] = []
-    writers: list[asyncio.StreamWriter] = []
-
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, of_first: bool) -> None:
-        while part := await reader.read(65_536):
-            if not (of_first and silent.is_set()):
-                writer.write(part)
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(address.hostname, address.port)
-        first = not tasks
-        tasks.extend(asyncio.create_task(carry(*each, first)) for each in ((reader, back), (there, writer)))
-        writers.extend((writer, back))
-
-    async with await asyncio.start_server(connected, "127.0.0.1", 0) as proxy:
-        port = proxy.sockets[0].getsockname()[1]
-        reader = open_reader(f"redis://127.0.0.1:{port}/0", timeout=1.5)
+    async with SilentFirst(redis_url) as proxy:
+        reader = open_reader(proxy.url, timeout=1.5)
         assert await reader.rows([("U", [b"a"])]) == [b"U a"]
-        silent.set()
+        proxy.silent.set()
+        proxy.well.set()
         first = asyncio.create_task(reader.rows([("U", [b"b"])]))
         await asyncio.wait([first], timeout=0.75)
         second = asyncio.create_task(reader.rows([("U", [b"c"])]))
@@ -237,11 +260,27 @@ async def test_who_asks_shortly_before_a_connection_is_given_up_is_asked_for_ove
             await first
         assert await second == [b"U c"]
         assert reader.reader.waiting == 0
-        for task in tasks:
-            task.cancel()
-        for writer in writers:
-            writer.close()
-        await asyncio.gather(*tasks, *(writer.wait_closed() for writer in writers), return_exceptions=True)
+
+
+async def test_who_asks_while_others_are_asked_for_again_has_their_own_time(
+    open_reader: Open, redis_url: str, server: object
+) -> None:
+    """The next connection is slow to come: longer than they have time who asked before the first one was given up."""
+    async with SilentFirst(redis_url) as proxy:
+        reader = open_reader(proxy.url, timeout=1.5)
+        assert await reader.rows([("U", [b"a"])]) == [b"U a"]
+        proxy.silent.set()
+        first = asyncio.create_task(reader.rows([("U", [b"b"])]))
+        await asyncio.wait([first], timeout=0.75)
+        second = asyncio.create_task(reader.rows([("U", [b"c"])]))
+        with pytest.raises(StoreUnavailable, match="gives no answer within"):
+            await first
+        third = asyncio.create_task(reader.rows([("U", [b"d"])]))
+        with pytest.raises(StoreUnavailable, match="gives no answer within"):
+            await second
+        proxy.well.set()
+        assert await third == [b"U d"]
+        assert reader.reader.waiting == 0
 
 
 async def test_a_slow_answer_is_given_up_and_not_taken_for_another(
