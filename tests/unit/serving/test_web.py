@@ -376,13 +376,17 @@ def test_nobody_sends_for_ever_what_is_not_read(run: Callable[..., None], monkey
         async with Open(Bounds()) as opened:
             reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
             writer.write(b"nonsense\r\n\r\n")
-            with pytest.raises(ConnectionError):
-                async with asyncio.timeout(10):
-                    assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
-                    while True:
-                        writer.write(b"a" * 1_000)
-                        await writer.drain()
-                        await asyncio.sleep(0)
+
+            async def send_on() -> None:
+                while True:
+                    writer.write(b"a" * 1_000)
+                    await writer.drain()
+                    await asyncio.sleep(0)
+
+            async with asyncio.timeout(10):
+                assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+                with pytest.raises(ConnectionError):
+                    await send_on()
             writer.close()
 
     run(sends_on())
