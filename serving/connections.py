@@ -30,8 +30,8 @@ _AHEAD: Final = 16
 """Requests that wait on a connection for their turn, before no more is read of it."""
 
 _LINGER: Final = 2.0
-"""Seconds in which a client may go on sending what is read no more. Who closes a connection while bytes still come resets
-it, and most clients then tell of the reset and not of the answer."""
+"""Seconds in which a client may go on sending what is read no more. Who closes a connection while bytes still come
+resets it, and most clients then tell of the reset and not of the answer."""
 
 
 class Server:

@@ -4,6 +4,7 @@ import asyncio
 import collections
 import json
 import re
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ _EVERY_S = 1.0
 _MIB = 1024 * 1024
 
 MEASURES = ("memory", "objects", "files", "threads", "tasks")
-"""Resident memory in MiB, blocks of Python's own allocator in thousands, open files, threads, asyncio's tasks."""
+"""Resident memory in MiB, blocks of Python's own allocator in thousands, open files but for connections in pools (which
+have bounds of their own), threads, asyncio's tasks."""
 
 GROWING = ("memory", "objects")
 """Those that are judged by their slope. The others go with what is under way, and are judged at rest."""
@@ -67,6 +69,7 @@ class Watch:
             return {}
         if inside := self._inside(process):
             found |= {"objects": inside["blocks"] / 1_000, "tasks": float(sum(inside["tasks"].values()))}
+            found["files"] -= len(inside["pooled"])
         return found
 
     def _inside(self, process: psutil.Process) -> Any:
@@ -80,14 +83,20 @@ class Watch:
         for name, process in self._processes.items():
             if name in self.gone:
                 continue
-            ends = {
-                each.fd: f"connection to {each.raddr.port if each.raddr else 'nobody'}"
-                for each in process.net_connections()
-            }
+            inside = self._inside(process) or {"tasks": {}, "pooled": []}
+            ends = {each.fd: _end(each) for each in process.net_connections("all")}
+            ends |= dict.fromkeys(inside["pooled"], "connection in a pool")
             of = collections.Counter(ends.get(number, kind) for number, kind in _open(process.pid))
-            of.update((self._inside(process) or {"tasks": {}})["tasks"])
+            of.update(inside["tasks"])
             found[name] = of
         return found
+
+
+def _end(of: Any) -> str:
+    """What a connection, as psutil has it, leads to."""
+    if of.family == socket.AF_UNIX:
+        return f"connection by {of.laddr or 'a socket without a name'}"
+    return f"connection to {of.raddr.port if of.raddr else 'nobody'}"
 
 
 def _open(pid: int) -> Iterator[tuple[int, str]]:

@@ -17,19 +17,37 @@ import threading
 import time
 import tracemalloc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import redis.asyncio
 
 _EVERY_S = 1.0
 _TRACED_EVERY = 60
 _SHOWN = 15
 
+_T = TypeVar("_T")
+
+_pools: "weakref.WeakSet[redis.asyncio.BlockingConnectionPool]" = weakref.WeakSet()
+
 
 def begin() -> None:
     """From now on; nothing where no folder is named."""
     if told := os.environ.get("SOAK_TOLD"):
+        _remember_pools()
         threading.Thread(target=_tell, args=(Path(told),), name="soak", daemon=True).start()
+
+
+def _remember_pools() -> None:
+    pool: Any = redis.asyncio.BlockingConnectionPool
+    made = pool.__init__
+
+    def make(self: Any, *arguments: Any, **named: Any) -> None:
+        made(self, *arguments, **named)
+        _pools.add(self)
+
+    pool.__init__ = make
 
 
 def _tell(folder: Path) -> None:
@@ -44,7 +62,8 @@ def _tell(folder: Path) -> None:
     for number in range(sys.maxsize):
         file = folder / f"{os.getpid()}.json"
         fresh = file.with_suffix(".fresh")
-        fresh.write_text(json.dumps({"blocks": sys.getallocatedblocks(), "tasks": _under_way(tasks)}))
+        holds = {"blocks": sys.getallocatedblocks(), "tasks": _under_way(tasks), "pooled": _pooled()}
+        fresh.write_text(json.dumps(holds))
         fresh.replace(file)
         if traced and number % _TRACED_EVERY == _TRACED_EVERY - 1:
             now = tracemalloc.take_snapshot()
@@ -67,14 +86,33 @@ def _more(before: tracemalloc.Snapshot, now: tracemalloc.Snapshot) -> Iterator[s
 def _under_way(tasks: "weakref.WeakSet[asyncio.Task[Any]]") -> dict[str, int]:
     """How many are not done, by what they run. A set forgets those that are once a collection finds them, and a worker
     has few."""
-    while True:
-        try:
-            names = [_runs(task) for task in list(tasks) if not task.done()]
-        except RuntimeError:  # another thread has begun or forgotten one meanwhile
-            continue
-        return dict(collections.Counter(names))
+    return dict(collections.Counter(_undisturbed(lambda: [_runs(task) for task in list(tasks) if not task.done()])))
 
 
 def _runs(task: "asyncio.Task[Any]") -> str:
     run: Any = task.get_coro()
     return str(getattr(run, "__qualname__", run))
+
+
+def _pooled() -> list[int]:
+    """The numbers of the files that are connections in pools. A pool opens one where all that it has are in use, and
+    keeps it, up to a bound; one that the other end has ended it keeps as well, until it is its turn."""
+    held = _undisturbed(
+        lambda: [
+            connection
+            for pool in list(_pools)
+            for connection in [*pool._available_connections, *pool._in_use_connections]
+        ]
+    )
+    writers: list[Any] = [connection._writer for connection in held]
+    sockets = [writer.get_extra_info("socket") for writer in writers if writer is not None]
+    return sorted(each.fileno() for each in sockets if each is not None and each.fileno() >= 0)
+
+
+def _undisturbed(look: Callable[[], _T]) -> _T:
+    """What it gives once no other thread changes what it looks at."""
+    while True:
+        try:
+            return look()
+        except RuntimeError:
+            continue
