@@ -125,13 +125,12 @@ def _of_whole(plan: Plan, whole: Whole, count: int) -> bytes | None:
 def _of_one_entity(whole: Whole) -> bytes | None:
     """The same of one entity, whose rows have one event time: all values are written at once, and what stands between
     two of them comes in the place of the comma. None where that is not so, or a text has a comma."""
-    times = whole.event_times
-    if times.count(times[0]) < len(times):
+    if not whole.alike:
         return None
     values = encode(whole.values)
     if values.count(b",") != len(whole.values) - 1 or b"null" in values:
         return None
-    rest = b'],"statuses":["PRESENT"],"event_timestamps":[%b]}' % encode(instant(times[0][0]))
+    rest = b'],"statuses":["PRESENT"],"event_timestamps":[%b]}' % encode(instant(whole.event_times[0][0]))
     return b'{"values":[%b%b' % (values[1:-1].replace(b",", rest + b',{"values":['), rest)
 
 

@@ -246,7 +246,10 @@ class WholeRows:
             slots = rows.unpack(b"".join(stored))  # type: ignore[arg-type]
             if pick_known(slots) != known:
                 return None
-            return [time - _SIGN for time in times.unpack(b"".join(pick_times(slots)))], pick_wanted(slots)
+            packed = pick_times(slots)
+            if packed.count(packed[0]) == len(packed):  # as those of one topic mostly are
+                return [int.from_bytes(packed[0]) - _SIGN] * len(packed), pick_wanted(slots)
+            return [time - _SIGN for time in times.unpack(b"".join(packed))], pick_wanted(slots)
 
         return read
 

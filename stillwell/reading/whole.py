@@ -16,10 +16,12 @@ from stillwell.layout.projection import WholeRows
 
 class Whole(NamedTuple):
     """values: of each output; the value itself where there is one entity, else a sequence of each one's. event_times:
-    of each lookup's rows, µs since the epoch."""
+    of each lookup's rows, µs since the epoch. alike: whether it is known that all of them are the same, as those of one
+    entity and topic mostly are."""
 
     values: Sequence[Any]
     event_times: Sequence[tuple[int, ...]]
+    alike: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class _OneEntity:
         self._same_ttl = self._ttls[0] if len(set(self._ttls)) == 1 else None
         # Features as they are taken: of those that are read together first.
         features = list(itertools.accumulate((lookup.rows.count for lookup in lookups), initial=0))
-        taken = [*self._even, *(at for at, _ in self._others)]
+        self._taken = taken = [*self._even, *(at for at, _ in self._others)]
         place = {
             feature: number
             for number, feature in enumerate(of for at in taken for of in range(features[at], features[at + 1]))
@@ -77,24 +79,26 @@ class _OneEntity:
         self._order = _in_order([place[feature] for feature in order])
 
     def read(self, stored: Sequence[bytes | None], now_us: int) -> Whole | None:
-        times = [0] * len(stored)
+        times: list[int] = []
         values: list[Any] = []
         if self._read_even:
             together = self._read_even([stored[at] for at in self._even])
             if together is None:
                 return None
-            for at, time in zip(self._even, together[0], strict=True):
-                times[at] = time
+            times += together[0]
             values += together[1]
         for at, one in self._others:
             found = one(stored[at])
             if found is None:
                 return None
-            times[at] = found[0]
+            times.append(found[0])
             values += found[1]
+        alike = times.count(times[0]) == len(times)
+        if not alike:
+            times = [time for _, time in sorted(zip(self._taken, times, strict=True))]
         if self._is_past(times, now_us):
             return None
-        return Whole(self._order(values), [(time,) for time in times])
+        return Whole(self._order(values), [(time,) for time in times], alike)
 
     def _is_past(self, times: Sequence[int], now_us: int) -> bool:
         """Whether a row is past its view's TTL."""
