@@ -61,9 +61,19 @@ def noisy(rng: random.Random, per_minute: float, seconds: int = 1_200) -> list[S
 
 @pytest.mark.parametrize("attempt", range(20))
 def test_a_slope_is_told_from_noise_and_steps(attempt: int, rng: random.Random) -> None:
-    limit = verdict.limit("memory", 20)
+    limit = verdict.limit(20)
     assert not limit.passed_by(trend(noisy(rng, 0)))
     assert limit.passed_by(trend(noisy(rng, 3 * limit.per_minute)))
+
+
+@pytest.mark.parametrize(
+    ("measure", "minutes", "most"), [("files", 20, 4), ("tasks", 20, 8), ("objects", 1, 8), ("objects", 20, 18)]
+)
+def test_what_is_more_at_rest_is_told(measure: str, minutes: float, most: float) -> None:
+    before = {"worker": {measure: 100.0}}
+    assert verdict.left(before, {"worker": {measure: 100 + most}}, minutes) == []
+    (told,) = verdict.left(before, {"worker": {measure: 101 + most}}, minutes)
+    assert told == f"worker: {measure} at rest are {101 + most}, and were 100"
 
 
 def test_what_comes_back_is_no_growth() -> None:

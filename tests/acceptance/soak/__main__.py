@@ -61,8 +61,9 @@ def soak(
     """Ask a query service and a worker for everything they can do, steadily, while Redis is slow, cut off and half open
     now and then; and see that nothing grows and no answer is wrong.
 
-    Every answer is checked, or is an honest refusal, for which there must be a reason. Memory, objects, open files,
-    threads and tasks of each process are looked at every second: after a warm-up none of them may have a slope.
+    Every answer is checked, or is an honest refusal, for which there must be a reason. Memory of each process
+    is looked at every second, and may have no slope behind a warm-up; objects, open files, threads and tasks are looked
+    at where nothing is under way, before and behind.
 
     Exit codes: 0 all is right, 1 something is wrong, 2 called wrongly.
     """
@@ -87,6 +88,7 @@ async def _soak(running: Parts, minutes: float, seed: int, pace: int, say: Say) 
             say(f"filled with {sum(load.told.done.values())} requests")
             await load.run(warm_up, pace)
             wrong = await _at_rest(running)
+            await watch.collect()
             before, named_before = watch.now(), watch.named()
             say(f"warmed up, and at rest: {_held(before)}")
             beside = [asyncio.create_task(watch.run()), asyncio.create_task(_cut(disturbing, seed))]
@@ -107,8 +109,9 @@ async def _soak(running: Parts, minutes: float, seed: int, pace: int, say: Say) 
             took = time.monotonic() - began
             told = load.told
     wrong += await _at_rest(running)
+    await watch.collect()
     after, named_after = watch.now(), watch.named()
-    wrong += verdict.left(before, after)
+    wrong += verdict.left(before, after, minutes)
     wrong += [f"{name} has ended by itself" for name in watch.gone]
     if {each.pid for each in running.processes().values()} != watch.pids:
         wrong.append("a process was started anew")

@@ -13,19 +13,17 @@ MEMORY_PER_MINUTE = 0.25
 a worker takes in as many records and hints: 145 bytes for each. A dictionary's entry with a short key and a value
 that is kept for one is 150 to 250."""
 
-_NOISE: Mapping[str, float] = {"memory": 6.0, "objects": 20.0}
-"""What a series may step up by once. Memory: what allocators keep by chance; objects: thousands, until a full
-collection comes."""
+_NOISE = 6.0
+"""MiB that a process may step up by once: what allocators keep by chance."""
 
-_PER_MINUTE: Mapping[str, float] = {
-    "memory": MEMORY_PER_MINUTE,
-    # Half a block for each request: a single object that is kept for each is twice that.
-    "objects": 0.9,
-}
+_AT_REST: Mapping[str, float] = {"files": 4.0, "threads": 3.0, "tasks": 8.0, "objects": 8.0}
+"""By how much more there may be at rest in the end than in the beginning. Connections to Kafka are made as they are
+needed, and threads too; what is kept for each request, or each cut, is soon more. Objects: thousands of blocks, once
+garbage was collected."""
 
-_AT_REST: Mapping[str, float] = {"files": 4.0, "threads": 3.0, "tasks": 8.0}
-"""By how much more there may be at rest in the end than in the beginning. Connections to Kafka and Redis are made as
-they are needed, and threads too; what is kept for each request, or each cut, is soon more."""
+_OBJECTS_PER_MINUTE = 0.9
+"""Thousands of blocks that there may be more of for each minute, if that is more: half a block for each request. A
+single object that is kept for each is twice that."""
 
 SHORT_MINUTES = 5.0
 """A run that is no longer shows large leaks alone: its limits are looser by what still settles."""
@@ -50,16 +48,16 @@ class Finding:
         return self.limit.passed_by(self.trend)
 
 
-def limit(measure: str, minutes: float) -> Limit:
-    """What may not be passed in a run of this length, behind its warm-up."""
+def limit(minutes: float) -> Limit:
+    """What memory may not pass in a run of this length, behind its warm-up."""
     looser = 1.0 if minutes > SHORT_MINUTES else 2 * SHORT_MINUTES / minutes
-    return Limit(per_minute=_PER_MINUTE[measure] * looser, grown=_NOISE[measure])
+    return Limit(per_minute=MEMORY_PER_MINUTE * looser, grown=_NOISE)
 
 
 def findings(samples: Mapping[str, Mapping[str, Sequence[Sample]]], minutes: float) -> list[Finding]:
     """Every series, judged."""
     return [
-        Finding(process, measure, trend(series), limit(measure, minutes))
+        Finding(process, measure, trend(series), limit(minutes))
         for process, measures in samples.items()
         for measure, series in measures.items()
         if measure in GROWING and len(series) >= 5
@@ -76,12 +74,15 @@ def grown(found: Sequence[Finding]) -> list[str]:
     ]
 
 
-def left(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """What is there at rest that was not there before, in words."""
+def left(
+    before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]], minutes: float
+) -> list[str]:
+    """What is there at rest that was not there before, in a run of this length, in words."""
+    most = {**_AT_REST, "objects": max(_AT_REST["objects"], _OBJECTS_PER_MINUTE * minutes)}
     return [
         f"{process}: {measure} at rest are {after[process][measure]:.0f}, and were {held[measure]:.0f}"
         for process, held in before.items()
-        for measure, more in _AT_REST.items()
+        for measure, more in most.items()
         if measure in held and after.get(process, {}).get(measure, 0) > held[measure] + more
     ]
 

@@ -4,6 +4,7 @@ import asyncio
 import collections
 import json
 import re
+import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import psutil
 
 from tests.acceptance.soak.trend import Sample
+from tests.waiting import eventually_async
 
 _EVERY_S = 1.0
 _MIB = 1024 * 1024
@@ -20,8 +22,11 @@ MEASURES = ("memory", "objects", "files", "threads", "tasks")
 """Resident memory in MiB, blocks of Python's own allocator in thousands, open files but for connections in pools (which
 have bounds of their own), threads, asyncio's tasks."""
 
-GROWING = ("memory", "objects")
-"""Those that are judged by their slope. The others go with what is under way, and are judged at rest."""
+GROWING = ("memory",)
+"""Those that are judged by their slope. The others go with what is under way, or with what is garbage and not yet
+collected, and are judged at rest."""
+
+_COLLECTED_S = 30.0
 
 
 class Watch:
@@ -51,6 +56,21 @@ class Watch:
         for name, values in self.now().items():
             for measure, value in values.items():
                 self.samples[name][measure].append((at, value))
+
+    async def collect(self) -> None:
+        """Have all processes collect their garbage, and wait until they have."""
+        asked = secrets.token_hex(4)
+        (self._told / "collect.fresh").write_text(asked)
+        (self._told / "collect.fresh").replace(self._told / "collect")
+
+        async def all_have() -> bool:
+            return all(json.loads(each.read_text())["collected"] == asked for each in self._telling())
+
+        await eventually_async(all_have, within_s=_COLLECTED_S, what="garbage to be collected")
+
+    def _telling(self) -> list[Path]:
+        files = [self._told / f"{process.pid}.json" for process in self._processes.values() if process.is_running()]
+        return [each for each in files if each.exists()]
 
     def now(self) -> dict[str, dict[str, float]]:
         """What each process holds."""

@@ -1,6 +1,7 @@
 """Tells from inside a process what it holds. The soak lays this file beside its definitions, which begin it.
 
-SOAK_TOLD    the folder to tell into: one file a process, by its number, written anew every second
+SOAK_TOLD    the folder to tell into: one file a process, by its number, written anew every second; once there is a file
+             `collect` in it, all garbage is collected before it is told, and so each time that the file is another
 SOAK_TRACE   if it is set, who has asked for the most objects that are there and were not at the first look, told
              every minute
 
@@ -10,6 +11,8 @@ another thread is at.
 
 import asyncio
 import collections
+import contextlib
+import gc
 import json
 import os
 import sys
@@ -59,10 +62,21 @@ def _tell(folder: Path) -> None:
     if tasks is None:
         tasks = asyncio.tasks._all_tasks  # type: ignore[attr-defined]
     before: tracemalloc.Snapshot | None = None
+    asked = collected = ""
     for number in range(sys.maxsize):
         file = folder / f"{os.getpid()}.json"
         fresh = file.with_suffix(".fresh")
-        holds = {"blocks": sys.getallocatedblocks(), "tasks": _under_way(tasks), "pooled": _pooled()}
+        with contextlib.suppress(FileNotFoundError):
+            asked = (folder / "collect").read_text()
+        if asked != collected:
+            gc.collect()
+            collected = asked
+        holds = {
+            "blocks": sys.getallocatedblocks(),
+            "tasks": _under_way(tasks),
+            "pooled": _pooled(),
+            "collected": collected,
+        }
         fresh.write_text(json.dumps(holds))
         fresh.replace(file)
         if traced and number % _TRACED_EVERY == _TRACED_EVERY - 1:
