@@ -42,6 +42,7 @@ class Rows:
 
 
 Open = Callable[..., Rows]
+Reading = asyncio.Task[list[bytes | None]]
 
 
 @pytest.fixture
@@ -246,17 +247,22 @@ class SilentFirst:
                 writer.write(part)
 
 
+async def asked_of_the_silent(reader: Rows, proxy: SilentFirst) -> tuple[Reading, Reading]:
+    """Who waits for a connection that has fallen silent, and who does for half as long."""
+    assert await reader.rows([("U", [b"a"])]) == [b"U a"]
+    proxy.silent.set()
+    first = asyncio.create_task(reader.rows([("U", [b"b"])]))
+    await asyncio.wait([first], timeout=0.75)
+    return first, asyncio.create_task(reader.rows([("U", [b"c"])]))
+
+
 async def test_who_asks_shortly_before_a_connection_is_given_up_is_asked_for_over_the_next_one(
     open_reader: Open, redis_url: str, server: object
 ) -> None:
     async with SilentFirst(redis_url) as proxy:
         reader = open_reader(proxy.url, timeout=1.5)
-        assert await reader.rows([("U", [b"a"])]) == [b"U a"]
-        proxy.silent.set()
         proxy.well.set()
-        first = asyncio.create_task(reader.rows([("U", [b"b"])]))
-        await asyncio.wait([first], timeout=0.75)
-        second = asyncio.create_task(reader.rows([("U", [b"c"])]))
+        first, second = await asked_of_the_silent(reader, proxy)
         with pytest.raises(StoreUnavailable, match="gives no answer within"):
             await first
         assert await second == [b"U c"]
@@ -269,11 +275,7 @@ async def test_who_asks_while_others_are_asked_for_again_has_their_own_time(
     """The next connection is slow to come: longer than they have time who asked before the first one was given up."""
     async with SilentFirst(redis_url) as proxy:
         reader = open_reader(proxy.url, timeout=1.5)
-        assert await reader.rows([("U", [b"a"])]) == [b"U a"]
-        proxy.silent.set()
-        first = asyncio.create_task(reader.rows([("U", [b"b"])]))
-        await asyncio.wait([first], timeout=0.75)
-        second = asyncio.create_task(reader.rows([("U", [b"c"])]))
+        first, second = await asked_of_the_silent(reader, proxy)
         with pytest.raises(StoreUnavailable, match="gives no answer within"):
             await first
         third = asyncio.create_task(reader.rows([("U", [b"d"])]))
