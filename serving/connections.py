@@ -376,6 +376,7 @@ class _Connection(asyncio.Protocol):
         if self._ended or self.transport is None or self.transport.is_closing():
             return
         self._last = True
+        self._waiting.clear()  # nobody's turn comes any more, and whoever ends the connection need not wait for it
         self.transport.write_eof()
         self._next = self._loop.create_future()
         with contextlib.suppress(TimeoutError):

@@ -369,6 +369,30 @@ def test_who_still_sends_what_is_not_read_can_see_the_answer(
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_who_has_seen_the_last_answer_and_ends_is_not_waited_for(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though what is no HTTP came behind it, of which nothing is said any more."""
+    monkeypatch.setattr(connections, "_LINGER", 60.0)
+
+    async def ends() -> None:
+        async with Open(Bounds()) as opened:
+            reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+            writer.write(b"GET /probe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\nnonsense\r\n\r\n")
+            async with asyncio.timeout(10):
+                assert (await reader.read()).endswith(b"fine")
+            writer.write_eof()
+
+            async def gone() -> bool:
+                return opened.site.open == 0
+
+            await eventually_async(gone, what="the connection's end")
+            writer.close()
+
+    run(ends())
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 def test_nobody_sends_for_ever_what_is_not_read(run: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "_LINGER", 0.2)
 
