@@ -22,9 +22,9 @@ _AHEAD = 4
 """Calls on their way at once. With one, the server idles while a reply travels; with many, each carries little."""
 
 _MOST_KEYS = 250
-"""Of one call: the server does nothing else meanwhile. With rows of 144 bytes that is 0.05 ms, of 2 kB 0.16 ms; with
-2,000 keys it was 1.0 and 2.5 ms. Who asks for more is answered from several calls. With 500, what many ask for at once
-came in one call, or in a large one and a small one, and the process waited: 7 % fewer requests for twenty views."""
+"""Of one call: the server does nothing else meanwhile. With 500 that was 0.09 ms for rows of 144 bytes and 0.32 for 2
+kB, with 2,000 it was 1.0 and 2.5; and what many asked for at once came in one call, or in a large one and a small one,
+for which the process waited: 7 % fewer requests for twenty views. Who asks for more is answered from several calls."""
 
 _REFUSE_FOR = 0.1
 """Seconds after a connection that could not be opened in which everybody is refused at once: a thousand who wait for

@@ -71,7 +71,8 @@ class _OneEntity:
         self._same_ttl = self._ttls[0] if len(set(self._ttls)) == 1 else None
         # Features as they are taken: of those that are read together first.
         features = list(itertools.accumulate((lookup.rows.count for lookup in lookups), initial=0))
-        self._taken = taken = [*self._even, *(at for at, _ in self._others)]
+        taken = [*self._even, *(at for at, _ in self._others)]
+        self._times_in_order = _in_order([taken.index(at) for at in range(len(lookups))])
         place = {
             feature: number
             for number, feature in enumerate(of for at in taken for of in range(features[at], features[at + 1]))
@@ -94,11 +95,10 @@ class _OneEntity:
             times.append(found[0])
             values += found[1]
         alike = times.count(times[0]) == len(times)
-        if not alike:
-            times = [time for _, time in sorted(zip(self._taken, times, strict=True))]
-        if self._is_past(times, now_us):
+        in_order = times if alike else self._times_in_order(times)
+        if self._is_past(in_order, now_us):
             return None
-        return Whole(self._order(values), [(time,) for time in times], alike)
+        return Whole(self._order(values), [(time,) for time in in_order], alike)
 
     def _is_past(self, times: Sequence[int], now_us: int) -> bool:
         """Whether a row is past its view's TTL."""
