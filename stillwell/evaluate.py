@@ -11,6 +11,9 @@ import polars as pl
 
 from stillwell.errors import DefinitionError
 
+WHAT_CODE_RAISES = (Exception, pl.exceptions.PanicException)
+"""What to catch about code of a user's that works on frames: a panic of Polars' is no Exception."""
+
 _FEW = 1_000
 """Rows up to which expressions are computed one after another: to hand them out to threads takes longer, 20 µs."""
 
@@ -41,7 +44,7 @@ def select(frame: pl.DataFrame, expressions: Sequence[pl.Expr | str]) -> pl.Data
     twice = pl.DataFrame([pl.concat([column, column], rechunk=True) for column in frame.get_columns()])
     try:
         return twice.select_seq(expressions).head(1)
-    except (Exception, pl.exceptions.PanicException):
+    except WHAT_CODE_RAISES:
         frame.select_seq(expressions)  # raises the same, and says it of one row
         raise
 
@@ -74,7 +77,7 @@ def _evaluate(
         pieces.append(select(frame, expressions))
     except MemoryError:
         raise
-    except (Exception, pl.exceptions.PanicException) as error:
+    except WHAT_CODE_RAISES as error:
         if frame.height > 1:
             middle = frame.height // 2
             _evaluate(frame.head(middle), start, expressions, pieces, failures)

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from stillwell.errors import DefinitionError
-from stillwell.evaluate import Failure, describe, evaluate, result_type, without
+from stillwell.evaluate import WHAT_CODE_RAISES, Failure, describe, evaluate, result_type, without
 from stillwell.layout import entity_key, value
 from stillwell.records import Reject, ViewReason
 from stillwell.spec import RowsFunction, ViewSpec
@@ -211,7 +211,7 @@ class _Function:
                 given = self._rows_of(self._event(*values))
             except MemoryError:
                 raise
-            except Exception as error:
+            except WHAT_CODE_RAISES as error:
                 failures.append(Failure(position, describe(error)))
                 continue
             fruitless += not given

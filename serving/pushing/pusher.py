@@ -33,6 +33,7 @@ from stillwell.errors import (
     StoreNotReady,
     StoreUnavailable,
 )
+from stillwell.evaluate import WHAT_CODE_RAISES
 from stillwell.layout.online import AppliedEach, EncodedRows, OnlineState, written_under
 from stillwell.pushing.instead import not_a_view
 from stillwell.pushing.log import Place, PushLog
@@ -211,26 +212,32 @@ class Pusher:
     async def _gather(self, name: str, gathering: "_Gathering") -> None:
         """Transform what waits, one batch after another: while some are under way, the next gathers."""
         view = self._views[name]
-        while gathering.waiting:
-            await gathering.turn()
-            together = gathering.next()
-            now = self._now_ms()
-            values = [value for each in together for value in each.push.values]
-            try:
-                judge = functools.partial(view.judge, [each.push for each in together], now)
-                batch = judge() if view.quick and is_little(values) else await self._threads.call(judge)
-            except Exception as error:
-                _fail(together, error)
-                continue
-            gathering.carry(self._spawn(self._carry(view, batch, together, now)), len(values))
-        gathering.gathers = False
+        try:
+            while gathering.waiting:
+                await gathering.turn()
+                together = gathering.next()
+                now = self._now_ms()
+                values = [value for each in together for value in each.push.values]
+                try:
+                    judge = functools.partial(view.judge, [each.push for each in together], now)
+                    batch = judge() if view.quick and is_little(values) else await self._threads.call(judge)
+                except BaseException as error:
+                    _fail(together, error)
+                    if _ends(error):
+                        raise
+                    continue
+                gathering.carry(self._spawn(self._carry(view, batch, together, now)), len(values))
+        finally:
+            gathering.gathers = False
 
     async def _carry(self, view: ViewBatches, batch: Batch, together: Sequence[_Waiting], now: int) -> None:
         """A batch to Kafka, then to Redis."""
         try:
             incarnation, places = await self._publish(view.topic, batch.records, now)
-        except Exception as error:
+        except BaseException as error:
             _fail(together, error)
+            if _ends(error):
+                raise
             return
         tokens = [_token(view.view.name, incarnation, [places[at] for at in judged.records]) for judged in batch.judged]
         for each, judged, token in zip(together, batch.judged, tokens, strict=True):
@@ -240,9 +247,11 @@ class Pusher:
             if any(each.write for each in together) and any(place.timestamp != now for place in places):
                 batch = await self._threads.call(view.as_kept, batch, places)
             told, epoch = await self._put(view, batch, places, incarnation, together)
-        except Exception as error:
+        except BaseException as error:
             for each, judged, token in zip(together, batch.judged, tokens, strict=True):
                 _resolve(each, _not_written(error, token), token, judged, ())
+            if _ends(error):
+                raise
             return
         for each, judged, token, of_push in zip(together, batch.judged, tokens, told, strict=True):
             if token and epoch:
@@ -362,9 +371,9 @@ def _token(view: str, incarnation: int, places: Sequence[Place]) -> Token | None
     return Token.of_places(view, incarnation, ((place.partition, place.offset) for place in places))
 
 
-def _not_written(error: Exception, token: Token | None) -> Exception:
+def _not_written(error: BaseException, token: Token | None) -> Exception:
     if token is None or not isinstance(error, StillwellError):
-        return error
+        return _told(error)
     return NotWritten(
         f"Kafka holds the rows, and the worker will apply them; but the query service could not: {error}. A read with "
         f"after={token} waits for them",
@@ -389,7 +398,24 @@ def _resolve(
         waiting.done.set_result(Written(token, told, judged.refusals))
 
 
-def _fail(together: Sequence[_Waiting], error: Exception) -> None:
+def _fail(together: Sequence[_Waiting], error: BaseException) -> None:
     for each in together:
         if not each.done.done():
-            each.done.set_exception(error)
+            each.done.set_exception(_told(error))
+
+
+def _ends(error: BaseException) -> bool:
+    """Whether who meets an error is to end with it, because the task is, or the process."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return not isinstance(error, WHAT_CODE_RAISES)
+
+
+def _told(error: BaseException) -> Exception:
+    """What those who wait are told: a panic of Polars', or the end of a task, is theirs only as a mistake of ours."""
+    if isinstance(error, Exception):
+        return error
+    told = RuntimeError(f"a push has failed: {error!r}")
+    told.__cause__ = error
+    return told

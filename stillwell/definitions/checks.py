@@ -25,7 +25,7 @@ from stillwell.definitions.samples import (
     whole_inputs,
     with_nulls,
 )
-from stillwell.evaluate import describe, evaluate, select, without
+from stillwell.evaluate import WHAT_CODE_RAISES, describe, evaluate, select, without
 from stillwell.spec import ColumnSpec, FeatureSpec, OnDemandSpec, RequestSpec, ViewSpec, input_fields
 from stillwell.transform import Transformation, Transformed
 from stillwell.types import FLOAT32, FLOAT64
@@ -153,7 +153,7 @@ def _tried(events: pl.DataFrame, columns: tuple[pl.Expr, str]) -> pl.DataFrame |
     """What the events give, or why they give nothing."""
     try:
         return select(events, columns)
-    except (Exception, pl.exceptions.PanicException) as error:
+    except WHAT_CODE_RAISES as error:
         return error
 
 

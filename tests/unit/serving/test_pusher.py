@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
+import polars as pl
 import pytest
 
 from serving.pushing.batch import FEW_ROWS, Push
@@ -20,7 +21,7 @@ from stillwell.pushing.status import PushStatus
 from stillwell.spec import Origin, TopicSpec
 from stillwell.types import INT64, STRING, TIMESTAMP
 from tests.batches import column, event, feature, view
-from tests.pushed import INCARNATION, FasterWorker, World, raw, together
+from tests.pushed import INCARNATION, SPLIT, FasterWorker, World, raw, together
 from tests.waiting import eventually_async
 
 
@@ -418,6 +419,45 @@ async def test_a_topic_without_incarnation_refuses_and_a_mistake_of_ours_ends_in
 async def _raises(error: type[Exception], pushing: Awaitable[Written]) -> None:
     with pytest.raises(error):
         await asyncio.wait_for(pushing, 5)
+
+
+@pytest.mark.parametrize("error", [pl.exceptions.PanicException("a panic"), asyncio.CancelledError()])
+@pytest.mark.parametrize("step", ["judge", "as_kept", "encode"])
+async def test_what_is_no_exception_ends_in_an_error_too_and_the_next_push_is_taken(
+    step: str, error: BaseException
+) -> None:
+    """Else everybody who pushes to the view waits for ever, and holds what may be under way at once."""
+    world = await World().ready()
+    world.log.clock = lambda: world.now_ms + 1  # a topic that stamps its records itself, which are judged once more
+    pusher = world.pusher()
+    view = pusher.view("Last")
+    right = getattr(view, step)
+
+    def wrong(*arguments: object) -> None:
+        raise error
+
+    setattr(view, step, wrong)
+    for each in await asyncio.gather(
+        *(asyncio.wait_for(pusher.write(raw(customer)), 5) for customer in "ab"), return_exceptions=True
+    ):
+        assert isinstance(each, RuntimeError)
+        assert each.__cause__ is error
+    assert pusher.rows == 0
+    setattr(view, step, right)
+    assert (await asyncio.wait_for(pusher.write(raw("a")), 5)).statuses == ["applied"]
+
+
+async def test_an_event_over_which_polars_panics_is_rejected_and_its_neighbours_are_not() -> None:
+    def panics(event: Any) -> Sequence[dict[str, object]]:
+        if event.step > 1:
+            raise pl.exceptions.PanicException("index out of bounds")
+        return [{"customer": event.customer, "step": event.step}]
+
+    world = await World([SPLIT.model_copy(update={"rows": panics})]).ready()
+    split = Push("Split", [event(customer="a", step=1), event(customer="b", step=2)], transform=True, to=To.BOTH)
+    written = await asyncio.wait_for(world.pusher().write(split), 5)
+    assert written.statuses == ["applied", "rejected"]
+    assert "index out of bounds" in written.refusals[0].error
 
 
 async def test_an_empty_push_is_nothing() -> None:
