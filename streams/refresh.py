@@ -95,7 +95,7 @@ class RefreshAgent:
         for hint in batch.hints if batch.life == self.life else ():
             self._hints.take(hint)
             try:
-                model, entity, cause = decode(hint.value, self._engines)
+                wanted = decode(hint.value, self._engines)
             except UnknownModel as error:
                 if not self._hints.held:
                     _log.warning("hints wait for a worker that knows their model", reason=str(error))
@@ -105,8 +105,8 @@ class RefreshAgent:
                 bad.append(str(error))
                 self._hints.done(hint.partition, hint.offset)
                 continue
-            self._metrics.count(HINTS, 1, model, cause.value)
-            self._work[model].jobs.ask(entity, cause, hint, now)
+            self._metrics.count(HINTS, 1, wanted.model, wanted.cause.value)
+            self._work[wanted.model].jobs.ask(wanted, hint, now)
         if bad:
             # Whoever may write to the topic can make any number of them: a line for each batch.
             _log.warning("hints are left out", hints=len(bad), reason=bad[0])

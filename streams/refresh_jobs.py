@@ -9,7 +9,7 @@ import heapq
 import itertools
 
 from stillwell.predictions.debounce import Debounced
-from stillwell.predictions.hint import Cause
+from stillwell.predictions.hint import Cause, Hint
 from stillwell.predictions.outcome import Entity
 from stillwell.spec import ModelSpec
 from streams.refresh_hints import Partition, RefreshHint
@@ -29,6 +29,8 @@ class Job:
     due: float
     awaited: bool = False
     """Whether a reader has asked, or a person: then no write puts it off."""
+    early: bool = False
+    """Whether a reader would have it computed although it is fresh, because that ends soon."""
     attempts: int = 0
     answered: int | None = None
     """How much the model had answered when its server last failed over this one; None before it did."""
@@ -54,8 +56,9 @@ class Jobs:
         """Seconds until what has changed meanwhile is computed once more."""
         return max(self._quiet, LEAST_PAUSE)
 
-    def ask(self, entity: Entity, cause: Cause, hint: RefreshHint, now: float) -> None:
-        """A hint for one of them."""
+    def ask(self, wanted: Hint, hint: RefreshHint, now: float) -> None:
+        """A hint for one of them. hint: the record that it was."""
+        entity = wanted.entity
         place = (entity.key, entity.digest)
         job = self._jobs.get(place)
         if job is None:
@@ -64,8 +67,9 @@ class Jobs:
         else:
             job.debounced = job.debounced.again(now)
         job.hints.append((hint.partition, hint.offset))
+        job.early |= wanted.early
         # A reader waits for nothing that may come; nor does a person.
-        if cause is not Cause.WRITE:
+        if wanted.cause is not Cause.WRITE:
             job.awaited = True
             self._schedule(place, job, now)
         elif not job.awaited:
@@ -86,6 +90,7 @@ class Jobs:
         if newer is not None:
             job.hints += newer.hints
             job.awaited |= newer.awaited
+            job.early |= newer.early
             due = max(due, newer.due)
         self._jobs[place] = job
         self._schedule(place, job, due)

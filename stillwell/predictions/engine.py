@@ -21,7 +21,7 @@ from stillwell.errors import ModelError, ModelFailed, ModelLeftAlone, ModelUnava
 from stillwell.instants import duration_us
 from stillwell.layout.prediction import Failure, OutputLayout, Outputs, Record
 from stillwell.layout.redis_keys import PredictionsOf, RedisKeys
-from stillwell.predictions.freshness import State, kept_ms, may_try, pause_us
+from stillwell.predictions.freshness import State, is_near_its_end, kept_ms, may_try, pause_us
 from stillwell.predictions.inference import Inference
 from stillwell.predictions.inputs import Columns, ModelInputs
 from stillwell.predictions.leases import LEASE_MS, Held, Leases
@@ -37,8 +37,9 @@ of Redis for all of a process who wait. So who waits hears of a fast model's ans
 of one that takes a second Redis is asked 28 times."""
 
 _BATCHES_AT_A_TIME = 16
-"""Calls of a model that are under way or wait for their turn at its server, which has eight at a time. More would hold
-their inputs in memory, and tell of rows that were read long before."""
+"""Batches that are read, claimed and computed at a time, of a model whose server is asked for eight at a time. Who has
+to wait for a turn waits before: inputs that were read long ago would be in memory, and what is said of them old; and
+leases would end while nobody has asked yet, so that others ask as well."""
 
 _LEFT_ALONE = 0.5
 """Seconds after which to come back to a model that is left alone: its breaker's shortest pause."""
@@ -123,8 +124,8 @@ class Engine:
         """How each entity stands, after its prediction was computed where it was not fresh.
 
         entities: each once. patience: seconds to wait for what others compute; what is not there then is told as it is.
-        early: also what is still fresh is computed anew. done: called with each entity's number and outcome as soon as
-        that is known. Raises StoreError, and FormatError.
+        early: also what is still fresh, and near its end, is computed anew. done: called with each entity's number and
+        outcome as soon as that is known. Raises StoreError, and FormatError.
         """
         deadline = self._clock() + patience
         outcomes: dict[int, Outcome] = {}
@@ -154,12 +155,16 @@ class Engine:
     # ---- one step ----
 
     async def _step(self, entities: Sequence[Entity], early: bool) -> "_Step":
-        """Read, judge, claim, and compute what could be claimed."""
+        """Read, judge, claim, and compute what could be claimed, in its turn."""
+        async with self._computing:
+            return await self._step_in_turn(entities, early)
+
+    async def _step_in_turn(self, entities: Sequence[Entity], early: bool) -> "_Step":
         now = await self._read(entities)
         wanted = [
             number
             for number, each in enumerate(now.outcomes)
-            if (early or each.state is not State.FRESH) and may_try(each.record, each.fingerprint, each.read_at)
+            if self._is_wanted(each, early) and may_try(each.record, each.fingerprint, each.read_at)
         ]
         step = _Step(list(now.outcomes), [False] * len(entities))
         if not wanted:
@@ -177,6 +182,11 @@ class Engine:
             if todo:
                 await self._compute(entities, now, todo, held, step)
         return step
+
+    def _is_wanted(self, outcome: Outcome, early: bool) -> bool:
+        if outcome.state is not State.FRESH or outcome.record is None:
+            return True
+        return early and is_near_its_end(outcome.record, self.max_staleness_us, outcome.read_at)
 
     def _ours(self, now: "_Now", wanted: Sequence[int], held: Held, step: "_Step") -> list[int]:
         """Those for us to compute; of the others the step says how they stand by now, or that they wait."""
@@ -243,7 +253,7 @@ class Engine:
             values, unusable = self.inputs.each_values(rows, columns, count, at_us)
         begun = self._clock()
         try:
-            async with self._computing, self._leases.renewed(held):
+            async with self._leases.renewed(held):
                 answered = iter(await self.inference.infer(values, count - len(unusable)))
         except ModelLeftAlone:
             raise

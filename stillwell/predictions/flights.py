@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from stillwell.errors import StillwellError
+from stillwell.errors import FormatError, StillwellError
 from stillwell.logs import LogLimit
 from stillwell.predictions.engine import Engine
 from stillwell.predictions.hint import Cause, Hint, Hints
@@ -37,6 +37,11 @@ class Flight:
         """What came of it; None where that takes too long. Raises what computing raised."""
         done, _ = await asyncio.wait([self._done], timeout=self._patience)
         return self._done.result() if done else None
+
+    @property
+    def landed(self) -> bool:
+        """Whether it is over."""
+        return self._done.done()
 
     def land(self, outcome: Outcome | None) -> None:
         """It came to this."""
@@ -104,16 +109,23 @@ class Flights:
             outcomes = await self._engine.compute(entities, self._engine.patience, early, land)
             await self._look_again([each for each in zip(entities, outcomes, strict=True) if each[1].listed])
         except StillwellError as error:
-            if (silent := _FAILED.times((self._engine.model.name, type(error).__name__))) is not None:
-                model = self._engine.model.name
-                _log.warning("predictions cannot be computed", model=model, error=str(error), silent=silent)
-            for each in flights:
-                each.fail(error)
+            if isinstance(error, FormatError) and len(flights) > 1:
+                # What one of them stands on must not cost the others their prediction.
+                await asyncio.gather(*(self._fly([each], early) for each in flights if not each.landed))
+            else:
+                self._fail(flights, error)
         finally:
             for each in flights:
                 if self._flying.get((each.entity.key, each.entity.digest)) is each:
                     del self._flying[each.entity.key, each.entity.digest]
                 each.land(None)
+
+    def _fail(self, flights: Sequence[Flight], error: StillwellError) -> None:
+        model = self._engine.model.name
+        if (silent := _FAILED.times((model, type(error).__name__))) is not None:
+            _log.warning("predictions cannot be computed", model=model, error=str(error), silent=silent)
+        for each in flights:
+            each.fail(error)
 
     async def _look_again(self, computed: Sequence[tuple[Entity, Outcome]]) -> None:
         """Whoever wrote an aliased view after their inputs were read, and before they were listed, did not know of

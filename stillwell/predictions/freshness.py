@@ -19,6 +19,9 @@ KEPT_FOR = 10
 """A prediction is kept, and served as STALE or FAILED, until its inputs were read so many times its model's
 max_staleness ago: with a model server that is down, answers age so far and no further."""
 
+MOST_EARLY = 30
+"""Nobody refreshes earlier before the end than so many times what the model took."""
+
 _LEAST_KEPT = datetime.timedelta(minutes=1)
 
 _FIRST_PAUSE_US = 1_000_000
@@ -67,6 +70,12 @@ def is_due_early(record: Record, max_staleness_us: int, now_us: int, chance: flo
     """
     outputs = record.outputs
     return outputs is not None and now_us - outputs.cost_us * math.log(chance) >= outputs.read_at + max_staleness_us
+
+
+def is_near_its_end(record: Record, max_staleness_us: int, now_us: int) -> bool:
+    """Whether a reader may find a prediction due early at all: before, the chance would be e^-30."""
+    outputs = record.outputs
+    return outputs is not None and now_us + MOST_EARLY * outputs.cost_us >= outputs.read_at + max_staleness_us
 
 
 def pause_us(attempts: int, chance: float) -> int:

@@ -9,6 +9,7 @@ so that hints of one prediction meet in one partition. The value is one JSON obj
     entity    a value for each key of the model's entity, and for each request column that it reads: times in ISO-8601,
               bytes in base64, floats that JSON has no number for as "NaN", "Infinity" or "-Infinity"
     cause     `read`, `write` or `command`
+    early     true: a reader would have it computed before its end; left out otherwise
 
 Whoever may write to the topic may hint: what cannot be read is counted and left out, and so is, after a while, what is
 unknown: a worker of newer definitions may come that knows it. A hint is nothing but a reason to look: the agent reads
@@ -41,18 +42,24 @@ class Cause(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Hint:
-    """One hint. values: of the entity's keys and the request columns, in Python's types."""
+    """One hint. values: of the entity's keys and the request columns, in Python's types. early: see `of`."""
 
     model: str
     key: bytes
     digest: bytes
     values: Mapping[str, Any]
     cause: Cause
+    early: bool = False
 
     @classmethod
-    def of(cls, model: str, entity: Entity, cause: Cause) -> "Hint":
-        """To compute the prediction of an entity."""
-        return cls(model, entity.key, entity.digest, entity.values, cause)
+    def of(cls, model: str, entity: Entity, cause: Cause, early: bool = False) -> "Hint":
+        """To compute the prediction of an entity. early: although it is fresh, because that ends soon."""
+        return cls(model, entity.key, entity.digest, entity.values, cause, early)
+
+    @property
+    def entity(self) -> Entity:
+        """Whose prediction it is about."""
+        return Entity(self.key, self.digest, self.values)
 
 
 class UnknownModel(ValueError):
@@ -63,6 +70,7 @@ class _Value(msgspec.Struct):
     model: str
     entity: dict[str, Any]
     cause: Literal["read", "write", "command"] = "read"
+    early: bool = False
 
 
 _value_of_json = msgspec.json.Decoder(_Value).decode
@@ -79,7 +87,9 @@ def encode(hint: Hint) -> tuple[bytes, bytes]:
     if hint.digest:
         key += b":" + hint.digest
     values = {name: _written(value) for name, value in hint.values.items()}
-    value = {"model": hint.model, "entity": values, "cause": hint.cause.value}
+    value: dict[str, Any] = {"model": hint.model, "entity": values, "cause": hint.cause.value}
+    if hint.early:
+        value["early"] = True
     return key, msgspec.json.encode(value)
 
 
@@ -96,8 +106,8 @@ def _read(value: Any, kind: FieldType) -> Any:
     return msgspec.convert(value, FITS[kind.name])
 
 
-def decode(value: bytes | None, models: Mapping[str, Engine]) -> tuple[str, Entity, Cause]:
-    """Which entity of which model a record is about. Raises UnknownModel for what only other definitions can have
+def decode(value: bytes | None, models: Mapping[str, Engine]) -> Hint:
+    """The hint that a record is. Raises UnknownModel for what only other definitions can have
     written, ValueError for what cannot be read."""
     try:
         said = _value_of_json(value or b"")
@@ -116,7 +126,7 @@ def decode(value: bytes | None, models: Mapping[str, Engine]) -> tuple[str, Enti
     except msgspec.ValidationError as error:
         raise ValueError(f"a hint for {said.model} has a value that does not fit: {error}") from None
     (entity,) = engine.entities(columns)
-    return said.model, entity, Cause(said.cause)
+    return Hint.of(said.model, entity, Cause(said.cause), said.early)
 
 
 def types_of(model: ModelSpec) -> dict[str, FieldType]:

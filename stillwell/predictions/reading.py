@@ -15,15 +15,12 @@ from stillwell.layout.prediction import Record
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.engine import Engine
 from stillwell.predictions.flights import Flight, Flights
-from stillwell.predictions.freshness import State, is_due_early, judge, may_try
+from stillwell.predictions.freshness import MOST_EARLY, State, is_due_early, judge, may_try
 from stillwell.predictions.hint import Cause, Hint, Hints
 from stillwell.predictions.inputs import Columns
 from stillwell.predictions.outcome import Entity, Outcome
 from stillwell.predictions.prediction import Prediction, Refresh
 from stillwell.reading.online import OnlineReader, Stored
-
-_MOST_EARLY = 30
-"""Nobody refreshes earlier before the end than so many times what the model took: the chance would be e^-30."""
 
 _ATTEMPTS = 3
 """How often a reader joins a computation whose inputs turn out to be older than those that it saw itself."""
@@ -172,7 +169,7 @@ class ModelReader:
         if found is None:
             return None
         read_at, longest = found[0], engine.max_staleness_us
-        return found if read_at - longest <= now <= read_at + longest - _MOST_EARLY * found[2] else None
+        return found if read_at - longest <= now <= read_at + longest - MOST_EARLY * found[2] else None
 
     def _seen(self, looked: Looked, number: int, rows: tuple[bytes | None, ...]) -> "_Seen":
         """What is to be judged of one entity by the whole rule."""
@@ -200,7 +197,9 @@ class ModelReader:
 
     def _hint(self, wanted: "Sequence[_Seen]") -> None:
         """Have them computed by the worker."""
-        queued = self._hints.put([Hint.of(self.engine.model.name, each.entity, Cause.READ) for each in wanted])
+        queued = self._hints.put(
+            [Hint.of(self.engine.model.name, each.entity, Cause.READ, each.early) for each in wanted]
+        )
         unheard = self._hints.problem
         for each, new in zip(wanted, queued, strict=True):
             each.unheard = unheard

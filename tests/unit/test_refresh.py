@@ -134,6 +134,27 @@ async def test_hints_of_one_prediction_cost_one_call_and_all_their_offsets_are_d
         assert site.results() == {"computed": 2, "fresh": 1}
 
 
+async def test_what_is_fresh_is_computed_for_a_hint_that_is_early_near_its_end_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    early = {"model": "Delay", "entity": {"id": 7}, "cause": "read", "early": True}
+    async with Site().running() as site:
+        await site.put(7, 30.0)
+        site.hint(7)
+        await site.until_committable(101)
+        site.take(early)
+        await site.until_committable(102)
+        assert site.model.calls == 1
+        monkeypatch.setattr("stillwell.predictions.freshness.MOST_EARLY", 10**12)
+        site.hint(7)
+        await site.until_committable(103)
+        assert site.model.calls == 1
+        site.take(early)
+        await site.until_committable(104)
+        assert site.model.calls == 2
+        assert site.results() == {"computed": 2, "fresh": 2}
+
+
 async def test_a_hint_for_a_model_that_is_not_known_yet_waits_for_a_worker_that_knows_it() -> None:
     """Definitions are rolled out: a worker of the old ones has the partition when a new one's write or read hints."""
     new = Site()

@@ -7,10 +7,12 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+import polars as pl
 import pytest
 
 from stillwell.errors import ModelError, ModelUnavailable, StoreNotReady
 from stillwell.layout.prediction import Record
+from stillwell.layout.projection import UnknownLayout
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.columns import ModelReaders
 from stillwell.predictions.engine import Engine
@@ -26,7 +28,9 @@ from stillwell.reading.features import FeatureReader
 from stillwell.reading.status import Freshness, Status
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
-from tests.predicted import DEFINITIONS, Adding, encoded_row, model
+from stillwell.types import FLOAT32
+from tests.batches import feature
+from tests.predicted import DEFINITIONS, Adding, V, encoded_row, model
 from tests.waiting import eventually_here
 
 EPOCH = "epoch"
@@ -38,11 +42,13 @@ class Hinted:
 
     def __init__(self) -> None:
         self.keys: list[bytes] = []
+        self.hints: list[Hint] = []
         self.problem = ""
 
     def put(self, hints: Sequence[Hint]) -> list[bool]:
         new = [each.key not in self.keys for each in hints]
         self.keys += [each.key for each in hints]
+        self.hints += hints
         return new
 
 
@@ -321,6 +327,80 @@ async def test_just_before_the_end_a_reader_refreshes_early_and_waits_for_nothin
     assert record is not None
     assert record.outputs is not None
     assert record.outputs.read_at == site.ms * 1_000
+
+
+async def test_just_before_the_end_a_reader_has_the_worker_compute_it_early(made: Callable[..., Site]) -> None:
+    """The worker leaves alone what is fresh, unless it is told so."""
+    site = made(policy="refresh")
+    await site.put(7, 30.0)
+    reader = site.reader()
+    await reader.engine.compute(reader.engine.entities({"id": [7]}), 1.0)
+    site.ms += 60_000
+    (found,) = await read(reader)
+    assert (found.state, found.refresh) == (State.FRESH, Refresh.QUEUED)
+    site.ms += 1
+    (found,) = await read(reader)
+    assert found.state is State.STALE
+    assert [hint.early for hint in site.hinted.hints] == [True, False]
+
+
+async def test_what_others_have_computed_meanwhile_is_not_computed_early(made: Callable[..., Site]) -> None:
+    site = made(policy="wait")
+    await site.put(7, 30.0)
+    engine = site.reader().engine
+    entities = engine.entities({"id": [7]})
+    for early, calls in ((False, 1), (True, 1)):
+        await engine.compute(entities, 1.0, early)
+        assert site.model.calls == calls
+    site.ms += 60_000
+    await engine.compute(entities, 1.0, early=False)
+    assert site.model.calls == 1
+    await engine.compute(entities, 1.0, early=True)
+    assert site.model.calls == 2
+
+
+async def test_who_waits_for_a_turn_at_the_model_holds_no_lease_and_reads_nothing_before(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease would end before the model is asked, so that others ask as well; and inputs would be old."""
+    monkeypatch.setattr("stillwell.predictions.engine._BATCHES_AT_A_TIME", 1)
+    site = made(policy="wait")
+    await site.put(7, 30.0)
+    await site.put(8, 50.0)
+    let = asyncio.Event()
+
+    async def hold(delays: list[Any]) -> None:
+        await let.wait()
+
+    site.model.before = hold
+    reader, other = site.reader(), site.reader()
+    first = asyncio.create_task(read(reader, 7))
+    await eventually_here(lambda: site.model.calls == 1, what="a model that is asked")
+    second = asyncio.create_task(read(reader, 8))
+    await eventually_here(lambda: len(reader._flights._flying) == 2, what="another one that waits")
+    await asyncio.wait([second], timeout=0.05)
+    assert len(site.leases()) == 1
+    site.model.before = None
+    assert (await read(other, 8))[0].values == (51.0,)
+    await site.put(8, 60.0, at_ms=1)
+    let.set()
+    assert [(await each)[0].values for each in (first, second)] == [(31.0,), (61.0,)]
+    assert site.model.asked == [[30.0], [50.0], [60.0]]
+
+
+async def test_what_one_prediction_stands_on_costs_others_of_the_same_turn_nothing(made: Callable[..., Site]) -> None:
+    site = made(policy="wait")
+    newer = V.model_copy(
+        update={"version": 2, "features": (*V.features, feature("more", FLOAT32, pl.col("T.delay"), nullable=True))}
+    )
+    await site.store.put(encoded_row(7, 30.0, site.ms * 1_000, of=newer), EPOCH)
+    await site.put(8, 50.0)
+    await site.put(9, 70.0)
+    reader = site.reader()
+    told = await asyncio.gather(*(read(reader, id) for id in (8, 7, 9)), return_exceptions=True)
+    assert isinstance(told[1], UnknownLayout)
+    assert [each[0].values for each in told if not isinstance(each, BaseException)] == [(51.0,), (71.0,)]
+    assert reader._flights._flying == {}
 
 
 async def test_one_entity_alone_is_told_what_it_is_told_among_several(made: Callable[..., Site]) -> None:
