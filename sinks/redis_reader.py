@@ -27,8 +27,12 @@ kB, with 2,000 it was 1.0 and 2.5; and what many asked for at once came in one c
 for which the process waited: 7 % fewer requests for twenty views. Who asks for more is answered from several calls."""
 
 _REFUSE_FOR = 0.1
-"""Seconds after a connection that could not be opened in which everybody is refused at once: a thousand who wait for
-one attempt each would be a thousand attempts."""
+"""Seconds after a connection that could not be opened, or led to a server that is not to be read, in which everybody is
+refused at once: a thousand who wait for one attempt each would be a thousand attempts."""
+
+_JOINED_FOR = 1 / 8
+"""Of the time that a call has: in which it is joined, while it waits to be sent. Who asks later begins another one, so
+that nobody is refused much sooner than his own time is over."""
 
 _MOST_WAITING = 200_000
 """Keys that may wait to be asked for: some 20 MB, and up to an eighth of a second of Redis' time. Who comes then is
@@ -59,19 +63,25 @@ class _Call:
 
     def answer(self, epoch: bytes, replies: list[bytes | None], replication_id: str) -> None:
         """Hand everybody their part."""
-        self._end()
+        self.end()
         for asker, begin, end in self.askers:
             if not asker.done():
                 asker.set_result(Stored(epoch, replies[begin:end], replication_id))
 
     def fail(self, error: StillwellError) -> None:
         """Tell everybody."""
-        self._end()
+        self.end()
         for asker, _, _ in self.askers:
             if not asker.done():
                 asker.set_exception(error)
 
-    def _end(self) -> None:
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether all who asked have gone."""
+        return all(asker.done() for asker, _, _ in self.askers)
+
+    def end(self) -> None:
+        """It has no deadline any more."""
         if self.deadline:
             self.deadline.cancel()
 
@@ -96,7 +106,7 @@ class RedisReader:
         self._replied_at = 0.0
         self._replication_id = ""
         self._opening: asyncio.Task[None] | None = None
-        self._refused: tuple[float, StoreUnavailable] | None = None
+        self._refused: tuple[float, StillwellError] | None = None
         self._next_look: asyncio.TimerHandle | None = None
 
     @property
@@ -106,11 +116,19 @@ class RedisReader:
 
     def read(self, keys: Sequence[bytes]) -> Awaitable[Stored]:
         """See `stillwell.reading.online.OnlineReader`."""
+        if self._waiting_keys + len(keys) > _MOST_WAITING and self._waiting_keys:
+            raise StoreUnavailable(
+                f"{self._waiting_keys} keys wait to be asked of Redis at {self._link.address}: it does not keep up"
+            )
         return self._ask(keys) if len(keys) <= _MOST_KEYS else self._read_in_parts(keys)
 
     async def _read_in_parts(self, keys: Sequence[bytes]) -> Stored:
-        parts = [keys[begin : begin + _MOST_KEYS] for begin in range(0, len(keys), _MOST_KEYS)]
-        read = await asyncio.gather(*map(self._read, parts))
+        parts = [self._ask(keys[begin : begin + _MOST_KEYS]) for begin in range(0, len(keys), _MOST_KEYS)]
+        try:
+            read = await asyncio.gather(*parts)
+        finally:
+            for part in parts:  # where one has failed nobody wants the others
+                part.cancel()
         if len({part.epoch for part in read}) > 1:
             raise self._link.not_ready()  # it was rebuilt between two of them
         servers = {part.replication_id for part in read}
@@ -118,17 +136,10 @@ class RedisReader:
             read[0].epoch, [value for part in read for value in part.values], servers.pop() if len(servers) == 1 else ""
         )
 
-    async def _read(self, keys: Sequence[bytes]) -> Stored:
-        return await self._ask(keys)
-
     def _ask(self, keys: Sequence[bytes]) -> "asyncio.Future[Stored]":
-        if self._waiting_keys + len(keys) > _MOST_WAITING and self._waiting_keys:
-            raise StoreUnavailable(
-                f"{self._waiting_keys} keys wait to be asked of Redis at {self._link.address}: it does not keep up"
-            )
-        if not self._waiting or self._waiting[-1].sent_at or len(self._waiting[-1].keys) + len(keys) > _MOST_KEYS:
-            self._begin_call()  # not with one that was sent before, and has less time left
-        call = self._waiting[-1]
+        call = self._waiting[-1] if self._waiting else None
+        if call is None or len(call.keys) + len(keys) > _MOST_KEYS or not self._has_time(call):
+            call = self._begin_call()
         asker: asyncio.Future[Stored] = self._loop.create_future()
         call.askers.append((asker, len(call.keys), len(call.keys) + len(keys)))
         call.keys += keys
@@ -146,11 +157,17 @@ class RedisReader:
 
     # ---- sending ----
 
-    def _begin_call(self) -> None:
+    def _has_time(self, call: _Call) -> bool:
+        """Whether who asks now may join a call: not one that has waited for long, or was even sent before, and has less
+        time left than a reader may wait."""
+        return self._loop.time() - call.begun_at <= self._timeout * _JOINED_FOR
+
+    def _begin_call(self) -> _Call:
         call = _Call([], [], begun_at=self._loop.time())
         call.deadline = self._loop.call_later(self._timeout, self._due, call)
         self._waiting.append(call)
         self._loop.call_soon(self._send)
+        return call
 
     def _send(self) -> None:
         """Send what waits, as far as it may."""
@@ -159,6 +176,9 @@ class RedisReader:
         while self._wire and self._waiting and len(self._sent) < _AHEAD:
             call = self._waiting.popleft()
             self._waiting_keys -= len(call.keys)
+            if call.is_unwanted:
+                call.end()
+                continue
             call.sent_at = self._loop.time()
             self._sent.append(call)
             self._wire.send(hiredis.pack_command((b"MGET", self._ready, *call.keys)))  # type: ignore[arg-type]
@@ -203,9 +223,9 @@ class RedisReader:
         if call.look:
             call.answer(b"", [], "")
             if isinstance(reply, hiredis.HiredisError):
-                self._lose(self._link.refusal(reply))
+                self._turn_away(self._link.refusal(reply))
             elif b"role:slave" in reply:
-                self._lose(self._link.replica())
+                self._turn_away(self._link.replica())
             else:
                 # The first look of a connection is answered before anything else of it.
                 self._replication_id = facts_of(reply)["master_replid"]
@@ -266,6 +286,11 @@ class RedisReader:
         self._lose(StoreUnavailable(f"Redis at {self._link.address} ended the connection: {error or 'closed'}"))
         self._send()
 
+    def _turn_away(self, error: StillwellError) -> None:
+        """Leave a server that is not to be read: it takes connections, and would be connected to again and again."""
+        self._refused = self._loop.time(), error
+        self._lose(error)
+
     def _lose(self, error: StillwellError) -> None:
         """Give the connection up, with all that is on its way."""
         wire, self._wire = self._wire, None
@@ -279,7 +304,7 @@ class RedisReader:
             if not call.look:
                 self._observe(len(call.keys) + 1, None)
 
-    def _refuse(self, error: StoreUnavailable) -> None:
+    def _refuse(self, error: StillwellError) -> None:
         """Tell everybody who waits to be asked for."""
         waiting, self._waiting = self._waiting, collections.deque()
         self._waiting_keys = 0
