@@ -15,7 +15,7 @@ import httptools
 import structlog
 
 from serving.busy_poll import BusyPoll
-from serving.messages import Reply, Request
+from serving.messages import READ_AHEAD, Reply, Request
 from serving.web import Site
 
 _log = structlog.get_logger(__name__)
@@ -240,7 +240,7 @@ class _Connection(asyncio.Protocol):
             data = self._unparsed + data
             self._unparsed = b""
         while data and self._parser is not None:
-            if len(self._waiting) >= _AHEAD:
+            if self._waiting and self._has_enough:
                 self._unparsed = data
                 break
             part, data = (data, b"") if len(data) <= _AT_ONCE else (data[:_AT_ONCE], data[_AT_ONCE:])
@@ -260,6 +260,13 @@ class _Connection(asyncio.Protocol):
             self._pause_or_resume()
         if self._head_timer or self._in_head:
             self._watch_head()
+
+    @property
+    def _has_enough(self) -> bool:
+        """Whether nothing more is to be cut out before some of what waits was answered."""
+        if len(self._waiting) >= _AHEAD:
+            return True
+        return sum(each.size for each in self._waiting if isinstance(each, Request) and each.whole) > READ_AHEAD
 
     def _decline(self, behind: bytes) -> bytes:
         """A client has offered to go on in another protocol, as Java's does with its first request of each connection.
@@ -464,7 +471,7 @@ class _Connection(asyncio.Protocol):
     def _idle(self) -> None:
         """Nothing may have been asked for too long. Each request prolongs the time, and leaves the timer as it is."""
         self._idle_timer = None
-        if self._under_way or self._waiting:
+        if self._under_way or self._waiting or self._in_head:
             return  # which waits anew behind it
         if self._loop.time() >= self._idle_until:
             self._close()

@@ -14,9 +14,9 @@ from serving.unpacking import Body, Broken, TooLarge
 
 JSON: Final = "application/json"
 
-_READ_AHEAD: Final = 2**16
-"""Bytes of a body that wait for its page; with more, and what the system hands over at once, no more is read. Any
-connection can have so much behind a request that takes long."""
+READ_AHEAD: Final = 2**16
+"""Bytes of a body that wait for its page, or of several that are whole; with more, and what the system hands over at
+once, no more is read. Any connection can have so much behind a request that takes long."""
 
 _REASONS: Final = {
     200: "OK",
@@ -50,7 +50,7 @@ class Flow(Protocol):
 class Request:
     """What a page is asked. method, target: of its first line, the target with its query string, as they came. stays:
     whether the client would have the connection stay. body: once it has been read, b"" before. whole: whether all of it
-    has come."""
+    has come. size: bytes of it that have come and were not read."""
 
     __slots__ = (
         "_broken",
@@ -58,9 +58,9 @@ class Request:
         "_headers",
         "_parts",
         "_reader",
-        "_size",
         "body",
         "method",
+        "size",
         "stays",
         "target",
         "whole",
@@ -76,7 +76,7 @@ class Request:
         self._headers = headers
         self._flow = flow
         self._parts: list[bytes] = []
-        self._size = 0
+        self.size = 0
         self._reader: asyncio.Future[None] | None = None
         self._broken: str | None = None
 
@@ -110,7 +110,7 @@ class Request:
     def feed(self, part: bytes) -> None:
         """A part of the body has come."""
         self._parts.append(part)
-        self._size += len(part)
+        self.size += len(part)
         self._wake()
 
     def feed_end(self) -> None:
@@ -126,7 +126,7 @@ class Request:
     @property
     def is_full(self) -> bool:
         """Whether no more is to come before some was taken."""
-        return self._size > _READ_AHEAD
+        return self.size > READ_AHEAD
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
@@ -142,7 +142,7 @@ class Request:
         return self._take()
 
     def _take(self) -> bytes:
-        parts, self._parts, self._size = self._parts, [], 0
+        parts, self._parts, self.size = self._parts, [], 0
         self._flow.taken()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 

@@ -651,6 +651,31 @@ def test_of_a_body_whose_turn_has_not_come_a_part_is_read_ahead(run: Callable[..
     run(read())
 
 
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_of_whole_bodies_whose_turn_has_not_come_no_more_are_read_ahead_than_of_one(run: Callable[..., None]) -> None:
+    async def read() -> None:
+        async with Open(Bounds()) as opened:
+            reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+            bodies = [bytes([65 + number]) * 60_000 for number in range(12)]
+            writer.write(b"".join(map(post, bodies)) + post(b"last", "/slow", "Connection: close"))
+
+            async def paused() -> bool:
+                return any(each.transport and not each.transport.is_reading() for each in opened.server.connections)
+
+            await eventually_async(paused, what="a pause")
+            (connection,) = opened.server.connections
+            waiting = [each for each in connection._waiting if isinstance(each, Request)]
+            assert sum(each.size for each in waiting) <= 2 * 2**16
+            opened.let.set()
+            async with asyncio.timeout(5):
+                answers = await reader.read()
+            assert answers.count(b"HTTP/1.1 200 ") == 13
+            assert [answers.count(body) for body in bodies] == [1] * 12
+            writer.close()
+
+    run(read())
+
+
 async def test_what_stands_behind_connect_is_no_request(open_site: OpenSite) -> None:
     opened = await open_site(patience=60, idle=60)
     answers = await said(opened.port, b"CONNECT x:1 HTTP/1.1\r\n\r\nGET /probe HTTP/1.1\r\n\r\n")
@@ -1047,6 +1072,20 @@ async def test_a_client_that_goes_while_the_rest_of_its_body_is_read_to_nobodys_
 async def test_a_connection_on_which_nothing_is_asked_ends(open_site: OpenSite) -> None:
     opened = await open_site(idle=0.3)
     assert (await said(opened.port, b"GET /probe HTTP/1.1\r\nHost: x\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_head_that_has_begun_has_its_own_time_and_not_what_is_left_of_the_idle(open_site: OpenSite) -> None:
+    """How long a connection may be idle is told by one that comes later, and on which nothing is asked."""
+    opened = await open_site(idle=0.3, patience=60)
+    reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+    writer.write(b"GET /pro")
+    assert await said(opened.port, b"") == b""
+    writer.write(b"be HTTP/1.1\r\n\r\n")
+    async with asyncio.timeout(5):
+        answers = await reader.read()
+    assert answers.startswith(b"HTTP/1.1 200 ")
+    assert answers.endswith(b"fine")
+    writer.close()
 
 
 async def test_a_request_may_take_longer_than_a_connection_may_be_idle(open_site: OpenSite) -> None:
