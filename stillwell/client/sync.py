@@ -39,6 +39,9 @@ class LoopThread:
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
         self._process = os.getpid()
+        self._ending = False
+        self._begin_or_end = threading.Lock()
+        """Held where a call begins, or the end: none begins behind it, for which nobody would ever answer."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -46,22 +49,31 @@ class LoopThread:
         """What a coroutine returns, which is made and run in the loop. Ctrl-C ends it."""
         if os.getpid() != self._process:
             raise StillwellError("a client does not live on in a forked process: make one in each process")
-        if self._loop.is_closed():
-            raise Closed("the client is closed: make another one")
         if threading.current_thread() is self._thread:
             raise StillwellError("a call from within the client's own loop would wait for itself: use stillwell.Client")
-        future = asyncio.run_coroutine_threadsafe(_made(make), self._loop)
+        with self._begin_or_end:
+            if self._ending:
+                raise Closed("the client is closed: make another one")
+            future = asyncio.run_coroutine_threadsafe(_made(make), self._loop)
         try:
             return future.result()
-        except (KeyboardInterrupt, concurrent.futures.CancelledError):
+        except concurrent.futures.CancelledError:
+            if self._ending:
+                raise Closed("the client was closed before there was an answer") from None
+            raise
+        except KeyboardInterrupt:
             future.cancel()
             raise
 
     def close(self) -> None:
         """End the loop; whatever still runs in it is cancelled."""
-        if self._loop.is_closed() or os.getpid() != self._process:
+        if os.getpid() != self._process:
             return
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        with self._begin_or_end:
+            if self._ending:
+                return
+            self._ending = True
+            self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
     def _run(self) -> None:

@@ -62,12 +62,18 @@ class Versions:
         """Look for them, or wait for who does, unless that was a moment ago; whether somebody did, and succeeded."""
         if not self.begin():
             return False
-        assert self._looking is not None
+        looking, task = self._looking, asyncio.current_task()
+        assert looking is not None
+        assert task is not None
         try:
             async with asyncio.timeout(_WAIT):
-                return await asyncio.shield(self._looking)
+                return await asyncio.shield(looking)
         except TimeoutError:
             return False
+        except asyncio.CancelledError:
+            if looking.cancelled() and not task.cancelling():
+                return False  # it was closed, and who asks was not
+            raise
 
     def begin(self) -> bool:
         """Begin to look, unless that was a moment ago; whether somebody looks now."""

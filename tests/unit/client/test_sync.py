@@ -1,6 +1,7 @@
 """The client without `await`: it blocks who calls, in notebooks too, and leaves nothing behind."""
 
 import asyncio
+import concurrent.futures
 import inspect
 import os
 import subprocess
@@ -37,6 +38,23 @@ def test_it_answers_without_a_loop_and_ends_its_thread() -> None:
     client.close()
     with pytest.raises(Closed, match="the client is closed: make another one"):
         read(client)
+
+
+def test_who_waits_while_another_thread_closes_it_is_told_so() -> None:
+    client, transport = made()
+    asked = threading.Event()
+
+    async def never(*arguments: object, **more: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    transport.send = never  # type: ignore[method-assign,assignment]
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(read, client)
+        assert asked.wait(10)
+        client.close()
+        with pytest.raises(Closed, match="closed before there was an answer"):
+            reading.result(10)
 
 
 async def test_it_answers_within_a_running_loop() -> None:
