@@ -73,7 +73,8 @@ def test_what_is_more_at_rest_is_told(measure: str, minutes: float, most: float)
     before = {"worker": {measure: 100.0}}
     assert verdict.left(before, {"worker": {measure: 100 + most}}, minutes) == []
     (told,) = verdict.left(before, {"worker": {measure: 101 + most}}, minutes)
-    assert told == f"worker: {measure} at rest are {101 + most}, and were 100"
+    counted = "thousands of objects' blocks" if measure == "objects" else measure
+    assert told == f"worker: {counted} at rest are {101 + most}, and were 100"
 
 
 def test_what_comes_back_is_no_growth() -> None:

@@ -21,6 +21,9 @@ _AT_REST: Mapping[str, float] = {"files": 4.0, "threads": 3.0, "tasks": 8.0, "ob
 needed, and threads too; what is kept for each request, or each cut, is soon more. Objects: thousands of blocks, once
 garbage was collected."""
 
+_IN_WORDS: Mapping[str, str] = {"objects": "thousands of objects' blocks"}
+"""What a number counts, where its measure's name does not say so."""
+
 _OBJECTS_PER_MINUTE = 0.9
 """Thousands of blocks that there may be more of for each minute, if that is more: half a block for each request. A
 single object that is kept for each is twice that."""
@@ -80,7 +83,8 @@ def left(
     """What is there at rest that was not there before, in a run of this length, in words."""
     most = {**_AT_REST, "objects": max(_AT_REST["objects"], _OBJECTS_PER_MINUTE * minutes)}
     return [
-        f"{process}: {measure} at rest are {after[process][measure]:.0f}, and were {held[measure]:.0f}"
+        f"{process}: {_IN_WORDS.get(measure, measure)} at rest are {after[process][measure]:.0f}, "
+        f"and were {held[measure]:.0f}"
         for process, held in before.items()
         for measure, more in most.items()
         if measure in held and after.get(process, {}).get(measure, 0) > held[measure] + more
