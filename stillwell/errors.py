@@ -15,6 +15,7 @@ StillwellError
 │   └── StoreNotReady      the store answers, but may have lost data: refuse to read or write until `stillwell rebuild`
 ├── ModelError             a model, or the server that has it, gave no answer of use: says why
 │   └── ModelUnavailable   the server is not reached, or cannot answer now: try again
+│       ├── ModelFailed    it answered that it has failed
 │       └── ModelLeftAlone it has failed again and again, and was not asked
 ├── ChainError             the commit chain cannot be read as it should be: names the object and what is wrong with it
 ├── LocalStackError        a part of the embedded stack could not be fetched, started or reached: says what to do
