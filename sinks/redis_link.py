@@ -93,9 +93,10 @@ class RedisLink:
         Raises StoreUnavailable if nothing was sent or the server answers to nobody, OutcomeUnknown if replies are
         missing.
         """
+        cancelled = _cancelled()
         connection = await self._connect()
         try:
-            yield functools.partial(_exchange, connection)
+            yield functools.partial(_exchange, connection, cancelled)
         except BaseException as error:
             # Replies may still be on their way: they must not be taken for those of the next command.
             await connection.disconnect(nowait=True)
@@ -142,11 +143,15 @@ class RedisLink:
 
     async def connect_alone(self) -> Any:
         """A connection of redis-py's that is in no pool, for who takes it over. Raises StoreUnavailable."""
+        cancelled = _cancelled()
         connection = self._pool.make_connection()
         try:
             await connection.connect()
         except (exceptions.RedisError, OSError) as error:
             raise self._out_of_reach(error) from error
+        if _cancelled() > cancelled:
+            await connection.disconnect(nowait=True)
+            raise asyncio.CancelledError
         return connection
 
     async def _connect(self) -> Any:
@@ -165,12 +170,25 @@ def facts_of(*infos: bytes) -> dict[str, str]:
     return dict(line.split(":", 1) for info in infos for line in info.decode().splitlines() if ":" in line)
 
 
-async def _exchange(connection: Any, batches: Iterable[Sequence[Command]]) -> list[Reply]:
+def _cancelled() -> int:
+    """How often the task was told to end.
+
+    In Python 3.11 `asyncio.wait_for`, by which redis-py sends, forgets that it was told so in the very turn in which
+    all is sent. Who then goes on may do so for ever; who waits for his end waits as long.
+    """
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
+
+
+async def _exchange(connection: Any, cancelled: int, batches: Iterable[Sequence[Command]]) -> list[Reply]:
+    """cancelled: how often the task had been told to end before this connection was asked for."""
     replies: list[Reply] = []
     awaited = 0
     for batch in batches:
         packed = b"".join([hiredis.pack_command(command) for command in batch])  # type: ignore[arg-type]
         await connection.send_packed_command(packed, check_health=False)
+        if _cancelled() > cancelled:
+            raise asyncio.CancelledError
         replies += [await _reply(connection) for _ in range(awaited)]
         awaited = len(batch)
     return replies + [await _reply(connection) for _ in range(awaited)]

@@ -296,6 +296,28 @@ async def test_a_call_that_is_cancelled_does_not_give_its_replies_to_the_next_on
     assert (await store.put(many, EPOCH)).stale == 0
 
 
+async def test_who_is_told_to_end_ends_whatever_is_under_way(store: RedisOnlineStore, shared_url: str) -> None:
+    """One who goes on, and asks again and again until he is told to end, goes on for ever."""
+    alone = RedisLink(shared_url, 5.0, 1)
+
+    async def ask() -> None:
+        await store._link.ask(("PING",))
+
+    async def connect() -> None:
+        await (await alone.connect_alone()).disconnect(nowait=True)
+
+    await ask()
+    for call in (ask, connect):
+        for turns in range(60):
+            task = asyncio.create_task(call())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if task.cancel():
+                await asyncio.wait([task])
+                assert task.cancelled(), f"{call.__name__} goes on after {turns} turns of the loop"
+    await alone.close()
+
+
 async def test_marks_are_raised_only_by_the_server_that_wrote_the_rows(
     own: StartServer, store_at: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
