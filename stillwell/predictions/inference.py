@@ -7,7 +7,7 @@ that differ by chance. A server that fails again and again is left alone for a w
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import aiohttp
@@ -149,12 +149,15 @@ class ServedModel:
         chance: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
         policy: BreakerPolicy | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        """sleep: how to wait so many seconds before a call is repeated."""
         self._model = model
         self._server = server
         self._root = f"{url}/v2/models/{server.model}"
         self._chance = chance
         self._clock = clock
+        self._sleep = sleep
         self.breaker = Breaker(policy or BreakerPolicy())
         self._path: str | None = None
         """Where to ask; known once the metadata was seen to be right."""
@@ -212,7 +215,7 @@ class ServedModel:
         """The body of an answer, of one call or several."""
         for attempt in range(self._server.retries + 1):
             if attempt:
-                await asyncio.sleep(_FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + self._chance()))
+                await self._sleep(_FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + self._chance()))
             if not self.breaker.may_call(self._clock()):
                 raise ModelLeftAlone(
                     f"{self._named} has failed again and again, and is left alone for another "

@@ -146,6 +146,26 @@ async def test_a_server_that_cannot_answer_now_is_asked_again(server: OddServer,
     await asked.close()
 
 
+@pytest.mark.parametrize("chance", [0.0, 0.25, 1.0])
+async def test_pauses_before_a_call_is_repeated_double_and_differ_by_chance(server: OddServer, chance: float) -> None:
+    """Else all who found the server busy at one moment would come back at one moment."""
+    spec = of(server.url, retries=3)
+    assert isinstance(spec.server, OpenInferenceSpec)
+    paused: list[tuple[int, float]] = []
+
+    async def sleep(seconds: float) -> None:
+        paused.append((server.calls, seconds))
+
+    asked = ServedModel(spec, spec.server, server.url, lambda: chance, sleep=sleep)
+    await asked.check()
+    server.answer = text(503, "busy")
+    with pytest.raises(ModelUnavailable, match="answered 503: busy"):
+        await said(asked, 1.0)
+    assert [calls for calls, _ in paused] == [1, 2, 3]
+    assert [seconds for _, seconds in paused] == pytest.approx([0.05 * each * (0.5 + chance) for each in (1, 2, 4)])
+    await asked.close()
+
+
 async def test_a_plain_text_500_is_quoted_and_not_asked_again(server: OddServer) -> None:
     asked = client(server.url)
     server.answer = text(500, "Internal Server Error: bad shape")
