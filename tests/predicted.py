@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import datetime
 import json
+import random
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,9 @@ from stillwell.layout.chain import PartitionId
 from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.online import EncodedRows
 from stillwell.pipeline import compile_pipeline
+from stillwell.predictions.engine import Engine
+from stillwell.predictions.freshness import State
+from stillwell.predictions.reading import ModelReader
 from stillwell.predictions.tensors import Said, Unusable
 from stillwell.spec import (
     DefinitionsSpec,
@@ -60,9 +64,14 @@ DEFINITIONS = DefinitionsSpec(entities=(V.entity,), topics=(TOPIC,), views=(V,))
 
 def encoded_row(id: int, delay: float | None, at_us: int, of: ViewSpec = V) -> EncodedRows:
     """The row of an entity, whose event happened then."""
+    return encoded_rows({id: delay}, at_us, of)
+
+
+def encoded_rows(delays: Mapping[int, float | None], at_us: int, of: ViewSpec = V) -> EncodedRows:
+    """The rows of entities, whose events happened at one time."""
     at = datetime.datetime.fromtimestamp(0, datetime.UTC) + datetime.timedelta(microseconds=at_us)
     made = compile_pipeline(TOPIC, [of], max_future=datetime.timedelta(days=36_500)).run(
-        records([json.dumps({"at": at.isoformat(), "id": id, "delay": delay}).encode()])
+        records([json.dumps({"at": at.isoformat(), "id": id, "delay": delay}).encode() for id, delay in delays.items()])
     )
     assert made.rejects == ()
     rows, _ = ViewEncoder(of, datetime.timedelta(hours=1)).encode(made.rows[0].frame, PartitionId("t", 1, 0))
@@ -72,10 +81,12 @@ def encoded_row(id: int, delay: float | None, at_us: int, of: ViewSpec = V) -> E
 class Adding:
     """A model that adds one, told what else to do: an `Inference` of the tests.
 
-    calls: how often it was asked; asked: about how many entities; before: awaited with the inputs before it answers.
+    by: what it adds instead; calls: how often it was asked; asked: about which inputs; before: awaited with the inputs
+    before it answers.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, by: float = 1) -> None:
+        self.by = by
         self.calls = 0
         self.asked: list[list[Any]] = []
         self.before: Callable[[list[Any]], Awaitable[None]] | None = None
@@ -85,7 +96,7 @@ class Adding:
         """It is right."""
 
     async def infer(self, columns: Mapping[str, Sequence[Any]], count: int) -> list[Said]:
-        """One more than the delay, and nothing for an unknown one."""
+        """So much more than the delay, and nothing for an unknown one."""
         self.calls += 1
         delays = list(columns["delay"])
         self.asked.append(delays)
@@ -93,10 +104,94 @@ class Adding:
             await self.before(delays)
         if self.error:
             raise self.error
-        return [Unusable("delay is unknown") if each is None else {"minutes": each + 1} for each in delays]
+        return [Unusable("delay is unknown") if each is None else {"minutes": each + self.by} for each in delays]
 
     async def close(self) -> None:
         """Nothing is open."""
+
+
+class Race:
+    """Rows change while several processes, as it were, read predictions of them and compute some.
+
+    What is read as FRESH must be the word of the model, which adds one, on the very row that stands beside it; and no
+    write that was acknowledged before the read may be missing. fresh: how often that was so.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[int],
+        put: Callable[[EncodedRows], Awaitable[object]],
+        next_us: Callable[[], int],
+        rng: random.Random,
+    ) -> None:
+        """put: writes rows. next_us: the time of the next event, after all others."""
+        self.fresh = 0
+        self._ids = ids
+        self._put = put
+        self._next_us = next_us
+        self._rng = rng
+        self._written: dict[tuple[int, int], float] = {}
+        self._newest: dict[int, int] = {}
+        """Of each entity, when the event of its last acknowledged row happened."""
+        self._ended = False
+
+    async def begin(self) -> None:
+        """There is a row of each."""
+        at = self._next_us()
+        await self._put(encoded_rows(dict.fromkeys(self._ids, 0.0), at))
+        self._written = {(id, at): 0.0 for id in self._ids}
+        self._newest = dict.fromkeys(self._ids, at)
+
+    async def dawdle(self, delays: list[Any]) -> None:
+        """What the model does before it answers, so that completions change their order."""
+        for _ in range(self._rng.choice((0, 1, 5, 40))):
+            await asyncio.sleep(0)
+
+    async def run(self, readers: Sequence[ModelReader], engines: Sequence[Engine], times: int, least: int = 1) -> None:
+        """Change rows so many times. engines: of those who compute and do not read. least: entities of a read."""
+        async with asyncio.TaskGroup() as tasks:
+            for reader in readers:
+                for _ in range(3):
+                    tasks.create_task(self._look(reader, least))
+            for engine in engines:
+                tasks.create_task(self._compute(engine))
+            await self._change(times)
+            self._ended = True
+
+    async def settle(self, reader: ModelReader) -> None:
+        """Nothing changes any more: what is computed now is of the newest rows."""
+        columns = {"id": list(self._ids)}
+        await reader.engine.compute(reader.engine.entities(columns), 5.0)
+        for id, found in zip(self._ids, await reader.read(columns), strict=True):
+            assert (found.state, found.values) == (State.FRESH, (self._written[id, self._newest[id]] + 1,))
+
+    async def _change(self, times: int) -> None:
+        for number in range(times):
+            id, at = self._rng.choice(self._ids), self._next_us()
+            self._written[id, at] = float(number)
+            await self._put(encoded_row(id, float(number), at))
+            self._newest[id] = at
+            for _ in range(self._rng.randrange(12)):
+                await asyncio.sleep(0)
+
+    async def _look(self, reader: ModelReader, least: int) -> None:
+        while not self._ended:
+            ids = self._rng.sample(self._ids, self._rng.randint(least, len(self._ids)))
+            newest = [self._newest[id] for id in ids]
+            for id, at_least, found in zip(ids, newest, await reader.read({"id": ids}), strict=True):
+                if found.state is State.FRESH:
+                    self.fresh += 1
+                    at = found.event_times["V"]
+                    assert at is not None
+                    assert found.values == (self._written[id, at] + 1,)
+                    assert at >= at_least
+            await asyncio.sleep(0)
+
+    async def _compute(self, engine: Engine) -> None:
+        while not self._ended:
+            some = self._rng.sample(self._ids, max(1, len(self._ids) // 4))
+            await engine.compute(engine.entities({"id": some}), 1.0)
+            await asyncio.sleep(0)
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

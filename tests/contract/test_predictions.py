@@ -13,11 +13,17 @@ from hypothesis import strategies as st
 
 from sinks.redis_link import RedisLink
 from sinks.redis_predictions import RedisPredictions
+from sinks.redis_reader import _MOST_KEYS, RedisReader
 from stillwell.errors import FormatError, StoreNotReady, StoreUnavailable
 from stillwell.layout.prediction import Failure, Outputs, Record, merged
 from stillwell.layout.redis_keys import PredictionsOf, RedisKeys
+from stillwell.predictions.engine import Engine
+from stillwell.predictions.hint import NoHints
+from stillwell.predictions.inputs import ModelInputs
+from stillwell.predictions.reading import ModelReader
 from stillwell.predictions.store import Claim, Listing, PredictionStore, Put, Readers
-from stillwell.reading.online import under
+from stillwell.reading.online import OnlineReader, under
+from stillwell.testing.online import MemoryOnlineStore
 from stillwell.testing.predictions import MemoryPredictions
 from tests.online_support import (
     AnyRedisServer,
@@ -28,6 +34,7 @@ from tests.online_support import (
     executables,
     now_us,
 )
+from tests.predicted import DEFINITIONS, Adding, Race, model
 from tests.waiting import eventually_async
 
 EPOCH = b"epoch-1"
@@ -58,6 +65,18 @@ async def store(server: Server) -> AsyncIterator[PredictionStore]:
     else:
         assert isinstance(server, TwinServer)
         yield MemoryPredictions(server.memory, server.keys)
+
+
+@pytest.fixture
+async def online(server: Server) -> AsyncIterator[OnlineReader]:
+    """Reads rows and predictions, as the query service does."""
+    if isinstance(server, RealServer):
+        reader = RedisReader(RedisLink(server.url, 5.0, 1), server.keys.ready, 5.0)
+        yield reader
+        await reader.close()
+    else:
+        assert isinstance(server, TwinServer)
+        yield MemoryOnlineStore(server.memory, server.keys)
 
 
 def outputs(read_at: int, said: bytes = b"out", fingerprint: bytes = b"f" * 16) -> bytes:
@@ -420,3 +439,33 @@ async def test_a_primary_that_was_demoted_is_not_read(server: Server, store: Pre
     finally:
         await link.close()
         own.stop()
+
+
+@pytest.mark.parametrize(
+    ("entities", "least"), [(3, 1), (_MOST_KEYS // 2 + 15, _MOST_KEYS // 2 + 1)], ids=["in one go", "in parts"]
+)
+async def test_whatever_order_completions_have_fresh_is_the_model_over_the_inputs_that_stand_beside_it(
+    server: Server, store: PredictionStore, online: OnlineReader, rng: random.Random, entities: int, least: int
+) -> None:
+    """Also where a read takes more keys than a call may have, a prediction and a row for each entity: what it finds is
+    of several instants."""
+    writer, spec, adding = server.open(), model(), Adding()
+    inputs = ModelInputs(spec, DEFINITIONS)
+
+    def engine(lease_ms: int) -> Engine:
+        return Engine(spec, inputs, adding, store, server.keys, chance=rng.random, lease_ms=lease_ms)
+
+    readers = [
+        ModelReader(engine(LEASE_MS), online, server.keys, NoHints(), now_us, chance=rng.random) for _ in range(2)
+    ]
+    times = itertools.count(now_us(), 1_000)
+    race = Race(range(entities), lambda rows: writer.put(rows, EPOCH.decode()), lambda: next(times), rng)
+    adding.before = race.dawdle
+    await race.begin()
+    await race.run(readers, [engine(1) for _ in range(3)], 60, least)
+    assert race.fresh > 20
+    adding.before = None
+    await race.settle(readers[0])
+    for reader in readers:
+        await reader.close()
+    await writer.close()

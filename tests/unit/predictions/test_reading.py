@@ -30,7 +30,7 @@ from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
 from stillwell.types import FLOAT32
 from tests.batches import feature
-from tests.predicted import DEFINITIONS, Adding, V, encoded_row, model
+from tests.predicted import DEFINITIONS, Adding, Race, V, encoded_row, model
 from tests.waiting import eventually_here
 
 EPOCH = "epoch"
@@ -522,65 +522,19 @@ async def test_whatever_order_completions_have_fresh_is_the_model_over_the_input
 ) -> None:
     """Rows change while the model, which is slow now and then, is asked by several processes at once."""
     site = made(policy=policy)
-    for id in (1, 2, 3):
-        await site.put(id, 0.0)
 
-    async def dawdle(delays: list[Any]) -> None:
-        for _ in range(rng.choice((0, 1, 5, 40))):
-            await asyncio.sleep(0)
+    def next_us() -> int:
+        site.ms += 1
+        return site.ms * 1_000
 
-    site.model.before = dawdle
-    written = {(id, BEGIN_MS * 1_000): 0.0 for id in (1, 2, 3)}
-    underway: set[int] = set()
-    ended = False
-    fresh = 0
-
-    async def change() -> None:
-        for number in range(300):
-            site.ms += 1
-            id = rng.choice((1, 2, 3))
-            written[id, site.ms * 1_000] = float(number)
-            underway.add(site.ms * 1_000)
-            await site.put(id, float(number))
-            underway.clear()
-            for _ in range(rng.randrange(12)):
-                await asyncio.sleep(0)
-
-    async def look(reader: ModelReader) -> None:
-        nonlocal fresh
-        while not ended:
-            ids = rng.sample((1, 2, 3), rng.randrange(1, 4))
-            newest = {id: max(at for of, at in written if of == id and at not in underway) for id in ids}
-            for id, found in zip(ids, await read(reader, *ids), strict=True):
-                if found.state is State.FRESH:
-                    fresh += 1
-                    at = found.event_times["V"]
-                    assert at is not None
-                    assert found.values == (written[id, at] + 1,)
-                    assert at >= newest[id]
-            await asyncio.sleep(0)
-
-    async def compute(reader: ModelReader) -> None:
-        while not ended:
-            await reader.engine.compute(reader.engine.entities({"id": [rng.choice((1, 2, 3))]}), 1.0)
-            await asyncio.sleep(0)
-
-    async with asyncio.TaskGroup() as tasks:
-        for reader in (site.reader(), site.reader()):
-            for _ in range(3):
-                tasks.create_task(look(reader))
-        for _ in range(3):
-            tasks.create_task(compute(site.reader(lease_ms=1)))
-        await change()
-        ended = True
-    assert fresh > 20
+    race = Race((1, 2, 3), lambda rows: site.store.put(rows, EPOCH), next_us, rng)
+    site.model.before = race.dawdle
+    await race.begin()
+    readers, computing = [site.reader(), site.reader()], [site.reader(lease_ms=1) for _ in range(3)]
+    await race.run(readers, [each.engine for each in computing], 300)
+    assert race.fresh > 20
     site.model.before = None
-    reader = site.reader()
-    for id in (1, 2, 3):
-        await reader.engine.compute(reader.engine.entities({"id": [id]}), 1.0)
-        (found,) = await read(reader, id)
-        newest = max(at for of, at in written if of == id)
-        assert (found.state, found.values) == (State.FRESH, (written[id, newest] + 1,))
+    await race.settle(site.reader())
 
 
 async def test_who_saw_newer_inputs_takes_no_prediction_of_older_ones_however_coarse_the_loops_clock_is(
