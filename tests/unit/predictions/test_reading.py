@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import itertools
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -67,8 +68,13 @@ class Site:
         """What the readers' engines have computed."""
         self.offsets = itertools.count(1)
 
-    def reader(self, lease_ms: int = 5_000) -> ModelReader:
-        """One of another process, as it were."""
+    def reader(
+        self,
+        lease_ms: int = 5_000,
+        chance: Callable[[], float] = lambda: 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> ModelReader:
+        """One of another process, as it were. chance: by which it refreshes early. clock: by which its calls last."""
         keys = RedisKeys("test", "test")
         inputs = ModelInputs(self.spec, DEFINITIONS)
         engine = Engine(
@@ -80,10 +86,9 @@ class Site:
             chance=lambda: 0.0,
             lease_ms=lease_ms,
             computed=lambda engine, predictions: self.told.extend(predictions),
+            clock=clock,
         )
-        self.readers.append(
-            ModelReader(engine, self.store, keys, self.hinted, lambda: self.ms * 1_000, chance=lambda: 0.0)
-        )
+        self.readers.append(ModelReader(engine, self.store, keys, self.hinted, lambda: self.ms * 1_000, chance=chance))
         return self.readers[-1]
 
     async def put(self, id: int, delay: float | None, at_ms: int = 0) -> None:
@@ -210,6 +215,35 @@ async def test_by_the_policy_refresh_a_read_tells_what_there_is_and_hints_once(m
     site.ms += 60_001
     stale = (await read(reader))[0]
     assert (stale.state, stale.values) == (State.STALE, (31.0,))
+
+
+async def test_a_new_version_of_a_model_has_predictions_of_its_own_and_the_old_ones_stay(
+    made: Callable[..., Site],
+) -> None:
+    """While it is rolled out, who has the old definitions reads and computes beside who has the new ones."""
+    site = made(policy="cached")
+    await site.put(7, 30.0)
+    old = site.reader()
+    entities = old.engine.entities({"id": [7]})
+    await old.engine.compute(entities, 1.0)
+    (place,) = old.engine.record_keys(entities)
+    record = site.server.read(place)
+    site.spec = site.spec.model_copy(update={"version": "4"})
+    site.model = Adding(by=100)
+    new = site.reader()
+    (found,) = await read(new)
+    assert (found.state, found.values, site.model.calls) == (State.MISSING, None, 0)
+    await new.engine.compute(entities, 1.0)
+    for reader, minutes in ((new, 130.0), (old, 31.0)):
+        (found,) = await read(reader)
+        assert (found.state, found.values) == (State.FRESH, (minutes,))
+    assert site.server.read(place) == record
+    site.ms += 10
+    await site.put(7, 40.0)
+    await old.engine.compute(entities, 1.0)
+    for reader, state, minutes in ((new, State.STALE, 130.0), (old, State.FRESH, 41.0)):
+        (found,) = await read(reader)
+        assert (found.state, found.values) == (state, (minutes,))
 
 
 async def test_by_the_policy_cached_a_read_sets_nothing_in_motion(made: Callable[..., Site]) -> None:
@@ -401,6 +435,46 @@ async def test_what_one_prediction_stands_on_costs_others_of_the_same_turn_nothi
     assert isinstance(told[1], UnknownLayout)
     assert [each[0].values for each in told if not isinstance(each, BaseException)] == [(51.0,), (71.0,)]
     assert reader._flights._flying == {}
+
+
+async def test_of_a_thousand_who_read_shortly_before_the_end_one_has_it_computed_anew_and_nobody_waits(
+    made: Callable[..., Site], rng: random.Random
+) -> None:
+    """By the rule somebody does so some lengths of a call before the end. That it is the last of them, so that the call
+    is not over in time, or one before the last twenty, has a chance of one in half a million."""
+    site = made(policy="wait")
+    await site.put(7, 30.0)
+    call_ms = 100
+    begun: list[int] = []
+
+    async def pass_time(delays: list[Any]) -> None:
+        site.ms += call_ms
+
+    async def take_time(delays: list[Any]) -> None:
+        begun.append(site.ms)
+        over = site.ms + call_ms
+        await eventually_here(lambda: site.ms >= over, what="the call is over", pause_s=0)
+
+    site.model.before = pass_time
+    readers = [site.reader(chance=rng.random, clock=lambda: site.ms / 1_000) for _ in range(3)]
+    await read(readers[0])
+    site.model.before = take_time
+    end, reading = BEGIN_MS + 60_000, []
+    for ms in range(end - 32 * call_ms, end + 2 * call_ms, 3):
+        site.ms = ms
+        reading.append(asyncio.create_task(read(rng.choice(readers))))
+        for _ in range(5):
+            await asyncio.sleep(0)
+    site.model.before = None
+    site.ms += call_ms  # whoever is still asked is done
+    told = [found for (found,) in await asyncio.gather(*reading)]
+    assert {(each.state, each.refresh) for each in told} == {
+        (State.FRESH, Refresh.NONE),
+        (State.FRESH, Refresh.QUEUED),
+    }
+    assert {each.values for each in told} == {(31.0,)}
+    assert len(begun) <= 3, "another process may ask once more while the first writes back"
+    assert end - 20 * call_ms <= begun[0] <= end - call_ms
 
 
 async def test_one_entity_alone_is_told_what_it_is_told_among_several(made: Callable[..., Site]) -> None:
