@@ -22,6 +22,7 @@ from stillwell.predictions.engine import Engine
 from stillwell.predictions.freshness import State
 from stillwell.predictions.inputs import ModelInputs
 from stillwell.predictions.outcome import Entity, Outcome
+from stillwell.spec import OpenInferenceSpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
 from stillwell.types import FLOAT32
@@ -153,6 +154,38 @@ async def test_what_is_fresh_is_computed_for_a_hint_that_is_early_near_its_end_a
         await site.until_committable(104)
         assert site.model.calls == 2
         assert site.results() == {"computed": 2, "fresh": 2}
+
+
+async def test_hints_that_come_within_five_milliseconds_go_in_one_call_and_a_full_batch_waits_for_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = OpenInferenceSpec(url="http://127.0.0.1:1", model="delay", max_batch=3)
+    async with Site(server=server).running() as site:
+        for id in range(5):
+            await site.put(id, float(id))
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+
+        async def turns() -> None:
+            """All that waits for no time is done."""
+            for _ in range(100):
+                await asyncio.sleep(0)
+
+        with monkeypatch.context() as frozen:
+            frozen.setattr(loop, "time", lambda: now)
+            site.hint(0)
+            await turns()
+            now += 0.0049
+            site.hint(1)
+            await turns()
+            assert site.model.asked == []
+            now += 0.0002
+            await turns()
+            assert site.model.asked == [[0.0, 1.0]]
+            site.hint(2, 3, 4)
+            await turns()
+            assert site.model.asked == [[0.0, 1.0], [2.0, 3.0, 4.0]]
+        await site.until_committable(105)
 
 
 async def test_a_hint_for_a_model_that_is_not_known_yet_waits_for_a_worker_that_knows_it() -> None:
