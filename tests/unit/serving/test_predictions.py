@@ -23,10 +23,10 @@ from stillwell.predictions.hint import NoHints
 from stillwell.predictions.inputs import ModelInputs
 from stillwell.predictions.reading import ModelReader
 from stillwell.reading.features import FeatureReader
-from stillwell.spec import ModelSpec, ViewSpec
+from stillwell.spec import InputSpec, ModelSpec, RequestColumnSpec, RequestSpec, ViewSpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
-from stillwell.types import FLOAT32
+from stillwell.types import FLOAT32, FLOAT64
 from tests.batches import feature
 from tests.predicted import DEFINITIONS, Adding, V, encoded_row, model
 from tests.served import Listening, Served
@@ -39,7 +39,9 @@ DELAY = model()
 class Service:
     """The service with a model whose readers wait, unless a test says otherwise; the time is what the test says."""
 
-    def __init__(self, model: ModelSpec = DELAY, server: MemoryRedis | None = None) -> None:
+    def __init__(
+        self, model: ModelSpec = DELAY, server: MemoryRedis | None = None, requests: tuple[RequestSpec, ...] = ()
+    ) -> None:
         self.ms = NOW_MS
         self.registered: list[ViewSpec] = []
         self.server = server or MemoryRedis(clock=lambda: self.ms)
@@ -47,7 +49,7 @@ class Service:
         self.store = MemoryOnlineStore(self.server)
         self.model = Adding()
         self.metrics = Metrics()
-        definitions = DEFINITIONS.model_copy(update={"models": (model,)})
+        definitions = DEFINITIONS.model_copy(update={"models": (model,), "requests": requests})
         engine = Engine(
             model, ModelInputs(model, definitions), self.model, MemoryPredictions(self.server), KEYS, chance=lambda: 0.0
         )
@@ -156,6 +158,31 @@ async def test_each_prediction_that_is_read_is_counted_once(service: Service) ->
     assert counted() == (1, 3)
     await service.get("/v1/predictions?model=Delay&id=7")
     assert counted() == (1, 4)
+
+
+async def test_each_value_of_a_request_has_a_prediction_of_its_own() -> None:
+    inputs = [("delay", "Search:late", FLOAT64), ("stored", "V:delay", FLOAT32)]
+    asked = DELAY.model_copy(
+        update={"inputs": tuple(InputSpec(name=name, reference=of, type=kind) for name, of, kind in inputs)}
+    )
+    search = RequestSpec(name="Search", columns=(RequestColumnSpec(name="late", type=FLOAT64, nullable=False),))
+    service = Service(asked, requests=(search,))
+
+    async def minutes_of_one(late: float) -> tuple[float, str]:
+        status, body = await service.get(f"/v1/predictions?model=Delay&id=7&late={late}")
+        assert status == 200, body
+        return body["prediction"]["outputs"]["minutes"], body["prediction"]["refresh"]
+
+    async with service.client:
+        await service.put(7, 30.0)
+        found = [await minutes_of_one(late) for late in (900.0, 901.0, 900.0)]
+        assert found == [(901.0, "inline"), (902.0, "inline"), (901.0, "none")]
+        assert service.model.asked == [[900.0], [901.0]]
+        of_many = {"id": [7] * 4, "late": [901.0, 902.0, 900.0, 902.0]}
+        _, body = await service.post("/v1/predictions", model="Delay", entities=of_many)
+        assert [each["outputs"]["minutes"] for each in body["predictions"]] == [902.0, 903.0, 901.0, 903.0]
+        assert service.model.asked == [[900.0], [901.0], [902.0]]
+    await service.readers.close()
 
 
 async def test_beside_features_it_is_late_when_its_inputs_changed_and_outside_when_it_is_too_old(
