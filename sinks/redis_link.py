@@ -55,6 +55,11 @@ _MENDS = {
 }
 
 
+_NO_CONNECTION = (exceptions.RedisError, OSError, RuntimeError)
+"""What redis-py raises where it cannot connect. RuntimeError is uvloop's: it refuses to send over a connection that the
+other side has just ended, where asyncio keeps silent."""
+
+
 class RedisLink:
     """Connections to one server, opened as they are needed."""
 
@@ -147,7 +152,7 @@ class RedisLink:
         connection = self._pool.make_connection()
         try:
             await connection.connect()
-        except (exceptions.RedisError, OSError) as error:
+        except _NO_CONNECTION as error:
             raise self._out_of_reach(error) from error
         if _cancelled() > cancelled:
             await connection.disconnect(nowait=True)
@@ -157,7 +162,7 @@ class RedisLink:
     async def _connect(self) -> Any:
         try:
             return await self._pool.get_connection()
-        except (exceptions.RedisError, OSError) as error:
+        except _NO_CONNECTION as error:
             raise self._out_of_reach(error) from error
 
     def _out_of_reach(self, error: Exception) -> StoreUnavailable:
@@ -186,12 +191,19 @@ async def _exchange(connection: Any, cancelled: int, batches: Iterable[Sequence[
     awaited = 0
     for batch in batches:
         packed = b"".join([hiredis.pack_command(command) for command in batch])  # type: ignore[arg-type]
-        await connection.send_packed_command(packed, check_health=False)
+        await _send(connection, packed)
         if _cancelled() > cancelled:
             raise asyncio.CancelledError
         replies += [await _reply(connection) for _ in range(awaited)]
         awaited = len(batch)
     return replies + [await _reply(connection) for _ in range(awaited)]
+
+
+async def _send(connection: Any, packed: bytes) -> None:
+    try:
+        await connection.send_packed_command(packed, check_health=False)
+    except RuntimeError as error:  # uvloop's, as above
+        raise exceptions.ConnectionError(str(error)) from error
 
 
 async def _reply(connection: Any) -> Reply:
