@@ -15,6 +15,8 @@ from stillwell.predictions.freshness import State
 from stillwell.predictions.inputs import ModelInputs
 from stillwell.predictions.prediction import Prediction
 from stillwell.predictions.reading import Asked, Fresh, ModelReader
+from stillwell.reading.online import Stored
+from stillwell.reading.plan import Place
 from stillwell.reading.predicted import PredictedColumns
 from stillwell.reading.status import Freshness, Status, present
 from stillwell.spec import DefinitionsSpec, ModelSpec, ViewSpec
@@ -50,13 +52,13 @@ class ModelReaders:
     async def columns(self, model: ModelSpec, columns: Mapping[str, Sequence[Any]]) -> PredictedColumns:
         """See `stillwell.reading.predicted.Predictions`."""
         reader = self._readers[model.name]
-        asked = self._asked(reader, columns)
+        asked, places = self._asked(reader, columns), reader.engine.inputs.places
         answer = await reader.stored(asked)
         if len(asked.keys) == 1 and (fresh := reader.fresh(answer)):
-            return _of_one(fresh, answer.under)
+            return _of_one(fresh, answer, places)
         looked = reader.looked(asked, answer)
         if looked.all_fresh and looked.fresh:
-            return _of_fresh(looked.fresh, looked.under)  # type: ignore[arg-type]
+            return _of_fresh(looked.fresh, answer, places)  # type: ignore[arg-type]
         found = await reader.told(looked)
         # What was computed since may be of rows of another server, which do not have all that these had.
         under = looked.under if all(each.under == looked.under for each in found) else b""
@@ -79,6 +81,8 @@ class ModelReaders:
                 None if each.values is None else Freshness.FRESH if each.state is State.FRESH else Freshness.LATE
                 for each in found
             ],
+            places=places,
+            rows=[each.rows[at] for at in range(len(places)) for each in found],
         )
 
     async def close(self) -> None:
@@ -91,21 +95,35 @@ _ONE_FRESH = (Freshness.FRESH,)
 """Made once: nothing is asked of an enumeration for each request."""
 
 
-def _of_one(fresh: Fresh, under: bytes) -> PredictedColumns:
-    """Columns of one prediction that is fresh."""
+def _of_one(fresh: Fresh, answer: Stored, places: Sequence[Place]) -> PredictedColumns:
+    """Columns of one prediction that is fresh. answer: it, and behind it its rows."""
     read_at, _, _, values = fresh
     return PredictedColumns(
-        under, [(value,) for value in values], (present(1),) * len(values), (read_at,), _ONE_FRESH, True
+        answer.under,
+        [(value,) for value in values],
+        (present(1),) * len(values),
+        (read_at,),
+        _ONE_FRESH,
+        places,
+        answer.values[1:],
+        True,
     )
 
 
-def _of_fresh(found: Sequence[Fresh], under: bytes) -> PredictedColumns:
+def _of_fresh(found: Sequence[Fresh], answer: Stored, places: Sequence[Place]) -> PredictedColumns:
     """Columns of predictions that are all fresh, as they mostly are."""
     count = len(found)
     read_at, _, _, rows = zip(*found, strict=True)
     values = list(zip(*rows, strict=True))
     return PredictedColumns(
-        under, values, [present(count)] * len(values), read_at, (Freshness.FRESH,) * count, whole=True
+        answer.under,
+        values,
+        [present(count)] * len(values),
+        read_at,
+        (Freshness.FRESH,) * count,
+        places,
+        answer.values[count:],
+        whole=True,
     )
 
 

@@ -18,7 +18,7 @@ from stillwell.predictions.fingerprint import fingerprint, request_digest, what_
 from stillwell.predictions.tensors import Unusable
 from stillwell.reading.catalog import Catalog
 from stillwell.reading.features import columns_of_rows
-from stillwell.reading.plan import Kind, Lookup
+from stillwell.reading.plan import Kind, Lookup, Place
 from stillwell.reading.status import Status
 from stillwell.spec import AliasSpec, DefinitionsSpec, ModelSpec, RequestColumnSpec, ViewSpec
 
@@ -68,6 +68,8 @@ class ModelInputs:
         if self._plan:
             self.request |= self._plan.request_columns
         self._lookups = self._plan.lookups if self._plan else ()
+        self.places: tuple[Place, ...] = tuple((each.view.name, each.columns) for each in self._lookups)
+        """Where the rows are, in the order of rows."""
         self._ttls = [duration_us(each.view.ttl) for each in self._lookups]
         self.sources = tuple(_name_of(each, model, definitions) for each in self._lookups)
         """The views and aliases that are read, by name, in the order of rows."""

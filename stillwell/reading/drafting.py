@@ -12,7 +12,7 @@ from stillwell.errors import RequestError
 from stillwell.instants import duration_us
 from stillwell.layout.projection import Projection
 from stillwell.on_demand import OnDemand
-from stillwell.reading.plan import Computation, Lookup, Output, Plan, RequestInput, StoredInput
+from stillwell.reading.plan import Computation, Lookup, Output, Place, Plan, RequestInput, StoredInput
 from stillwell.reading.whole import WholeLookup, WholePlan
 from stillwell.spec import (
     AliasSpec,
@@ -54,7 +54,7 @@ class Draft:
         self._catalog = catalog
         self._older = older
         self._rows: list[_Rows] = []
-        self._rows_at: dict[tuple[str, tuple[str, ...]], int] = {}
+        self._rows_at: dict[Place, int] = {}
         self._computed: list[tuple[OnDemandSpec, list[str]]] = []
         self._computed_at: dict[str, int] = {}
         self._models: list[ModelSpec] = []
@@ -116,6 +116,7 @@ class Draft:
             outputs,
             tuple(self._models),
             views=tuple(rows.view.name for rows in self._rows),
+            places=self._rows_at,
             sources=tuple(output.source for output in outputs),
             plain=all(output.feature.type is not TIMESTAMP for output in outputs),
             of_one_key=bool(lookups) and not any(lookup.alike for lookup in lookups),

@@ -11,7 +11,7 @@ from stillwell.reading.computed import FoundRows, compute, status_of
 from stillwell.reading.entities import keys
 from stillwell.reading.online import OnlineReader
 from stillwell.reading.plan import Kind, Lookup, Output, Plan
-from stillwell.reading.predicted import NoPredictions, PredictedColumns, Predictions
+from stillwell.reading.predicted import NoPredictions, PredictedColumns, Predictions, of_the_same_rows
 from stillwell.reading.status import Freshness, Status
 from stillwell.reading.status import present as present
 from stillwell.reading.whole import Whole
@@ -123,14 +123,15 @@ class FeatureReader:
                 predicted_columns = functools.partial(columns_of_rows, plan, [], columns, now, [only])
                 return Found(plan, [], 0, now, only.under, predicted_columns, whole)
             return self._found(plan, [], 0, columns, now, only.under, [only])
-        # Asked for in the same turn of the event loop, so that they share a round trip.
+        # Asked for in the same turn of the event loop, so that they share a round trip, unless it is full.
         count, wanted = self._wanted(plan, columns)
-        found, *predicted = await asyncio.gather(
+        found, *of_models = await asyncio.gather(
             self._online.read(wanted), *(self.predictions.columns(model, columns) for model in plan.models)
         )
+        stored, predicted = of_the_same_rows(plan.places, found.values, count, of_models)
         # What is of several servers, or epochs, is of none: who reads behind a push reads once more.
         under = found.under if all(each.under == found.under for each in predicted) else b""
-        return self._found(plan, found.values, count, columns, self._now_us(), under, predicted)
+        return self._found(plan, stored, count, columns, self._now_us(), under, predicted)
 
     def _found(
         self,

@@ -13,6 +13,9 @@ from stillwell.reading.whole import WholePlan
 from stillwell.spec import FeatureSpec, KeySpec, ModelSpec, RequestColumnSpec, ViewSpec
 from stillwell.types import FieldType
 
+Place = tuple[str, tuple[str, ...]]
+"""Where rows are: of which view, and which columns of a request have the keys."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Lookup:
@@ -97,8 +100,9 @@ class Plan:
     are computed with. required: what a request must have; a column that is computed with and may be null can be left
     out. whole: reads what is looked up, where nothing is to be computed besides, and no model asked.
 
-    Known of each once, because every request needs it: views, of the lookups by name; sources, of the outputs; plain:
-    whether no output is a time; of_one_key: whether all lookups make the same entity keys.
+    Known of each once, because every request needs it: views, of the lookups by name; places, their numbers by where
+    their rows are; sources, of the outputs; plain: whether no output is a time; of_one_key: whether all lookups make
+    the same entity keys.
     """
 
     join_keys: Mapping[str, KeySpec]
@@ -110,6 +114,7 @@ class Plan:
     models: tuple[ModelSpec, ...] = ()
     """Whose predictions are asked for."""
     views: tuple[str, ...] = ()
+    places: Mapping[Place, int] = dataclasses.field(default_factory=dict)
     sources: tuple[int, ...] = ()
     plain: bool = False
     of_one_key: bool = False

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from stillwell.errors import RequestError
+from stillwell.layout.value import stamp_of
+from stillwell.reading.plan import Place
 from stillwell.reading.status import Freshness, Status
 from stillwell.spec import ModelSpec
 
@@ -18,7 +20,9 @@ class PredictedColumns(NamedTuple):
 
     values, statuses: by output, then entity. read_at: when each entity's inputs were read, in
     µs since the epoch, None where there is no prediction. freshness: LATE for a prediction of other inputs than those
-    there are, or an old one. whole: whether it is known that all are there and FRESH, and no value null.
+    there are, or an old one. places, rows: where the model's inputs are, and for each of these, one after the other,
+    the row of each entity that freshness is about. whole: whether it is known that all are there and FRESH, and no
+    value null.
     """
 
     under: bytes
@@ -26,7 +30,52 @@ class PredictedColumns(NamedTuple):
     statuses: Sequence[Sequence[Status]]
     read_at: Sequence[int | None]
     freshness: Sequence[Freshness | None]
+    places: Sequence[Place]
+    rows: list[bytes | None]
     whole: bool = False
+
+
+def of_the_same_rows(
+    places: Mapping[Place, int], stored: list[bytes | None], count: int, predicted: Sequence[PredictedColumns]
+) -> tuple[list[bytes | None], Sequence[PredictedColumns]]:
+    """Rows and predictions as they may stand beside each other: what is FRESH is of these very rows.
+
+    Mostly all were read at one instant. But a model that was asked meanwhile was asked about its inputs as they stood
+    then, and what does not fit into one call to the store comes by several. Where rows differ, those are taken that a
+    fresh prediction is of; of several the newest, and what is of an older one is LATE.
+
+    stored: for each place, by its number, the row of each of so many entities.
+    """
+    shared = [
+        (of, at * count, places[place] * count)
+        for of, each in enumerate(predicted)
+        for at, place in enumerate(each.places)
+        if place in places
+    ]
+    if all(predicted[of].rows[at : at + count] == stored[to : to + count] for of, at, to in shared):
+        return stored, predicted
+    fresh = [
+        (of, number, predicted[of].rows[at + number], to + number)
+        for of, at, to in shared
+        for number, worth in enumerate(predicted[of].freshness)
+        if worth is Freshness.FRESH
+    ]
+    newest: dict[int, bytes | None] = {}
+    for _, _, row, to in fresh:
+        if to not in newest or _stamp(row) > _stamp(newest[to]):
+            newest[to] = row
+    late = {(of, number) for of, number, row, to in fresh if _stamp(row) != _stamp(newest[to])}
+    return [newest.get(to, row) for to, row in enumerate(stored)], [
+        each._replace(
+            freshness=[Freshness.LATE if (of, number) in late else worth for number, worth in enumerate(each.freshness)]
+        )
+        for of, each in enumerate(predicted)
+    ]
+
+
+def _stamp(row: bytes | None) -> bytes:
+    """What tells which row is newer, and whether two are the same; none is older than any."""
+    return b"" if row is None else stamp_of(row)
 
 
 class Predictions(Protocol):

@@ -16,7 +16,8 @@ from stillwell.pipeline import compile_pipeline
 from stillwell.reading.catalog import Catalog
 from stillwell.reading.features import FeatureReader
 from stillwell.reading.online import Stored
-from stillwell.reading.status import Status
+from stillwell.reading.predicted import PredictedColumns, of_the_same_rows
+from stillwell.reading.status import Freshness, Status
 from stillwell.spec import DefinitionsSpec, ViewSpec
 from stillwell.types import FLOAT64, INT64, STRING
 from tests.batches import NOW_MS, column, event, feature, records, topic, view
@@ -122,3 +123,62 @@ async def test_two_versions_whose_layouts_share_an_id_by_chance_are_refused(monk
     monkeypatch.setattr(RowLayout, "of", of_one_id)
     with pytest.raises(DefinitionError, match="the same layout id"):
         await read(None, SECOND, [FIRST])
+
+
+# ---- beside predictions ----
+
+ROWS = {"none": None, "older": stored(FIRST, amount=7), "newer": stored(FIRST, amount=8, at="2026-01-01T00:00:00.001Z")}
+PLACE = ("V", ("k",))
+
+
+def predictions(worth: Freshness, *rows: str, place: tuple[str, tuple[str, ...]] = PLACE) -> PredictedColumns:
+    """Those of a model for some entities, of whose only view these are the rows."""
+    many = len(rows)
+    return PredictedColumns(
+        b"",
+        [[1.0] * many],
+        [[Status.PRESENT] * many],
+        [1] * many,
+        [worth] * many,
+        [place],
+        [ROWS[row] for row in rows],
+    )
+
+
+@pytest.mark.parametrize(
+    ("read", "of_models", "shown", "worth"),
+    [
+        ("older", "FRESH older", "older", "FRESH"),
+        ("older", "FRESH newer", "newer", "FRESH"),
+        ("newer", "FRESH older", "older", "FRESH"),
+        ("none", "FRESH newer", "newer", "FRESH"),
+        ("older", "FRESH none", "none", "FRESH"),
+        ("older", "LATE newer", "older", "LATE"),
+        ("older", "FRESH older, FRESH newer", "newer", "LATE FRESH"),
+        ("older", "FRESH newer, FRESH older", "newer", "FRESH LATE"),
+        ("older", "FRESH newer, FRESH none", "newer", "FRESH LATE"),
+        ("older", "FRESH newer, LATE older", "newer", "FRESH LATE"),
+        ("older", "FRESH newer, FRESH newer", "newer", "FRESH FRESH"),
+    ],
+)
+def test_what_is_fresh_is_of_the_rows_beside_it_and_of_several_the_newest_stay(
+    read: str, of_models: str, shown: str, worth: str
+) -> None:
+    predicted = [predictions(Freshness(said), row) for said, row in map(str.split, of_models.split(", "))]
+    rows, told = of_the_same_rows({PLACE: 0}, [ROWS[read]], 1, predicted)
+    assert rows == [ROWS[shown]]
+    assert [each.freshness for each in told] == [[Freshness(said)] for said in worth.split()]
+
+
+def test_each_entity_and_view_has_the_rows_of_its_own_predictions() -> None:
+    """The model reads the second of two views, of two entities, of which the second has changed; the same view by other
+    columns has other rows."""
+    elsewhere = predictions(Freshness.FRESH, "older", "older", place=("V", ("other",)))
+    rows, told = of_the_same_rows(
+        {("Other", ("k",)): 0, PLACE: 1},
+        [ROWS[row] for row in ("newer", "none", "older", "older")],
+        2,
+        [predictions(Freshness.FRESH, "older", "newer"), elsewhere],
+    )
+    assert rows == [ROWS[row] for row in ("newer", "none", "older", "newer")]
+    assert {worth for each in told for worth in each.freshness} == {Freshness.FRESH}

@@ -1,6 +1,7 @@
 """Predictions over HTTP, and beside features: over a store in memory."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import polars as pl
@@ -22,7 +23,9 @@ from stillwell.predictions.engine import Engine
 from stillwell.predictions.hint import NoHints
 from stillwell.predictions.inputs import ModelInputs
 from stillwell.predictions.reading import ModelReader
+from stillwell.predictions.store import StoredAt
 from stillwell.reading.features import FeatureReader
+from stillwell.reading.online import Stored
 from stillwell.spec import InputSpec, ModelSpec, RequestColumnSpec, RequestSpec, ViewSpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
@@ -142,6 +145,57 @@ async def test_an_output_stands_beside_features(service: Service) -> None:
         "statuses": ["PRESENT"],
         "event_timestamps": ["2026-01-01T00:00:00Z"],
     }
+
+
+@pytest.mark.parametrize("ids", [[7], [7, 8]])
+async def test_features_beside_a_prediction_that_was_just_computed_are_of_the_rows_that_the_model_was_asked_about(
+    service: Service, monkeypatch: pytest.MonkeyPatch, ids: list[int]
+) -> None:
+    """Rows change behind the read of features, whose prediction is missing, and before its inputs are read."""
+    for id in ids:
+        await service.put(id, 30.0)
+    read_at = MemoryPredictions.read_at
+
+    async def changed(store: MemoryPredictions, keys: Sequence[bytes]) -> StoredAt:
+        service.ms += 1_000
+        await service.put(7, 40.0)
+        return await read_at(store, keys)
+
+    monkeypatch.setattr(MemoryPredictions, "read_at", changed)
+    _, body = await service.post("/v1/features", features=["V:delay", "Delay:minutes"], entities={"id": ids})
+    delay, minutes = body["features"]["V:delay"], body["features"]["Delay:minutes"]
+    assert (minutes["values"][0], minutes["freshness"]) == (41.0, ["FRESH"] * len(ids))
+    assert (delay["values"], delay["ages_s"]) == ([40.0, 30.0][: len(ids)], [0.0, 1.0][: len(ids)])
+
+
+@pytest.mark.parametrize("ids", [[7], [7, 8]])
+async def test_features_beside_a_prediction_that_was_read_later_are_of_the_rows_that_it_is_of(
+    service: Service, monkeypatch: pytest.MonkeyPatch, ids: list[int]
+) -> None:
+    """As where one call to the store does not hold all: rows change between two, and are predicted from."""
+    for id in ids:
+        await service.put(id, 30.0)
+    (reader,) = service.readers._readers.values()
+    read, first, changed = service.store.read, asyncio.Lock(), asyncio.Event()
+
+    async def read_by_parts(keys: Sequence[bytes]) -> Stored:
+        if first.locked():
+            await changed.wait()
+            return await read(keys)
+        await first.acquire()
+        found = await read(keys)
+        service.ms += 1_000
+        await service.put(7, 40.0)
+        await reader.engine.compute(reader.engine.entities({"id": ids}), 1.0)
+        changed.set()
+        return found
+
+    monkeypatch.setattr(service.store, "read", read_by_parts)
+    _, body = await service.post("/v1/features", features=["V:delay", "Delay:minutes"], entities={"id": ids})
+    delay, minutes = body["features"]["V:delay"], body["features"]["Delay:minutes"]
+    assert (minutes["values"][0], minutes["freshness"]) == (41.0, ["FRESH"] * len(ids))
+    assert (delay["values"], delay["ages_s"]) == ([40.0, 30.0][: len(ids)], [0.0, 1.0][: len(ids)])
+    assert service.model.calls == 1
 
 
 async def test_each_prediction_that_is_read_is_counted_once(service: Service) -> None:
