@@ -105,6 +105,7 @@ class Served:
         bounds: Bounds = BOUNDS,
         registered: Callable[[], Sequence[ViewSpec]] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        limits: Limits = LIMITS,
     ) -> None:
         self.server = MemoryRedis(clock=lambda: NOW_MS)
         self.store = MemoryOnlineStore(self.server)
@@ -114,13 +115,13 @@ class Served:
         self.metrics = Metrics()
         self.marks = Marks(self.store, keys, "test", DEFINITIONS.views)
         self.features = Features(
-            DEFINITIONS, reader, LIMITS, self.metrics, marks=self.marks, registered=registered, clock=clock
+            DEFINITIONS, reader, limits, self.metrics, marks=self.marks, registered=registered, clock=clock
         )
         self.log = MemoryPushLog({f"test.push.{view.name}": 2 for view in DEFINITIONS.views})
         batches = {view.name: ViewBatches("test", view, HOUR, max_future=HOUR) for view in DEFINITIONS.views}
         pusher = Pusher(DEFINITIONS, batches, self.log, Topics(), self.store, Inline(), lambda: NOW_MS, most_rows=1_000)
         self.answers = MemoryAnswers()
-        push = PushPages(pusher, Repeated(self.answers), LIMITS.rows, self.metrics)
+        push = PushPages(pusher, Repeated(self.answers), limits.rows, self.metrics)
         siblings = Siblings(0, 1, None, lambda: snapshot([self.metrics]))
         status = StatusPages(self.features, siblings, "text/plain", lambda: self.site.ending)
         own = (FeastPages(self.features), OwnPages(self.features), push, NoPredictionPages(self.features), status)

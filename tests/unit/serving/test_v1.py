@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from tests.served import NOW_US, Served
+from serving.limits import Limits
+from tests.served import NOW_US, USERS, Served
 
 NOON = "2026-01-01T00:00:00Z"
 
@@ -203,3 +204,24 @@ async def test_a_usual_mistake_is_told_by_its_field_with_the_fix(
     status, answer = await served.post("/v1/features", **{"features": ["Users:name"], **asked})
     assert (status, answer["error"]["field"]) == (422, field)
     assert says in answer["error"]["message"]
+
+
+async def test_as_many_different_features_as_may_be_are_read_and_one_more_is_refused() -> None:
+    """By both interfaces: each of them is there, and none is named twice."""
+    most = [f"Users:{each.name}" for each in USERS.features]
+    served = Served(limits=Limits(rows=50, features=len(most), values=200))
+    async with served.client:
+        await served.put({"id": 1, "name": "a"})
+
+        async def asked(features: list[str]) -> list[tuple[int, object]]:
+            body = {"features": features, "entities": {"id": [1], "name": ["a"]}}
+            return [
+                await served.post("/get-online-features", full_feature_names=True, **body),
+                await served.post("/v1/features", **body),
+                await served.get(f"/v1/features?features={','.join(features)}&id=1&name=a"),
+            ]
+
+        assert [status for status, _ in await asked(most)] == [200] * 3
+        for status, answer in await asked([*most, "Places:amount"]):
+            assert status == 422
+            assert "features: 7 in one request; at most 6 are allowed" in str(answer)
