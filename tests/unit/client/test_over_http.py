@@ -63,11 +63,14 @@ async def test_what_is_wrong_is_raised_as_what_it_is(served: Served) -> None:
     assert refused.value.field == "entities.id[1]"
 
 
-async def test_a_thousand_at_once_share_the_connections(served: Served) -> None:
+async def test_a_thousand_at_once_share_the_connections(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     await served.put({"id": 1, "name": "a", "amount": 7.5})
+    opened: list[int] = []
+    monkeypatch.setattr(served.site, "_observe", lambda *request: opened.append(served.site.open))
     async with Client(url(served), connections=4, timeout=30) as client:
         found = await asyncio.gather(*[client.features(["Users:amount"], {"id": 1}) for _ in range(1_000)])
     assert {each.one()["Users:amount"].value for each in found} == {7.5}
+    assert (len(opened), max(opened)) == (1_000, 4)
 
 
 async def test_a_service_that_is_not_there_is_unavailable() -> None:
