@@ -21,15 +21,20 @@ from tests.worker import WorkerProcess
 FEATURES = [f"{orders.VIEW}:amount", f"{orders.VIEW}:number"]
 
 
-def ask(service: WorkerProcess, body: object) -> tuple[int, Any]:
-    """Status and body of /get-online-features."""
-    url = f"http://127.0.0.1:{service.port}/get-online-features"
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+def ask(service: WorkerProcess, body: object, path: str = "/get-online-features") -> tuple[int, Any]:
+    """Status and body of an answer; without a body to send, to a GET. Who is refused for now must be told when to come
+    again."""
+    sent = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{service.port}{path}", sent, {"Content-Type": "application/json"}
+    )
     try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
-            return answer.status, json.load(answer)
+        answer = urllib.request.urlopen(request, timeout=10)
     except urllib.error.HTTPError as error:
-        return error.code, json.load(error)
+        answer = error
+    with answer:
+        assert answer.headers["Retry-After"] == ("1" if answer.status == 503 else None), (path, answer.status)
+        return answer.status, json.load(answer)
 
 
 def until_healthy(service: WorkerProcess) -> WorkerProcess:

@@ -535,6 +535,7 @@ def test_a_connection_too_many_is_told_so(run: Callable[..., None]) -> None:
             await eventually_async(full, what="two connections")
             refused = await said(opened.port, post())
             assert refused.startswith(b"HTTP/1.1 503 ")
+            assert b"Retry-After: 1\r\n" in refused
             assert b"too many connections" in refused
             for _, writer in held:
                 writer.close()
