@@ -180,7 +180,9 @@ def answer(meaning: str, schema: Json | None, type: str = "application/json") ->
     return {"description": meaning} | ({} if schema is None else {"content": {type: {"schema": schema}}})
 
 
-RETRY_AFTER: Final[Json] = {"Retry-After": {"schema": {"type": "string"}, "description": "seconds to wait"}}
+RETRY_AFTER: Final[Json] = {
+    "Retry-After": {"required": True, "schema": {"type": "string"}, "description": "seconds to wait"}
+}
 
 
 def answers(good: Mapping[str, Json], error: Json, *statuses: int) -> Json:

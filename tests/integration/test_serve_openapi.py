@@ -14,7 +14,8 @@ from tests.integration import orders
 from tests.integration.conftest import Deployment
 from tests.integration.proof import log, until_linked
 from tests.integration.test_serve import until_healthy
-from tests.services import tool
+from tests.services import Proxy, tool
+from tests.worker import WorkerProcess
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -32,23 +33,38 @@ class Worth(Model, entity=Customer, version="1", policy="wait", max_staleness=ti
 
 
 def test_a_fuzzer_finds_nothing_that_the_document_does_not_say(
-    deploy: Callable[..., Deployment], tmp_path: Path
+    deploy: Callable[..., Deployment], redis_proxy: Proxy, tmp_path: Path, rng: random.Random
 ) -> None:
-    """Schemathesis, with all of its checks: what the document allows is answered as it says, all else is refused."""
+    """Schemathesis, with all of its checks: what the document allows is answered as it says, all else is refused. And,
+    for as long as Redis is away, by what the document says of that."""
     deployment = with_model(deploy(pushed=True))
     worker = deployment.start_worker().until_ready()
-    service = until_healthy(deployment.service().start())
-    options = ["--checks", "all", "--max-examples", "40", "--seed", "1", "--phases", "examples,coverage,fuzzing"]
+    service = until_healthy(deployment.service(redis_url=f"redis://{redis_proxy.address}/0").start())
+    tries(service, tmp_path, rng, "schemathesis.toml", examples=40)
+    redis_proxy.down()
+    tries(service, tmp_path, rng, "away.toml", examples=5)
+    redis_proxy.up()
+    until_healthy(service)
+    assert service.stop() == worker.stop() == 0
+    assert "Traceback" not in log(service)
+    assert "Traceback" not in log(worker)
+
+
+def tries(service: WorkerProcess, folder: Path, rng: random.Random, config: str, examples: int) -> None:
+    """The fuzzer finds nothing. config: what it may expect; examples: of each path, beside those that it works out."""
+    options = ["--checks", "all", "--max-examples", str(examples), "--seed", str(rng.randrange(2**32))]
     tried = subprocess.run(
         [
             tool("fuzz/bin/st"),
             "--config-file",
-            str(ROOT / "tests/fuzz/schemathesis.toml"),
+            str(ROOT / "tests/fuzz" / config),
             "run",
             f"http://127.0.0.1:{service.port}/openapi.json",
             *options,
+            "--phases",
+            "examples,coverage,fuzzing",
         ],
-        cwd=tmp_path,
+        cwd=folder,
         env={
             **{name: value for name, value in os.environ.items() if not name.startswith(("STILLWELL_", "PYTHON"))},
             "PYTHONPATH": str(ROOT / "tests/fuzz"),
@@ -61,15 +77,12 @@ def test_a_fuzzer_finds_nothing_that_the_document_does_not_say(
     )
     assert tried.returncode == 0, tried.stdout[-6_000:] + tried.stderr[-2_000:]
     assert "No issues found" in tried.stdout
-    assert service.stop() == worker.stop() == 0
-    assert "Traceback" not in log(service)
-    assert "Traceback" not in log(worker)
 
 
-def with_model(deployment: Deployment) -> Deployment:
+def with_model(deployment: Deployment, model: str = MODEL) -> Deployment:
     """The same, whose definitions have a model of customers, asked when a prediction is read."""
     package = deployment.folder / "orders" / "__init__.py"
-    package.write_text(package.read_text() + MODEL)
+    package.write_text(package.read_text() + model)
     deployment.run("topics", "create").check_returncode()
     return deployment
 
