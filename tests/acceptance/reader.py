@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,8 +23,8 @@ ANYTHING = "…"
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What a comment marks: a `file` to write, a `worker` or a `service` to start, a `shell` to type into, the `output`
-    to see, or the `stop` of the worker."""
+    """What a comment marks: a `file` to write, a `worker` or a `service` to start, a `shell` to type into, a piece of
+    `python` that goes on from those before it, the `output` to see, or the `stop` of the worker."""
 
     kind: str
     text: str
@@ -55,7 +56,10 @@ class Reader:
         self.worker: subprocess.Popen[bytes] | None = None
         self.service: subprocess.Popen[bytes] | None = None
         self.seen = ""
+        # Others have what a page names by its usual address, where this reader has one of their own.
+        self.elsewhere = {f"{host}:6566": f"{host}:{self.service_port}" for host in ("localhost", "127.0.0.1")}
         self._session = self.environment
+        self._names: dict[str, Any] = {}
 
     def take(self, step: Step) -> None:
         """Do what the page says. Raises AssertionError where something else comes of it."""
@@ -69,6 +73,8 @@ class Reader:
                 self.service = self._start(step.text, self.service_port, "service")
             case "shell":
                 self.seen = self._type(step.text)
+            case "python":
+                exec(compile(self._here(step.text), "the page", "exec"), self._names)
             case "output":
                 pattern = re.escape(step.text.strip()).replace(re.escape(ANYTHING), ".*")
                 assert re.fullmatch(pattern, self.seen.strip()), f"expected:\n{step.text}\nseen:\n{self.seen}"
@@ -79,6 +85,8 @@ class Reader:
 
     def leave(self) -> None:
         """End all that was started."""
+        if client := self._names.get("client"):
+            client.close()
         for process in (self.worker, self.service):
             if process and process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -123,8 +131,10 @@ class Reader:
         return False
 
     def _here(self, script: str) -> str:
-        """What a page says of the port that the service has unless told otherwise, of the one that it has here."""
-        return script.replace("localhost:6566", f"localhost:{self.service_port}")
+        """The same with the addresses of this reader."""
+        for there, here in self.elsewhere.items():
+            script = script.replace(there, here)
+        return script
 
     def _stop_worker(self) -> int:
         assert self.worker
