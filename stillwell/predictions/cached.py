@@ -1,6 +1,6 @@
 """Predictions as they are there, for who has none computed: whatever a model's policy is, nobody is asked or told.
 
-What is read is what the query service reads, by the same look at one instant, and judged as there.
+What is read is what the query service reads, by the same look, and judged as there.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,9 @@
-"""Reading predictions: one round trip, a judgement, and by the model's policy a refresh.
+"""Reading predictions: one look, a judgement, and by the model's policy a refresh.
 
-A read of what is fresh costs what a read of the inputs costs: rows and prediction come by one MGET, at one instant, so
-that FRESH is always the model's word on the very rows that stand beside it.
+A read of what is fresh costs what a read of the inputs costs: predictions and rows are asked for together, and FRESH is
+always the model's word on the very rows that were read with it. Where they are too many for one MGET they come by
+several, predictions first: then a prediction may be called STALE that was computed anew between two of them, and none
+FRESH that is not. What it is of was read at one instant, so that the rows that have its fingerprint stood together.
 """
 
 import asyncio
@@ -102,11 +104,11 @@ class ModelReader:
         return Asked(columns, keys, digests, inputs.look_keys(self._keys, self.engine.of, columns, keys, digests))
 
     async def look(self, asked: Asked) -> Looked:
-        """What there is, by one round trip: what was read, and what of it is fresh."""
+        """What there is: what was read, and what of it is fresh."""
         return self.looked(asked, await self.stored(asked))
 
     def stored(self, asked: Asked) -> Awaitable[Stored]:
-        """The round trip. By itself, since a coroutine less is worth having where a thousand times a second is read."""
+        """The read. By itself, since a coroutine less is worth having where a thousand times a second is read."""
         return self._online.read(asked.wanted)
 
     def looked(self, asked: Asked, answer: Stored) -> Looked:

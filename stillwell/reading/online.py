@@ -37,6 +37,8 @@ class OnlineReader(Protocol):
     def read(self, keys: Sequence[bytes]) -> Awaitable[Stored]:
         """What is stored under these keys (see `stillwell.layout.redis_keys`).
 
-        One round trip, which those who ask at the same time share. Raises StoreUnavailable where no answer comes in
-        time, and StoreNotReady where the store may have lost rows; also where nothing is asked for.
+        One round trip, which those who ask at the same time share, or several where the keys are many: then they are
+        read in their order, all under one epoch, and something may have been written between two of them. Raises
+        StoreUnavailable where no answer comes in time, and StoreNotReady where the store may have lost rows; also where
+        nothing is asked for.
         """
