@@ -6,8 +6,11 @@ import datetime
 import hashlib
 import itertools
 import json
+import os
 import random
 import re
+import shutil
+import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from tests.integration.test_rebuild import assert_same, dump, flush, rebuilt
 from tests.unit.test_format_pages import blocks
 from tests.waiting import eventually
 
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "push-records.md").read_text()
 PARTITIONS = 2
 RAW: Headers = (("transform_on_write", b"true"),)
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -371,7 +375,7 @@ def test_the_raw_archive_keeps_pushes_as_they_came(deploy: Callable[..., Deploym
 
 def test_a_stranger_pushes_with_nothing_but_the_page(deploy: Callable[..., Deployment]) -> None:
     """Its producer, over its rows and events."""
-    (code,) = blocks((Path(__file__).parents[2] / "docs" / "reference" / "push-records.md").read_text(), "python")
+    (code,) = blocks(PAGE, "python")
     page: dict[str, Any] = {}
     exec(compile(code, "push-records.md", "exec"), page)
     deployment = deploy(pushed=True)
@@ -387,4 +391,60 @@ def test_a_stranger_pushes_with_nothing_but_the_page(deploy: Callable[..., Deplo
     assert worker.stop() == 0
     found = oracle.rows_in_redis(deployment.settings, orders.VIEW, ["ä", "b", "c"])
     assert {customer: (row.amount, row.number) for customer, row in found.items()} == {"ä": (1.5, 1), "b": (2.5, 2)}
+    verified(deployment)
+
+
+@pytest.fixture
+def go_producer(tmp_path: Path) -> Path:
+    """The page's producer in Go, built. Where there is no Go the test is skipped, which in CI is a failure."""
+    if shutil.which("go") is None:
+        pytest.skip("Go is missing: install Go 1.25 or newer")
+    folder = tmp_path / "producer"
+    shutil.copytree(Path(__file__).parents[1] / "go_producer", folder)
+    (code,) = blocks(PAGE, "go")
+    (folder / "main.go").write_text(code)
+    environment = {**os.environ, "GOFLAGS": "-mod=readonly"}
+    subprocess.run(["go", "build", "-o", "produce", "."], cwd=folder, env=environment, check=True, timeout=300)
+    return folder / "produce"
+
+
+def test_a_stranger_who_speaks_another_language_pushes_with_nothing_but_the_page(
+    deploy: Callable[..., Deployment], go_producer: Path
+) -> None:
+    """Nothing of Python, and no library that we use, has a part in what is written."""
+    deployment = deploy(pushed=True)
+    number = 2**53 + 1  # what a language without whole numbers of 64 bits would lose
+    row = {"customer": "ä", "event_timestamp": "2025-01-01T00:00:00Z", "amount": 1.5, "number": number}
+    event = {"customer": "b", "at": "2025-01-01T00:00:00+01:00", "amount": 2.5, "number": 2}
+    written: list[dict[str, Any]] = [
+        {"key": "anything", "headers": {"to": "online"}, "value": row},
+        {"headers": {"transform_on_write": "true"}, "value": event},
+        {"headers": {"to": "offline"}, "value": {**row, "customer": "c"}},
+        {"headers": {}, "value": {**row, "number": 4, "_sequence": 7}},
+        {"headers": {"to": "both"}, "value": {**row, "customer": "d"}},
+    ]
+    subprocess.run(
+        [go_producer, deployment.bootstrap, deployment.pushes],
+        input="\n".join(json.dumps(each, indent=1) for each in written).encode(),
+        check=True,
+        timeout=60,
+    )
+    worker = deployment.start_worker().until_ready()
+    eventually(lambda: oracle.linked(deployment.settings, deployment.pushes) == 5, within_s=30, what="links")
+    assert worker.stop() == 0
+    found = oracle.rows_in_redis(deployment.settings, orders.VIEW, ["ä", "b", "c", "d"])
+    assert {customer: (row.amount, row.number) for customer, row in found.items()} == {"ä": (1.5, 4), "b": (2.5, 2)}
+    at_rest = [
+        (each["number"], each["_to"])
+        for table in oracle._rows(deployment.settings, deployment.pushes, orders.VIEW)
+        for each in table.select(["number", "_to"]).to_pylist()
+    ]
+    assert sorted(at_rest) == [
+        (2, "online_and_offline"),
+        (4, "online_and_offline"),
+        (number, "offline"),
+        (number, "online"),
+    ]
+    (letter,) = oracle.dead_letters(deployment.settings, deployment.pushes)
+    assert (letter.offset, letter.headers) == (4, (("to", b"both"),))
     verified(deployment)
