@@ -1,7 +1,6 @@
 """What the demo asks over HTTP, as any program may: of the query service, and of the model server itself."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,13 +41,11 @@ class Asking:
         return await self.post(f"{self.url}/v1/features", asked)
 
     async def predictions(self, routes: Sequence[Route]) -> list[Any]:
-        """What /v1/predictions says of each route."""
+        """What /v1/predictions says of each route; a read has stale ones computed."""
+        if not routes:
+            return []
         answer = await self.post(f"{self.url}/v1/predictions", {"model": MODEL, "entities": columns(routes)})
         return list(answer["predictions"])
-
-    async def states(self, routes: Sequence[Route]) -> Counter[str]:
-        """In how many states of freshness the predictions of the routes are; a read has stale ones computed."""
-        return Counter(each["state"] for each in await self.predictions(routes)) if routes else Counter()
 
     async def push(self, view: str, rows: Sequence[Mapping[str, object]], mode: str) -> Any:
         """The answer of POST /v1/push."""

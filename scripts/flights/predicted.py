@@ -35,6 +35,41 @@ _SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Seen:
+    """What a reader saw of predictions while flights came into Redis, by reading them again and again. looks: how often
+    it read; refreshed: how often it found one that was computed anew since it had last looked; fresh_again: how often
+    one was FRESH that had been STALE when it last looked."""
+
+    looks: int
+    refreshed: int
+    fresh_again: int
+
+
+class Watch:
+    """Keeps what is seen of predictions, look by look."""
+
+    def __init__(self) -> None:
+        self._last: dict[Route, tuple[str, str]] = {}
+        self._counts: Counter[str] = Counter()
+
+    def look(self, routes: Sequence[Route], predictions: Sequence[Any]) -> None:
+        """Take note of what the service said just now."""
+        self._counts["looks"] += bool(routes)
+        for route, each in zip(routes, predictions, strict=True):
+            if each["computed_at"] is None:
+                continue
+            state, computed_at = self._last.get(route, (each["state"], each["computed_at"]))
+            self._counts["refreshed"] += each["computed_at"] != computed_at
+            self._counts["fresh_again"] += (state, each["state"]) == ("STALE", "FRESH")
+            self._last[route] = each["state"], each["computed_at"]
+
+    @property
+    def seen(self) -> Seen:
+        """All of it."""
+        return Seen(self._counts["looks"], self._counts["refreshed"], self._counts["fresh_again"])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Pushed:
     """Pushes that were each read back by their token; wrong: in words, where one was not."""
 

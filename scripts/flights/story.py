@@ -278,6 +278,7 @@ class _Story:
         self._began = began
         self._note = ""
         self._is_over = asyncio.Event()
+        self._seen = predicted.Watch()
 
     async def run(self, hand_over: HandOver | None) -> bool:
         """Whether all agreed. With hand_over, if so, everything goes on until it is cancelled."""
@@ -300,7 +301,8 @@ class _Story:
                 await self._ask()
             took = time.monotonic() - self._began
             if self._options.summary is not None:
-                found = {**summary(self._prepared.plan, feed, outage, last, proof), **self._circumstances(took)}
+                found = summary(self._prepared.plan, feed, outage, last, self._seen.seen, proof)
+                found = {**found, **self._circumstances(took)}
                 self._options.summary.write_text(json.dumps(found, indent=2) + "\n")
             if proof.wrong:
                 self._voice.disagreement(proof.wrong, took)
@@ -352,6 +354,7 @@ class _Story:
                 self._note = "the rest is being linked"
                 await self._until_linked(feed, observer)
                 if self._model is not None:
+                    self._tell_what_was_seen()
                     self._note = "predictions catch up"
                     await predicted.until_fresh(asking, self._routes(), _PATIENCE)
                 self._note = "all is linked"
@@ -359,6 +362,14 @@ class _Story:
         except* Exception as group:
             raise group.exceptions[0] from None
         return feed, outage
+
+    def _tell_what_was_seen(self) -> None:
+        """That predictions were refreshed while flights came into Redis, as a reader saw it."""
+        seen = self._seen.seen
+        self._voice.more(
+            f"while they came in, predictions were seen computed anew {seen.refreshed:,} times, fresh again "
+            f"{seen.fresh_again:,} times"
+        )
 
     async def _kill_one(self, feed: Feed, pace: Pace, observer: Observer) -> Outage:
         """Kill a worker in the middle of the stream, start it again, and wait until all partitions flow."""
@@ -445,9 +456,13 @@ class _Story:
         everything = served >= feed.total
         try:
             # A partition may be so far ahead of another: only then the first row of a route is surely there.
-            return await asking.states(self._routes(None if everything else served - _ahead(feed.total)))
+            routes = self._routes(None if everything else served - _ahead(feed.total))
+            predictions = await asking.predictions(routes)
         except DemoFailed:  # as any reader, ask again; what lasts is told when all predictions are to be fresh
             return before
+        if not everything:
+            self._seen.look(routes, predictions)
+        return Counter(each["state"] for each in predictions)
 
     def _routes(self, served: int | None = None) -> list[Route]:
         """All routes, or those whose first departure is among so many records."""

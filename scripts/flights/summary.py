@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from scripts.flights.feed import Feed
 from scripts.flights.observe import Look
-from scripts.flights.predicted import Foretold
+from scripts.flights.predicted import Foretold, Seen
 from scripts.flights.proof import Proof
 from scripts.flights.replay import Plan
 from scripts.flights.table import quantile
@@ -20,8 +20,8 @@ class Outage:
     lag: int
 
 
-def summary(plan: Plan, feed: Feed, outage: Outage, last: Look, proof: Proof) -> Mapping[str, object]:
-    """All that was done and found."""
+def summary(plan: Plan, feed: Feed, outage: Outage, last: Look, seen: Seen, proof: Proof) -> Mapping[str, object]:
+    """All that was done and found. last: the look behind the last record; seen: of predictions, before it."""
     servable = [view.servable for view in last.views.values()]
     return {
         "agrees": not proof.wrong,
@@ -48,12 +48,12 @@ def summary(plan: Plan, feed: Feed, outage: Outage, last: Look, proof: Proof) ->
         "entities_in_redis": {name: view.entities for name, view in last.views.items()},
         "compared": [dataclasses.asdict(agreement) for agreement in proof.agreements],
         "pushed": dataclasses.asdict(proof.pushed),
-        "predicted": None if proof.foretold is None else _predicted(last, proof.foretold),
+        "predicted": None if proof.foretold is None else _predicted(last, seen, proof.foretold),
     }
 
 
-def _predicted(last: Look, foretold: Foretold) -> Mapping[str, object]:
-    """What the workers have counted while the flights streamed, and what was found of predictions in the end."""
+def _predicted(last: Look, seen: Seen, foretold: Foretold) -> Mapping[str, object]:
+    """What the workers have counted, what a reader saw while flights came in, and what was found in the end."""
     model = last.model
     return {
         "hints": model.hints,
@@ -63,5 +63,6 @@ def _predicted(last: Look, foretold: Foretold) -> Mapping[str, object]:
         "in_parquet": model.rows,
         "refreshed_p50_s": quantile(0.5, [model.refreshed]),
         "refreshed_p99_s": quantile(0.99, [model.refreshed]),
+        "while_streaming": dataclasses.asdict(seen),
         "compared": dataclasses.asdict(foretold),
     }

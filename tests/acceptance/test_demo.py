@@ -94,6 +94,9 @@ def test_the_demo_proves_that_every_flight_arrived_and_stays_for_a_look(tmp_path
     assert predicted["compared"]["differing"] == 0
     assert predicted["compared"]["least"] < predicted["compared"]["most"]
     assert min(predicted[name] for name in ("hints", "computed", "calls", "in_parquet")) > 0
+    # Before the last flight was in Redis, as a reader over HTTP saw it: not in the end alone.
+    assert predicted["while_streaming"]["looks"] > 2
+    assert predicted["while_streaming"]["refreshed"] > 10
     assert all(len(line) <= 100 for line in demo.text().splitlines() if not re.match(" +(export|cd|curl) ", line))
 
     exports = re.findall(r"^    ((?:cd|export) .+)$", demo.text(), re.MULTILINE)

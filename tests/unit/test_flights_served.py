@@ -18,7 +18,7 @@ from scripts.flights.ending import DemoFailed
 from scripts.flights.examples import INPUTS
 from scripts.flights.lines import lines, run, shortened
 from scripts.flights.model import MODEL, SERVED
-from scripts.flights.predicted import FEATURES, compare
+from scripts.flights.predicted import FEATURES, Seen, Watch, compare
 from stillwell.definitions.loading import load_definitions
 from stillwell.predictions.tensors import metadata_of, mismatches
 from tests.processes import still_running
@@ -28,9 +28,10 @@ NOON = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
 ROUTES = [("JFK", "LAX"), ("EWR", "SFO")]
 
 
-def said(minutes: float | None, state: str = "FRESH") -> dict[str, Any]:
+def said(minutes: float | None, state: str = "FRESH", computed_at: str | None = None) -> dict[str, Any]:
     """A prediction as the service tells it."""
-    return {"state": state, "outputs": None if minutes is None else {"minutes": minutes}, "reason": "why"}
+    outputs = None if minutes is None else {"minutes": minutes}
+    return {"state": state, "outputs": outputs, "computed_at": computed_at, "reason": "why"}
 
 
 async def test_a_busy_service_is_asked_again_and_one_that_refuses_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +74,19 @@ def test_a_prediction_that_is_not_the_models_word_is_found(prediction: dict[str,
 
 def test_a_missing_prediction_is_found() -> None:
     assert "2 routes have 1 predictions" in compare(ROUTES, [said(1.0)], [1.0, 2.0]).wrong[0]
+
+
+def test_what_a_reader_sees_refreshed_while_flights_stream_is_counted_once_for_each_time() -> None:
+    watch = Watch()
+    watch.look([], [])
+    watch.look(ROUTES[:1], [said(None, "MISSING")])
+    assert watch.seen == Seen(1, 0, 0), "what was never there has not been refreshed"
+    watch.look(ROUTES, [said(1.0, "FRESH", "10:00"), said(1.0, "STALE", "10:00")])
+    assert watch.seen == Seen(2, 0, 0), "what is seen for the first time has not either"
+    watch.look(ROUTES, [said(1.0, "STALE", "10:00"), said(1.0, "STALE", "10:01")])
+    assert watch.seen == Seen(3, 1, 0)
+    watch.look(ROUTES, [said(2.0, "FRESH", "10:02"), said(1.0, "STALE", "10:01")])
+    assert watch.seen == Seen(4, 2, 1)
 
 
 def test_the_model_is_declared_alike_where_it_is_trained_served_asked_and_defined() -> None:
