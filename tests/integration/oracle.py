@@ -107,10 +107,13 @@ def ends(environment: Mapping[str, str], topic: str) -> dict[int, int]:
     return {link.id.partition: link.end for link in _links(environment, topic)}
 
 
-def committed(environment: Mapping[str, str], topic: str) -> dict[int, int]:
-    """The offset that the group has committed for each partition of a topic that it has committed any for."""
+def committed(environment: Mapping[str, str], topic: str, of: str = "") -> dict[int, int]:
+    """The offset that the group has committed for each partition of a topic that it has committed any for.
+
+    of: whose group, where it is not the worker's own.
+    """
     admin = AdminClient({"bootstrap.servers": environment["STILLWELL_KAFKA_BOOTSTRAP"]})
-    group = f"{environment['STILLWELL_PROJECT']}.{environment['STILLWELL_NAMESPACE']}"
+    group = f"{environment['STILLWELL_PROJECT']}.{environment['STILLWELL_NAMESPACE']}" + (of and f".{of}")
     asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
     offsets = asked[group].result(10).topic_partitions
     return {each.partition: each.offset for each in offsets if each.topic == topic}

@@ -20,7 +20,7 @@ import redis
 from stillwell import SyncClient
 from stillwell.client import Input, Prediction
 from stillwell.settings import Settings
-from tests.integration import orders
+from tests.integration import oracle, orders
 from tests.integration.conftest import Deployment
 from tests.integration.proof import log, until_logged
 from tests.predicted import OddServer, ThreadedServer, text
@@ -61,6 +61,9 @@ class Asked(Model, entity=Gift, version="1", policy="refresh", max_staleness=tim
     worth: Output[Float64]
 """
 
+HINT_PARTITIONS = 6
+"""Of the refresh topic."""
+
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadedServer]:
@@ -72,11 +75,15 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadedServer]:
 
 @pytest.fixture
 def deployment(deploy: Callable[..., Deployment], model: ThreadedServer) -> Deployment:
-    made = deploy(push="false", serve_timeout="5s")
-    package = made.folder / "orders" / "__init__.py"
-    package.write_text(package.read_text() + MODELS)
-    assert made.run("topics", "create").returncode == 0
-    return made
+    return defined(deploy(push="false", serve_timeout="5s"), MODELS)
+
+
+def defined(deployment: Deployment, models: str, partitions: int = HINT_PARTITIONS) -> Deployment:
+    """With these models too, and the topics that they need. partitions: of those that are not there."""
+    package = deployment.folder / "orders" / "__init__.py"
+    package.write_text(package.read_text() + models)
+    deployment.run("topics", "create", "--partitions", str(partitions)).check_returncode()
+    return deployment
 
 
 def order(customer: str, amount: float, number: int) -> dict[str, object]:
@@ -371,10 +378,7 @@ def rows_of(file: Path) -> list[dict[str, Any]]:
 def test_what_is_computed_is_at_rest_as_a_dataset_of_the_models_own(
     deploy: Callable[..., Deployment], model: ThreadedServer
 ) -> None:
-    made = deploy(pushed=True, serve_timeout="5s")
-    package = made.folder / "orders" / "__init__.py"
-    package.write_text(package.read_text() + MODELS)
-    made.run("topics", "create", "--partitions", "1").check_returncode()
+    made = defined(deploy(pushed=True, serve_timeout="5s"), MODELS, partitions=1)
     worker = made.start_worker().until_ready()
     orders.produce(made.bootstrap, made.topic, [order(f"c{number}", number + 0.5, number) for number in range(20)])
     root = Path(made.settings["STILLWELL_OFFLINE_URL"])
@@ -407,25 +411,43 @@ def test_what_is_computed_is_at_rest_as_a_dataset_of_the_models_own(
     assert "Written version" not in verified.stdout
 
 
+def hints_not_committed(deployment: Deployment) -> int:
+    """How many hints are read again by whoever comes next."""
+    topic = ".".join(deployment.settings[f"STILLWELL_{name}"] for name in ("PROJECT", "NAMESPACE")) + ".refresh"
+    done = oracle.committed(deployment.settings, topic, of="refresh")
+    ends = orders.log_ends(deployment.bootstrap, topic, HINT_PARTITIONS)
+    return sum(end - done.get(partition, 0) for partition, end in ends.items())
+
+
 def test_a_worker_that_is_killed_loses_no_refresh(
     deployment: Deployment, model: ThreadedServer, rng: random.Random
 ) -> None:
-    """Writes alone ask for these; the worker dies while the model is asked, and while hints wait, several times."""
+    """Writes alone ask for these. The worker dies while the model is asked and hints wait: first before the writes are
+    linked, so that they are read again and hint again; then when they are, and nothing but the hints knows of them."""
     customers = [f"c{number}" for number in range(150)]
     worker = deployment.start_worker().until_ready()
     newest: dict[str, float] = {}
+    sent = 0
     for blow in range(3):
         model.hold()
         before = model.server.calls
         chosen = customers if blow == 0 else rng.sample(customers, 60)
         amounts = {customer: round(rng.uniform(0, 100), 2) for customer in chosen}
         newest |= amounts
-        orders.produce(
-            deployment.bootstrap,
-            deployment.topic,
-            [order(customer, amount, blow * 1_000 + n) for n, (customer, amount) in enumerate(amounts.items())],
-        )
+        made = [order(customer, amount, blow * 1_000 + n) for n, (customer, amount) in enumerate(amounts.items())]
+        sent += len(orders.produce(deployment.bootstrap, deployment.topic, made))
         eventually(lambda: model.server.calls > before, within_s=60, what="the model was asked")  # noqa: B023
+        if blow > 0:
+            eventually(
+                lambda: oracle.linked(deployment.settings, deployment.topic) == sent,  # noqa: B023
+                within_s=60,
+                what=f"{sent} orders are linked",
+            )
+        if blow == 2:
+            # A client of Kafka that commits by itself what has come does so every five seconds.
+            linked_at = time.monotonic()
+            eventually(lambda: time.monotonic() > linked_at + 6, what="it would have committed")  # noqa: B023
+            assert hints_not_committed(deployment) >= len(chosen)
         worker.kill()
         model.release()
         worker = deployment.start_worker().until_ready()
