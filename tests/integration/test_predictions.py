@@ -6,7 +6,6 @@ import dataclasses
 import json
 import random
 import re
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -175,6 +174,12 @@ def test_a_thousand_readers_of_an_expired_prediction_over_four_processes_cost_on
     assert "Traceback" not in log(service) + log(worker)
 
 
+def assert_within_a_second(seconds: list[float], until: str) -> None:
+    """All but one: a machine that runs other tests beside may stand still for that long, once."""
+    print(f"from the event's acknowledgement to {until}: {[round(each, 3) for each in sorted(seconds)]}")
+    assert sorted(seconds)[-2] < 1.0
+
+
 def test_a_changed_feature_gives_a_fresh_prediction_within_a_second(
     deployment: Deployment, model: ThreadedServer
 ) -> None:
@@ -189,8 +194,7 @@ def test_a_changed_feature_gives_a_fresh_prediction_within_a_second(
         begun = time.monotonic()
         until_worth(service, "Written", "c1", number + 1.0)
         seconds.append(time.monotonic() - begun)
-    print(f"from the event's acknowledgement to the fresh prediction: {sorted(round(each, 3) for each in seconds)}")
-    assert statistics.median(seconds) < 1.0
+    assert_within_a_second(seconds, "the fresh prediction")
     assert service.stop() == worker.stop() == 0
 
 
@@ -221,8 +225,7 @@ def test_a_write_to_an_aliased_view_gives_fresh_predictions_within_a_second_and_
         for gift in gifts[-2:]:
             until_worth(service, "Given", gift, number + 1.0)
         seconds.append(time.monotonic() - begun)
-    print(f"from the event's acknowledgement to both fresh predictions: {sorted(round(each, 3) for each in seconds)}")
-    assert statistics.median(seconds) < 1.0
+    assert_within_a_second(seconds, "both fresh predictions")
     for gift in gifts[:-2]:
         said = prediction(service, "Given", gift)
         assert (said["state"], said["outputs"]) == ("STALE", {"worth": 2.0})
