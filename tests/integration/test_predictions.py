@@ -255,6 +255,37 @@ def test_a_read_has_what_is_missing_computed_by_the_worker(deployment: Deploymen
     assert service.stop() == worker.stop() == 0
 
 
+def test_a_command_shows_what_the_service_says_of_a_prediction(deployment: Deployment, model: ThreadedServer) -> None:
+    """Also that there is none, as a reader whose asking has it computed."""
+    orders.produce(deployment.bootstrap, deployment.topic, [order("c1", 30.0, 1)])
+    worker = deployment.start_worker().until_ready()
+    service = until_up(deployment.service().start())
+    until_worth(service, "Written", "c1", 31.0)
+    command = ("predict", "Hinted", "customer=c1", "--url", f"http://127.0.0.1:{service.port}")
+    missing = deployment.run(*command)
+    assert missing.returncode == 1, missing.stderr
+    assert missing.stdout.splitlines()[:2] == ['Hinted version 1 of customer="c1": MISSING', "  worth  null"]
+    assert missing.stdout.splitlines()[-1] == "refresh: queued"
+    said = until_worth(service, "Hinted", "c1", 31.0)
+    shown = deployment.run(*command)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    head, worth, computed, ages = shown.stdout.splitlines()
+    assert (head, worth) == ('Hinted version 1 of customer="c1": FRESH', "  worth  31.0")
+    assert computed == f"computed at {said['computed_at']}, from inputs read at {said['read_at']}"
+    assert re.fullmatch(f"ages of the inputs: {orders.VIEW} [0-9]+ days .*", ages)
+    told = json.loads(deployment.run(*command, "--json").stdout)
+    assert 0 <= told.pop("age_s") < 60
+    assert list(told.pop("input_ages_s")) == [orders.VIEW]
+    assert told == {
+        "model": "Hinted",
+        "version": "1",
+        "entity": {"customer": "c1"},
+        "outputs": {"worth": 31.0},
+        **{name: said[name] for name in ("state", "computed_at", "read_at", "refresh", "reason")},
+    }
+    assert service.stop() == worker.stop() == 0
+
+
 def test_nothing_is_called_queued_while_kafka_is_away(
     deployment: Deployment, model: ThreadedServer, kafka_proxy: Proxy
 ) -> None:
