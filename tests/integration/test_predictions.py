@@ -513,6 +513,46 @@ def test_a_server_that_is_down_is_flagged_and_its_return_is_noticed(
     assert service.stop() == worker.stop() == 0
 
 
+def test_a_model_that_is_not_as_defined_is_told_at_the_start_and_asked_once_it_is_mended(
+    deployment: Deployment, model: ThreadedServer
+) -> None:
+    """The worker sees it before anybody hints, and goes on with what needs no model."""
+    declared = model.server.metadata
+    assert declared
+    wrong = "is Float64, which wants FP64, and BYTES at the server"
+    model.server.metadata = {**declared, "inputs": [{**declared["inputs"][0], "datatype": "BYTES"}]}
+    worker = deployment.start_worker().until_ready()
+    told = [line for line in log(worker).splitlines() if "a model cannot be asked" in line]
+    assert len(told) == len(re.findall(r"^class .*\(Model, ", MODELS, re.M))
+    assert all(wrong in line for line in told)
+    service = until_up(deployment.service().start())
+    orders.produce(deployment.bootstrap, deployment.topic, [order("c1", 30.0, 1)])
+
+    def failed() -> bool:
+        said = prediction(service, "Written", "c1")
+        return bool(said["state"] == "FAILED" and wrong in said["reason"])
+
+    eventually(failed, within_s=60, what="what differs is the reason of a failure")
+    eventually(lambda: amount(service, "c1") == 30.0, within_s=30, what="the feature")
+    eventually(lambda: oracle.linked(deployment.settings, deployment.topic) == 1, within_s=30, what="the order's link")
+    assert worker.page("/readyz")[0] == 200
+    assert model.server.calls == 0
+    model.server.metadata = declared
+    orders.produce(deployment.bootstrap, deployment.topic, [order("c1", 40.0, 2)])
+    until_worth(service, "Written", "c1", 41.0)
+    until_worth(service, "Waited", "c1", 41.0)
+    assert service.stop() == worker.stop() == 0
+    assert "Traceback" not in log(service) + log(worker)
+
+
+def amount(service: WorkerProcess, customer: str) -> float | None:
+    """The feature that all these models read."""
+    status, body = service.page(f"/v1/features?features={orders.VIEW}:amount&customer={customer}")
+    assert status == 200, body
+    found: float | None = json.loads(body)["features"][f"{orders.VIEW}:amount"]["value"]
+    return found
+
+
 def timeless(told: Prediction) -> Prediction:
     """Without ages, which were counted at another instant than those of another answer."""
     inputs = {name: Input(each.event_time, None) for name, each in told.inputs.items()}
