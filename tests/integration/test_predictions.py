@@ -4,10 +4,12 @@ import asyncio
 import collections
 import dataclasses
 import json
+import math
 import random
 import re
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import aiohttp
 import pyarrow.parquet as pq
 import pytest
 import redis
+from aiohttp import web
 
 from stillwell import SyncClient
 from stillwell.client import Input, Prediction
@@ -22,7 +25,7 @@ from stillwell.settings import Settings
 from tests.integration import oracle, orders
 from tests.integration.conftest import Deployment
 from tests.integration.proof import log, until_logged
-from tests.predicted import OddServer, ThreadedServer, text
+from tests.predicted import OddServer, ThreadedServer, outputs, text
 from tests.services import Proxy
 from tests.waiting import eventually
 from tests.worker import WorkerProcess
@@ -62,6 +65,28 @@ class Asked(Model, entity=Gift, version="1", policy="refresh", max_staleness=tim
 
 HINT_PARTITIONS = 6
 """Of the refresh topic."""
+
+BRISK = """
+from stillwell import Model, OpenInference, Output
+
+class Brisk(Model, entity=Customer, version="1", policy="wait", max_staleness=timedelta(hours=1),
+            inputs={"amount": LastOrder.amount},
+            server=OpenInference(url="env:WORTH_URL", model="worth", timeout=timedelta(seconds=1), retries=0)):
+    worth: Output[Float64]
+"""
+
+BRISK_PATIENCE = 1.7
+"""Seconds after which who waits for it is told what there is: its server's timeout, and what is about it."""
+
+WEIGHED = """
+from stillwell import Model, OpenInference, Output
+
+class Weighed(Model, entity=Customer, version="1", policy="wait", max_staleness=timedelta(hours=1),
+              inputs={"amount": LastOrder.amount},
+              server=OpenInference(url="env:WORTH_URL", model="worth", timeout=timedelta(seconds=10))):
+    worth: Output[Float64]
+    weight: Output[Float64]
+"""
 
 
 @pytest.fixture
@@ -551,6 +576,85 @@ def amount(service: WorkerProcess, customer: str) -> float | None:
     assert status == 200, body
     found: float | None = json.loads(body)["features"][f"{orders.VIEW}:amount"]["value"]
     return found
+
+
+def test_who_waits_for_a_server_that_hangs_is_told_in_time_what_there_is(
+    deploy: Callable[..., Deployment], model: ThreadedServer
+) -> None:
+    """And who waits for another process that asks it, and dies."""
+    deployment = defined(deploy(serve_timeout="5s"), BRISK)
+    orders.produce(deployment.bootstrap, deployment.topic, [order("c1", 30.0, 1)])
+    worker = deployment.start_worker().until_ready()
+    service, other = [deployment.service().start() for _ in range(2)]
+    until_worth(until_up(service), "Brisk", "c1", 31.0)
+    until_up(other)
+
+    def in_time(customer: str) -> dict[str, Any]:
+        begun = time.monotonic()
+        said = prediction(service, "Brisk", customer)
+        seconds = time.monotonic() - begun
+        print(f"{customer}: {said['state']} after {seconds:.2f} s")
+        assert seconds < BRISK_PATIENCE + 2  # for all that a busy machine does beside
+        return said
+
+    model.hold()
+    orders.produce(deployment.bootstrap, deployment.topic, [order("c1", 40.0, 2)])
+    eventually(lambda: amount(service, "c1") == 40.0, within_s=30, what="the new order")
+    for customer, before in (("c1", {"worth": 31.0}), ("c2", None)):
+        said = in_time(customer)
+        assert (said["state"], said["outputs"], said["refresh"]) == ("FAILED", before, "inline")
+        assert said["reason"].endswith("gave no answer within 1 s")
+    orders.produce(deployment.bootstrap, deployment.topic, [order("c1", 50.0, 3)])
+    eventually(lambda: amount(service, "c1") == 50.0, within_s=30, what="the newest order")
+    calls = model.server.calls
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(other.page, "/v1/predictions?model=Brisk&customer=c1")
+        eventually(lambda: model.server.calls > calls, what="the other one asks")
+        other.freeze()
+        said = in_time("c1")
+        assert (said["state"], said["outputs"], said["refresh"]) == ("STALE", {"worth": 31.0}, "shared")
+        other.thaw()
+        asking.result(30)
+    assert model.server.calls == calls + 1
+    model.release()
+    until_worth(service, "Brisk", "c1", 51.0)
+    assert service.stop() == other.stop() == worker.stop() == 0
+    assert "Traceback" not in log(service) + log(other)
+
+
+async def weighed(request: web.Request) -> web.StreamResponse:
+    """Outputs in another order than the definition has; for who has spent nothing, one that is no number."""
+    data = json.loads(await request.read())["inputs"][0]["data"]
+    weight = outputs([each * 2 if each else math.nan for each in data], name="weight")
+    worth = outputs([each + 1 for each in data], name="worth")
+    return web.json_response({**worth, "outputs": [*weight["outputs"], *worth["outputs"]]})
+
+
+def test_a_nan_is_the_failure_of_its_own_entity_and_outputs_are_taken_by_name(
+    deploy: Callable[..., Deployment], model: ThreadedServer
+) -> None:
+    tensors = [{"name": name, "datatype": "FP64", "shape": [-1, 1]} for name in ("weight", "worth")]
+    assert model.server.metadata
+    model.server.metadata["outputs"] = tensors
+    model.server.answer = weighed
+    deployment = defined(deploy(serve_timeout="5s"), WEIGHED)
+    amounts = {"c1": 30.0, "c2": 0.0, "c3": 40.0}
+    made = [order(customer, amount, n) for n, (customer, amount) in enumerate(amounts.items())]
+    orders.produce(deployment.bootstrap, deployment.topic, made)
+    worker = deployment.start_worker().until_ready()
+    service = until_up(deployment.service().start())
+    eventually(lambda: amount(service, "c3") == 40.0, within_s=30, what="the last order")
+    with SyncClient(f"http://127.0.0.1:{service.port}", timeout=30) as client:
+        found = client.predictions("Weighed", {"customer": list(amounts)})
+    assert [(each.state.value, each.values) for each in found] == [
+        ("FRESH", {"worth": 31.0, "weight": 60.0}),
+        ("FAILED", {"worth": None, "weight": None}),
+        ("FRESH", {"worth": 41.0, "weight": 80.0}),
+    ]
+    assert found[1].reason == "output weight is nan"
+    assert model.server.calls == 1
+    assert service.stop() == worker.stop() == 0
+    assert "Traceback" not in log(service)
 
 
 def timeless(told: Prediction) -> Prediction:
