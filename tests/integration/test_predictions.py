@@ -24,7 +24,7 @@ from stillwell.client import Input, Prediction
 from stillwell.settings import Settings
 from tests.integration import oracle, orders
 from tests.integration.conftest import Deployment
-from tests.integration.proof import log, until_logged
+from tests.integration.proof import log, metric, until_logged
 from tests.predicted import OddServer, ThreadedServer, outputs, text
 from tests.services import Proxy
 from tests.waiting import eventually
@@ -655,6 +655,33 @@ def test_a_nan_is_the_failure_of_its_own_entity_and_outputs_are_taken_by_name(
     assert model.server.calls == 1
     assert service.stop() == worker.stop() == 0
     assert "Traceback" not in log(service)
+
+
+def test_a_row_that_a_push_has_written_gives_a_fresh_prediction_by_the_worker_who_finds_it_there(
+    deploy: Callable[..., Deployment], model: ThreadedServer
+) -> None:
+    """A synchronous push writes its rows itself, and asks for no refresh; nor do readers of this model."""
+    deployment = defined(deploy(pushed=True, serve_timeout="5s"), MODELS)
+    worker = deployment.start_worker().until_ready()
+    service = until_up(deployment.service().start())
+    with SyncClient(f"http://127.0.0.1:{service.port}", timeout=30) as client:
+        for number, worth, before in ((1, 30.0, ("MISSING", None)), (2, 40.0, ("STALE", {"worth": 31.0}))):
+            # So that the worker is the second to write it, whatever the machine is busy with.
+            worker.freeze()
+            pushed = client.push(orders.VIEW, [order("c1", worth, number)])
+            assert [each.status.value for each in pushed.rows] == ["applied"]
+            assert amount(service, "c1") == worth
+            said = prediction(service, "Written", "c1")
+            assert (said["state"], said["outputs"], said["refresh"]) == (*before, "none")
+            worker.thaw()
+            until_worth(service, "Written", "c1", worth + 1)
+    written = {
+        result: metric(worker, "stillwell_upserts_total", view=orders.VIEW, result=result)
+        for result in ("applied", "duplicate")
+    }
+    assert (written["applied"], written["duplicate"] >= 2) == (0, True)
+    assert service.stop() == worker.stop() == 0
+    assert "Traceback" not in log(service) + log(worker)
 
 
 def timeless(told: Prediction) -> Prediction:
