@@ -27,7 +27,7 @@ from tests.integration.conftest import Deployment
 from tests.integration.proof import log, metric, until_logged
 from tests.predicted import OddServer, ThreadedServer, outputs, text
 from tests.services import Proxy
-from tests.waiting import eventually
+from tests.waiting import eventually, throughout
 from tests.worker import WorkerProcess
 
 MODELS = """
@@ -517,7 +517,7 @@ def test_a_worker_that_is_killed_loses_no_refresh(
     assert "Traceback" not in log(worker)
 
 
-def test_a_server_that_is_down_is_flagged_and_its_return_is_noticed(
+def test_a_server_that_is_down_is_flagged_and_its_return_is_noticed_without_a_storm(
     deployment: Deployment, model: ThreadedServer
 ) -> None:
     orders.produce(deployment.bootstrap, deployment.topic, [order("c1", 1.0, 1)])
@@ -535,6 +535,42 @@ def test_a_server_that_is_down_is_flagged_and_its_return_is_noticed(
     assert worker.page("/readyz")[0] == 200
     model.server.answer = None
     until_worth(service, "Written", "c1", 6.0)
+
+    # Now many wait for it: of the worker by writes, and of the service those who read.
+    amounts = {f"d{number}": float(number) for number in range(300)}
+    everybody = {"customer": list(amounts)}
+    model.server.answer = text(503, "starting")
+    before = model.server.calls
+    made = [order(customer, amount, 10 + n) for n, (customer, amount) in enumerate(amounts.items())]
+    orders.produce(deployment.bootstrap, deployment.topic, made)
+    eventually(lambda: metric(worker, "stillwell_refresh_waiting", model="Written") == 300, within_s=60, what="hints")
+    for customer in [*amounts][:50]:
+        assert prediction(service, "Waited", customer)["state"] in ("FAILED", "MISSING")
+    begun, away = time.monotonic(), model.server.calls - before
+    throughout(lambda: worker.page("/readyz")[0] == 200, for_s=2, what="readiness while the model is away")
+    more = model.server.calls - before - away
+    print(f"away: {away} calls, and {more} in the {time.monotonic() - begun:.1f} s after that")
+    # Of worker and service each five that open its circuit, with what was under way then, and one after each pause.
+    assert away <= 30
+    assert more <= 2 * 4
+    model.server.batches.clear()
+    model.server.answer = None
+    with SyncClient(f"http://127.0.0.1:{service.port}", timeout=30) as client:
+        for name in ("Written", "Waited"):
+
+            def all_fresh(name: str = name) -> bool:
+                found = client.predictions(name, everybody)
+                return all(
+                    (each.state.value, each["worth"]) == ("FRESH", amounts[each.entity["customer"]] + 1)
+                    for each in found
+                )
+
+            eventually(all_fresh, within_s=60, what=f"every prediction of {name}")
+    batches = [sorted(each) for each in model.server.batches]
+    print(f"back: batches of {[len(each) for each in batches]}")
+    # Each of the two models asks about each customer once, and in few calls: 64 fit into one.
+    assert collections.Counter(each for batch in batches for each in batch) == dict.fromkeys(amounts.values(), 2)
+    assert len(batches) <= 2 * 10
     assert service.stop() == worker.stop() == 0
 
 
