@@ -462,7 +462,8 @@ async def test_whatever_order_completions_have_fresh_is_the_model_over_the_input
     race = Race(range(entities), lambda rows: writer.put(rows, EPOCH.decode()), lambda: next(times), rng)
     adding.before = race.dawdle
     await race.begin()
-    await race.run(readers, [engine(1) for _ in range(3)], 60, least)
+    async with asyncio.timeout(60):
+        await race.run(readers, [engine(1) for _ in range(3)], 60, least)
     assert race.fresh > 20
     adding.before = None
     await race.settle(readers[0])
