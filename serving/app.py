@@ -58,7 +58,6 @@ from stillwell.predictions.inference import open_inference
 from stillwell.predictions.inputs import ModelInputs
 from stillwell.predictions.keeping import LogBuffer, PredictionLog
 from stillwell.predictions.reading import ModelReader
-from stillwell.predictions.watching import Unwatched
 from stillwell.pushing.record import push_topic
 from stillwell.reading.after import Marks
 from stillwell.reading.features import FeatureReader
@@ -299,8 +298,8 @@ def _engine(building: _Building, model: ModelSpec, store: RedisPredictions, kept
     building.metrics.begin_model(model.name)
     inference = open_inference(model, os.environ)
     building.closing.push_async_callback(inference.close)
-    inputs, watching = ModelInputs(model, building.definitions), _Watching(building.metrics)
-    return Engine(model, inputs, inference, store, building.keys, watching, computed=kept.put if kept else None)
+    inputs = ModelInputs(model, building.definitions)
+    return Engine(model, inputs, inference, store, building.keys, building.metrics, computed=kept.put if kept else None)
 
 
 def _hints(building: _Building) -> tuple[HintBuffer, Callable[[], Awaitable[None]]]:
@@ -331,17 +330,6 @@ def _predictions_kept(building: _Building) -> LogBuffer:
     kept = LogBuffer(log)
     building.closing.push_async_callback(kept.close)
     return kept
-
-
-class _Watching(Unwatched):
-    """Counts of what engines do what reads do not tell."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def left(self, model: str, count: int) -> None:
-        """Writes do not refresh some any longer."""
-        self._metrics.left(model, count)
 
 
 def _link(building: _Building) -> RedisLink:

@@ -16,8 +16,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.core import Metric as Family
 
 from stillwell.metric import Metric
+from stillwell.predictions import watching
 from stillwell.predictions.freshness import State
 from stillwell.predictions.prediction import Refresh
+from stillwell.predictions.watching import Call
 
 _QUICK = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Bounds of buckets for what takes from a tenth of a millisecond to ten seconds."""
@@ -93,6 +95,8 @@ LEFT_TO_READS = Metric(
     "row, and what was computed for a reader took their place.",
     ("model",),
 )
+MODEL_CALLS = watching.MODEL_CALLS
+MODEL_SECONDS = watching.MODEL_SECONDS
 STARTED_ANEW = Metric(
     "gauge", "stillwell_serve_worker_restarts", "How many processes of this number have ended before this one; alarm."
 )
@@ -200,14 +204,25 @@ class Metrics:
         """The same of those that were fresh, as most are: without asking what the words of enumerations are."""
         self.count(PREDICTIONS, count, model, *_FRESH)
 
+    def called(self, model: str, call: Call, seconds: float, entities: int) -> None:
+        """Take in that a model was asked; this and the next two are what `stillwell.predictions.watching` wants."""
+        self.count(MODEL_CALLS, entities, model, call.value)
+        if call is not Call.UNUSABLE:
+            self.observe(MODEL_SECONDS, seconds, model)
+
+    def kept(self, model: str, stored: bool) -> None:
+        """Not counted."""
+
     def left(self, model: str, count: int) -> None:
         """Take in that predictions are no longer refreshed by writes."""
         self.count(LEFT_TO_READS, count, model)
 
     def begin_model(self, model: str) -> None:
-        """Show 0 for what reads of a model's predictions may find."""
+        """Show 0 for what reads of a model's predictions may find, and for what may come of asking it."""
         self.begin(PREDICTIONS, [model], [each.value for each in State], [each.value for each in Refresh])
         self.begin(LEFT_TO_READS, [model])
+        self.begin(MODEL_CALLS, [model], [each.value for each in Call])
+        self.begin(MODEL_SECONDS, [model])
 
     def version_load(self, loaded: bool) -> None:
         """Take in that registered versions were looked for."""

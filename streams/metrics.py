@@ -22,6 +22,7 @@ from prometheus_client.core import Metric as PrometheusMetric
 
 from stillwell.layout.online import PutCounts
 from stillwell.metric import Metric
+from stillwell.predictions import watching
 from stillwell.predictions.hint import Cause
 from stillwell.predictions.watching import Call
 from stillwell.records import TopicReason, ViewReason
@@ -153,14 +154,8 @@ REFRESHES = Metric(
     "answer of use, several times).",
     ("model", "became"),
 )
-MODEL_CALLS = Metric(
-    "counter",
-    "stillwell_model_predictions_total",
-    "Entities that a model was asked about, by what came of it: answered, unusable (NaN, null, a wrong type), failed "
-    "(the call), unavailable (its server).",
-    ("model", "answer"),
-)
-MODEL_SECONDS = Metric("histogram", "stillwell_model_seconds", "Time that a call of a model takes.", ("model",))
+MODEL_CALLS = watching.MODEL_CALLS
+MODEL_SECONDS = watching.MODEL_SECONDS
 REFRESHED = Metric(
     "histogram",
     "stillwell_refreshed_seconds",

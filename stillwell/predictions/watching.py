@@ -1,7 +1,9 @@
-"""Who counts what an engine does."""
+"""Who counts what an engine does, and what both the worker and the query service show of it."""
 
 import enum
 from typing import Protocol
+
+from stillwell.metric import Metric
 
 
 class Call(enum.StrEnum):
@@ -11,6 +13,17 @@ class Call(enum.StrEnum):
     UNUSABLE = "unusable"
     FAILED = "failed"
     UNAVAILABLE = "unavailable"
+
+
+# Of one name wherever a model is asked: an alarm is about the model, whoever has asked it.
+MODEL_CALLS = Metric(
+    "counter",
+    "stillwell_model_predictions_total",
+    "Entities that a model was asked about, by what came of it: answered, unusable (NaN, null, a wrong type), failed "
+    "(the call: refused, or answered in another shape), unavailable (its server: down, slow, or broken with 500).",
+    ("model", "answer"),
+)
+MODEL_SECONDS = Metric("histogram", "stillwell_model_seconds", "Time that a call of a model takes.", ("model",))
 
 
 class Watcher(Protocol):

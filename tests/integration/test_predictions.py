@@ -191,10 +191,11 @@ def test_a_thousand_readers_of_an_expired_prediction_over_four_processes_cost_on
     asking.close()
     assert answers == {'["FRESH", {"worth": 31.0}]': 1_000}
     assert model.server.calls == before + 1
-    took_part = re.findall(
-        r'^stillwell_serve_predictions_total{model="Waited".*worker="(\d)"} [1-9]', service.page("/metrics")[1], re.M
-    )
+    page = service.page("/metrics")[1]
+    took_part = re.findall(r'^stillwell_serve_predictions_total{model="Waited".*worker="(\d)"} [1-9]', page, re.M)
     assert set(took_part) == {"0", "1", "2", "3"}
+    answered = r'^stillwell_model_predictions_total{answer="answered",model="Waited",worker="\d"} (.*)$'
+    assert sum(map(float, re.findall(answered, page, re.M))) == 2
     assert service.stop() == worker.stop() == 0
     assert "Traceback" not in log(service) + log(worker)
 

@@ -222,8 +222,7 @@ def reference() -> str:
         labels = ", ".join(f"`{label}`" for label in metric.labels) or "none"
         lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.meaning} |")
     lines += ["", "The upper bounds of the histograms' buckets:", "", "| metric | bounds |", "|---|---|"]
-    for metric in HISTOGRAMS:
-        lines.append(f"| `{metric.name}` | {', '.join(f'{bound:g}' for bound in metric.buckets)} |")
+    lines += [_bounds(metric) for metric in HISTOGRAMS]
     lines += ["", f"The stages of `{STAGE.name}`: {_listed(Stage)}."]
     lines += ["", f"The sinks: {_listed(_sinks())}."]
     lines += ["", f"The reasons of `{REJECTED.name}`, for all views: {_listed(get_args(TopicReason))};"]
@@ -233,9 +232,13 @@ def reference() -> str:
     for metric in serve_metrics.METRICS:
         labels = ", ".join(f"`{label}`" for label in metric.labels) or "none"
         lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.meaning} |")
-    bounds = ", ".join(f"{bound:g}" for bound in serve_metrics.SECONDS.buckets)
-    lines += ["", f"The upper bounds of its histograms' buckets: {bounds}."]
+    lines += ["", "The upper bounds of its histograms' buckets:", "", "| metric | bounds |", "|---|---|"]
+    lines += [_bounds(metric) for metric in serve_metrics.METRICS if metric.kind == "histogram"]
     return "\n".join(lines) + "\n"
+
+
+def _bounds(metric: Metric) -> str:
+    return f"| `{metric.name}` | {', '.join(f'{bound:g}' for bound in metric.buckets)} |"
 
 
 def _listed(words: Iterable[str]) -> str:
@@ -260,5 +263,6 @@ OF_THE_SERVICE = (
     "(`STILLWELL_SERVE_WORKERS`) whichever is asked asks the others, and the page shows all of them: each series has,",
     "besides the labels below, `worker`, the number of the process, and so have those of the processes themselves,",
     "`process_*`. A process that starts anew begins at 0 by itself, as Prometheus wants it; add them up by",
-    "`sum without (worker) (rate(…))`. This list is made from `serving/metrics.py`.",
+    "`sum without (worker) (rate(…))`. What is of one name here and above says the same of workers and of the service.",
+    "This list is made from `serving/metrics.py`.",
 )

@@ -12,18 +12,22 @@ from aiohttp.test_utils import TestClient
 from serving import described, v1
 from serving.features import Features
 from serving.limits import Limits
-from serving.metrics import PREDICTIONS, Metrics
+from serving.metrics import MODEL_CALLS, PREDICTIONS, Metrics
 from serving.openapi import Names
 from serving.pages import FeastPages, OwnPages
 from serving.predictions import PredictionPages
 from serving.web import Bounds, Site
+from stillwell.errors import ModelError
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.columns import ModelReaders
 from stillwell.predictions.engine import Engine
+from stillwell.predictions.freshness import State
 from stillwell.predictions.hint import NoHints
 from stillwell.predictions.inputs import ModelInputs
+from stillwell.predictions.prediction import Refresh
 from stillwell.predictions.reading import ModelReader
 from stillwell.predictions.store import StoredAt
+from stillwell.predictions.watching import Call
 from stillwell.reading.features import FeatureReader
 from stillwell.reading.online import Stored
 from stillwell.spec import InputSpec, ModelSpec, RequestColumnSpec, RequestSpec, ViewSpec
@@ -54,7 +58,13 @@ class Service:
         self.metrics = Metrics()
         definitions = DEFINITIONS.model_copy(update={"models": (model,), "requests": requests})
         engine = Engine(
-            model, ModelInputs(model, definitions), self.model, MemoryPredictions(self.server), KEYS, chance=lambda: 0.0
+            model,
+            ModelInputs(model, definitions),
+            self.model,
+            MemoryPredictions(self.server),
+            KEYS,
+            self.metrics,
+            chance=lambda: 0.0,
         )
         reader = ModelReader(engine, self.store, KEYS, NoHints(), self._now_us, self.metrics, chance=lambda: 0.0)
         self.readers = ModelReaders({"Delay": reader}, definitions, self._now_us)
@@ -212,6 +222,42 @@ async def test_each_prediction_that_is_read_is_counted_once(service: Service) ->
     assert counted() == (1, 3)
     await service.get("/v1/predictions?model=Delay&id=7")
     assert counted() == (1, 4)
+
+
+async def test_predictions_that_are_read_are_counted_by_what_they_were_worth(service: Service) -> None:
+    await service.put(7, 30.0)
+    service.model.error = ModelError("the shape is wrong")
+    for _ in range(2):  # the second does not ask: the model has just failed over the same inputs
+        await service.get("/v1/predictions?model=Delay&id=7")
+    service.model.error = None
+    service.ms += 10_000
+    await service.get("/v1/predictions?model=Delay&id=7")
+    service.readers._readers["Delay"].engine.model = DELAY.model_copy(update={"policy": "cached"})
+    await service.put(7, 40.0)
+    await service.post("/v1/predictions", model="Delay", entities={"id": [7, 8, 8, 7, 8]})
+    counted = {
+        (state, refresh): service.metrics.get(PREDICTIONS, "Delay", state.value, refresh.value)
+        for state in State
+        for refresh in Refresh
+    }
+    assert {what: count for what, count in counted.items() if count} == {
+        (State.FAILED, Refresh.INLINE): 1,
+        (State.FAILED, Refresh.NONE): 1,
+        (State.FRESH, Refresh.INLINE): 1,
+        (State.STALE, Refresh.NONE): 2,
+        (State.MISSING, Refresh.NONE): 3,
+    }
+
+
+async def test_what_a_model_said_to_readers_who_waited_is_counted(service: Service) -> None:
+    await service.put(7, 30.0)
+    await service.post("/v1/predictions", model="Delay", entities={"id": [7, 8]})
+    service.ms += 10
+    await service.put(7, 40.0)
+    service.model.error = ModelError("the shape is wrong")
+    await service.get("/v1/features?features=Delay:minutes&id=7")
+    counted = {call: service.metrics.get(MODEL_CALLS, "Delay", call.value) for call in Call}
+    assert counted == {Call.ANSWERED: 1, Call.UNUSABLE: 1, Call.FAILED: 1, Call.UNAVAILABLE: 0}
 
 
 async def test_each_value_of_a_request_has_a_prediction_of_its_own() -> None:
