@@ -63,7 +63,15 @@ SERVE: tuple[Limit, ...] = (
     Limit("push_sync_1", "at least", 10.0, None, "x", "pushes of a row that can be read back, to Feast's", "pushing"),
     Limit("push_async_100", "at least", 4.0, None, "x", "the first for a hundred rows a request", "pushing"),
     Limit("push_sync_100", "at least", 4.0, None, "x", "the second for a hundred rows a request", "pushing"),
-    Limit("prediction_vs_feature", "at most", 1.3, None, "x", "a cached prediction, to a feature", "prediction"),
+    Limit(
+        "prediction_vs_feature",
+        "at most",
+        1.3,
+        None,
+        "x",
+        "a cached prediction, to the ten features of the view it is of",
+        "prediction",
+    ),
     Limit("p99_beside_ingest", "at most", 2.0, None, "x", "read p99 beside a worker at half of its rate", "ingest"),
 )
 
