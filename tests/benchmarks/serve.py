@@ -43,28 +43,46 @@ _MOST_PUSHES: Mapping[int, Mapping[str, int]] = {
 _POLLING = {"STILLWELL_SERVE_BUSY_POLL_US": "200"}
 """What a team sets whose readers want a short tail; the settings say what it costs."""
 
-_SKIP = 0.5
-"""Seconds that do not count before every run at full load."""
-
 _PATIENCE_SECONDS = 90.0
 _KEYS = 20_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ServeScale:
-    """How much is measured. runs: of everything that alternates; seconds: of each, at full load; steady_seconds: at a
-    rate. reads: a second, beside a worker; events: of the backlog by which the worker's rate is found."""
+    """How much is measured. runs: of everything that alternates; warm_up: whether one of each goes before them, and
+    does not count. seconds: of each, at full load; skip: before them, and not counted either; steady_seconds: at a
+    rate. wide: how many of the wider shapes. reads: a second, beside a worker; events: of the backlog by which the
+    worker's rate is found; share: of that rate, what it gets beside reads."""
 
     runs: int = 5
+    warm_up: bool = True
     seconds: float = 3.0
+    skip: float = 0.5
     steady_seconds: float = 8.0
+    wide: int = 4
     reads: int = 1_000
     events: int = 500_000
+    share: float = 0.5
 
     @classmethod
     def quick(cls) -> "ServeScale":
         """Enough to see that every key is computed; the figures mean nothing."""
-        return cls(runs=1, seconds=1.5, steady_seconds=1.5, reads=200, events=20_000)
+        return cls(
+            runs=1,
+            warm_up=False,
+            seconds=1.0,
+            skip=0.5,
+            steady_seconds=0.5,
+            wide=1,
+            reads=200,
+            events=20_000,
+            share=0.05,
+        )
+
+    @property
+    def rounds(self) -> range:
+        """The numbers of the runs; 0 is that of the one that does not count."""
+        return range(0 if self.warm_up else 1, self.runs + 1)
 
 
 class ServeRun:
@@ -121,7 +139,8 @@ class ServeRun:
     # ---- reading at full load ----
 
     def _reading(self, stillwell: Stillwell, feast: Feast) -> None:
-        bodies = {shape: self._written(shape) for shape in SHAPES}
+        shapes = SHAPES[: 2 + self._scale.wide]
+        bodies = {shape: self._written(shape) for shape in shapes}
         runs = self._against_feast(stillwell, feast, {shape: bodies[shape] for shape in (NARROW, MANY)}, 1)
         generator = self._generator(stillwell, bodies)
         self.result["runs"]["reading"] = {**runs, **generator}
@@ -138,9 +157,9 @@ class ServeRun:
     ) -> dict[str, list[Driven]]:
         """Both at full load, in turn. times: as long as usual."""
         runs: dict[str, list[Driven]] = {}
-        for number in range(self._scale.runs + 1):
+        for number in self._scale.rounds:
             for shape, file in bodies.items():
-                how = Drive(connections=CONNECTIONS[shape.rows], seconds=self._scale.seconds * times)
+                how = self._at_full_load(shape.rows, times)
                 for contender in (stillwell, feast):
                     self._keep(runs, f"{contender.name} {shape}", contender.read(file, how), number)
         for shape in bodies:
@@ -160,7 +179,7 @@ class ServeRun:
         """
         runs = {}
         for shape in (NARROW, MANY):
-            how = Drive(connections=CONNECTIONS[shape.rows], seconds=self._scale.seconds)
+            how = self._at_full_load(shape.rows)
             answer = stillwell.raw(READ, shape.body(next(shape.users())))
             folder = self._fresh_folder()
             driven = driving.drive_trivial(folder, bodies[shape], answer, how)
@@ -180,7 +199,7 @@ class ServeRun:
         keys = self._keys_of(stillwell)
         rates = []
         for _ in range(self._scale.runs):
-            told = self._bare("closed", keys, self._scale.seconds, 0.5)
+            told = self._bare("closed", keys, self._scale.seconds, self._scale.skip)
             rates.append(told["requests"] / told["seconds"])
         self._median(f"{NARROW}: bare pipelined redis-py, requests a second", rates)
         self._say("bare pipelined redis-py", f"{median(rates):,.0f} requests/s; the service {served:,.0f}")
@@ -197,12 +216,12 @@ class ServeRun:
     def _latency_on(self, core: set[int], services: Mapping[str, Stillwell]) -> None:
         stillwell = services["stillwell"]
         bodies, keys = self._written(NARROW), self._keys_of(stillwell)
-        full = Drive(connections=CONNECTIONS[1], seconds=self._scale.seconds)
+        full = self._at_full_load(1)
         saturation = median([stillwell.read(bodies, full).rate for _ in range(3)])
-        steady = Drive(connections=_OPEN_CONNECTIONS, seconds=self._scale.steady_seconds, skip=1.0, rate=saturation / 2)
+        steady = self._at_a_rate(saturation / 2)
         self._say("half of saturation", f"{steady.rate:,.0f} requests/s")
         runs: dict[str, list[Driven]] = {}
-        for number in range(self._scale.runs + 1):
+        for number in self._scale.rounds:
             for name, service in services.items():
                 self._keep(runs, name, service.read(bodies, steady), number)
             told = self._bare("open", keys, steady.rate, steady.seconds, steady.skip, core=core)
@@ -228,7 +247,7 @@ class ServeRun:
 
     def _pushing(self, stillwell: Stillwell, feast: Feast) -> None:
         runs: dict[str, list[Driven]] = {}
-        for number in range(self._scale.runs + 1):
+        for number in self._scale.rounds:
             for rows, most in _MOST_PUSHES.items():
                 for name, server, mode, time_column in (
                     ("async", stillwell, "async", serve_data.PUSHED_AT),
@@ -237,10 +256,10 @@ class ServeRun:
                 ):
                     bodies = self._fresh_folder() / "pushes.json"
                     # What is measured is pushing what is newer, so that nothing is sent twice.
-                    count = int(most[name] * (self._scale.seconds + _SKIP))
+                    count = int(most[name] * (self._scale.seconds + self._scale.skip))
                     now = datetime.datetime.now(datetime.UTC)
                     bodies.write_bytes(b"\n".join(serve_data.pushes(rows, count, now, time_column, mode)))
-                    how = Drive(connections=CONNECTIONS[rows], seconds=self._scale.seconds, skip=_SKIP, once=True)
+                    how = dataclasses.replace(self._at_full_load(rows), once=True)
                     self._keep(runs, f"push {name} {rows}", server.push(bodies, how), number)
                     bodies.unlink()
         self.result["runs"]["pushing"] = runs
@@ -258,7 +277,8 @@ class ServeRun:
     # ---- predictions, on-demand features ----
 
     def _prediction(self, stillwell: Stillwell) -> None:
-        """A prediction that is in the cache, and fresh, against the features that it was made of."""
+        """A prediction that is in the cache, and fresh, against the view that it was made of; and, for information,
+        against one feature alone."""
         shapes = {"features": NARROW, "a feature": Shape(1, (), ("Of10:f0",)), "prediction": Shape(1, (), PREDICTION)}
         everybody = range(serve_data.USERS)
         for first in range(0, serve_data.USERS, 100):  # the model is asked once for each user, and never again
@@ -268,6 +288,7 @@ class ServeRun:
             raise MeasurementError(f"predictions that were just made are {sorted(state)}")
         rates = self._in_turn(stillwell, "prediction", shapes)
         self.result["prediction_vs_feature"] = rates["features"] / rates["prediction"]
+        self._median("1 x 1: one prediction, to one feature alone, x", [rates["a feature"] / rates["prediction"]])
 
     def _on_demand(self, stillwell: Stillwell) -> None:
         """What one on-demand feature costs a request that has it beside ten stored ones."""
@@ -284,9 +305,9 @@ class ServeRun:
         """Requests a second at full load of each shape, medians of runs that took turns."""
         bodies = {name: self._written(shape) for name, shape in shapes.items()}
         runs: dict[str, list[Driven]] = {}
-        for number in range(self._scale.runs + 1):
+        for number in self._scale.rounds:
             for name, file in bodies.items():
-                how = Drive(connections=CONNECTIONS[shapes[name].rows], seconds=self._scale.seconds)
+                how = self._at_full_load(shapes[name].rows)
                 self._keep(runs, name, stillwell.read(file, how), number)
         self.result["runs"][part] = runs
         for name, of in runs.items():
@@ -303,14 +324,14 @@ class ServeRun:
         with Workers(testbed, testbed.deploy(filled.topic)) as workers:
             taken = workers.follow(filled, workers.until_first_event())
         testbed.remove(filled.topic)
-        rate = int(taken.rate / 2)
+        rate = int(taken.rate * scale.share)
         self._say("a worker alone", f"{taken.rate:,.0f} events/s; beside reads it gets {rate:,}")
         bodies = self._written(NARROW)
-        how = Drive(connections=_OPEN_CONNECTIONS, seconds=scale.steady_seconds, skip=1.0, rate=scale.reads)
+        how = self._at_a_rate(scale.reads)
         runs: dict[str, list[Driven]] = {}
         redis = int(testbed.redis.info("server")["process_id"])
         with Stillwell(servers.deploy(testbed)) as stillwell:
-            for number in range(scale.runs + 1):
+            for number in scale.rounds:
                 with cores.at_once([redis, stillwell.pid]):
                     self._keep(runs, "alone", stillwell.read(bodies, how), number)
                 with self._worker_at(rate, how.seconds + how.skip), cores.at_once([redis, stillwell.pid]):
@@ -353,6 +374,16 @@ class ServeRun:
         testbed.remove(deployment.topic)
 
     # ---- small parts ----
+
+    def _at_full_load(self, rows: int, times: int = 1) -> Drive:
+        """Requests for so many rows each, as many as get answered. times: as long as usual."""
+        scale = self._scale
+        return Drive(connections=CONNECTIONS[rows], seconds=scale.seconds * times, skip=scale.skip)
+
+    def _at_a_rate(self, rate: float) -> Drive:
+        """So many requests a second, whatever became of those before."""
+        scale = self._scale
+        return Drive(connections=_OPEN_CONNECTIONS, seconds=scale.steady_seconds, skip=2 * scale.skip, rate=rate)
 
     def _bare(self, kind: str, keys: Path, *numbers: float, core: set[int] | None = None) -> parsing.Json:
         arguments = [kind, self._testbed.stack.redis_url, str(keys), *map(str, numbers)]

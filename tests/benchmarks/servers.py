@@ -4,7 +4,9 @@ import asyncio
 import base64
 import contextlib
 import dataclasses
+import functools
 import json
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -41,6 +43,9 @@ _BATCH = 500
 PUSH_PARTITIONS = 4
 _AGE_S = 60.0
 """Of the first row."""
+
+_START_S = 180.0
+"""In which a server answers: seconds, but where others are at work."""
 
 _FEAST = """\
 project: bench
@@ -124,7 +129,7 @@ class Stillwell(Server):
     def __enter__(self) -> "Stillwell":
         self.pid = self._process.start().running.pid
         try:
-            until(self.answers, f"an answer of `stillwell serve`: {self._process.log}")
+            until(self.answers, f"an answer of `stillwell serve`: {self._process.log}", _START_S)
         except MeasurementError as error:
             self._process.end()
             raise MeasurementError(f"{error}: {self._process.log.read_text()[-2000:]}") from error
@@ -174,7 +179,7 @@ class Feast(Server):
         self._process = Process("feast serve", command, log=self._folder / "serve.log")
         self.pid = self._process.pid
         try:
-            until(self.answers, "an answer of `feast serve`")
+            until(self.answers, "an answer of `feast serve`", _START_S)
         except MeasurementError as error:
             self._process.stop()
             raise MeasurementError(f"{error}: {self._process.log_text()[-2000:]}") from error
@@ -188,11 +193,19 @@ def deploy(testbed: Testbed) -> Served:
     """A deployment whose rows are in Redis, put there by the real pipeline and the real sink."""
     deployment = testbed.deploy(serve_data.TOPIC, definitions=serve_data.PACKAGE)
     serve_data.write_definitions(deployment.folder)
-    definitions = load_definitions(serve_data.PACKAGE, deployment.folder)
+    definitions = _definitions()
     testbed.ensure_topic(PUSH_PARTITIONS, push_topic(PROJECT, PUSHED))
     served = Served(deployment, definitions, int((time.time() - _AGE_S) * 1e6))
     asyncio.run(_put(served))
     return served
+
+
+@functools.cache
+def _definitions() -> DefinitionsSpec:
+    """Those of every deployment, loaded once: it takes seconds to check so many columns."""
+    with tempfile.TemporaryDirectory(prefix="stillwell-bench-") as folder:
+        serve_data.write_definitions(Path(folder))
+        return load_definitions(serve_data.PACKAGE, Path(folder))
 
 
 async def _put(served: Served) -> None:
