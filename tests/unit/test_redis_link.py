@@ -26,8 +26,7 @@ async def resetting(pings: int, turns: int = 0) -> AsyncIterator[RedisLink]:
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         left = pings
-        while left:
-            told = await reader.read(1_000)
+        while left > 0 and (told := await reader.read(1_000)):
             left -= told.count(b"PING")
             writer.write(b"+OK\r\n" * (told.count(b"SETINFO") + told.count(b"PING")))
         for _ in range(turns):
