@@ -11,14 +11,19 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import aiohttp
+import structlog
 
 from stillwell.errors import ModelError, ModelFailed, ModelLeftAlone, ModelUnavailable
+from stillwell.evaluate import WHAT_CODE_RAISES
+from stillwell.logs import LogLimit
 from stillwell.predictions.breaker import Breaker, BreakerPolicy
 from stillwell.predictions.halving import ask_by_halves
 from stillwell.predictions.tensors import Metadata, Said, answers, left_out, metadata_of, mismatches, request, spoken
 from stillwell.redaction import hide_password
 from stillwell.spec import ModelSpec, OpenInferenceSpec
 from stillwell.threads import ThreadPool
+
+_log = structlog.get_logger(__name__)
 
 _LARGEST_ANSWER = 16 << 20
 """Bytes: an answer is read as a whole, and one without end must not take the process's memory."""
@@ -105,6 +110,7 @@ class FunctionModel:
         self._model = model
         self._function = function
         self._threads = ThreadPool(f"model {model.name}", _FUNCTION_THREADS)
+        self._raised = LogLimit()
 
     async def check(self) -> None:
         """There is nothing to see before it is called."""
@@ -130,7 +136,10 @@ class FunctionModel:
             ) from None
         except ModelError as error:
             raise ModelError(f"model {self._model.name}: {error}") from None
-        except Exception as error:
+        except WHAT_CODE_RAISES as error:
+            if (silent := self._raised.times()) is not None:
+                # Readers are told of the error, and whoever mends the function needs the line.
+                _log.warning("a model's function raised", model=self._model.name, silent=silent, exc_info=error)
             raise ModelError(f"model {self._model.name}: its function raised {error!r}"[:_QUOTED]) from error
 
     async def close(self) -> None:

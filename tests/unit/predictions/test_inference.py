@@ -8,7 +8,9 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+import polars as pl
 import pytest
+import structlog
 from aiohttp import web
 
 from stillwell.errors import ModelError, ModelLeftAlone, ModelUnavailable
@@ -356,6 +358,23 @@ async def test_what_a_function_raises_or_returns_wrong_is_told() -> None:
     for function, telling in ((broken, "its function raised KeyError"), (lambda columns: {}, "returned no 'minutes'")):
         with pytest.raises(ModelError, match=f"model Delay: .*{telling}"):
             await said(FunctionModel(model(outputs=(MINUTES,)), function), 1.0)
+
+
+@pytest.mark.parametrize("error", [KeyError("tail"), pl.exceptions.PanicException("a panic")])
+async def test_what_a_function_raised_is_in_the_log_with_its_line_and_not_for_each_call(error: BaseException) -> None:
+    def broken(columns: object) -> object:
+        raise error
+
+    asked = FunctionModel(model(outputs=(MINUTES,)), broken)
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(3):
+            with pytest.raises(ModelError, match="its function raised"):
+                await said(asked, 1.0)
+    (line,) = lines
+    assert (line["model"], line["log_level"]) == ("Delay", "warning")
+    assert line["exc_info"] is error
+    assert error.__traceback__ is not None
+    await asked.close()
 
 
 async def test_a_url_may_come_from_the_environment() -> None:
