@@ -90,6 +90,6 @@ async def _tell(number: int, row: Receipt | PushedRow, told: Told) -> StillwellE
     except RowRejected as error:
         told.row(number, PushedRow(PushStatus.REJECTED, error.reason, str(error)))
     except StillwellError as error:
-        told.counts["failed"] += 1
+        told.failed(number, error)
         return error
     return None

@@ -13,6 +13,7 @@ from stillwell.cli.values import printable
 
 if TYPE_CHECKING:
     from stillwell.client import PushedRow
+    from stillwell.errors import StillwellError
 
 _MOST_TOLD = 100
 """Rows that cannot be used, each told to people in a line of its own. The rest is counted."""
@@ -49,6 +50,15 @@ class Told:
             place = number if self.numbered == "line" else f"row {number}"
             reason = f" ({row.reason})" if row.reason else ""
             click.echo(f"{printable(self.file)}:{place}: {row.status.value}{reason}: {printable(row.message)}")
+
+    def failed(self, number: int, error: "StillwellError") -> None:
+        """A row has failed, and not for its own sake: people are told why once, in the end."""
+        from stillwell.client import NotWritten
+
+        status = "accepted" if isinstance(error, NotWritten) else "failed"  # which is not to be pushed again
+        self.counts[status] += 1
+        if self.as_json:
+            print_json({self.numbered: number, "status": status, "message": str(error)})
 
     def _tell_how_many(self) -> None:
         """Of long work, how far it is."""

@@ -282,8 +282,8 @@ def _behind(waiter: _Waiter) -> Behind:
             absent.append(f"{place.view}, partition {place.id.partition}")
     lag = sum(count for of_view in offsets.values() for count in of_view.values())
     said = "; ".join(f"{view}, {_partitions(of_view)}" for view, of_view in offsets.items())
-    hint = f". Redis has no mark of {absent[0]}: does a worker run?" if absent else ""
-    told = f"after: what was pushed is not applied yet: {counted(lag, 'record')} to be taken in ({said}){hint}"
+    hint = f"Redis has no mark of {absent[0]}: does a worker run?" if absent else "If it stays so: does a worker run?"
+    told = f"after: what was pushed is not applied yet: {counted(lag, 'record')} to be taken in ({said}). {hint}"
     return Behind(told, lag, offsets)
 
 

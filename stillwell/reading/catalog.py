@@ -75,6 +75,8 @@ class Catalog:
         if not colon:
             those = self._features_of(reference)
             meant = f", as {those}" if those else self._owner_of(reference)
+            if reference in self._services:
+                meant = "; it is a feature service: name it as `feature_service`, without `features`"
             raise RequestError(field, f"{shorten(reference)!r} must be <view>:<feature>{meant}")
         if owner not in self._named:
             near = did_you_mean(owner, {*self._named, *self._models})

@@ -42,6 +42,9 @@ class Service:
         asked = await request.json()
         self.pushes.append(asked)
         rows: Rows = asked["rows"]
+        if asked["view"] == "Slow":
+            error = {"kind": "NotWritten", "field": None, "message": "Kafka holds the rows", "token": "Slow@1:0-5"}
+            return web.json_response({"error": error}, status=503)
         if asked["view"] != "Orders":
             error = {"kind": "NotDefined", "field": "view", "message": "view: there is no view"}
             return web.json_response({"error": error}, status=404)
@@ -148,6 +151,25 @@ def test_a_wrong_view_is_told_once(push: Push, capsys: pytest.CaptureFixture[str
     said = capsys.readouterr()
     assert said.err == "stillwell: view: there is no view\n"
     assert "failed" in said.out
+
+
+def test_with_json_a_row_that_failed_with_all_others_has_its_line_too(
+    push: Push, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert push(['{"n": 1}', '{"n": 2}'], "--json", view="Order") == 2
+    *rows, end, error = map(json.loads, capsys.readouterr().out.splitlines())
+    message = "view: there is no view"
+    assert error["error"]["message"] == message
+    assert rows == [{"line": number, "status": "failed", "message": message} for number in (1, 2)]
+    assert end["counts"] == {"failed": 2}
+
+
+def test_what_kafka_holds_and_redis_does_not_yet_has_not_failed(push: Push, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who reads that it has pushes it twice."""
+    assert push(['{"n": 1}'], view="Slow") == 1
+    said = capsys.readouterr()
+    assert said.out == "Slow: 1 accepted; token Slow@1:0-5\n"
+    assert said.err == "stillwell: Kafka holds the rows\n"
 
 
 def test_a_service_that_is_not_there_ends_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,6 +83,9 @@ async def test_an_unknown_service_is_told_the_nearest(extended: Served) -> None:
     status, answer = await extended.post("/v1/features", feature_service="Bth", entities={"id": [1]})
     assert (status, answer["error"]["field"]) == (404, "feature_service")
     assert "did you mean 'Both'?" in answer["error"]["message"]
+    status, answer = await extended.get("/v1/features?features=Both&id=1")
+    assert (status, answer["error"]["field"]) == (422, "features[0]")
+    assert "'Both' must be <view>:<feature>; it is a feature service: name it as `feat" in answer["error"]["message"]
     status, answer = await extended.get("/v1/features?feature_service=Both&features=Users:name&id=1")
     assert (status, answer["error"]["field"]) == (422, "feature_service")
 
