@@ -200,6 +200,9 @@ async def _exchange(connection: Any, cancelled: int, batches: Iterable[Sequence[
 
 
 async def _send(connection: Any, packed: bytes) -> None:
+    if connection._writer is None or connection._writer.transport.is_closing():
+        # asyncio of Python 3.12 would raise an AttributeError where it should keep silent.
+        raise exceptions.ConnectionError("the other side has ended the connection")
     try:
         await connection.send_packed_command(packed, check_health=False)
     except RuntimeError as error:  # uvloop's, as above
