@@ -206,9 +206,7 @@ class Metrics:
 
     def called(self, model: str, call: Call, seconds: float, entities: int) -> None:
         """Take in that a model was asked; this and the next two are what `stillwell.predictions.watching` wants."""
-        self.count(MODEL_CALLS, entities, model, call.value)
-        if call is not Call.UNUSABLE:
-            self.observe(MODEL_SECONDS, seconds, model)
+        watching.count_call(self, model, call, seconds, entities)
 
     def kept(self, model: str, stored: bool) -> None:
         """Not counted."""

@@ -1,7 +1,7 @@
 """What the engines of a worker do, for its metrics: see `stillwell.predictions.watching.Watcher`."""
 
-from stillwell.predictions.watching import Call
-from streams.metrics import LEFT_TO_READS, MODEL_CALLS, MODEL_SECONDS, Metrics
+from stillwell.predictions.watching import Call, count_call
+from streams.metrics import LEFT_TO_READS, Metrics
 
 
 class EngineMetrics:
@@ -12,9 +12,7 @@ class EngineMetrics:
 
     def called(self, model: str, call: Call, seconds: float, entities: int) -> None:
         """A model was asked."""
-        self._metrics.count(MODEL_CALLS, entities, model, call.value)
-        if call is not Call.UNUSABLE:
-            self._metrics.observe(MODEL_SECONDS, seconds, model)
+        count_call(self._metrics, model, call, seconds, entities)
 
     def kept(self, model: str, stored: bool) -> None:
         """Not counted."""

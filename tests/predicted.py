@@ -23,6 +23,7 @@ from stillwell.predictions.freshness import State
 from stillwell.predictions.reading import ModelReader
 from stillwell.predictions.tensors import Said, Unusable
 from stillwell.spec import (
+    AliasSpec,
     DefinitionsSpec,
     EntitySpec,
     InputSpec,
@@ -60,6 +61,21 @@ def model(
 TOPIC = topic(column("id", INT64), column("delay", FLOAT32, nullable=True))
 V = view(TOPIC, {"id": (INT64, pl.col("T.id"))}, feature("delay", FLOAT32, pl.col("T.delay"), nullable=True))
 DEFINITIONS = DefinitionsSpec(entities=(V.entity,), topics=(TOPIC,), views=(V,))
+
+ROUTE = EntitySpec(name="Route", keys=(KeySpec(name="origin", type=INT64), KeySpec(name="dest", type=INT64)))
+ALIASES = tuple(
+    AliasSpec(name=name, view=V, entity=ROUTE, keys={"id": key})
+    for name, key in (("Origin", "origin"), ("Dest", "dest"))
+)
+
+
+def of_routes(origin: str, dest: str, **changes: Any) -> ModelSpec:
+    """A model that reads the delay at both ends of a route, by inputs of these names."""
+    inputs = tuple(
+        InputSpec(name=name, reference=f"{alias}:delay", type=FLOAT32)
+        for name, alias in ((origin, "Origin"), (dest, "Dest"))
+    )
+    return model().model_copy(update={"entity": ROUTE, "inputs": inputs, **changes})
 
 
 def encoded_row(id: int, delay: float | None, at_us: int, of: ViewSpec = V) -> EncodedRows:

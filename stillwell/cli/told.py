@@ -55,7 +55,8 @@ class Told:
         """A row has failed, and not for its own sake: people are told why once, in the end."""
         from stillwell.client import NotWritten
 
-        status = "accepted" if isinstance(error, NotWritten) else "failed"  # which is not to be pushed again
+        # What Kafka holds will be written, and must not be pushed again as what has failed.
+        status = "accepted" if isinstance(error, NotWritten) else "failed"
         self.counts[status] += 1
         if self.as_json:
             print_json({self.numbered: number, "status": status, "message": str(error)})

@@ -107,8 +107,8 @@ def _read(value: Any, kind: FieldType) -> Any:
 
 
 def decode(value: bytes | None, models: Mapping[str, Engine]) -> Hint:
-    """The hint that a record is. Raises UnknownModel for what only other definitions can have
-    written, ValueError for what cannot be read."""
+    """The hint that a record is. Raises UnknownModel for what only other definitions can have written, ValueError for
+    what cannot be read."""
     try:
         said = _value_of_json(value or b"")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

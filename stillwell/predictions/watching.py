@@ -26,6 +26,23 @@ MODEL_CALLS = Metric(
 MODEL_SECONDS = Metric("histogram", "stillwell_model_seconds", "Time that a call of a model takes.", ("model",))
 
 
+class Counters(Protocol):
+    """The metrics of a process."""
+
+    def count(self, metric: Metric, amount: float, *labels: str) -> None:
+        """Add to a counter."""
+
+    def observe(self, metric: Metric, value: float, *labels: str) -> None:
+        """Take a value into a histogram."""
+
+
+def count_call(counters: Counters, model: str, call: Call, seconds: float, entities: int) -> None:
+    """Take in that a model was asked: see `Watcher.called`. What was of no use came of a call that is counted."""
+    counters.count(MODEL_CALLS, entities, model, call.value)
+    if call is not Call.UNUSABLE:
+        counters.observe(MODEL_SECONDS, seconds, model)
+
+
 class Watcher(Protocol):
     """Who counts what the engine does."""
 

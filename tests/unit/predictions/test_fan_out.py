@@ -14,36 +14,19 @@ from stillwell.predictions.hint import Cause, Hint
 from stillwell.predictions.inputs import ModelInputs
 from stillwell.predictions.reading import ModelReader
 from stillwell.predictions.watching import Unwatched
-from stillwell.spec import AliasSpec, EntitySpec, InputSpec, KeySpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
-from stillwell.types import FLOAT32, INT64
 from streams.metrics import Metrics
 from streams.refresh import RefreshAgent
 from streams.refresh_hints import RefreshBatch, RefreshHint
 from streams.retry import Retry
-from tests.predicted import DEFINITIONS, Adding, V, encoded_row, model
+from tests.predicted import ALIASES, DEFINITIONS, Adding, encoded_row, of_routes
 from tests.waiting import eventually_async
 
 EPOCH = "epoch"
 KEYS = RedisKeys("test", "test")
 BEGIN_MS = 1_767_225_600_000
-ROUTE = EntitySpec(name="Route", keys=(KeySpec(name="origin", type=INT64), KeySpec(name="dest", type=INT64)))
-ALIASES = tuple(
-    AliasSpec(name=name, view=V, entity=ROUTE, keys={"id": key})
-    for name, key in (("Origin", "origin"), ("Dest", "dest"))
-)
-OF_ROUTES = model().model_copy(
-    update={
-        "entity": ROUTE,
-        "inputs": tuple(
-            InputSpec(name=name, reference=f"{alias}:delay", type=FLOAT32)
-            for name, alias in (("delay", "Origin"), ("other", "Dest"))
-        ),
-        "refresh_on_write": ("Origin",),
-        "max_fan_out": 2,
-    }
-)
+OF_ROUTES = of_routes("delay", "other", refresh_on_write=("Origin",), max_fan_out=2)
 
 
 class Counted(Unwatched):

@@ -15,29 +15,13 @@ from stillwell.predictions.prediction import Prediction
 from stillwell.predictions.reading import ModelReader
 from stillwell.predictions.tensors import Said
 from stillwell.reading.online import Stored
-from stillwell.spec import AliasSpec, EntitySpec, InputSpec, KeySpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
-from stillwell.types import FLOAT32, INT64
-from tests.predicted import DEFINITIONS, Adding, V, encoded_row, model
+from tests.predicted import ALIASES, DEFINITIONS, Adding, encoded_row, of_routes
 
 EPOCH = "epoch"
 KEYS = RedisKeys("test", "test")
-ROUTE = EntitySpec(name="Route", keys=(KeySpec(name="origin", type=INT64), KeySpec(name="dest", type=INT64)))
-ALIASES = tuple(
-    AliasSpec(name=name, view=V, entity=ROUTE, keys={"id": key})
-    for name, key in (("Origin", "origin"), ("Dest", "dest"))
-)
-OF_ROUTES = model().model_copy(
-    update={
-        "entity": ROUTE,
-        "policy": "cached",
-        "inputs": tuple(
-            InputSpec(name=name, reference=f"{alias}:delay", type=FLOAT32)
-            for name, alias in (("here", "Origin"), ("there", "Dest"))
-        ),
-    }
-)
+OF_ROUTES = of_routes("here", "there", policy="cached")
 Route = tuple[int, int]
 
 
