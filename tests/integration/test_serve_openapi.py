@@ -76,7 +76,7 @@ def tries(service: WorkerProcess, folder: Path, rng: random.Random, config: str,
         check=False,
     )
     assert tried.returncode == 0, tried.stdout[-6_000:] + tried.stderr[-2_000:]
-    assert "No issues found" in tried.stdout
+    assert "No issues found" in tried.stdout, tried.stdout[-6_000:]
 
 
 def with_model(deployment: Deployment, model: str = MODEL) -> Deployment:
