@@ -5,11 +5,13 @@ cut of a partition into batches, and no neighbour, changes a row.
 """
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+import polars as pl
 
 from stillwell.decode import Decoder
 from stillwell.errors import DefinitionError
-from stillwell.records import Outcome, Records, ViewRows
+from stillwell.records import Outcome, Records, Reject, ViewRows
 from stillwell.spec import TopicSpec, ViewSpec
 from stillwell.transform import Transformation
 from stillwell.types import INT64, TIMESTAMP
@@ -33,10 +35,7 @@ class Pipeline:
 
     def run(self, records: Records) -> Outcome:
         """Rows for every view, and a reject for every record, or record and view, that gives none by mistake."""
-        decoded = self._decoder.decode(records)
-        met, broken = self._expectations.check(decoded.frame)
-        events, untimely = self._event_times.check(met)
-        rejects = [*decoded.rejects, *broken, *untimely]
+        events, rejects = self._events(records)
         refused = len(rejects)
         rows = []
         for view, transformation in zip(self.views, self._transformations, strict=True):
@@ -52,8 +51,22 @@ class Pipeline:
                     rejected=refused + len(given.rejects),
                 )
             )
-        rejects.sort(key=lambda reject: reject.offset)
-        return Outcome(records, tuple(rows), tuple(rejects))
+        return Outcome(records, tuple(rows), _in_order(rejects))
+
+    def check(self, records: Records) -> tuple[Reject, ...]:
+        """A reject for every record that is no event of the topic: what `run` finds before it computes any view."""
+        return _in_order(self._events(records)[1])
+
+    def _events(self, records: Records) -> tuple[pl.DataFrame, list[Reject]]:
+        """The records that are events of the topic, in its columns, and a reject for each of the others."""
+        decoded = self._decoder.decode(records)
+        met, broken = self._expectations.check(decoded.frame)
+        events, untimely = self._event_times.check(met)
+        return events, [*decoded.rejects, *broken, *untimely]
+
+
+def _in_order(rejects: Iterable[Reject]) -> tuple[Reject, ...]:
+    return tuple(sorted(rejects, key=lambda reject: reject.offset))
 
 
 def compile_pipeline(

@@ -39,6 +39,7 @@ class RejectGate:
         if self._records >= self._limit.least_records and self._rejected > self._limit.ratio * self._records:
             raise TooManyRejects(
                 f"topic {self._topic}: {self._rejected} of the last {self._records} records were rejected, more than "
-                f"the {self._limit.ratio:.0%} that are allowed; the last one: {example}. Mend the definition or the "
-                "producer, or raise STILLWELL_REJECT_RATIO; nothing was acknowledged, the records will be read again"
+                f"the {self._limit.ratio:.0%} that are allowed; the last one: {example}. Mend the definition: nothing "
+                "was acknowledged, the records will be read again. If the records are wrong, mend their producer, and "
+                "set STILLWELL_REJECT_RATIO to 1 until the worker has passed them: they become dead letters"
             )

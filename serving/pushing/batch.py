@@ -126,6 +126,8 @@ class ViewBatches:
         self.quick = False
         """Whether the last batch of few rows was judged so quickly that the event loop may do the next one itself. A
         user's function is never called there: all of them run in one thread, so that none need be safe from others."""
+        self.checks_quickly = False
+        """The same of the last check."""
 
     def judge(self, pushes: Sequence[Push], now_ms: int) -> Batch:
         """Transform what was pushed, as records of this timestamp."""
@@ -160,8 +162,17 @@ class ViewBatches:
             frame = frame.filter(pl.Series(of_row >= 0))
         filtered = frozenset(range(len(values))).difference(places.tolist(), rejects)
         if 0 < len(values) <= FEW_ROWS and self.view.rows is None:
-            self.quick = time.perf_counter() - begun < _TURN
+            self.quick = _within_turn(begun)
         return Batch(self.view, tuple(judged), tuple(records), frame, filtered, now_ms)
+
+    def check(self, push: Push, now_ms: int) -> tuple[Refusal, ...]:
+        """The raw events of a push that are none of the view's topic; what the view makes of the others is left to a
+        worker."""
+        begun = time.perf_counter()
+        rejects = self._pipeline.check(_records(self.topic, [push], push.values, now_ms))
+        if 0 < len(push.values) <= FEW_ROWS:
+            self.checks_quickly = _within_turn(begun)
+        return tuple(Refusal(reject.offset, reject.reason, reject.error) for reject in rejects)
 
     def as_kept(self, batch: Batch, places: Sequence[Place]) -> Batch:
         """The batch as a worker will find it. Where the topic keeps the log's own timestamps and not those that records
@@ -233,6 +244,10 @@ class ViewBatches:
             computed = np.repeat([push.transform for push in pushes], [len(push.values) for push in pushes])
             frame = frame.filter(pl.Series(~computed[frame.get_column("_offset").to_numpy()]))
         return dict(zip(frame.get_column("_offset").to_list(), self._records.keys_and_values(frame), strict=True))
+
+
+def _within_turn(begun: float) -> bool:
+    return time.perf_counter() - begun < _TURN
 
 
 def _records(topic: str, pushes: Sequence[Push], values: Sequence[bytes], now_ms: int) -> Records:

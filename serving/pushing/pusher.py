@@ -136,7 +136,8 @@ class Pusher:
         return found
 
     async def append(self, push: Push) -> Written:
-        """Have rows in Kafka, for the worker to write. Final rows are judged before; raw events by the worker.
+        """Have rows in Kafka, for a worker to write. Where one is no row or event of the view, none is taken; what the
+        view makes of raw events only the worker finds out.
 
         Raises RequestError, StoreUnavailable and OutcomeUnknown.
         """
@@ -178,7 +179,11 @@ class Pusher:
             self.rows -= count
 
     async def _append(self, push: Push, records: Sequence[PushRecord]) -> Written:
-        incarnation, places = await self._publish(self.view(push.view).topic, records, self._now_ms())
+        view, now = self.view(push.view), self._now_ms()
+        check = functools.partial(view.check, push, now)
+        if refusals := check() if view.checks_quickly and is_little(push.values) else await self._threads.call(check):
+            raise _refused(refusals)
+        incarnation, places = await self._publish(view.topic, records, now)
         return Written(_token(push.view, incarnation, places), (), ())
 
     async def _publish(self, topic: str, records: Sequence[PushRecord], now: int) -> tuple[int, list[Place]]:
@@ -387,15 +392,18 @@ def _resolve(
     if waiting.done.done():
         return
     if judged.refused:
-        first = judged.refusals[0]
-        more = f"; {len(judged.refusals) - 1} others are refused too" if len(judged.refusals) > 1 else ""
-        waiting.done.set_exception(
-            RequestError(f"rows[{first.row}]", f"{first.error}{more}. Nothing of the request was taken")
-        )
+        waiting.done.set_exception(_refused(judged.refusals))
     elif error is not None:
         waiting.done.set_exception(error)
     else:
         waiting.done.set_result(Written(token, told, judged.refusals))
+
+
+def _refused(refusals: Sequence[Refusal]) -> RequestError:
+    """Of a push of which nothing is taken."""
+    first = refusals[0]
+    more = f"; {len(refusals) - 1} others are refused too" if len(refusals) > 1 else ""
+    return RequestError(f"rows[{first.row}]", f"{first.error}{more}. Nothing of the request was taken")
 
 
 def _fail(together: Sequence[_Waiting], error: BaseException) -> None:

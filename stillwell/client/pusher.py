@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import re
 import uuid
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from types import TracebackType
@@ -19,6 +20,10 @@ from stillwell.pushing.token import Token
 _ROUNDS = 4
 """How often a batch is sent again without a row that the service refused together with all others. Then each row goes
 alone."""
+
+
+_OF_ALL = re.compile(r"(; [0-9]+ others are refused too)?\. Nothing of the request was taken$")
+"""What the service says of the other rows of a request: here they are pushed again."""
 
 
 class Receipt:
@@ -251,7 +256,8 @@ class Pusher:
             named = NAMED_ROW.fullmatch(error.field)
             if named is None or int(named[1]) >= len(rows):
                 raise
-            rows[int(named[1])][1]._settle(RowRejected(str(error).removeprefix(f"{error.field}: ")))
+            said = str(error).removeprefix(f"{error.field}: ")
+            rows[int(named[1])][1]._settle(RowRejected(_OF_ALL.sub("", said)))
             return int(named[1])
         except NotWritten as error:
             self._token = together(self._token, error.token)  # Kafka holds the rows: who waits for it sees them

@@ -72,6 +72,13 @@ class PushPipeline:
         outcomes = [self._pipeline(kind).run(sorted_out.records_of(kind)) for kind in sorted_out.kinds]
         return sorted_out.merged(outcomes)
 
+    def check(self, events: Records) -> tuple[Reject, ...]:
+        """A reject for each of these raw events, of this version of the view, that is no event of its topic: what `run`
+        finds before it computes anything of the view."""
+        if self._raw is None:
+            return self.run(events).rejects
+        return self._raw.check(events)
+
     def _sort_out(
         self, head: Head, begin: int, end: int, values: Sequence[bytes | None], sorted_out: "_SortedOut"
     ) -> None:

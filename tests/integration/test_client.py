@@ -186,6 +186,12 @@ async def test_what_is_pushed_is_read_back_by_its_token_through_the_service_and_
     *rows, end = map(json.loads, done.stdout.splitlines())
     assert rows[9]["status"] == "applied"
     assert rows[10]["status"] == "rejected"
+    done = deployment.run("push", orders.VIEW, "rows.ndjson", "--mode", "async", "--json", "--url", url(service))
+    assert done.returncode == 1
+    *rows, _ = map(json.loads, done.stdout.splitlines())
+    assert {row["status"] for row in rows[:10]} == {"accepted"}
+    assert rows[10]["status"] == "rejected"
+    assert "Nothing of the request was taken" not in rows[10]["message"]
     for options in (("--url", url(service)), ()):
         shown = deployment.run("get", amount, "customer=typed", "--after", end["token"], "--json", *options)
         assert json.loads(shown.stdout)["features"][amount]["value"] == 9.5

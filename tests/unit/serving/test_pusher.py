@@ -18,10 +18,10 @@ from stillwell.layout.online import Answer
 from stillwell.pushing.log import Place
 from stillwell.pushing.record import LARGEST_RECORD, PushRecord, To
 from stillwell.pushing.status import PushStatus
-from stillwell.spec import Origin, TopicSpec
-from stillwell.types import INT64, STRING, TIMESTAMP
+from stillwell.spec import Expectation, Origin, TopicSpec
+from stillwell.types import FLOAT64, INT64, STRING, TIMESTAMP
 from tests.batches import column, event, feature, view
-from tests.pushed import INCARNATION, SPLIT, FasterWorker, World, raw, together
+from tests.pushed import INCARNATION, LAST, SOURCE, SPLIT, FasterWorker, World, raw, together
 from tests.waiting import eventually_async
 
 
@@ -171,6 +171,55 @@ async def test_final_rows_that_are_appended_are_judged_before() -> None:
         await world.pusher().append(push)
     assert caught.value.field == "rows[1]"
     assert world.log.records("test.push.Last") == []
+
+
+_RULE = Expectation(rule="at least 0", holds=pl.col("amount") >= 0)
+_WITH_RULE = LAST.model_copy(
+    update={
+        "source": SOURCE.model_copy(
+            update={
+                "columns": tuple(
+                    each.model_copy(update={"expectations": (_RULE,)}) if each.name == "amount" else each
+                    for each in SOURCE.columns
+                )
+            }
+        )
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (b'{"at":"2026-01-01T00:00:00Z","customer":"b","step":"1"}', r"rows\[1\]: step: expected Int64"),
+        (b"{", r"rows\[1\]: value: "),
+        (event(customer="b", step=1, amount=-1.0), r"rows\[1\]: amount: expected at least 0, got -1.0"),
+        (event(at="2026-01-01T02:00:00Z", customer="b", step=1), r"rows\[1\]: at: an event time lies at most"),
+    ],
+)
+async def test_raw_events_that_are_appended_are_checked_before(bad: bytes, said: str) -> None:
+    """A record that is none fills the log with what no worker can use, and at worst stops it, again at every start."""
+    world = await World([_WITH_RULE]).ready()
+    pusher = world.pusher()
+    good = event(customer="a", step=1)
+    for few in (1, 2 * FEW_ROWS):  # by the event loop, and in a thread
+        with pytest.raises(RequestError, match=said) as caught:
+            await pusher.append(Push("Last", [good, bad, *[good] * few, bad], transform=True, to=To.BOTH))
+        assert caught.value.field == "rows[1]"
+        assert "1 others are refused too. Nothing of the request was taken" in str(caught.value)
+        assert world.log.records("test.push.Last") == []
+    assert (await pusher.append(Push("Last", [good], transform=True, to=To.BOTH))).token
+    assert world.rows() == {}
+    assert await world.work() == [Answer.APPLIED]
+
+
+async def test_what_the_view_makes_of_events_that_are_appended_is_left_to_the_worker() -> None:
+    strict = _WITH_RULE.model_copy(update={"features": (feature("amount", FLOAT64, pl.col("T.amount")),)})
+    world = await World([strict]).ready()
+    pusher = world.pusher()
+    missing = Push("Last", [event(customer="a", step=1)], transform=True, to=To.BOTH)
+    assert (await pusher.write(missing)).statuses == ["rejected"]
+    assert (await pusher.append(missing)).token
 
 
 async def test_a_push_that_is_whole_is_refused_whole_and_its_neighbours_are_not() -> None:
