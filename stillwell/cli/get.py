@@ -204,18 +204,7 @@ def _print_as_json(view: "ViewSpec", found: "Row", place: _Place | None) -> None
             "sequence": stamp.sequence,
             "record_timestamp": instant(stamp.timestamp),
         }
-    print_json(
-        {
-            "view": view.name,
-            "entity": {name: jsonable(value) for name, value in found.entity.items()},
-            "ttl_s": view.ttl.total_seconds() or None,
-            "features": {
-                reference.partition(":")[2]: {"value": jsonable(each.value), "status": each.status.value}
-                for reference, each in found.features.items()
-            },
-            "row": row,
-        }
-    )
+    print_json({**_features(found), "view": view.name, "ttl_s": view.ttl.total_seconds() or None, "row": row})
 
 
 def _print(view: "ViewSpec", found: "Row", place: _Place | None) -> None:
@@ -240,24 +229,27 @@ def _print(view: "ViewSpec", found: "Row", place: _Place | None) -> None:
 def _show(found: "Row", as_json: bool) -> None:
     """Features of one or several views."""
     if as_json:
-        print_json(
-            {
-                "entity": {name: jsonable(value) for name, value in found.entity.items()},
-                "features": {
-                    reference: {
-                        "value": jsonable(each.value),
-                        "status": each.status.value,
-                        "event_time": jsonable(each.event_time),
-                        "age_s": None if each.age is None else each.age.total_seconds(),
-                        "freshness": each.freshness and each.freshness.value,
-                    }
-                    for reference, each in found.features.items()
-                },
-            }
-        )
+        print_json(_features(found))
         return
     click.echo(f"Features of {_named(found.entity)}")
     _print_features(found.features, ages=True)
+
+
+def _features(found: "Row") -> dict[str, object]:
+    """What is printed as JSON, wherever it comes from."""
+    return {
+        "entity": {name: jsonable(value) for name, value in found.entity.items()},
+        "features": {
+            reference: {
+                "value": jsonable(each.value),
+                "status": each.status.value,
+                "event_time": jsonable(each.event_time),
+                "age_s": None if each.age is None else each.age.total_seconds(),
+                "freshness": each.freshness and each.freshness.value,
+            }
+            for reference, each in found.features.items()
+        },
+    }
 
 
 def _print_features(features: "Mapping[str, Value]", ages: bool = False) -> None:

@@ -246,7 +246,8 @@ def test_from_the_wheel_a_users_own_definitions_run_in_a_folder_of_their_own(
     finally:
         worker.end()
     got = json.loads(worker.run("get", orders.VIEW, "customer=last", "--json"))
-    assert got["features"]["amount"] == {"value": 1.5, "status": "PRESENT"}
+    amount = got["features"][f"{orders.VIEW}:amount"]
+    assert (amount["value"], amount["status"]) == (1.5, "PRESENT")
     service = _Worker(installed, home, worker.environment, "serve")
     service.start()
     try:

@@ -118,12 +118,14 @@ def test_a_row_is_shown_with_its_values_its_age_and_where_it_comes_from(
     answer = said(capsys)
     assert answer["entity"] == {"flight": 12, "seat": "7A"}
     assert answer["ttl_s"] == 6 * 3600
-    times = answer["features"].pop("booked_at")
+    features = answer["features"]
+    assert all(90 * 60 <= each["age_s"] < 95 * 60 for each in features.values())
+    times = features.pop("LastBooking:booked_at")
     assert datetime.datetime.fromisoformat(times["value"]) == datetime.datetime.fromisoformat(at)
-    assert answer["features"] == {
-        "price": {"value": 0.1, "status": "PRESENT"},
-        "note": {"value": "two\x9b2J lines\n", "status": "PRESENT"},
-        "code": {"value": "aGk=", "status": "PRESENT"},
+    assert {name: (each["value"], each["status"]) for name, each in features.items()} == {
+        "LastBooking:price": (0.1, "PRESENT"),
+        "LastBooking:note": ("two\x9b2J lines\n", "PRESENT"),
+        "LastBooking:code": ("aGk=", "PRESENT"),
     }
     row = answer["row"]
     assert row["event_time"] == times["value"]
@@ -145,7 +147,7 @@ def test_nulls_old_rows_and_missing_rows_are_told_apart(bookings: Bookings, caps
     for seat in ("7A", "8B", "9C"):
         assert run(["get", "LastBooking", "flight=12", f"seat={seat}", "--json"]) == 0
         answer = said(capsys)
-        statuses[seat] = answer["features"]["price"]["status"], answer["features"]["note"]["status"]
+        statuses[seat] = tuple(answer["features"][f"LastBooking:{name}"]["status"] for name in ("price", "note"))
         assert (answer["row"] is None) == (seat == "9C")
     assert statuses == {
         "7A": ("PRESENT", "NULL_VALUE"),

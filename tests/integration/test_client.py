@@ -4,7 +4,8 @@ import dataclasses
 import datetime
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -110,18 +111,20 @@ def test_the_command_line_shows_the_same_through_the_service_and_from_the_store(
     until_linked(deployment, sent)
     service = until_healthy(deployment.service().start())
 
-    def said(*options: str) -> object:
-        done = deployment.run("get", *FEATURES, "customer=c0", "--json", *options)
+    def said(names: Sequence[str], *options: str) -> Any:
+        done = deployment.run("get", *names, "customer=c0", "--json", *options)
         assert done.returncode == 0, done.stderr
         answer = json.loads(done.stdout)
         for feature in answer["features"].values():
             assert feature.pop("age_s") > 0
         return answer
 
-    assert said() == said("--url", url(service))
-    whole = deployment.run("get", orders.VIEW, "customer=c0", "--json", "--url", url(service))
-    names = json.loads(deployment.run("get", orders.VIEW, "customer=c0", "--json").stdout)["features"]
-    assert list(json.loads(whole.stdout)["features"]) == [f"{orders.VIEW}:{name}" for name in names]
+    assert said(FEATURES) == said(FEATURES, "--url", url(service))
+    straight = said([orders.VIEW])
+    assert straight.pop("view") == orders.VIEW
+    assert straight.pop("row")["topic"] == deployment.topic
+    assert straight.pop("ttl_s") == 3650 * 24 * 3600
+    assert straight == said([orders.VIEW], "--url", url(service))
     no_view = deployment.run("get", "LastOrdr", "customer=c0", "--json", "--url", url(service))
     assert no_view.returncode == 2
     assert (

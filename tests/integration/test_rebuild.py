@@ -189,8 +189,8 @@ def test_rows_of_a_version_that_definitions_no_longer_have_come_back_too(
 
     answers = [asked(deployment, customer) for customer in rows_of_both_versions(before)]
     assert [answer["row"]["version"] for answer in answers] == [1, 2]
-    assert [answer["features"]["large"]["status"] for answer in answers] == ["NOT_FOUND", "PRESENT"]
-    assert {answer["features"]["amount"]["status"] for answer in answers} == {"PRESENT"}
+    assert [answer["features"]["LastOrder:large"]["status"] for answer in answers] == ["NOT_FOUND", "PRESENT"]
+    assert {answer["features"]["LastOrder:amount"]["status"] for answer in answers} == {"PRESENT"}
 
     registry = Path(root_of(deployment.settings)) / "_registry"
     shutil.move(registry, deployment.folder / "kept")

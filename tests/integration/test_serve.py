@@ -56,8 +56,9 @@ def test_what_a_worker_writes_can_be_read(deploy: Callable[..., Deployment], rng
     for place, customer in enumerate([*known, "nobody"]):
         said = json.loads(deployment.run("get", orders.VIEW, f"customer={customer}", "--json").stdout)["features"]
         for feature, column in zip(("amount", "number"), answer["results"][1:], strict=True):
-            assert column["statuses"][place] == said[feature]["status"]
-            assert column["values"][place] == said[feature]["value"]
+            shown = said[f"{orders.VIEW}:{feature}"]
+            assert column["statuses"][place] == shown["status"]
+            assert column["values"][place] == shown["value"]
     assert answer["results"][1]["statuses"][-1] == "NOT_FOUND"
     assert service.stop() == worker.stop() == 0
     assert "Traceback" not in log(service)
