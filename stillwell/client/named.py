@@ -5,12 +5,12 @@ Nothing is loaded for texts: a client of texts alone needs no Polars.
 
 import collections.abc
 import itertools
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from stillwell.errors import RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import polars as pl
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
     NamedView: TypeAlias = str | type[View]
     NamedModel: TypeAlias = str | type[Model]
+
+
+_T = TypeVar("_T")
 
 
 class AskedFor(NamedTuple):
@@ -92,6 +95,14 @@ def reference_of(feature: "NamedFeature") -> str:
     if len(found) != 1:
         raise RequestError("feature", f"stands for {len(found)} features; name one")
     return found[0]
+
+
+def found_in(answer: "Mapping[str, _T]", name: str) -> _T:
+    """What an answer has under a name. Raises KeyError, which says what there is."""
+    try:
+        return answer[name]
+    except KeyError:
+        raise KeyError(f"the answer has no {name}; it has {', '.join(answer) or 'nothing'}") from None
 
 
 def output_of(output: "NamedFeature") -> str:

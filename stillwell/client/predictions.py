@@ -12,7 +12,7 @@ import enum
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from stillwell.client.named import output_of
+from stillwell.client.named import found_in, output_of
 from stillwell.client.tables import arrow_table, pandas_frame, polars_frame
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Prediction:
     reason: str | None
 
     def __getitem__(self, output: "NamedFeature") -> Any:
-        return self.values[output_of(output)]
+        return found_in(self.values, output_of(output))
 
     def to_dict(self, *, stale: bool = False) -> dict[str, Any]:
         """Keys and outputs. stale: also those of a prediction that is not FRESH, which are None otherwise."""

@@ -9,7 +9,7 @@ import datetime
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from stillwell.client.named import reference_of
+from stillwell.client.named import found_in, reference_of
 from stillwell.client.tables import arrow_table, pandas_frame, polars_frame
 from stillwell.reading.status import Freshness, Status
 
@@ -93,7 +93,7 @@ class Row:
     features: Mapping[str, Value]
 
     def __getitem__(self, reference: "NamedFeature") -> Value:
-        return self.features[reference_of(reference)]
+        return found_in(self.features, reference_of(reference))
 
     def to_dict(self, *, expired: bool = False) -> dict[str, Any]:
         """Keys and values. expired: values past their TTL too, which are None otherwise."""
@@ -128,7 +128,7 @@ class Features:
 
     def column(self, reference: "NamedFeature") -> Column:
         """One feature of all entities."""
-        return self.columns[reference_of(reference)]
+        return found_in(self.columns, reference_of(reference))
 
     def one(self) -> Row:
         """The features of the only entity that was asked for. Raises ValueError if it was not one."""

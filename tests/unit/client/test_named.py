@@ -153,8 +153,10 @@ async def test_answers_are_read_by_objects_too() -> None:
     found = await client(FakeTransport(reply(body))).features([Departures.delay, Origin.left], {"airport": "JFK"})
     assert found.one()[Departures.delay].value == 1.5
     assert found.column(Origin.left) is found.columns["Origin:left"]
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="the answer has no Departures:left; it has Departures:delay, Origin:left"):
         found.column(Departures.left)
+    with pytest.raises(KeyError, match="the answer has no delay; it has Departures:delay, Origin:left"):
+        found.one()["delay"]
     with pytest.raises(RequestError, match="stands for 2 features; name one"):
         found.column(Departures)  # type: ignore[arg-type]
 
