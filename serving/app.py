@@ -246,7 +246,13 @@ def _pusher(building: _Building) -> Pusher:
         view.name: ViewBatches(settings.project, view, settings.redis_grace, settings.max_future)
         for view in building.definitions.views
     }
-    pusher = Pusher(building.definitions, views, log, known, online, threads, now_ms, _MOST_ROWS)
+
+    def functions(view: str) -> ThreadPool:
+        own = ThreadPool(f"push {view}", threads=1)
+        closing.callback(own.close)
+        return own
+
+    pusher = Pusher(building.definitions, views, log, known, online, threads, functions, now_ms, _MOST_ROWS)
     closing.push_async_callback(pusher.close)
     return pusher
 

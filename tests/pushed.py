@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from serving.pushing.batch import Push, ViewBatches
-from serving.pushing.pusher import Pusher
+from serving.pushing.pusher import PATIENCE_S, Pusher, Threads
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.online import Answer, MarkKey, MarkMove
@@ -106,6 +106,7 @@ class World:
         self.log = MemoryPushLog({f"test.push.{each.name}": PARTITIONS for each in views})
         self.topics = Topics()
         self.threads = Inline()
+        self.functions: Threads = self.threads
         self.views = {each.name: each for each in views}
         self.epoch = ""
 
@@ -113,12 +114,21 @@ class World:
         self.epoch = await self.store.initialise("epoch")
         return self
 
-    def pusher(self, most_rows: int = 1_000_000) -> Pusher:
+    def pusher(self, most_rows: int = 1_000_000, patience: float = PATIENCE_S) -> Pusher:
         """Another process."""
         batches = {name: ViewBatches("test", each, HOUR, max_future=HOUR) for name, each in self.views.items()}
         definitions = DefinitionsSpec(entities=(), topics=(SOURCE,), views=tuple(self.views.values()))
         return Pusher(
-            definitions, batches, self.log, self.topics, self.store, self.threads, lambda: self.now_ms, most_rows
+            definitions,
+            batches,
+            self.log,
+            self.topics,
+            self.store,
+            self.threads,
+            lambda view: self.functions,
+            lambda: self.now_ms,
+            most_rows,
+            patience,
         )
 
     async def work(self, name: str = "Last") -> list[Answer]:

@@ -119,7 +119,10 @@ class Served:
         )
         self.log = MemoryPushLog({f"test.push.{view.name}": 2 for view in DEFINITIONS.views})
         batches = {view.name: ViewBatches("test", view, HOUR, max_future=HOUR) for view in DEFINITIONS.views}
-        pusher = Pusher(DEFINITIONS, batches, self.log, Topics(), self.store, Inline(), lambda: NOW_MS, most_rows=1_000)
+        threads = Inline()
+        pusher = Pusher(
+            DEFINITIONS, batches, self.log, Topics(), self.store, threads, lambda _: threads, lambda: NOW_MS, 1_000
+        )
         self.answers = MemoryAnswers()
         push = PushPages(pusher, Repeated(self.answers), limits.rows, self.metrics)
         siblings = Siblings(0, 1, None, lambda: snapshot([self.metrics]))

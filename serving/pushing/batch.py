@@ -125,7 +125,7 @@ class ViewBatches:
         self.judge([Push(view.name, [], transform=False, to=To.BOTH)], 0)  # imports what it needs, half a second of it
         self.quick = False
         """Whether the last batch of few rows was judged so quickly that the event loop may do the next one itself. A
-        user's function is never called there: all of them run in one thread, so that none need be safe from others."""
+        user's function is never called there: it has a thread of its own, as in a worker."""
         self.checks_quickly = False
         """The same of the last check."""
 

@@ -82,6 +82,9 @@ class Written:
     refusals: tuple[Refusal, ...]
 
 
+PATIENCE_S = 30.0
+"""Longer than the largest push takes with a slow function, and no longer than clients wait."""
+
 _CARRIED = 2
 """Batches of a view that are on their way to Kafka and Redis while others gather. A batch costs a millisecond of
 processor time before its first row: with one on its way to each store, those that come meanwhile share the next one."""
@@ -107,11 +110,14 @@ class Pusher:
         topics: Topics,
         online: OnlineRows,
         threads: Threads,
+        functions: Callable[[str], Threads],
         now_ms: Callable[[], int],
         most_rows: int,
+        patience: float = PATIENCE_S,
     ) -> None:
-        """threads: one is enough. now_ms: the clock that records are stamped by. most_rows: that may be on their way;
-        beyond, pushes are refused."""
+        """threads: one is enough. functions: those in which the function of a view is called, by the view's name: where
+        one never ends, it is not to hold up other views. now_ms: the clock that records are stamped by. most_rows: that
+        may be on their way; beyond, pushes are refused. patience: seconds that a view may take to judge a batch."""
         self._definitions = definitions
         self._views = views
         self._log = log
@@ -123,6 +129,10 @@ class Pusher:
         self.rows = 0
         """How many are on their way."""
         self._gathering = {name: _Gathering() for name in views}
+        self._judges = {
+            name: _Judge(name, threads if view.view.rows is None else functions(name), patience)
+            for name, view in views.items()
+        }
         self._background: set[asyncio.Task[None]] = set()
         self._epoch: str | None = None
         self._under: str | None = None
@@ -225,7 +235,7 @@ class Pusher:
                 values = [value for each in together for value in each.push.values]
                 try:
                     judge = functools.partial(view.judge, [each.push for each in together], now)
-                    batch = judge() if view.quick and is_little(values) else await self._threads.call(judge)
+                    batch = judge() if view.quick and is_little(values) else await self._judges[name].call(judge)
                 except BaseException as error:
                     _fail(together, error)
                     if _ends(error):
@@ -250,7 +260,7 @@ class Pusher:
                 _resolve(each, None, token, judged, ())
         try:
             if any(each.write for each in together) and any(place.timestamp != now for place in places):
-                batch = await self._threads.call(view.as_kept, batch, places)
+                batch = await self._judges[view.view.name].call(functools.partial(view.as_kept, batch, places))
             told, epoch = await self._put(view, batch, places, incarnation, together)
         except BaseException as error:
             for each, judged, token in zip(together, batch.judged, tokens, strict=True):
@@ -311,6 +321,36 @@ class Pusher:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
+
+
+class _Judge:
+    """Where a view is computed, off the event loop, within bounds: a function of the user's may never end."""
+
+    def __init__(self, view: str, threads: Threads, patience: float) -> None:
+        self._view = view
+        self._threads = threads
+        self._patience = patience
+        self._late: set[asyncio.Future[Any]] = set()
+        """Calls that were given up and have not ended: while there are such, no other is begun."""
+
+    async def call(self, work: Callable[[], _T]) -> _T:
+        """What `work` returns or raises. Raises StoreUnavailable where it takes too long, or another still does."""
+        if not self._late:
+            call = asyncio.get_running_loop().create_task(self._threads.call(work))
+            await asyncio.wait([call], timeout=self._patience)
+            if call.done():
+                return call.result()
+            self._late.add(call)
+            call.add_done_callback(self._has_ended)
+        raise StoreUnavailable(
+            f"{self._view}: what it computes of pushed rows has not ended in {self._patience:g} s; push again later, "
+            "or see what its function or expressions wait for"
+        )
+
+    def _has_ended(self, call: "asyncio.Future[Any]") -> None:
+        self._late.discard(call)
+        if not call.cancelled():
+            call.exception()  # nobody else asks, and asyncio would complain of that
 
 
 class _Gathering:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import random
+import threading
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from stillwell.pushing.log import Place
 from stillwell.pushing.record import LARGEST_RECORD, PushRecord, To
 from stillwell.pushing.status import PushStatus
 from stillwell.spec import Expectation, Origin, TopicSpec
+from stillwell.threads import ThreadPool
 from stillwell.types import FLOAT64, INT64, STRING, TIMESTAMP
 from tests.batches import column, event, feature, view
 from tests.pushed import INCARNATION, LAST, SOURCE, SPLIT, FasterWorker, World, raw, together
@@ -351,6 +353,44 @@ async def test_a_function_of_the_users_is_never_called_by_the_event_loop() -> No
         split = Push("Split", [event(customer=f"a{number}+b", step=number)], transform=True, to=To.BOTH)
         assert (await pusher.write(split)).statuses == ["applied"]
     assert world.threads.calls == 3
+
+
+async def test_a_function_that_never_ends_holds_up_its_own_view_alone_and_that_is_told() -> None:
+    going = threading.Event()
+
+    def stuck(event: Any) -> list[dict[str, object]]:
+        going.wait(30)
+        return _each(event)
+
+    world = await World([LAST, SPLIT.model_copy(update={"rows": stuck})]).ready()
+    threads, functions = ThreadPool("push", 1), ThreadPool("push Split", 1)
+    world.threads, world.functions = threads, functions  # type: ignore[assignment]
+    pusher = world.pusher(patience=0.1)
+    split = Push("Split", [event(customer="a", step=1)], transform=True, to=To.BOTH)
+    try:
+        for _ in range(3):  # the first waits, and the others are told at once: they would only stand behind it
+            with pytest.raises(
+                StoreUnavailable, match=r"Split: what it computes of pushed rows has not ended in 0\.1 s"
+            ):
+                await pusher.write(split)
+        many = together(*(raw(f"c{number}") for number in range(2 * FEW_ROWS)))
+        async with asyncio.timeout(10):
+            assert (await pusher.append(split)).token  # which is computed by a worker
+            assert set((await pusher.write(many)).statuses) == {"applied"}
+            assert (await pusher.append(many)).token
+    finally:
+        going.set()
+
+    async def taken() -> bool:
+        try:
+            return (await pusher.write(split)).statuses == ["applied"]
+        except StoreUnavailable:
+            return False
+
+    await eventually_async(taken, what="the view takes pushes again")
+    assert len(world.log.records("test.push.Split")) == 2
+    threads.close()
+    functions.close()
 
 
 async def test_few_rows_that_are_large_are_left_to_a_thread() -> None:
