@@ -1,6 +1,7 @@
 """What the fuzzer does that the OpenAPI document cannot say; in the fuzzer's environment, which lacks Stillwell."""
 
 import re
+import zlib
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -33,9 +34,12 @@ def before_call(context: Any, case: Any, arguments: Any) -> None:
             place[timeout] = shortly
     if not is_positive:
         return
+    # Of few examples all are made good, of many every second one.
+    is_made_good = case.meta.phase.name.value != "fuzzing" or zlib.crc32(repr(case.body).encode()) % 2 == 0
     if case.operation.path == "/v1/push" and isinstance(rows := case.body.get("rows"), list):
-        rows[::2] = [_ORDER] * len(rows[::2])
-    if case.operation.path in ("/push", "/write-to-online-store") and len(str(case.body["df"])) % 2:
+        step = 1 if is_made_good else 2
+        rows[::step] = [_ORDER] * len(rows[::step])
+    if case.operation.path in ("/push", "/write-to-online-store") and is_made_good:
         case.body["df"] = _COLUMNS
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -41,6 +42,9 @@ def test_a_fuzzer_finds_nothing_that_the_document_does_not_say(
     worker = deployment.start_worker().until_ready()
     service = until_healthy(deployment.service(redis_url=f"redis://{redis_proxy.address}/0").start())
     tries(service, tmp_path, rng, "schemathesis.toml", examples=40)
+    for status in ("accepted", "applied"):
+        pushed = rf'stillwell_serve_pushed_rows_total{{[^}}]*"{status}"[^}}]*}} [1-9]'
+        assert re.search(pushed, service.page("/metrics")[1]), f"nothing that the fuzzer pushed was {status}"
     redis_proxy.down()
     tries(service, tmp_path, rng, "away.toml", examples=5)
     redis_proxy.up()

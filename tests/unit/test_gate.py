@@ -73,6 +73,7 @@ def test_the_message_says_how_many_of_what_and_what_to_do() -> None:
     with pytest.raises(
         TooManyRejects,
         match=r"topic flights\.departures: 30 of the last 100 records were rejected, more than the 10% that are "
-        r"allowed; the last one: offset 7: no JSON\. Mend the definition: nothing was ack.*STILLWELL_REJECT_RATIO to 1 until",
+        r"allowed; the last one: offset 7: no JSON\. Mend the definition: nothing was acknowledged.*"
+        r"STILLWELL_REJECT_RATIO to 1 until",
     ):
         gate.judge(100, 30, "offset 7: no JSON")
