@@ -199,8 +199,8 @@ class Pusher:
     async def _publish(self, topic: str, records: Sequence[PushRecord], now: int) -> tuple[int, list[Place]]:
         """Have records in Kafka; where, and in which incarnation of the topic.
 
-        That is asked before, to publish nothing that nobody will read; and again, which costs nothing unless offsets
-        have begun anew: a token of the incarnation before would be passed at once.
+        That is asked before, to publish nothing that nobody will read; and again, which costs nothing while the answer
+        holds, and offsets have not begun anew: a token of the incarnation before would be passed at once.
         """
         incarnation = await self._topics.incarnation(topic)
         if not records:

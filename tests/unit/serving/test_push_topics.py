@@ -84,32 +84,85 @@ async def test_the_first_push_opens_what_no_worker_has_read_yet() -> None:
 async def test_many_ask_by_one_question_and_nobody_again_for_a_while() -> None:
     world = World()
     assert await asyncio.gather(*(world.topics.incarnation("t") for _ in range(50))) == [1] * 50
-    await world.later(9)
+    await world.later(4)
     assert await world.topics.incarnation("t") == 1
+    await world.later(0)
     assert world.archive.asked == 1
 
 
-async def test_an_adoption_is_known_after_a_while_and_nobody_waits_for_the_look() -> None:
-    world = World()
-    await world.topics.incarnation("t")
+async def adopted(world: World) -> None:
+    """The topic is made anew, and somebody adopts it."""
     world.kafka.facts = TopicFacts("t", "id-2", 6)
     world.archive.known = None
     await world.archive.open_incarnation("t", 2, "id-2", 6, "earliest")
-    await world.later(11)
+
+
+async def test_who_pushes_all_the_time_knows_of_an_adoption_after_a_while_and_waits_for_no_look() -> None:
+    world = World()
+    await world.topics.incarnation("t")
+    await adopted(world)
+    await world.later(6)
     assert await world.topics.incarnation("t") == 1
     await world.later(0)
     assert await world.topics.incarnation("t") == 2
 
 
+async def test_who_pushes_behind_a_pause_waits_for_a_look_and_is_told_of_no_incarnation_before() -> None:
+    world = World()
+    await world.topics.incarnation("t")
+    await adopted(world)
+    await world.later(11)
+    assert await asyncio.gather(*(world.topics.incarnation("t") for _ in range(50))) == [2] * 50
+    assert world.archive.asked == 2
+
+
+async def test_an_answer_is_as_old_as_the_beginning_of_its_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What happens to the topic while an answer is on its way is not in it."""
+    world = World()
+    asked = world.kafka.topics
+
+    async def slow(names: Collection[str]) -> dict[str, TopicFacts]:
+        found = await asked(names)
+        world.now += 9
+        return found
+
+    monkeypatch.setattr(world.kafka, "topics", slow)
+    await world.topics.incarnation("t")
+    await adopted(world)
+    await world.later(2)
+    assert await world.topics.incarnation("t") == 2
+
+
 async def test_a_topic_made_anew_that_nobody_has_adopted_takes_no_pushes() -> None:
+    """Behind a pause the first push finds out; otherwise those that come after it."""
     world = World()
     await world.topics.incarnation("t")
     world.kafka.facts = TopicFacts("t", "id-2", 6)
     await world.later(11)
+    with pytest.raises(StoreUnavailable, match="stillwell topics adopt t"):
+        await world.topics.incarnation("t")
+    world = World()
     await world.topics.incarnation("t")
+    world.kafka.facts = TopicFacts("t", "id-2", 6)
+    await world.later(6)
+    assert await world.topics.incarnation("t") == 1
     await world.later(0)
     with pytest.raises(StoreUnavailable, match="stillwell topics adopt t"):
         await world.topics.incarnation("t")
+
+
+async def test_what_was_found_of_another_topic_than_kafka_has_holds_for_nobody() -> None:
+    """The offline store, which would say whether the new one was adopted, is away."""
+    world = World()
+    await world.topics.incarnation("t")
+    await adopted(world)
+    world.archive.error = StoreUnavailable("away")
+    await world.later(11)
+    with pytest.raises(StoreUnavailable, match="away"):
+        await world.topics.incarnation("t")
+    world.archive.error = None
+    await world.later(1)
+    assert await world.topics.incarnation("t") == 2
 
 
 async def test_a_topic_that_is_not_there_is_told_and_found_once_it_is() -> None:
@@ -132,6 +185,23 @@ async def test_what_was_found_holds_while_a_store_is_away() -> None:
             await world.later(11)
             assert await world.topics.incarnation("t") == 1
         place.error = None
+
+
+async def test_nobody_waits_again_and_again_for_a_store_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look may take all of its time: only the first push behind a pause waits so long."""
+    world = World()
+    topics = PushTopics(world.archive, world.kafka, timeout=0.01, clock=lambda: world.now)
+    await topics.incarnation("t")
+    monkeypatch.setattr(world.archive, "incarnation", lambda topic: asyncio.Event().wait())
+    await world.later(11)
+    assert await topics.incarnation("t") == 1
+    for _ in range(30):
+        await world.later(1)
+        answered = asyncio.ensure_future(topics.incarnation("t"))
+        await asyncio.sleep(0)
+        assert answered.done()
+        await asyncio.sleep(0.02)
+    await topics.close()
 
 
 async def test_who_is_slow_to_say_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
