@@ -9,13 +9,14 @@ import asyncio
 import collections
 import contextlib
 import socket
+from collections.abc import Iterator
 from typing import Final, cast
 
 import httptools
 import structlog
 
 from serving.busy_poll import BusyPoll
-from serving.messages import READ_AHEAD, Reply, Request
+from serving.messages import BEGINNING, READ_AHEAD, Reply, Request
 from serving.web import Site
 
 _log = structlog.get_logger(__name__)
@@ -32,6 +33,10 @@ _AHEAD: Final = 16
 _LINGER: Final = 2.0
 """Seconds in which a client may go on sending what is read no more. Who closes a connection while bytes still come
 resets it, and most clients then tell of the reset and not of the answer."""
+
+_SOUND: Final = 0.25
+"""Seconds between the first two bytes by which it is seen whether a client is there; twice as many before each other.
+So a client that has gone keeps what it waits in for so long, and the bytes last as long as any read waits, 60 s."""
 
 
 class Server:
@@ -98,6 +103,10 @@ class _Connection(asyncio.Protocol):
         self._waiting: collections.deque[Request | Reply] = collections.deque()
         """Requests whose turn has not come, and what is said of bytes that are none."""
         self._under_way = False
+        self._only_waits = False
+        """Whether what is under way only waits, and is to end with its client."""
+        self._begun = 0
+        """Bytes of the answer's beginning that were sent to see whether the client is there."""
         self._last = False
         """Whether the connection ends behind what is under way."""
         self._ended = False
@@ -124,6 +133,7 @@ class _Connection(asyncio.Protocol):
         self._idle_timer: asyncio.TimerHandle | None = None
         self._idle_until = 0.0
         self._end_timer: asyncio.TimerHandle | None = None
+        self._sound_timer: asyncio.TimerHandle | None = None
 
     # ---- called by the event loop ----
 
@@ -140,9 +150,11 @@ class _Connection(asyncio.Protocol):
         """It has gone."""
         self.transport = None
         self._parser = None  # which holds this one
-        for timer in (self._head_timer, self._idle_timer, self._end_timer):
+        for timer in (self._head_timer, self._idle_timer, self._end_timer, self._sound_timer):
             if timer:
                 timer.cancel()
+        if self._only_waits and self._task:
+            self._task.cancel()
         self._broken("the connection was lost")
         self._waiting.clear()  # each of which holds this one as well
         self.resume_writing()
@@ -165,6 +177,8 @@ class _Connection(asyncio.Protocol):
         self._ended = True
         self._broken("the client has sent no more of it")
         if self._under_way or self._waiting:
+            if self._only_waits:
+                self._sound()
             return True
         self._close()  # the transport would, but wait for as long as the client takes nothing
         return False
@@ -313,6 +327,33 @@ class _Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
+    @contextlib.contextmanager
+    def only_waits(self) -> Iterator[None]:
+        """Called by a request: where the client goes before it is left, the task is cancelled."""
+        assert self._task is not None
+        self._only_waits = True
+        if self.transport is None:
+            self._task.cancel()  # which comes over it as soon as it waits
+        elif self._ended:
+            self._sound()
+        try:
+            yield
+        finally:
+            self._only_waits = False
+            if self._sound_timer:
+                self._sound_timer.cancel()
+                self._sound_timer = None
+
+    def _sound(self) -> None:
+        """See whether a client is there that sends no more: only by sending it something, to which the system of one
+        that has gone answers by a reset, and that shows when more is sent. So it gets its answer's first bytes, which
+        are always the same, one by one; who is there finds nothing in its answer that would not be in it."""
+        if self.transport is None or self.transport.is_closing() or self._begun == len(BEGINNING):
+            return
+        self.transport.write(BEGINNING[self._begun : self._begun + 1])
+        self._sound_timer = self._loop.call_later(_SOUND * 2**self._begun, self._sound)
+        self._begun += 1
+
     def _pause_or_resume(self) -> None:
         # Nothing comes past what has come and waits to be looked at: no bytes, and no word that there are no more.
         full = bool(self._unparsed) or (self._coming is not None and self._coming.is_full)
@@ -408,7 +449,8 @@ class _Connection(asyncio.Protocol):
         transport = self.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
-        transport.write(packed)
+        transport.write(packed[self._begun :] if self._begun else packed)
+        self._begun = 0
 
     async def _taken(self) -> None:
         """Wait until a client that reads slowly has taken what it was sent. Raises ConnectionError for one too slow, or

@@ -1,5 +1,6 @@
 """Features for requests of any interface: a request's plan, its bounds, and what is found for it."""
 
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
@@ -124,13 +125,20 @@ class Features:
             _log.info("registered versions are known", versions=came)
         self._metrics.version_load(not isinstance(came, Exception))
 
-    def find_after(self, plan: Plan, asked: RequestColumns, after: After | None) -> Awaitable[Found]:
-        """The same, once what was pushed is there. Raises Behind where it is not in time."""
+    def find_after(
+        self,
+        plan: Plan,
+        asked: RequestColumns,
+        after: After | None,
+        waits: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> Awaitable[Found]:
+        """The same, once what was pushed is there. waits: entered while it is waited for. Raises Behind where it is not
+        there in time."""
         if after is None:
             return self.find(plan, asked)
         if self._marks is None:
             raise RequestError("after", "names what was pushed, and reads wait for no pushes here: leave it away")
-        return self._marks.read_after(after, lambda: self.find(plan, asked))
+        return self._marks.read_after(after, lambda: self.find(plan, asked), waits)
 
     async def check(self) -> None:
         """Raise what keeps features from being read."""

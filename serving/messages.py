@@ -18,6 +18,9 @@ READ_AHEAD: Final = 2**16
 """Bytes of a body that wait for its page, or of several that are whole; with more, and what the system hands over at
 once, no more is read. Any connection can have so much behind a request that takes long."""
 
+BEGINNING: Final = b"HTTP/1.1 "
+"""What every answer begins with, whatever it says."""
+
 _REASONS: Final = {
     200: "OK",
     202: "Accepted",
@@ -45,6 +48,9 @@ class Flow(Protocol):
 
     def taken(self) -> None:
         """Some of the body was taken."""
+
+    def only_waits(self) -> contextlib.AbstractContextManager[None]:
+        """While it is entered the request waits, and ends with its client."""
 
 
 class Request:
@@ -104,6 +110,12 @@ class Request:
         """A header, "" where there is none; of several the first. name: in small letters."""
         value = self._headers.get(name)
         return "" if value is None else value.decode("latin-1").strip(" \t")
+
+    def only_waits(self) -> contextlib.AbstractContextManager[None]:
+        """Enter it while nothing is done but to wait for what nobody else waits for by way of here: where the client
+        goes meanwhile, the task is cancelled there, and nowhere else. A write that has begun comes to its end, and work
+        that others share is not theirs to lose."""
+        return self._flow.only_waits()
 
     # ---- the body, as it comes ----
 
@@ -224,7 +236,10 @@ class Reply:
 @functools.lru_cache(maxsize=256)
 def _head(second: int, status: int, type: str, headers: tuple[tuple[str, str], ...], close: bool) -> bytes:
     """An answer's first lines, to which the length is still to be added. second: since the epoch."""
-    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}", f"Date: {email.utils.formatdate(second, usegmt=True)}"]
+    lines = [
+        f"{BEGINNING.decode()}{status} {_REASONS.get(status, '')}",
+        f"Date: {email.utils.formatdate(second, usegmt=True)}",
+    ]
     if type and status != 204:
         lines.append(f"Content-Type: {type}")
     lines += [f"{name}: {value}" for name, value in headers]

@@ -67,7 +67,7 @@ class FeastPages:
             plan = features.plan(catalog.references(whole.features, whole.feature_service))
         token, timeout_ms = request.header(b"stillwell-after"), request.header(b"stillwell-timeout-ms")
         wait = after(token, _milliseconds(timeout_ms)) if token or timeout_ms else None
-        found = await features.find_after(plan, entities, wait)
+        found = await features.find_after(plan, entities, wait, request.only_waits)
         if kept:
             return feast.answer(kept[2], entities, found)
         # Only now: names that no entity has, of any length, are refused before they could be kept.
@@ -116,11 +116,11 @@ class OwnPages:
         plan = self._features.plan(self._features.catalog.references(asked.features, asked.feature_service))
         wait = after(asked.after, asked.timeout_ms)
         if arrow.STREAM not in request.header(b"accept"):
-            found = await self._features.find_after(plan, asked.entities, wait)
+            found = await self._features.find_after(plan, asked.entities, wait, request.only_waits)
             return v1.answer(asked.entities, found, self._features.topics if asked.provenance else None)
         if asked.provenance:
             raise RequestError("provenance", "is not in tables of Arrow; ask for JSON, or leave it away")
-        found = await self._features.find_after(plan, asked.entities, wait)
+        found = await self._features.find_after(plan, asked.entities, wait, request.only_waits)
         given = entities.typed(plan, asked.entities, self._features.catalog.keys)
         return Reply(arrow.answer(plan.columns, given, found), type=arrow.STREAM)
 
@@ -132,7 +132,7 @@ class OwnPages:
         wait = after(given.pop("after", ""), _milliseconds(given.pop("timeout_ms", "")))
         provenance = _truth("provenance", given.pop("provenance", "false"))
         entity = v1.entity_of(plan, catalog.keys, given)
-        found = await self._features.find_after(plan, entity, wait)
+        found = await self._features.find_after(plan, entity, wait, request.only_waits)
         return v1.answer_for_one(entity, found, self._features.topics if provenance else None)
 
 

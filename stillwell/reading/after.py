@@ -135,9 +135,15 @@ class Marks:
             for name, served in self._served.items()
         }
 
-    async def read_after(self, asked: After, read: Callable[[], Awaitable[_Answered]]) -> _Answered:
+    async def read_after(
+        self,
+        asked: After,
+        read: Callable[[], Awaitable[_Answered]],
+        waits: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> _Answered:
         """What `read` finds once the rows of these tokens are there. It is called once more where Redis was rebuilt in
-        between, or another server took over, and what was seen before is worth nothing.
+        between, or another server took over, and what was seen before is worth nothing. waits: entered while it only
+        waits; to cancel the task then takes nothing from anybody else.
 
         Raises Behind where they are not there in time, RequestError for a token of a view that is not defined, and what
         `read` and the store raise; StoreUnavailable where marks and rows are of different servers until the time is up.
@@ -149,7 +155,8 @@ class Marks:
         passed = b"" if b"" in epochs or len(epochs) > 1 else epochs.pop()
         looked = not passed
         if looked:
-            passed = await self._passed(wanted, deadline)
+            with waits():
+                passed = await self._passed(wanted, deadline)
         while True:
             found = await read()
             if passed and found.under == passed:
@@ -157,7 +164,8 @@ class Marks:
             # Marks that are passed are waited for no longer: without an end two servers would be asked for ever.
             if looked and loop.time() >= deadline:
                 raise StoreUnavailable("marks and rows were read from different servers, or epochs; ask again")
-            looked, passed = True, await self._passed(wanted, deadline)
+            with waits():
+                looked, passed = True, await self._passed(wanted, deadline)
 
     def _wanted(self, tokens: Iterable[Token]) -> dict[_Place, int]:
         wanted: dict[_Place, int] = {}

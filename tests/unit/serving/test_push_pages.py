@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 
+from serving import arrow, connections
 from serving.metrics import PUSHED
 from serving.pushing.bodies import own, push_request
 from stillwell.errors import StoreUnavailable
+from stillwell.layout.chain import PartitionId
+from stillwell.layout.online import MarkKey, MarkMove
 from stillwell.pushing.record import To, head_of
 from tests.served import Served
+from tests.waiting import eventually_here
 
 NOW = "2026-01-01T00:00:00Z"
 EVENT = {"at": NOW, "id": 7, "name": "ann", "amount": 120.0}
@@ -94,6 +98,37 @@ async def test_an_asynchronous_push_is_accepted_with_a_token_that_a_read_can_wai
     async with served.client.post("/get-online-features", json=READ, headers=headers) as response:
         assert response.status == 504
         assert "not applied yet" in json.loads(await response.json())["message"]
+
+
+async def test_a_read_ends_with_its_client_wherever_it_waits_and_takes_nothing_from_others(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients that give up and come again would otherwise have all the requests that there may be, for a minute."""
+    monkeypatch.setattr(connections, "_SOUND", 0.01)
+    await ready(served)
+    after = {"after": "Users@3:0-7", "timeout_ms": 60_000}
+    headers = {"Stillwell-After": "Users@3:0-7", "Stillwell-Timeout-Ms": "60000"}
+    asked = [
+        served.client.post("/v1/features", json={**READ, **after}),
+        served.client.post("/v1/features", json={**READ, **after}, headers={"Accept": arrow.STREAM}),
+        served.client.get("/v1/features?features=Users:amount&id=7&after=Users@3:0-7&timeout_ms=60000"),
+        served.client.post("/get-online-features", json=READ, headers=headers),
+    ]
+    stays = asyncio.create_task(served.post("/v1/features", **READ, **after))
+    gone = [asyncio.create_task(asyncio.wait_for(each, 60)) for each in asked]
+    await eventually_here(lambda: served.marks.waiting == 5, what="all wait")
+    for each in gone:
+        each.cancel()
+    await asyncio.wait(gone)
+    try:
+        await eventually_here(lambda: served.site.in_flight == 1, within_s=5, what="one request under way")
+        assert served.marks.waiting == 1
+        mark = MarkKey(PartitionId("test.push.Users", 3, 0), "Users", 1)
+        await served.store.set_marks([MarkMove(mark, 8, 8)], "epoch")
+        assert (await stays)[0] == 200
+    finally:
+        await served.marks.close()
+    assert served.metrics._requests == {("/v1/features", 200): 1}
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])

@@ -21,7 +21,7 @@ from serving.messages import Reply, Request
 from serving.metrics import REQUESTS
 from serving.web import Bounds, Page, Site
 from tests.served import Served
-from tests.waiting import eventually_async
+from tests.waiting import eventually_async, eventually_here
 
 ASKED = {"features": ["Users:name"], "entities": {"id": [1]}}
 PACKED = gzip.compress(json.dumps(ASKED).encode(), mtime=0)
@@ -32,9 +32,10 @@ class Open:
 
     def __init__(self, bounds: Bounds) -> None:
         self.let = asyncio.Event()
-        self.under_way = 0
+        self.under_way = self.carried_out = 0
         pages = [
             Page("POST", "/slow", self._slow, v1.error_body),
+            Page("POST", "/waiting", self._waiting, v1.error_body),
             Page("GET", "/probe", self._probe, v1.error_body, vital=True),
             Page("GET", "/large", self._large, v1.error_body),
             Page("GET", "/cancelled", self._cancelled, v1.error_body),
@@ -57,6 +58,17 @@ class Open:
     async def _slow(self, request: Request) -> bytes:
         self.under_way += 1
         await self.let.wait()
+        self.carried_out += 1
+        return request.body
+
+    async def _waiting(self, request: Request) -> bytes:
+        self.under_way += 1
+        if request.body == b"late":
+            await self.let.wait()
+            self.let.clear()
+        with request.only_waits():
+            await self.let.wait()
+        self.carried_out += 1
         return request.body
 
     async def _probe(self, request: Request) -> Reply:
@@ -907,6 +919,99 @@ async def test_a_client_that_has_gone_keeps_its_connection_no_longer_than_its_re
     writer.close()
     opened.let.set()
     await eventually_async(ended, what="the end of the connection")
+
+
+def close(writer: asyncio.StreamWriter) -> None:
+    """Go as most clients do: it looks as if they only sent no more."""
+    writer.close()
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Go as one does that has not read what it was sent."""
+    own = writer.get_extra_info("socket")
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.close()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("go", [close, reset])
+@pytest.mark.parametrize("body", [b"", b"late"])
+def test_what_only_waits_ends_with_its_client_and_is_neither_counted_nor_told(
+    run: Callable[..., None],
+    go: Callable[[asyncio.StreamWriter], None],
+    body: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """late: the client has gone before it is waited."""
+    monkeypatch.setattr(connections, "_SOUND", 0.01)
+
+    async def gone() -> None:
+        async with Open(Bounds(patience=60.0, idle=60.0)) as opened:
+            _, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+            writer.write(post(body, "/waiting") + post(path="/waiting"))
+            await eventually_here(lambda: opened.under_way, what="a request under way")
+            go(writer)
+            if body == b"late":
+                ended = list(opened.server.connections)
+                await eventually_here(lambda: ended[0]._ended or ended[0].transport is None, what="the client's end")
+                opened.let.set()
+            await eventually_here(lambda: opened.site.in_flight == 0, what="nothing under way")
+            await eventually_here(lambda: len(asyncio.all_tasks()) == 1, what="the end of the connection's task")
+            assert (opened.under_way, opened.carried_out, opened.told, opened.site.open) == (1, 0, [], 0)
+
+    with structlog.testing.capture_logs() as lines:
+        run(gone())
+    assert (lines, caplog.records) == ([], [])
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("go", [close, reset])
+def test_what_is_carried_out_comes_to_its_end_without_its_client(
+    run: Callable[..., None], go: Callable[[asyncio.StreamWriter], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A push is not to be left half-way."""
+    monkeypatch.setattr(connections, "_SOUND", 0.01)
+
+    async def gone() -> None:
+        async with Open(Bounds(patience=60.0, idle=60.0)) as opened:
+            _, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+            writer.write(post())
+            await eventually_here(lambda: opened.under_way, what="a request under way")
+            go(writer)
+            await asyncio.sleep(0.1)
+            assert opened.site.in_flight == 1
+            opened.let.set()
+            await eventually_here(lambda: opened.site.in_flight == 0, what="nothing under way")
+            assert opened.carried_out == 1
+
+    run(gone())
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_client_that_sends_no_more_and_waits_gets_its_answers_whole(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some of the first has come before: that is how it is seen that the client is there."""
+    monkeypatch.setattr(connections, "_SOUND", 0.0001)
+
+    async def answered() -> None:
+        async with Open(Bounds(patience=60.0, idle=60.0)) as opened:
+            reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+            writer.write(b"".join(post(b"%d" % number, "/waiting") for number in range(3)))
+            writer.write_eof()
+            async with asyncio.timeout(10):
+                came = await reader.readexactly(9)
+                assert came == b"HTTP/1.1 "
+                await asyncio.sleep(0.05)
+                opened.let.set()
+                answers = (came + await reader.read()).split(b"HTTP/1.1 ")
+            assert answers[0] == b""
+            assert [each[:4] + each[-1:] for each in answers[1:]] == [b"200 0", b"200 1", b"200 2"]
+            assert opened.told == [("/waiting", 200)] * 3
+            writer.close()
+
+    run(answered())
 
 
 async def test_a_mistake_of_ours_behind_the_pages_ends_the_connection(
