@@ -179,12 +179,15 @@ class RefreshWork:
             if outcome.asked:
                 seconds = max(0, self._wall_ms() - job.asked_at) / 1_000
                 self._metrics.observe(REFRESHED, seconds, self._model)
-            if outcome.listed and later.state is not State.FRESH:
+            # Not whether it is fresh still: what a model took longer over than max_staleness has aged out by now, and
+            # would again each time. Who reads it then asks.
+            changed = later.fingerprint != outcome.fingerprint
+            if outcome.listed and changed:
                 # Whoever wrote the row that it reads through an alias did not know of it yet: nobody hints but these.
                 self.jobs.put_back(job, now + self.jobs.pause)
                 return
             self._finish([job], "computed" if outcome.asked else "fresh")
-            if later.state is not State.FRESH:
+            if changed:
                 self.jobs.ask_anew(job.entity, now, self._wall_ms())
             return
         if outcome.state is State.FAILED and later.state is State.FAILED and self._is_to_blame(job, outcome):

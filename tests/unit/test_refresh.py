@@ -355,6 +355,27 @@ async def test_what_changes_while_the_model_is_asked_is_computed_again_without_a
         assert site.model.calls == 2
 
 
+async def test_what_a_model_takes_longer_over_than_max_staleness_is_not_computed_again_before_somebody_asks() -> None:
+    """It has aged out when it comes: each computation would ask for the next, without end and without a reader."""
+    async with Site(max_staleness=datetime.timedelta(seconds=1)).running() as site:
+        ms = time.time_ns() // 1_000_000
+        site.server.clock = lambda: ms
+
+        async def slowly(delays: list[Any]) -> None:
+            nonlocal ms
+            ms += 1_200
+
+        site.model.before = slowly
+        await site.put(7, 30.0)
+        site.hint(7)
+        await site.until_committable(101)
+        assert (site.value(7), site.model.calls) == (31.0, 1)
+        assert len(site.agent._work["Delay"].jobs) == 0
+        site.hint(7)
+        await site.until_committable(102)
+        assert site.model.calls == 2
+
+
 async def test_nothing_is_done_before_redis_and_the_log_have_it() -> None:
     async with Site().running() as site:
         await site.put(7, 30.0)
