@@ -95,7 +95,7 @@ class RefreshAgent:
         for hint in batch.hints if batch.life == self.life else ():
             self._hints.take(hint)
             try:
-                wanted = decode(hint.value, self._engines)
+                wanted = decode(hint.value, self._engines, hint.timestamp * 1_000)
             except UnknownModel as error:
                 if not self._hints.held:
                     _log.warning("hints wait for a worker that knows their model", reason=str(error))

@@ -29,8 +29,9 @@ class Job:
     due: float
     awaited: bool = False
     """Whether a reader has asked, or a person: then no write puts it off."""
-    early: bool = False
-    """Whether a reader would have it computed although it is fresh, because that ends soon."""
+    early: int = 0
+    """When the inputs were read, in µs since the epoch, of what a reader would have computed although it is fresh,
+    because that ends soon; 0 where none would."""
     attempts: int = 0
     answered: int | None = None
     """How much the model had answered when its server last failed over this one; None before it did."""
@@ -67,7 +68,7 @@ class Jobs:
         else:
             job.debounced = job.debounced.again(now)
         job.hints.append((hint.partition, hint.offset))
-        job.early |= wanted.early
+        job.early = max(job.early, wanted.early)
         # A reader waits for nothing that may come; nor does a person.
         if wanted.cause is not Cause.WRITE:
             job.awaited = True
@@ -90,7 +91,7 @@ class Jobs:
         if newer is not None:
             job.hints += newer.hints
             job.awaited |= newer.awaited
-            job.early |= newer.early
+            job.early = max(job.early, newer.early)
             due = max(due, newer.due)
         self._jobs[place] = job
         self._schedule(place, job, due)

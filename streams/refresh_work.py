@@ -152,7 +152,7 @@ class RefreshWork:
     async def _refresh(self, batch: Sequence[Job], life: int) -> None:
         engine = self._engine
         entities = [job.entity for job in batch]
-        early = any(job.early for job in batch)
+        early = [job.early for job in batch]
         outcomes = await self._retry.until_done(lambda: engine.compute(entities, engine.patience, early))
         computed = [
             (job.entity, outcome)

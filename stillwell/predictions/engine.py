@@ -118,14 +118,16 @@ class Engine:
         self,
         entities: Sequence[Entity],
         patience: float,
-        early: bool = False,
+        early: Sequence[int] = (),
         done: Callable[[int, Outcome], None] | None = None,
     ) -> list[Outcome]:
         """How each entity stands, after its prediction was computed where it was not fresh.
 
         entities: each once. patience: seconds to wait for what others compute; what is not there then is told as it is.
-        early: also what is still fresh, and near its end, is computed anew. done: called with each entity's number and
-        outcome as soon as that is known. Raises StoreError, and FormatError.
+        early: of each entity, up to when its inputs must have been read, in µs since the epoch, so that its prediction
+        is computed anew also where it is fresh still, and near its end; 0, or none at all, where it is left. Who asks
+        gives the instant of the prediction that he saw: what has been computed since is left, however soon that ends.
+        done: called with each entity's number and outcome as soon as that is known. Raises StoreError, and FormatError.
         """
         deadline = self._clock() + patience
         outcomes: dict[int, Outcome] = {}
@@ -133,7 +135,7 @@ class Engine:
         looks = 0
         while remaining:
             some = [entities[number] for number in remaining]
-            step = await self._step(some, early and looks == 0)
+            step = await self._step(some, [early[number] for number in remaining] if early else [0] * len(some))
             outcomes.update(zip(remaining, step.outcomes, strict=True))
             if done:
                 for number, waits in zip(remaining, step.waits, strict=True):
@@ -154,17 +156,17 @@ class Engine:
 
     # ---- one step ----
 
-    async def _step(self, entities: Sequence[Entity], early: bool) -> "_Step":
+    async def _step(self, entities: Sequence[Entity], early: Sequence[int]) -> "_Step":
         """Read, judge, claim, and compute what could be claimed, in its turn."""
         async with self._computing:
             return await self._step_in_turn(entities, early)
 
-    async def _step_in_turn(self, entities: Sequence[Entity], early: bool) -> "_Step":
+    async def _step_in_turn(self, entities: Sequence[Entity], early: Sequence[int]) -> "_Step":
         now = await self._read(entities)
         wanted = [
             number
             for number, each in enumerate(now.outcomes)
-            if self._is_wanted(each, early) and may_try(each.record, each.fingerprint, each.read_at)
+            if self._is_wanted(each, early[number]) and may_try(each.record, each.fingerprint, each.read_at)
         ]
         step = _Step(list(now.outcomes), [False] * len(entities))
         if not wanted:
@@ -183,10 +185,11 @@ class Engine:
                 await self._compute(entities, now, todo, held, step)
         return step
 
-    def _is_wanted(self, outcome: Outcome, early: bool) -> bool:
-        if outcome.state is not State.FRESH or outcome.record is None:
+    def _is_wanted(self, outcome: Outcome, early: int) -> bool:
+        record = outcome.record
+        if outcome.state is not State.FRESH or record is None or record.outputs is None:
             return True
-        return early and is_near_its_end(outcome.record, self.max_staleness_us, outcome.read_at)
+        return record.outputs.read_at <= early and is_near_its_end(record, self.max_staleness_us, outcome.read_at)
 
     def _ours(self, now: "_Now", wanted: Sequence[int], held: Held, step: "_Step") -> list[int]:
         """Those for us to compute; of the others the step says how they stand by now, or that they wait."""

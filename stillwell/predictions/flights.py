@@ -25,8 +25,9 @@ _TOGETHER = 256
 class Flight:
     """One prediction that is being computed, for all of this process who want it."""
 
-    def __init__(self, entity: Entity, patience: float) -> None:
+    def __init__(self, entity: Entity, patience: float, early: int) -> None:
         self.entity = entity
+        self.early = early
         self.began = 0.0
         """A moment before its inputs were read, in seconds that only grow. Not by the event loop's clock: uvloop's
         counts milliseconds, and so much may be written in one of them."""
@@ -63,21 +64,22 @@ class Flights:
         self._engine = engine
         self._hints = hints
         self._flying: dict[tuple[bytes, bytes], Flight] = {}
-        self._waiting: dict[bool, list[Flight]] = {False: [], True: []}
+        self._waiting: list[Flight] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def want(self, entity: Entity, early: bool) -> Flight | None:
-        """The computation of an entity's prediction, which may be under way; None where there are too many."""
+    def want(self, entity: Entity, early: int = 0) -> Flight | None:
+        """The computation of an entity's prediction, which may be under way; None where there are too many. early: see
+        `Engine.compute`."""
         place = (entity.key, entity.digest)
         flight = self._flying.get(place)
         if flight is not None:
             return flight
         if len(self._flying) >= _MOST_AT_ONCE:
             return None
-        flight = self._flying[place] = Flight(entity, self._engine.patience)
-        if not any(self._waiting.values()):
+        flight = self._flying[place] = Flight(entity, self._engine.patience, early)
+        if not self._waiting:
             asyncio.get_running_loop().call_soon(self._send)
-        self._waiting[early].append(flight)
+        self._waiting.append(flight)
         return flight
 
     async def close(self) -> None:
@@ -88,14 +90,13 @@ class Flights:
             await asyncio.wait(self._tasks)
 
     def _send(self) -> None:
-        for early, flights in self._waiting.items():
-            for begin in range(0, len(flights), _TOGETHER):
-                task = asyncio.create_task(self._fly(flights[begin : begin + _TOGETHER], early))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-        self._waiting = {False: [], True: []}
+        for begin in range(0, len(self._waiting), _TOGETHER):
+            task = asyncio.create_task(self._fly(self._waiting[begin : begin + _TOGETHER]))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        self._waiting = []
 
-    async def _fly(self, flights: Sequence[Flight], early: bool) -> None:
+    async def _fly(self, flights: Sequence[Flight]) -> None:
         began = time.monotonic()
         for each in flights:
             each.began = began
@@ -106,12 +107,13 @@ class Flights:
 
         try:
             entities = [each.entity for each in flights]
+            early = [each.early for each in flights]
             outcomes = await self._engine.compute(entities, self._engine.patience, early, land)
             await self._look_again([each for each in zip(entities, outcomes, strict=True) if each[1].listed])
         except StillwellError as error:
             if isinstance(error, FormatError) and len(flights) > 1:
                 # What one of them stands on must not cost the others their prediction.
-                await asyncio.gather(*(self._fly([each], early) for each in flights if not each.landed))
+                await asyncio.gather(*(self._fly([each]) for each in flights if not each.landed))
             else:
                 self._fail(flights, error)
         finally:

@@ -10,6 +10,8 @@ so that hints of one prediction meet in one partition. The value is one JSON obj
               bytes in base64, floats that JSON has no number for as "NaN", "Infinity" or "-Infinity"
     cause     `read`, `write` or `command`
     early     true: a reader would have it computed before its end; left out otherwise
+    read_at   with it: when the inputs were read of the prediction that he saw, as `read_at` of its record, in µs since
+              the epoch. What was computed since is left; where this is missing, what was read after the record's time
 
 Whoever may write to the topic may hint: what cannot be read is counted and left out, and so is, after a while, what is
 unknown: a worker of newer definitions may come that knows it. A hint is nothing but a reason to look: the agent reads
@@ -49,11 +51,12 @@ class Hint:
     digest: bytes
     values: Mapping[str, Any]
     cause: Cause
-    early: bool = False
+    early: int = 0
 
     @classmethod
-    def of(cls, model: str, entity: Entity, cause: Cause, early: bool = False) -> "Hint":
-        """To compute the prediction of an entity. early: although it is fresh, because that ends soon."""
+    def of(cls, model: str, entity: Entity, cause: Cause, early: int = 0) -> "Hint":
+        """To compute the prediction of an entity. early: although it is fresh, because that ends soon: unless its
+        inputs were read later than this, in µs since the epoch; 0 for one that is left where it is fresh."""
         return cls(model, entity.key, entity.digest, entity.values, cause, early)
 
     @property
@@ -71,6 +74,7 @@ class _Value(msgspec.Struct):
     entity: dict[str, Any]
     cause: Literal["read", "write", "command"] = "read"
     early: bool = False
+    read_at: int | None = None
 
 
 _value_of_json = msgspec.json.Decoder(_Value).decode
@@ -89,7 +93,7 @@ def encode(hint: Hint) -> tuple[bytes, bytes]:
     values = {name: _written(value) for name, value in hint.values.items()}
     value: dict[str, Any] = {"model": hint.model, "entity": values, "cause": hint.cause.value}
     if hint.early:
-        value["early"] = True
+        value |= {"early": True, "read_at": hint.early}
     return key, msgspec.json.encode(value)
 
 
@@ -106,9 +110,9 @@ def _read(value: Any, kind: FieldType) -> Any:
     return msgspec.convert(value, FITS[kind.name])
 
 
-def decode(value: bytes | None, models: Mapping[str, Engine]) -> Hint:
-    """The hint that a record is. Raises UnknownModel for what only other definitions can have written, ValueError for
-    what cannot be read."""
+def decode(value: bytes | None, models: Mapping[str, Engine], made_us: int) -> Hint:
+    """The hint that a record is. made_us: the record's time, in µs since the epoch. Raises UnknownModel for what only
+    other definitions can have written, ValueError for what cannot be read."""
     try:
         said = _value_of_json(value or b"")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -126,7 +130,8 @@ def decode(value: bytes | None, models: Mapping[str, Engine]) -> Hint:
     except msgspec.ValidationError as error:
         raise ValueError(f"a hint for {said.model} has a value that does not fit: {error}") from None
     (entity,) = engine.entities(columns)
-    return Hint.of(said.model, entity, Cause(said.cause), said.early)
+    early = (made_us if said.read_at is None else said.read_at) if said.early else 0
+    return Hint.of(said.model, entity, Cause(said.cause), early)
 
 
 def types_of(model: ModelSpec) -> dict[str, FieldType]:

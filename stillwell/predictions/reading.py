@@ -180,8 +180,15 @@ class ModelReader:
         record = Record.unpack(packed) if packed else None
         longest = self.engine.max_staleness_us
         state = judge(record, print, longest, now)
-        early = state is State.FRESH and record is not None and is_due_early(record, longest, now, 1 - self._chance())
-        wanted = early or (state is not State.FRESH and may_try(record, print, now))
+        early = 0
+        if (
+            state is State.FRESH
+            and record
+            and record.outputs
+            and is_due_early(record, longest, now, 1 - self._chance())
+        ):
+            early = record.outputs.read_at
+        wanted = early > 0 or (state is not State.FRESH and may_try(record, print, now))
         return _Seen(entity, record, print, rows, looked.under, state, early, wanted)
 
     async def _refresh(self, seen: "Sequence[_Seen]", seen_at: float) -> None:
@@ -232,7 +239,7 @@ class ModelReader:
             if flight.began >= seen_at or outcome.fingerprint == each.print:
                 each.turn_out(outcome)
                 return
-            flight = self._flights.want(each.entity, early=False)
+            flight = self._flights.want(each.entity)
 
     def _told(self, each: "_Seen") -> Prediction:
         outputs = each.record.outputs if each.record else None
@@ -260,7 +267,8 @@ class _Seen:
     rows: tuple[bytes | None, ...]
     under: bytes
     state: State
-    early: bool
+    early: int
+    """When its inputs were read, of one that is fresh and to be computed before its end; 0 for others."""
     wanted: bool
     refresh: Refresh = Refresh.NONE
     reason: str = ""

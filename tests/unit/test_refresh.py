@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillwell.errors import ModelError, ModelFailed, ModelUnavailable, StoreUnavailable
-from stillwell.layout.prediction import Record
+from stillwell.layout.prediction import Outputs, Record
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.engine import Engine
 from stillwell.predictions.freshness import State
@@ -105,11 +105,21 @@ class Site:
     async def until_committable(self, offset: int) -> None:
         await self.until(lambda: self.agent.commits().get("p0") == offset, f"the commit of {offset}")
 
-    def value(self, id: int) -> object:
+    def outputs(self, id: int) -> Outputs | None:
         (key,) = self.engine.record_keys(self.engine.entities({"id": [id]}))
         stored = self.server.read(key)
-        outputs = Record.unpack(stored).outputs if stored else None
+        return Record.unpack(stored).outputs if stored else None
+
+    def value(self, id: int) -> object:
+        outputs = self.outputs(id)
         return self.engine.layout.decode(outputs)[0] if outputs else None
+
+    def early(self, id: int) -> dict[str, Any]:
+        """The hint of a reader who has seen what there is now, and would have it computed before its end."""
+        outputs = self.outputs(id)
+        assert outputs
+        hint = {"model": "Delay", "entity": {"id": id}, "cause": "read"}
+        return {**hint, "early": True, "read_at": outputs.read_at}
 
     def results(self) -> dict[str, float]:
         return {labels[1]: count for labels, count in self.metrics._values[REFRESHES].items()}
@@ -138,11 +148,11 @@ async def test_hints_of_one_prediction_cost_one_call_and_all_their_offsets_are_d
 async def test_what_is_fresh_is_computed_for_a_hint_that_is_early_near_its_end_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    early = {"model": "Delay", "entity": {"id": 7}, "cause": "read", "early": True}
     async with Site().running() as site:
         await site.put(7, 30.0)
         site.hint(7)
         await site.until_committable(101)
+        early = site.early(7)
         site.take(early)
         await site.until_committable(102)
         assert site.model.calls == 1
@@ -154,6 +164,69 @@ async def test_what_is_fresh_is_computed_for_a_hint_that_is_early_near_its_end_a
         await site.until_committable(104)
         assert site.model.calls == 2
         assert site.results() == {"computed": 2, "fresh": 2}
+
+
+async def test_one_end_costs_one_call_though_hints_to_be_early_come_while_it_lasts_and_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a slow model what was just computed is near its end already, by its cost; the hints are about what was before.
+    Readers of other processes have seen that, and draw by chance whether they hint."""
+    monkeypatch.setattr("stillwell.predictions.freshness.MOST_EARLY", 10**12)
+    async with Site().running() as site:
+        await site.put(7, 30.0)
+        site.hint(7)
+        await site.until_committable(101)
+        early = site.early(7)
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def hold(delays: list[Any]) -> None:
+            begun.set()
+            await go_on.wait()
+
+        site.model.before = hold
+        site.take(early)
+        await begun.wait()
+        site.take(early, early)
+        go_on.set()
+        await site.until_committable(104)
+        site.take(early)
+        await site.until_committable(105)
+        assert site.model.calls == 2
+        site.take(site.early(7))
+        await site.until_committable(106)
+        assert site.model.calls == 3
+
+
+async def test_a_hint_to_be_early_has_no_other_computed_early_that_is_due_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stillwell.predictions.freshness.MOST_EARLY", 10**12)
+    async with Site().running() as site:
+        await site.put(7, 30.0)
+        await site.put(8, 50.0)
+        site.hint(7, 8)
+        await site.until_committable(102)
+        site.take(site.early(7), {"model": "Delay", "entity": {"id": 8}, "cause": "read"})
+        await site.until_committable(104)
+        assert sorted(site.model.asked[0]) == [30.0, 50.0]
+        assert site.model.asked[1:] == [[30.0]]
+
+
+async def test_a_hint_to_be_early_that_names_no_prediction_is_about_what_was_read_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stillwell.predictions.freshness.MOST_EARLY", 10**12)
+    async with Site().running() as site:
+        await site.put(7, 30.0)
+        site.hint(7)
+        await site.until_committable(101)
+        early = site.early(7)
+        read_at = early.pop("read_at")
+        for offset, made_ms, calls in ((101, read_at // 1_000 - 1, 1), (102, read_at // 1_000, 2)):
+            hint = RefreshHint("p0", offset, msgspec.json.encode(early), made_ms)
+            site.agent.take(RefreshBatch(site.agent.life, [hint]))
+            await site.until_committable(offset + 1)
+            assert site.model.calls == calls
 
 
 async def test_hints_that_come_within_five_milliseconds_go_in_one_call_and_a_full_batch_waits_for_no_more(

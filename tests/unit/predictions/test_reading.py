@@ -375,7 +375,7 @@ async def test_just_before_the_end_a_reader_has_the_worker_compute_it_early(made
     site.ms += 1
     (found,) = await read(reader)
     assert found.state is State.STALE
-    assert [hint.early for hint in site.hinted.hints] == [True, False]
+    assert [hint.early for hint in site.hinted.hints] == [BEGIN_MS * 1_000, 0]
 
 
 async def test_what_others_have_computed_meanwhile_is_not_computed_early(made: Callable[..., Site]) -> None:
@@ -383,13 +383,33 @@ async def test_what_others_have_computed_meanwhile_is_not_computed_early(made: C
     await site.put(7, 30.0)
     engine = site.reader().engine
     entities = engine.entities({"id": [7]})
-    for early, calls in ((False, 1), (True, 1)):
+    seen = BEGIN_MS * 1_000
+    for early in ([], [seen]):
+        await engine.compute(entities, 1.0, early)
+        assert site.model.calls == 1
+    site.ms += 60_000
+    for early, calls in (([], 1), ([seen - 1], 1), ([seen], 2)):
         await engine.compute(entities, 1.0, early)
         assert site.model.calls == calls
+
+
+async def test_what_was_computed_since_a_reader_saw_its_end_near_is_left_also_where_it_is_near_its_own(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a slow model it always is; of each end several processes would have made a call."""
+    monkeypatch.setattr("stillwell.predictions.freshness.MOST_EARLY", 10**12)
+    site = made(policy="wait")
+    await site.put(7, 30.0)
+    reader, other = site.reader(), site.reader()
+    await read(reader)
     site.ms += 60_000
-    await engine.compute(entities, 1.0, early=False)
-    assert site.model.calls == 1
-    await engine.compute(entities, 1.0, early=True)
+    looked = await other.look(other.asked({"id": [7]}))
+    await read(reader)
+    await eventually_here(lambda: site.model.calls == 2 and site.leases() == [], what="it was computed anew")
+    site.ms += 1
+    (found,) = await other.told(looked)
+    assert (found.state, found.refresh) == (State.FRESH, Refresh.QUEUED)
+    await eventually_here(lambda: not other._flights._flying, what="it was looked at again")
     assert site.model.calls == 2
 
 
