@@ -128,7 +128,7 @@ class FeatureReader:
         found, *of_models = await asyncio.gather(
             self._online.read(wanted), *(self.predictions.columns(model, columns) for model in plan.models)
         )
-        stored, predicted = of_the_same_rows(plan.places, found.values, count, of_models)
+        stored, predicted = of_the_same_rows(plan.places, found.values, of_models)
         # What is of several servers, or epochs, is of none: who reads behind a push reads once more.
         under = found.under if all(each.under == found.under for each in predicted) else b""
         return self._found(plan, stored, count, columns, self._now_us(), under, predicted)

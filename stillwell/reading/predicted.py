@@ -36,16 +36,20 @@ class PredictedColumns(NamedTuple):
 
 
 def of_the_same_rows(
-    places: Mapping[Place, int], stored: list[bytes | None], count: int, predicted: Sequence[PredictedColumns]
+    places: Mapping[Place, int], stored: list[bytes | None], predicted: Sequence[PredictedColumns]
 ) -> tuple[list[bytes | None], Sequence[PredictedColumns]]:
     """Rows and predictions as they may stand beside each other: what is FRESH is of these very rows.
 
     Mostly all were read at one instant. But a model that was asked meanwhile was asked about its inputs as they stood
     then, and what does not fit into one call to the store comes by several. Where rows differ, those are taken that a
-    fresh prediction is of; of several the newest, and what is of an older one is LATE.
+    fresh prediction is of; of several the newest, and what is of an older one is LATE. So also where two models read a
+    row that nobody has asked for a feature of.
 
-    stored: for each place, by its number, the row of each of so many entities.
+    stored: for each place, by its number, the row of each entity. predicted: of one model at least.
     """
+    count, asked_for = len(predicted[0].freshness), len(stored)
+    if len(predicted) > 1 and count:
+        places, stored = _with_those_of_two_models(places, stored, count, predicted)
     shared = [
         (of, at * count, places[place] * count)
         for of, each in enumerate(predicted)
@@ -53,7 +57,7 @@ def of_the_same_rows(
         if place in places
     ]
     if all(predicted[of].rows[at : at + count] == stored[to : to + count] for of, at, to in shared):
-        return stored, predicted
+        return stored[:asked_for], predicted
     fresh = [
         (of, number, predicted[of].rows[at + number], to + number)
         for of, at, to in shared
@@ -65,12 +69,31 @@ def of_the_same_rows(
         if to not in newest or _stamp(row) > _stamp(newest[to]):
             newest[to] = row
     late = {(of, number) for of, number, row, to in fresh if _stamp(row) != _stamp(newest[to])}
-    return [newest.get(to, row) for to, row in enumerate(stored)], [
+    return [newest.get(to, row) for to, row in enumerate(stored[:asked_for])], [
         each._replace(
             freshness=[Freshness.LATE if (of, number) in late else worth for number, worth in enumerate(each.freshness)]
         )
         for of, each in enumerate(predicted)
     ]
+
+
+def _with_those_of_two_models(
+    places: Mapping[Place, int], stored: Sequence[bytes | None], count: int, predicted: Sequence[PredictedColumns]
+) -> tuple[dict[Place, int], list[bytes | None]]:
+    """Places and rows, and behind them those that two models read and that are not among them, with the rows that the
+    first of the two has there."""
+    wider, rows = dict(places), list(stored)
+    first: dict[Place, Sequence[bytes | None]] = {}
+    for each in predicted:
+        for at, place in enumerate(each.places):
+            if place in wider:
+                continue
+            if place in first:
+                wider[place] = len(rows) // count
+                rows += first[place]
+            else:
+                first[place] = each.rows[at * count : (at + 1) * count]
+    return wider, rows
 
 
 def _stamp(row: bytes | None) -> bytes:

@@ -165,9 +165,32 @@ def test_what_is_fresh_is_of_the_rows_beside_it_and_of_several_the_newest_stay(
     read: str, of_models: str, shown: str, worth: str
 ) -> None:
     predicted = [predictions(Freshness(said), row) for said, row in map(str.split, of_models.split(", "))]
-    rows, told = of_the_same_rows({PLACE: 0}, [ROWS[read]], 1, predicted)
+    rows, told = of_the_same_rows({PLACE: 0}, [ROWS[read]], predicted)
     assert rows == [ROWS[shown]]
     assert [each.freshness for each in told] == [[Freshness(said)] for said in worth.split()]
+
+
+@pytest.mark.parametrize(
+    ("of_models", "worth"),
+    [
+        ("FRESH older, FRESH newer", "LATE FRESH"),
+        ("FRESH newer, FRESH none", "FRESH LATE"),
+        ("FRESH older, FRESH newer, FRESH older", "LATE FRESH LATE"),
+        ("FRESH newer, LATE older", "FRESH LATE"),
+        ("FRESH older, FRESH older", "FRESH FRESH"),
+        ("FRESH older", "FRESH"),
+    ],
+)
+def test_of_models_that_share_a_row_only_those_of_the_newest_are_fresh_though_no_feature_of_it_is_asked_for(
+    of_models: str, worth: str
+) -> None:
+    predicted = [predictions(Freshness(said), row) for said, row in map(str.split, of_models.split(", "))]
+    others: dict[tuple[str, tuple[str, ...]], int] = {("Other", ("k",)): 0}
+    for places, read in (({}, []), (others, [ROWS["none"]])):
+        rows, told = of_the_same_rows(places, list(read), predicted)
+        assert rows == read
+        assert [list(each.freshness) for each in told] == [[Freshness(said)] for said in worth.split()]
+    assert of_the_same_rows({}, [], [predictions(Freshness.FRESH)] * 2)[0] == []
 
 
 def test_each_entity_and_view_has_the_rows_of_its_own_predictions() -> None:
@@ -177,7 +200,6 @@ def test_each_entity_and_view_has_the_rows_of_its_own_predictions() -> None:
     rows, told = of_the_same_rows(
         {("Other", ("k",)): 0, PLACE: 1},
         [ROWS[row] for row in ("newer", "none", "older", "older")],
-        2,
         [predictions(Freshness.FRESH, "older", "newer"), elsewhere],
     )
     assert rows == [ROWS[row] for row in ("newer", "none", "older", "newer")]
