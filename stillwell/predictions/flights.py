@@ -136,7 +136,7 @@ class Flights:
             now = await self._engine.look([entity for entity, _ in computed])
             self._hints.put(
                 [
-                    Hint.of(self._engine.model.name, entity, Cause.WRITE)
+                    Hint.of(self._engine.model.name, entity, Cause.WRITE, fingerprint=later.fingerprint)
                     for (entity, before), later in zip(computed, now, strict=True)
                     if later.fingerprint != before.fingerprint
                 ]

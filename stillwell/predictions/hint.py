@@ -44,7 +44,8 @@ class Cause(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Hint:
-    """One hint. values: of the entity's keys and the request columns, in Python's types. early: see `of`."""
+    """One hint. values: of the entity's keys and the request columns, in Python's types. early and fingerprint: see
+    `of`."""
 
     model: str
     key: bytes
@@ -52,12 +53,14 @@ class Hint:
     values: Mapping[str, Any]
     cause: Cause
     early: int = 0
+    fingerprint: bytes = b""
 
     @classmethod
-    def of(cls, model: str, entity: Entity, cause: Cause, early: int = 0) -> "Hint":
+    def of(cls, model: str, entity: Entity, cause: Cause, early: int = 0, fingerprint: bytes = b"") -> "Hint":
         """To compute the prediction of an entity. early: although it is fresh, because that ends soon: unless its
-        inputs were read later than this, in µs since the epoch; 0 for one that is left where it is fresh."""
-        return cls(model, entity.key, entity.digest, entity.values, cause, early)
+        inputs were read later than this, in µs since the epoch; 0 for one that is left where it is fresh. fingerprint:
+        of the inputs that were seen, where they were; it is not written, and tells hints of this process apart."""
+        return cls(model, entity.key, entity.digest, entity.values, cause, early, fingerprint)
 
     @property
     def entity(self) -> Entity:

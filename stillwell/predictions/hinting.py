@@ -15,7 +15,9 @@ from stillwell.predictions.outbox import Outbox
 _log = structlog.get_logger(__name__)
 
 _SILENT = 1.0
-"""Seconds in which a hint is not sent again: what it asks for is under way. After that it may have been lost."""
+"""Seconds in which a hint is not sent again that was put over the same inputs: what it asks for is under way. After
+that it may have been lost. Over other inputs what is under way may come too early, so that it is sent at once; a row
+that changes a hundred times a second then costs readers of it a hundred hints, which one job of the worker takes in."""
 
 _SLOW = 2.0
 """Seconds without an answer of the topic's, after which nobody is told any more that a hint is on its way."""
@@ -56,7 +58,8 @@ class HintBuffer:
         self._clock = clock
         self._topic: Topic | None = None
         self._outbox: Outbox[Hint] = Outbox(self._send, self._drop, most=_MOST_WAITING, together=_TOGETHER)
-        self._sent: collections.OrderedDict[tuple[str, bytes, bytes], float] = collections.OrderedDict()
+        self._sent: collections.OrderedDict[tuple[str, bytes, bytes, bytes], float] = collections.OrderedDict()
+        """When each was put, the last at the end."""
         self._failed = ""
         """Why the last attempt to send came to nothing."""
         self._busy_since: float | None = None
@@ -77,11 +80,11 @@ class HintBuffer:
         return [self._put(hint) for hint in hints]
 
     def _put(self, hint: Hint) -> bool:
-        place, now = (hint.model, hint.key, hint.digest), self._clock()
-        if now < self._sent.get(place, now - _SILENT) + _SILENT or not self._outbox.put(hint):
+        what, now = _what(hint), self._clock()
+        if now < self._sent.get(what, now - _SILENT) + _SILENT or not self._outbox.put(hint):
             return False
-        self._sent[place] = now
-        self._sent.move_to_end(place)
+        self._sent[what] = now
+        self._sent.move_to_end(what)
         if len(self._sent) > _MOST_REMEMBERED:
             self._sent.popitem(last=False)
         return True
@@ -109,5 +112,10 @@ class HintBuffer:
             _log.error("hints were dropped; reads ask again", hints=len(hints), exc_info=error)
         self._failed = why[:_QUOTED]
         for hint in hints:
-            self._sent.pop((hint.model, hint.key, hint.digest), None)
+            self._sent.pop(_what(hint), None)
         await asyncio.sleep(_PAUSE)
+
+
+def _what(hint: Hint) -> tuple[str, bytes, bytes, bytes]:
+    """What a hint asks for: a prediction, of these inputs."""
+    return hint.model, hint.key, hint.digest, hint.fingerprint

@@ -207,7 +207,7 @@ class ModelReader:
     def _hint(self, wanted: "Sequence[_Seen]") -> None:
         """Have them computed by the worker."""
         queued = self._hints.put(
-            [Hint.of(self.engine.model.name, each.entity, Cause.READ, each.early) for each in wanted]
+            [Hint.of(self.engine.model.name, each.entity, Cause.READ, each.early, each.print) for each in wanted]
         )
         unheard = self._hints.problem
         for each, new in zip(wanted, queued, strict=True):

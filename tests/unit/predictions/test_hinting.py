@@ -12,8 +12,9 @@ from stillwell.testing.hints import MemoryHints
 from tests.waiting import eventually_async
 
 
-def hint(number: int) -> Hint:
-    return Hint("Delay", b"i%d:%d" % (len(str(number)), number), b"", {"id": number}, Cause.READ)
+def hint(number: int, fingerprint: bytes = b"") -> Hint:
+    key = b"i%d:%d" % (len(str(number)), number)
+    return Hint("Delay", key, b"", {"id": number}, Cause.READ, fingerprint=fingerprint)
 
 
 def buffer(topic: Topic, clock: Callable[[], float]) -> HintBuffer:
@@ -40,6 +41,15 @@ async def test_a_hint_is_sent_once_within_a_second_and_again_after_it() -> None:
     now += 0.2
     assert hints.put([hint(1)]) == [True]
     await until(3, topic)
+    await hints.close()
+
+
+async def test_over_other_inputs_a_hint_is_sent_at_once() -> None:
+    """What was asked for a moment ago may have been computed before they changed: nobody would compute it again."""
+    topic = MemoryHints()
+    hints = buffer(topic, lambda: 100.0)
+    assert hints.put([hint(1, b"old"), hint(1, b"new"), hint(1, b"old"), hint(1, b"new")]) == [True, True, False, False]
+    await until(2, topic)
     await hints.close()
 
 
@@ -156,4 +166,6 @@ async def test_of_many_hints_the_last_ones_are_remembered(monkeypatch: pytest.Mo
     hints.put([hint(1), hint(2), hint(3)])
     assert hints.put([hint(2), hint(3), hint(1)]) == [False, False, True]
     await until(4, topic)
+    hints.put([hint(1, b"%d" % number) for number in range(100)])
+    assert len(hints._sent) == 2
     await hints.close()

@@ -19,6 +19,7 @@ from stillwell.predictions.columns import ModelReaders
 from stillwell.predictions.engine import Engine
 from stillwell.predictions.freshness import State
 from stillwell.predictions.hint import Hint
+from stillwell.predictions.hinting import HintBuffer
 from stillwell.predictions.inputs import ModelInputs
 from stillwell.predictions.outcome import Entity, Outcome
 from stillwell.predictions.prediction import Prediction, Refresh
@@ -27,6 +28,7 @@ from stillwell.predictions.store import StoredAt
 from stillwell.reading.catalog import Catalog
 from stillwell.reading.features import FeatureReader
 from stillwell.reading.status import Freshness, Status
+from stillwell.testing.hints import MemoryHints
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
 from stillwell.types import FLOAT32
@@ -376,6 +378,27 @@ async def test_just_before_the_end_a_reader_has_the_worker_compute_it_early(made
     (found,) = await read(reader)
     assert found.state is State.STALE
     assert [hint.early for hint in site.hinted.hints] == [BEGIN_MS * 1_000, 0]
+
+
+async def test_who_finds_other_inputs_than_were_hinted_about_a_moment_ago_hints_again(
+    made: Callable[..., Site],
+) -> None:
+    """Else he is told that it is under way, and nobody computes it again."""
+    topic = MemoryHints()
+
+    async def connect() -> MemoryHints:
+        return topic
+
+    site = made(policy="refresh")
+    reader, hints = site.reader(), HintBuffer(connect, lambda: 100.0)
+    reader._hints = hints
+    told = []
+    for delay in (30.0, 30.0, 50.0):
+        await site.put(7, delay, at_ms=round(delay))
+        told += [found.refresh for found in await read(reader)]
+    assert told == [Refresh.QUEUED, Refresh.SHARED, Refresh.QUEUED]
+    await eventually_here(lambda: len(topic.hints) == 2, what="both were sent")
+    await hints.close()
 
 
 async def test_what_others_have_computed_meanwhile_is_not_computed_early(made: Callable[..., Site]) -> None:
