@@ -176,6 +176,7 @@ class Race:
 
     async def settle(self, reader: ModelReader) -> None:
         """Nothing changes any more: what is computed now is of the newest rows."""
+        self._next_us()  # of two predictions of one instant either may stay
         columns = {"id": list(self._ids)}
         await reader.engine.compute(reader.engine.entities(columns), 5.0)
         for id, found in zip(self._ids, await reader.read(columns), strict=True):
