@@ -154,10 +154,13 @@ class ModelReader:
         if others:
             seen = [self._seen(looked, number, by_entity[number]) for number in others]
             await self._refresh(seen, looked.seen_at)
+            # Only now: the model may have taken longer than what it says counts as fresh, and the others have waited.
+            oldest = self._now_us() - self.engine.max_staleness_us
             for number, each in zip(others, seen, strict=True):
-                found[number] = told = self._told(each)
+                found[number] = told = _aged(self._told(each), oldest)
                 if self._counts:
                     self._counts.prediction(self.engine.model.name, told.state, told.refresh)
+            return [_aged(each, oldest) for each in found if each is not None]
         return [each for each in found if each is not None]
 
     async def close(self) -> None:
@@ -255,6 +258,12 @@ class ModelReader:
             refresh=each.refresh,
             reason=each.reason or (failure.reason if failure else each.unheard),
         )
+
+
+def _aged(told: Prediction, oldest: int) -> Prediction:
+    """The same, as it stands when it is told. oldest: when the inputs must have been read of what is fresh by then."""
+    too_old = told.state is State.FRESH and told.read_at is not None and told.read_at < oldest
+    return told._replace(state=State.STALE) if too_old else told
 
 
 @dataclasses.dataclass(slots=True)

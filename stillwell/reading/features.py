@@ -5,13 +5,14 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from stillwell.instants import duration_us
 from stillwell.layout.projection import ABSENT, StoredColumns
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.reading.computed import FoundRows, compute, status_of
 from stillwell.reading.entities import keys
 from stillwell.reading.online import OnlineReader
 from stillwell.reading.plan import Kind, Lookup, Output, Plan
-from stillwell.reading.predicted import NoPredictions, PredictedColumns, Predictions, of_the_same_rows
+from stillwell.reading.predicted import NoPredictions, PredictedColumns, Predictions, aged, of_the_same_rows
 from stillwell.reading.status import Freshness, Status
 from stillwell.reading.status import present as present
 from stillwell.reading.whole import Whole
@@ -128,6 +129,12 @@ class FeatureReader:
         found, *of_models = await asyncio.gather(
             self._online.read(wanted), *(self.predictions.columns(model, columns) for model in plan.models)
         )
+        if len(of_models) > 1:
+            now = self._now_us()
+            of_models = [
+                aged(each, now - duration_us(model.max_staleness))
+                for model, each in zip(plan.models, of_models, strict=True)
+            ]
         stored, predicted = of_the_same_rows(plan.places, found.values, of_models)
         # What is of several servers, or epochs, is of none: who reads behind a push reads once more.
         under = found.under if all(each.under == found.under for each in predicted) else b""

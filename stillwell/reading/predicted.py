@@ -101,6 +101,30 @@ def _stamp(row: bytes | None) -> bytes:
     return b"" if row is None else stamp_of(row)
 
 
+def aged(predicted: PredictedColumns, oldest: int) -> PredictedColumns:
+    """The same, as it stands when it is told: another model of the answer may have been waited for meanwhile.
+
+    oldest: when the inputs must have been read of what counts as fresh by then, in µs since the epoch.
+    """
+    old = [at is not None and at < oldest for at in predicted.read_at]
+    if not any(old):
+        return predicted
+    return predicted._replace(
+        statuses=[
+            [
+                Status.OUTSIDE_MAX_AGE if is_old and status in (Status.PRESENT, Status.NULL_VALUE) else status
+                for is_old, status in zip(old, column, strict=True)
+            ]
+            for column in predicted.statuses
+        ],
+        freshness=[
+            Freshness.LATE if is_old and worth else worth
+            for is_old, worth in zip(old, predicted.freshness, strict=True)
+        ],
+        whole=False,
+    )
+
+
 class Predictions(Protocol):
     """Reads predictions."""
 

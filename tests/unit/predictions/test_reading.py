@@ -287,6 +287,43 @@ async def test_many_entities_of_one_turn_go_in_one_call(made: Callable[..., Site
     assert (site.model.calls, len(site.model.asked[0])) == (1, 30)
 
 
+async def test_what_a_model_takes_longer_over_than_max_staleness_is_stale_as_it_is_told(
+    made: Callable[..., Site],
+) -> None:
+    """And so is by then what was fresh when it was looked at, beside what was waited for."""
+    site = made(policy="wait", max_staleness=datetime.timedelta(seconds=10))
+    await site.put(7, 30.0)
+    await site.put(8, 50.0)
+    reader = site.reader()
+    await read(reader, 8)
+
+    async def pass_(seconds: float) -> None:
+        site.ms += round(seconds * 1_000)
+
+    site.model.before = lambda delays: pass_(10)
+    at_once, beside = await read(reader, 7, 8)
+    assert [(each.state, each.values, each.refresh) for each in (at_once, beside)] == [
+        (State.FRESH, (31.0,), Refresh.INLINE),
+        (State.FRESH, (51.0,), Refresh.NONE),
+    ]
+    site.ms -= 10_000
+    await site.put(7, 40.0, at_ms=1)
+    site.model.before = lambda delays: pass_(10.001)
+    late, beside = await read(reader, 7, 8)
+    assert [(each.state, each.values, each.refresh) for each in (late, beside)] == [
+        (State.STALE, (41.0,), Refresh.INLINE),
+        (State.STALE, (51.0,), Refresh.NONE),
+    ]
+    await site.put(7, 60.0, at_ms=2)
+    readers = ModelReaders({"Delay": reader}, DEFINITIONS, lambda: site.ms * 1_000)
+    found = await readers.columns(site.spec, {"id": [7]})
+    assert (found.values, found.statuses, found.freshness) == (
+        [[61.0]],
+        [[Status.OUTSIDE_MAX_AGE]],
+        [Freshness.LATE],
+    )
+
+
 async def test_an_entity_of_which_nothing_is_known_is_asked_about_with_nulls(made: Callable[..., Site]) -> None:
     site = made(policy="wait")
     (found,) = await read(site.reader())
@@ -429,7 +466,6 @@ async def test_what_was_computed_since_a_reader_saw_its_end_near_is_left_also_wh
     looked = await other.look(other.asked({"id": [7]}))
     await read(reader)
     await eventually_here(lambda: site.model.calls == 2 and site.leases() == [], what="it was computed anew")
-    site.ms += 1
     (found,) = await other.told(looked)
     assert (found.state, found.refresh) == (State.FRESH, Refresh.QUEUED)
     await eventually_here(lambda: not other._flights._flying, what="it was looked at again")

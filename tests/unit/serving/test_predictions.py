@@ -30,6 +30,7 @@ from stillwell.predictions.store import StoredAt
 from stillwell.predictions.watching import Call
 from stillwell.reading.features import FeatureReader
 from stillwell.reading.online import Stored
+from stillwell.reading.status import Freshness, Status
 from stillwell.spec import InputSpec, ModelSpec, RequestColumnSpec, RequestSpec, ViewSpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
@@ -206,6 +207,40 @@ async def test_features_beside_a_prediction_that_was_read_later_are_of_the_rows_
     assert (minutes["values"][0], minutes["freshness"]) == (41.0, ["FRESH"] * len(ids))
     assert (delay["values"], delay["ages_s"]) == ([40.0, 30.0][: len(ids)], [0.0, 1.0][: len(ids)])
     assert service.model.calls == 1
+
+
+async def test_a_prediction_that_ends_while_another_model_of_the_answer_is_waited_for_is_late() -> None:
+    server = MemoryRedis(clock=lambda: ms)
+    server.write(KEYS.ready, b"epoch")
+    store, ms = MemoryOnlineStore(server), NOW_MS
+    models = (DELAY, DELAY.model_copy(update={"name": "Other"}))
+    definitions = DEFINITIONS.model_copy(update={"models": models})
+
+    def now_us() -> int:
+        return ms * 1_000
+
+    async def slowly(delays: list[Any]) -> None:
+        nonlocal ms
+        ms += 60_000
+
+    asked = {each.name: Adding() for each in models}
+    readers = {}
+    for each in models:
+        inputs, predictions = ModelInputs(each, definitions), MemoryPredictions(server)
+        engine = Engine(each, inputs, asked[each.name], predictions, KEYS, chance=lambda: 0.0)
+        readers[each.name] = ModelReader(engine, store, KEYS, NoHints(), now_us, chance=lambda: 0.0)
+    together = ModelReaders(readers, definitions, now_us)
+    features = Features(definitions, FeatureReader(store, KEYS, now_us, together), Limits(50, 10, 200), models=together)
+    await store.put(encoded_row(7, 30.0, now_us()), "epoch")
+    await together.read("Delay", {"id": [7]})
+    asked["Other"].before = slowly
+    ms += 1
+    found = await features.find(features.plan(["Delay:minutes", "Other:minutes"]), {"id": [7]})
+    assert [(each.values[0], each.statuses[0], each.freshness) for each in found.columns] == [
+        (31.0, Status.OUTSIDE_MAX_AGE, [Freshness.LATE]),
+        (31.0, Status.PRESENT, [Freshness.FRESH]),
+    ]
+    await together.close()
 
 
 async def test_each_prediction_that_is_read_is_counted_once(service: Service) -> None:
