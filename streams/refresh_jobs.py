@@ -17,6 +17,9 @@ from streams.refresh_hints import Partition, RefreshHint
 LEAST_PAUSE = 0.05
 """Seconds before anything is computed once more, of a model whose writes wait for nothing too."""
 
+_FEW = 64
+"""Times that are no longer anybody's, beside as many as there are jobs, which are not worth a look for them."""
+
 
 @dataclasses.dataclass(slots=True)
 class Job:
@@ -45,6 +48,7 @@ class Jobs:
         self._most = model.max_debounce.total_seconds() or 10 * self._quiet
         self._jobs: dict[tuple[bytes, bytes], Job] = {}
         self._by_due: list[tuple[float, int, tuple[bytes, bytes]]] = []
+        """When each is due, the first on top; also when it was due before it was put off, or done."""
         self._numbers = itertools.count()
         self.arrived = asyncio.Event()
         """Set when one is due at another time than was known."""
@@ -126,4 +130,9 @@ class Jobs:
     def _schedule(self, place: tuple[bytes, bytes], job: Job, due: float) -> None:
         job.due = due
         heapq.heappush(self._by_due, (due, next(self._numbers), place))
+        if len(self._by_due) > 2 * len(self._jobs) + _FEW:
+            # What is no longer so would stay until it is due, with a long debounce for a million hints. At least half
+            # of what is looked at is dropped, so that each hint pays for two looks.
+            self._by_due = [(each.due, next(self._numbers), place) for place, each in self._jobs.items()]
+            heapq.heapify(self._by_due)
         self.arrived.set()

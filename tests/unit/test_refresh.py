@@ -20,6 +20,7 @@ from stillwell.layout.prediction import Outputs, Record
 from stillwell.layout.redis_keys import RedisKeys
 from stillwell.predictions.engine import Engine
 from stillwell.predictions.freshness import State
+from stillwell.predictions.hint import Cause, Hint
 from stillwell.predictions.inputs import ModelInputs
 from stillwell.predictions.outcome import Entity, Outcome
 from stillwell.spec import OpenInferenceSpec
@@ -30,6 +31,7 @@ from streams import refresh, refresh_hints
 from streams.metrics import BAD_HINTS, REFRESHES, Metrics
 from streams.refresh import RefreshAgent
 from streams.refresh_hints import HELD_FOR, Offsets, RefreshBatch, RefreshHint
+from streams.refresh_jobs import Jobs
 from streams.retry import Retry
 from tests.batches import feature
 from tests.predicted import DEFINITIONS, Adding, V, encoded_row, model
@@ -603,6 +605,29 @@ def test_an_offset_is_committable_when_nothing_before_it_waits(done: list[int], 
     waiting = [offset for offset in range(end) if offset not in done]
     assert len(offsets) == len(waiting)
     assert offsets.commit == (min(waiting) if waiting else end or None)
+
+
+def test_jobs_that_are_put_off_or_done_before_they_are_due_take_no_memory_until_then() -> None:
+    changes = {"debounce": datetime.timedelta(minutes=10), "max_debounce": datetime.timedelta(hours=1)}
+    jobs = Jobs(model().model_copy(update=changes))
+    offsets = itertools.count()
+
+    def ask(id: int, cause: Cause, now: float) -> None:
+        entity = Entity(b"%d" % id, b"", {"id": id})
+        jobs.ask(Hint.of("Delay", entity, cause), RefreshHint("p0", next(offsets), b"", 0), now)
+
+    for id in range(10):
+        ask(id, Cause.WRITE, id / 100)
+    for number in range(1_000):
+        now = 1 + number / 100
+        ask(10, Cause.WRITE, now)
+        ask(10, Cause.READ, now)
+        assert [job.entity.values for job in jobs.take_due(now, 10)] == [{"id": 10}]
+        assert jobs.next_due == 600.0
+        ask(11, Cause.WRITE, now)
+        assert len(jobs._by_due) < 100
+    assert [job.entity.values["id"] for job in jobs.take_due(now + 600, 20)] == [*range(10), 11]
+    assert (jobs.next_due, len(jobs)) == (None, 0)
 
 
 @pytest.mark.parametrize("error", [ModelError("the shape is wrong"), ModelUnavailable("gone")])
