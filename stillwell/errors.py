@@ -114,7 +114,7 @@ class ModelFailed(ModelUnavailable):
 
 
 class ModelLeftAlone(ModelUnavailable):
-    """The model's server has failed again and again, and was not asked: it is given time."""
+    """The model's server has failed again and again, or its function hangs, and was not asked: it is given time."""
 
 
 class ChainError(StillwellError):

@@ -110,13 +110,18 @@ class FunctionModel:
         self._model = model
         self._function = function
         self._threads = ThreadPool(f"model {model.name}", _FUNCTION_THREADS)
+        self._free = asyncio.Semaphore(_FUNCTION_THREADS)
+        """Whoever calls waits here for a thread, and goes away when its time is over. The pool's own queue would keep
+        it and its inputs for as long as the threads hang."""
+        self._begun: dict[asyncio.Future[Any], float] = {}
+        """Calls that are in a thread, whether or not somebody waits for them, and since when."""
         self._raised = LogLimit()
 
     async def check(self) -> None:
         """There is nothing to see before it is called."""
 
     async def infer(self, columns: InputColumns, count: int) -> list[Said]:
-        """What the function says; called in a thread."""
+        """What the function says; called in a thread. Raises ModelLeftAlone while all of them hang."""
         end = time.monotonic() + _FUNCTION_HALVES
 
         async def ask(numbers: Sequence[int]) -> Sequence[Said]:
@@ -126,9 +131,18 @@ class FunctionModel:
         return [said[number] for number in range(count)]
 
     async def _call(self, given: InputColumns, count: int) -> list[Said]:
+        overdue = time.monotonic() - _FUNCTION_PATIENCE
+        if sum(begun <= overdue for begun in self._begun.values()) >= _FUNCTION_THREADS:
+            raise ModelLeftAlone(
+                f"model {self._model.name}: its function hangs in all of its {_FUNCTION_THREADS} threads, for more "
+                f"than {_FUNCTION_PATIENCE:g} s, and is not called before one returns. Give what it waits for a "
+                "deadline"
+            )
         try:
             async with asyncio.timeout(_FUNCTION_PATIENCE):
-                returned = await self._threads.call(self._function, given)
+                await self._free.acquire()
+                # Shielded: its thread is not free before the function returns, whoever has gone away.
+                returned = await asyncio.shield(self._begin(given))
             return spoken(self._model, returned, count)
         except TimeoutError:
             raise ModelUnavailable(
@@ -141,6 +155,19 @@ class FunctionModel:
                 # Readers are told of the error, and whoever mends the function needs the line.
                 _log.warning("a model's function raised", model=self._model.name, silent=silent, exc_info=error)
             raise ModelError(f"model {self._model.name}: its function raised {error!r}"[:_QUOTED]) from error
+
+    def _begin(self, given: InputColumns) -> asyncio.Future[Any]:
+        """Call it, in a thread that is free."""
+        call = asyncio.ensure_future(self._threads.call(self._function, given))
+        self._begun[call] = time.monotonic()
+        call.add_done_callback(self._ended)
+        return call
+
+    def _ended(self, call: asyncio.Future[Any]) -> None:
+        del self._begun[call]
+        self._free.release()
+        if not call.cancelled():
+            call.exception()  # told to nobody, where nobody waits
 
     async def close(self) -> None:
         """Call it no more; a call that has begun is not waited for."""

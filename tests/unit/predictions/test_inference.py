@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import datetime
+import itertools
 import threading
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -349,6 +350,36 @@ async def test_a_function_that_hangs_takes_threads_from_nobody_else() -> None:
         end.set()
         await asyncio.gather(*calls)
         await asked.close()
+
+
+async def test_a_function_that_hangs_in_all_its_threads_is_refused_at_once_and_called_again_when_one_returns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is asked meanwhile would wait in memory behind the threads, with its inputs, for as long as they hang."""
+    monkeypatch.setattr("stillwell.predictions.inference._FUNCTION_PATIENCE", 0.02)
+    end, begun = threading.Event(), itertools.count()
+
+    def hangs(columns: Mapping[str, Sequence[float]]) -> Mapping[str, Sequence[float]]:
+        next(begun)
+        end.wait(30)
+        return {"minutes": columns["delay"]}
+
+    asked = FunctionModel(model(outputs=(MINUTES,)), hangs)
+    try:
+        for call in [asyncio.create_task(asked.infer({"delay": [1.0]}, 1)) for _ in range(10)]:
+            with pytest.raises(ModelUnavailable, match=r"has not returned within 0\.02 s"):
+                await call
+        await asyncio.sleep(0.02)
+        for _ in range(100):
+            with pytest.raises(ModelLeftAlone, match=r"hangs in all of its 2 threads.* not called before one returns"):
+                await asked.infer({"delay": [1.0]}, 1)
+    finally:
+        end.set()
+    monkeypatch.setattr("stillwell.predictions.inference._FUNCTION_PATIENCE", 30.0)
+    await eventually_here(lambda: not asked._begun, what="the threads are free")
+    assert await said(asked, 2.0) == [2.0]
+    assert next(begun) == 3, "who waited for a thread in vain was not called behind it"
+    await asked.close()
 
 
 async def test_what_a_function_raises_or_returns_wrong_is_told() -> None:
