@@ -165,14 +165,23 @@ class ViewBatches:
             self.quick = _within_turn(begun)
         return Batch(self.view, tuple(judged), tuple(records), frame, filtered, now_ms)
 
-    def check(self, push: Push, now_ms: int) -> tuple[Refusal, ...]:
-        """The raw events of a push that are none of the view's topic; what the view makes of the others is left to a
+    def check(self, pushes: Sequence[Push], now_ms: int) -> list[list[Refusal]]:
+        """Of each push the raw events that are none of the view's topic; what the view makes of the others is left to a
         worker."""
         begun = time.perf_counter()
-        rejects = self._pipeline.check(_records(self.topic, [push], push.values, now_ms))
-        if 0 < len(push.values) <= FEW_ROWS:
+        values = [value for push in pushes for value in push.values]
+        rejects = self._pipeline.check(_records(self.topic, pushes, values, now_ms))
+        if 0 < len(values) <= FEW_ROWS:
             self.checks_quickly = _within_turn(begun)
-        return tuple(Refusal(reject.offset, reject.reason, reject.error) for reject in rejects)
+        refusals: list[list[Refusal]] = [[] for _ in pushes]
+        if rejects:
+            push_of = np.repeat(np.arange(len(pushes)), [len(push.values) for push in pushes])
+            begin_of = np.searchsorted(push_of, np.arange(len(pushes)))
+            for reject in rejects:
+                number = int(push_of[reject.offset])
+                row = reject.offset - int(begin_of[number])
+                refusals[number].append(Refusal(row, reject.reason, reject.error))
+        return refusals
 
     def as_kept(self, batch: Batch, places: Sequence[Place]) -> Batch:
         """The batch as a worker will find it. Where the topic keeps the log's own timestamps and not those that records

@@ -215,6 +215,35 @@ async def test_raw_events_that_are_appended_are_checked_before(bad: bytes, said:
     assert await world.work() == [Answer.APPLIED]
 
 
+async def test_events_of_pushes_of_one_moment_are_checked_together_and_each_is_told_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = await World().ready()
+    pusher = world.pusher()
+    await pusher.append(raw("first"))  # by a thread: that it goes quickly is known behind it
+    batches = pusher.view("Last")
+    together_of: list[int] = []
+    check = batches.check
+
+    def counted(pushes: Sequence[Push], now_ms: int) -> Any:
+        together_of.append(len(pushes))
+        return check(pushes, now_ms)
+
+    monkeypatch.setattr(batches, "check", counted)
+    good, bad = event(customer="a", step=1), event(customer="a", step="1")
+    pushes = [Push("Last", values, True, To.BOTH) for values in ([good], [good, bad], [good] * 3, [bad], [good] * 199)]
+    told = await asyncio.gather(*(pusher.append(each) for each in pushes), return_exceptions=True)
+    assert together_of == [4, 1]
+    assert [each.field if isinstance(each, RequestError) else None for each in told] == [
+        None,
+        "rows[1]",
+        None,
+        "rows[0]",
+        None,
+    ]
+    assert len(world.log.records("test.push.Last")) == 1 + 1 + 3 + 199
+
+
 async def test_what_the_view_makes_of_events_that_are_appended_is_left_to_the_worker() -> None:
     strict = _WITH_RULE.model_copy(update={"features": (feature("amount", FLOAT64, pl.col("T.amount")),)})
     world = await World([strict]).ready()
