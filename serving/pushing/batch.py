@@ -7,6 +7,7 @@ write. Blocks while it computes: more than a few rows, and what a user's functio
 import dataclasses
 import datetime
 import functools
+import itertools
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -144,9 +145,7 @@ class ViewBatches:
         for push in pushes:
             end = begin + len(push.values)
             good = [at for at in range(begin, end) if at not in rejects] if rejects else range(begin, end)
-            refusals = tuple(
-                Refusal(at - begin, rejects[at].reason, rejects[at].error) for at in range(begin, end) if at in rejects
-            )
+            refusals = _refusals(range(begin, end), rejects)
             first = len(records)
             refused = push.whole and bool(refusals)
             if not refused:
@@ -165,23 +164,17 @@ class ViewBatches:
             self.quick = _within_turn(begun)
         return Batch(self.view, tuple(judged), tuple(records), frame, filtered, now_ms)
 
-    def check(self, pushes: Sequence[Push], now_ms: int) -> list[list[Refusal]]:
+    def check(self, pushes: Sequence[Push], now_ms: int) -> list[tuple[Refusal, ...]]:
         """Of each push the raw events that are none of the view's topic; what the view makes of the others is left to a
         worker."""
         begun = time.perf_counter()
         values = [value for push in pushes for value in push.values]
-        rejects = self._pipeline.check(_records(self.topic, pushes, values, now_ms))
+        found = self._pipeline.check(_records(self.topic, pushes, values, now_ms))
         if 0 < len(values) <= FEW_ROWS:
             self.checks_quickly = _within_turn(begun)
-        refusals: list[list[Refusal]] = [[] for _ in pushes]
-        if rejects:
-            push_of = np.repeat(np.arange(len(pushes)), [len(push.values) for push in pushes])
-            begin_of = np.searchsorted(push_of, np.arange(len(pushes)))
-            for reject in rejects:
-                number = int(push_of[reject.offset])
-                row = reject.offset - int(begin_of[number])
-                refusals[number].append(Refusal(row, reject.reason, reject.error))
-        return refusals
+        rejects = {reject.offset: reject for reject in found}
+        ends = itertools.accumulate(len(push.values) for push in pushes)
+        return [_refusals(range(end - len(push.values), end), rejects) for push, end in zip(pushes, ends, strict=True)]
 
     def as_kept(self, batch: Batch, places: Sequence[Place]) -> Batch:
         """The batch as a worker will find it. Where the topic keeps the log's own timestamps and not those that records
@@ -285,10 +278,17 @@ def _replaced(frame: pl.DataFrame, name: str, values: npt.NDArray[np.int64]) -> 
     return frame.clone().replace_column(frame.get_column_index(name), pl.Series(name, values))
 
 
+def _refusals(span: range, rejects: Mapping[int, Reject]) -> tuple[Refusal, ...]:
+    """Of one push, whose rows are at these places among all that was pushed."""
+    if not rejects:
+        return ()
+    return tuple(Refusal(at - span.start, rejects[at].reason, rejects[at].error) for at in span if at in rejects)
+
+
 def _with_rejects(judged: Judged, rejects: Mapping[int, Reject]) -> Judged:
     """With those of its rows refused too that a worker will reject."""
     span = range(judged.begin, judged.begin + len(judged.push.values))
-    more = tuple(Refusal(at - judged.begin, rejects[at].reason, rejects[at].error) for at in span if at in rejects)
+    more = _refusals(span, rejects)
     return dataclasses.replace(judged, refusals=(*judged.refusals, *more)) if more else judged
 
 

@@ -330,9 +330,9 @@ class _Checks:
         self._view = view
         self._threads = threads
         self._now_ms = now_ms
-        self._waiting: list[tuple[Push, asyncio.Future[list[Refusal]]]] = []
+        self._waiting: list[tuple[Push, asyncio.Future[tuple[Refusal, ...]]]] = []
 
-    async def check(self, push: Push) -> list[Refusal]:
+    async def check(self, push: Push) -> tuple[Refusal, ...]:
         """The events that are none of the view's topic."""
         if not (self._view.checks_quickly and is_little(push.values)):
             (refusals,) = await self._threads.call(functools.partial(self._view.check, [push], self._now_ms()))
@@ -340,7 +340,7 @@ class _Checks:
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_soon(loop.call_soon, self._check)  # behind the requests that have come by now
-        done: asyncio.Future[list[Refusal]] = loop.create_future()
+        done: asyncio.Future[tuple[Refusal, ...]] = loop.create_future()
         self._waiting.append((push, done))
         return await done
 
@@ -354,7 +354,7 @@ class _Checks:
             rows += len(push.values)
         self._check_together(waiting[begin:])
 
-    def _check_together(self, waiting: Sequence[tuple[Push, "asyncio.Future[list[Refusal]]"]]) -> None:
+    def _check_together(self, waiting: Sequence[tuple[Push, "asyncio.Future[tuple[Refusal, ...]]"]]) -> None:
         try:
             refusals = self._view.check([push for push, _ in waiting], self._now_ms())
         except WHAT_CODE_RAISES as error:
