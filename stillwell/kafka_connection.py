@@ -4,10 +4,10 @@ import ssl
 from collections.abc import Mapping
 
 from stillwell.errors import SettingsError, StoreUnavailable
-from stillwell.settings import Settings
+from stillwell.settings import KafkaSettings
 
 
-def connection(settings: Settings) -> dict[str, object]:
+def connection(settings: KafkaSettings) -> dict[str, object]:
     """The arguments that every aiokafka client of this deployment takes.
 
     Raises SettingsError when the file of certificates cannot be read. From here on no client of this process makes a
@@ -46,7 +46,7 @@ def refusals(user: str, content: str = "records") -> Mapping[type[Exception], st
     }
 
 
-def _ssl_context(settings: Settings) -> ssl.SSLContext:
+def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=settings.kafka_ssl_ca)
     except (OSError, ssl.SSLError) as error:

@@ -4,8 +4,9 @@
 environment wins. An unknown name is refused in both: a misspelt limit that quietly keeps its default is found out in
 production. Durations are numbers with a unit ("250ms", "30s", "5m", "6h", "7d"), and so may sizes be ("32MiB").
 
-    settings = Settings.load()          everything, for commands that touch the services
-    settings = ProjectSettings.load()   what the project is, for commands that do not
+    settings = Settings.load()          everything, for commands that touch the stores
+    settings = KafkaSettings.load()     what the project is and where Kafka is, for commands that need no store
+    settings = ProjectSettings.load()   what the project is, for commands that need no service
 """
 
 import datetime
@@ -188,6 +189,10 @@ class ProjectSettings(BaseSettings):
     """The least important lines that are written. `debug` adds one for each link, more from the libraries, and
     tracebacks to the errors of commands; at `error`, warnings such as that of a sink which does not answer are lost."""
 
+    max_future: Duration = datetime.timedelta(hours=1)
+    """An event whose time is further than this past its record's timestamp is rejected: it would be the newest for as
+    long. Too small refuses honest producers whose clocks run ahead; too large lets one bad clock win."""
+
     @classmethod
     def load(cls) -> Self:
         """The settings as the environment and the file say.
@@ -228,8 +233,8 @@ class ProjectSettings(BaseSettings):
         return {name: spelled(value) for name, value in self}
 
 
-class Settings(ProjectSettings):
-    """Everything that a worker, and every command that touches the services, needs to know."""
+class KafkaSettings(ProjectSettings):
+    """And where Kafka is: enough for a command that only looks at topics, or writes to one."""
 
     kafka_bootstrap: Bootstrap
     """Kafka brokers to ask first, as `host:port,host:port`. Name several: with one, a start fails while it is down."""
@@ -249,6 +254,32 @@ class Settings(ProjectSettings):
 
     kafka_ssl_ca: Path | None = None
     """A file of certificates (PEM) to trust in the system's place, where the protocol is one of SSL."""
+
+    @model_validator(mode="after")
+    def _credentials_agree(self) -> Self:
+        """Refuse words of how to reach Kafka that are right one by one and wrong together."""
+        sasl = self.kafka_security_protocol.startswith("SASL_")
+        credentials = (self.kafka_sasl_user, self.kafka_sasl_password)
+        _require(
+            not sasl or None not in credentials,
+            f"kafka_security_protocol is {self.kafka_security_protocol}, which needs kafka_sasl_user and "
+            "kafka_sasl_password, but not both are set",
+        )
+        _require(
+            sasl or credentials == (None, None),
+            f"kafka_sasl_user or kafka_sasl_password is set, but kafka_security_protocol is "
+            f"{self.kafka_security_protocol}, which does not use them: set it to SASL_SSL",
+        )
+        _require(
+            self.kafka_ssl_ca is None or self.kafka_security_protocol.endswith("SSL"),
+            f"kafka_ssl_ca is set, but kafka_security_protocol is {self.kafka_security_protocol}, which does not use "
+            "it: set it to SSL or SASL_SSL",
+        )
+        return self
+
+
+class Settings(KafkaSettings):
+    """Everything that a worker, and every command that touches the stores, needs to know."""
 
     kafka_group: KafkaName = "{project}.{namespace}"
     """The consumer group. All workers of a namespace share one; a second group over the same namespace does all the
@@ -296,10 +327,6 @@ class Settings(ProjectSettings):
     buffer_bytes: Size = ByteSize(128 * 1024 * 1024)
     """What a topic may hold in memory between Kafka and the sinks, over all partitions; a topic that has spent it
     stops fetching. Less stops a fast topic at every upload; more is memory that an outage of a store fills."""
-
-    max_future: Duration = datetime.timedelta(hours=1)
-    """An event whose time is further than this past its record's timestamp is rejected: it would be the newest for as
-    long. Too small refuses honest producers whose clocks run ahead; too large lets one bad clock win."""
 
     redis_grace: Duration = datetime.timedelta(hours=1)
     """How long a key outlives the TTL of its row, fixed for a namespace. It must exceed the differences between
@@ -412,23 +439,6 @@ class Settings(ProjectSettings):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         """Refuse values that are right one by one and wrong together."""
-        sasl = self.kafka_security_protocol.startswith("SASL_")
-        credentials = (self.kafka_sasl_user, self.kafka_sasl_password)
-        _require(
-            not sasl or None not in credentials,
-            f"kafka_security_protocol is {self.kafka_security_protocol}, which needs kafka_sasl_user and "
-            "kafka_sasl_password, but not both are set",
-        )
-        _require(
-            sasl or credentials == (None, None),
-            f"kafka_sasl_user or kafka_sasl_password is set, but kafka_security_protocol is "
-            f"{self.kafka_security_protocol}, which does not use them: set it to SASL_SSL",
-        )
-        _require(
-            self.kafka_ssl_ca is None or self.kafka_security_protocol.endswith("SSL"),
-            f"kafka_ssl_ca is set, but kafka_security_protocol is {self.kafka_security_protocol}, which does not use "
-            "it: set it to SSL or SASL_SSL",
-        )
         for name in ("window_bytes", "partition_fetch_bytes"):
             _require(
                 getattr(self, name) <= self.buffer_bytes,
