@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -10,12 +11,26 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import ConsumerRecord
 
 from stillwell.counting import counted
-from stillwell.errors import StoreUnavailable
+from stillwell.definitions.mistakes import did_you_mean
+from stillwell.errors import SettingsError, StoreUnavailable
+from stillwell.kafka_topics import KafkaTopics
 from stillwell.progress import Advance, unseen
 
 _WAIT_MS = 500
 _PATIENCE = 30.0
 """Seconds without any progress before Kafka counts as silent."""
+
+_MOST_NAMED = 10
+"""Topics that a message lists, of a cluster that may have thousands."""
+
+
+def no_topic(topic: str, known: Iterable[str]) -> str:
+    """That Kafka has no such topic, and which one may have been meant."""
+    names = sorted(known)
+    near = did_you_mean(topic, names) or "; it has none at all"
+    if len(names) > _MOST_NAMED and "did you mean" not in near:
+        near = f"; it has {counted(len(names), 'topic')}, such as {', '.join(names[:_MOST_NAMED])}"
+    return f"Kafka has no topic {topic}{near}"
 
 
 class Onlooker:
@@ -50,16 +65,28 @@ class Onlooker:
         ends = await self._kafka.end_offsets(wanted)
         return [(starts[partition], ends[partition]) for partition in wanted]
 
-    async def records(self, topic: str, partitions: int, advance: Advance = unseen) -> AsyncIterator[ConsumerRecord]:
+    async def topics(self) -> set[str]:
+        """The names of all topics that we may see, but for Kafka's own."""
+        return {name for name in await self._kafka.topics() if not name.startswith("__")}
+
+    async def records(
+        self, topic: str, partitions: int, advance: Advance = unseen, begins: Mapping[int, int] = MappingProxyType({})
+    ) -> AsyncIterator[ConsumerRecord]:
         """Every record of a topic from its beginning to the end that it has when this is called.
 
-        advance: told of offsets, after each fetch that brought some.
+        advance: told of offsets, after each fetch that brought some. begins: the offset to begin a partition at, for
+        those that are not to be read from their beginnings.
         """
-        bounds = await self.bounds(topic, partitions)
+        bounds = [
+            (max(start, begins.get(number, start)), end)
+            for number, (start, end) in enumerate(await self.bounds(topic, partitions))
+        ]
         left = {TopicPartition(topic, number): end for number, (start, end) in enumerate(bounds) if start < end}
         known = sum(end - start for start, end in bounds)
         self._kafka.assign(list(left))
-        await self._to_the_beginning(list(left))
+        for number, (start, _) in enumerate(bounds):
+            if (partition := TopicPartition(topic, number)) in left:
+                self._kafka.seek(partition, start)
         deadline = asyncio.get_running_loop().time() + _PATIENCE
         behind = known
         while left:
@@ -91,3 +118,25 @@ class Onlooker:
     async def _to_the_beginning(self, partitions: Sequence[TopicPartition]) -> None:
         for partition, start in (await self._kafka.beginning_offsets(partitions)).items():
             self._kafka.seek(partition, start)
+
+
+async def newest_records(connection: Mapping[str, Any], topic: str, count: int) -> list[ConsumerRecord]:
+    """The newest records of a topic, `count` at most, by their timestamps, and within a partition by offset.
+
+    Fewer where a log is compacted or holds transactions: so many offsets of each partition are read. Raises
+    SettingsError where there is no such topic, StoreUnavailable where Kafka does not answer.
+    """
+    topics = KafkaTopics(connection)
+    await topics.start()
+    try:
+        facts = (await topics.topics([topic])).get(topic)
+    finally:
+        await topics.stop()
+    async with Onlooker.open(connection) as onlooker:
+        if facts is None:
+            raise SettingsError(no_topic(topic, await onlooker.topics()))
+        bounds = await onlooker.bounds(topic, facts.partitions)
+        begins = {number: max(start, end - count) for number, (start, end) in enumerate(bounds)}
+        found = [record async for record in onlooker.records(topic, facts.partitions, begins=begins)]
+    found.sort(key=lambda record: (record.timestamp, record.partition, record.offset))
+    return found[-count:]

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from stillwell.cli.output import counting_progress, json_option, print_json
-from stillwell.cli.values import instant, printable, text_of
+from stillwell.cli.values import excerpt, instant, printable, text_of
 
 if TYPE_CHECKING:
     from stillwell.layout.dead_letter import DeadLetter
     from stillwell.progress import Advance
     from stillwell.records import Headers
     from stillwell.settings import Settings
-
-_EXCERPT = 120
 
 
 @click.group()
@@ -230,14 +228,6 @@ def _encoded(data: bytes | None) -> dict[str, str] | None:
     return {"encoding": encoding, "text": text}
 
 
-def _excerpt(data: bytes | None) -> str | None:
-    """The beginning of a value, on one line."""
-    if data is None:
-        return None
-    text = printable(data[: 4 * _EXCERPT].decode(errors="backslashreplace")).replace("\n", " ")
-    return f"{text[:_EXCERPT]}…" if len(data) > 4 * _EXCERPT or len(text) > _EXCERPT else text
-
-
 def _summary(stored: _Stored) -> dict[str, object]:
     letter = stored.letter
     return {
@@ -251,7 +241,7 @@ def _summary(stored: _Stored) -> dict[str, object]:
         "record_timestamp": instant(letter.timestamp),
         "written_at": instant(stored.written_at),
         "by_reference": letter.by_reference,
-        "excerpt": _excerpt(letter.value),
+        "excerpt": excerpt(letter.value),
     }
 
 
@@ -286,8 +276,8 @@ def _print_summary(stored: _Stored) -> None:
     place = f"{letter.topic} {letter.partition} {letter.offset}"
     click.echo(f"{instant(stored.written_at)}  {printable(place)}  {letter.reason}, for {printable(whom)}")
     click.echo(f"    {printable(letter.error)}")
-    excerpt = _excerpt(letter.value)
-    click.echo(f"    {'by reference: see `stillwell dlq show`' if letter.by_reference else excerpt or 'no value'}")
+    begin = excerpt(letter.value)
+    click.echo(f"    {'by reference: see `stillwell dlq show`' if letter.by_reference else begin or 'no value'}")
 
 
 def _print_whole(letters: list[_Stored], content: _Content) -> None:

@@ -23,11 +23,13 @@ from stillwell.cli.local import local
 from stillwell.cli.output import print_json
 from stillwell.cli.predict import predict
 from stillwell.cli.predictions import predictions
+from stillwell.cli.produce import produce
 from stillwell.cli.push import push
 from stillwell.cli.rebuild import rebuild
 from stillwell.cli.serve import serve
 from stillwell.cli.sweep import sweep
 from stillwell.cli.topics import topics
+from stillwell.cli.trying import try_view
 from stillwell.cli.verify import verify
 from stillwell.cli.version import version
 from stillwell.cli.worker import worker
@@ -72,11 +74,13 @@ for command in (
     local,
     predict,
     predictions,
+    produce,
     push,
     rebuild,
     serve,
     sweep,
     topics,
+    try_view,
     verify,
     version,
     worker,

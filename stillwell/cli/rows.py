@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
 
 import click
 
+from stillwell.cli.lines import lines
+
 if TYPE_CHECKING:
     from stillwell.client import PushedRow
     from stillwell.spec import ColumnSpec
@@ -20,11 +22,6 @@ Format = Literal["json", "csv", "parquet"]
 FORMATS: tuple[Format, ...] = ("json", "csv", "parquet")
 
 _T = TypeVar("_T")
-
-_LONGEST_LINE = 1024 * 1024
-"""Bytes: a request may have no more, and a row is a part of one."""
-
-_PIECE = 64 * 1024
 
 _AT_A_TIME = 500
 """Rows that are read from a CSV or Parquet file before the first of them goes on its way."""
@@ -61,36 +58,11 @@ async def _of_json(file: BinaryIO) -> "AsyncIterator[tuple[int, Row]]":
     from stillwell.client import PushedRow, PushStatus
 
     decoder = msgspec.json.Decoder(dict[str, object])
-    number = 0
-    async for line in _lines(file):
-        number += 1
-        if not line.strip():
-            continue
+    async for number, line in lines(file):
         try:
             yield number, decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             yield number, PushedRow(PushStatus.REJECTED, "malformed", f"the line is no JSON object: {error}")
-
-
-async def _lines(file: BinaryIO) -> AsyncIterator[bytes]:
-    """Lines as they come: who writes to a pipe may take a while over the next one, and rows must not wait for it."""
-    from stillwell.threads import ThreadPool
-
-    left = b""
-    read = getattr(file, "read1", file.read)
-    # A pool of its own, whose end nobody waits for: Ctrl-C must not wait for a line.
-    thread = ThreadPool("input", 1)
-    try:
-        while piece := await thread.call(read, _PIECE):
-            *lines, left = (left + piece).split(b"\n")
-            if max(map(len, (left, *lines))) > _LONGEST_LINE:
-                raise click.UsageError(f"a line has more than {_LONGEST_LINE} bytes: is it one JSON object a line?")
-            for line in lines:
-                yield line
-        if left:
-            yield left
-    finally:
-        thread.close()
 
 
 # ---- CSV and Parquet ----

@@ -10,6 +10,9 @@ from stillwell.floats import writable
 if TYPE_CHECKING:
     from stillwell.types import FieldType
 
+_EXCERPT = 120
+"""Characters of a value that are shown where it is only told which one is meant."""
+
 
 def parse(kind: "FieldType", text: str) -> object:
     """A value from text: true or false, a number as JSON has it, text as it is, base64, or ISO-8601 with a zone.
@@ -38,6 +41,14 @@ def shown(value: object) -> str:
 def printable(text: str) -> str:
     """Text that came from outside, without what a terminal would obey: such characters are escaped."""
     return "".join(each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in text)
+
+
+def excerpt(data: bytes | None) -> str | None:
+    """The beginning of a record's value, on one line."""
+    if data is None:
+        return None
+    text = printable(data[: 4 * _EXCERPT].decode(errors="backslashreplace")).replace("\n", " ")
+    return f"{text[:_EXCERPT]}…" if len(data) > 4 * _EXCERPT or len(text) > _EXCERPT else text
 
 
 def text_of(data: bytes) -> tuple[str, str]:

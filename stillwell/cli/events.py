@@ -1,0 +1,55 @@
+"""Events in a file: one JSON object a line, each the value of a record as it stands."""
+
+import dataclasses
+from collections.abc import AsyncIterator, Callable
+from typing import BinaryIO, TypeVar
+
+import click
+
+from stillwell.cli.lines import lines
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FileEvent:
+    """A line's number, and the record that it gives."""
+
+    line: int
+    value: bytes
+    key: bytes | None
+
+
+def key_option(command: Command) -> Command:
+    """Give a command the option --key, as its argument `key`."""
+    return click.option(
+        "--key",
+        metavar="FIELD",
+        help="The field whose value becomes the record's key, as customer or buyer.id. Without: no key.",
+    )(command)
+
+
+async def events_of(file: BinaryIO, key: str | None) -> AsyncIterator[FileEvent]:
+    """Every event of a file; what is no JSON is one as well, since a topic may hold that too.
+
+    key: the field whose value is the record's key, names joined by dots. A line without it has a record without one.
+    """
+    path = key.split(".") if key else []
+    async for number, line in lines(file):
+        value = line.rstrip(b"\r")
+        yield FileEvent(number, value, _key(value, path) if path else None)
+
+
+def _key(value: bytes, path: list[str]) -> bytes | None:
+    """Text as it is, other values as JSON has them."""
+    import msgspec
+
+    try:
+        found = msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else None
+    if found is None:
+        return None
+    return found.encode() if isinstance(found, str) else msgspec.json.encode(found)

@@ -1,0 +1,39 @@
+"""Why records were consumed, and no rows came of them."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stillwell.spec import ViewSpec
+
+
+def explanation(view: "ViewSpec", why_without: Mapping[str, int]) -> str:
+    """What became of the records of a view that got no row, how many of each, and what to look at.
+
+    why_without: how many records gave none, by `filtered` or the reason of a reject.
+    """
+    said = _causes(view)
+    by_count = sorted(why_without.items(), key=lambda each: -each[1])
+    lines = (f"  {count:>9,} {'' if why == 'filtered' else 'rejected, '}{why}: {said[why]}" for why, count in by_count)
+    return "\n".join((f"No record gave {view.name} a row:", *lines))
+
+
+def _causes(view: "ViewSpec") -> Mapping[str, str]:
+    """What it mostly is, by each reason for which a record gives no row."""
+    name, topic, event_time = view.name, view.source.name, view.source.event_time
+    keys = " or ".join(key.name for key in view.entity.keys)
+    made_nothing = view.rows is not None and view.where is None
+    return {
+        "filtered": f"the function of {name} made no row of them"
+        if made_nothing
+        else f"{name}'s where is not true of them",
+        "decode": f"they are not what {topic} declares; compare its columns with a record",
+        "null_value": f"they have no value, which deletes for some topics, and for {topic} does not",
+        "expectation": f"they break a rule of {topic}'s columns",
+        "event_time": f"{event_time} lies outside the years 1684 to 2255; has it the right unit?",
+        "future": f"{event_time} is more than STILLWELL_MAX_FUTURE past the record's timestamp; has it the right unit?",
+        "null_key": f"{keys} came out null; map it to what never is, or leave such events out by where",
+        "null_feature": "a feature came out null that is declared never to be; fill it, or add `| None`",
+        "too_long": "their rows have more than a mebibyte; take less of them",
+        "transform": f"an expression or the function of {name} failed on them",
+    }

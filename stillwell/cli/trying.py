@@ -1,0 +1,188 @@
+"""`stillwell try`."""
+
+import asyncio
+import dataclasses
+import pathlib
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from stillwell.cli.events import FileEvent, events_of, key_option
+from stillwell.cli.output import json_option, print_json
+from stillwell.cli.rowless import explanation
+from stillwell.cli.values import excerpt, jsonable, printable, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stillwell.records import Reject
+    from stillwell.spec import ViewSpec
+    from stillwell.trial import Record, Tried
+
+_MOST_FILTERED = 3
+"""Of the records that a view left out on purpose, so many are shown."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Source:
+    """Records, and where each is from: `line 3`, or partition and offset, `0/17`. name: of the file or topic."""
+
+    name: str
+    records: "tuple[Record, ...]"
+    places: tuple[str, ...]
+
+
+@click.command("try")
+@click.argument("view")
+@click.option(
+    "--from",
+    "source",
+    metavar="TOPIC|FILE",
+    help="A topic of Kafka's, or a file of JSON lines, - for standard input. Without: the topic that the view reads.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    default=20,
+    show_default=True,
+    help="So many records: the newest of a topic, the first of a file.",
+)
+@key_option
+@json_option
+def try_view(view: str, source: str | None, limit: int, key: str | None, as_json: bool) -> None:
+    """Show what a VIEW makes of some records, and write nothing.
+
+    Each row, each record that cannot be used with the reason, how many were filtered, and if no row comes of any
+    record, why. A topic is read without a consumer group: nobody's offset moves. A file needs no service at all.
+    """
+    from stillwell.definitions.loading import load_definitions
+    from stillwell.pushing.instead import not_a_view
+    from stillwell.settings import ProjectSettings
+    from stillwell.trial import Trial
+
+    settings = ProjectSettings.load()
+    definitions = load_definitions(settings.definitions)
+    views = {each.name: each for each in definitions.views}
+    if view not in views:
+        raise click.UsageError(not_a_view(definitions, view))
+    chosen = views[view]
+    trial = Trial(chosen, settings.max_future)
+    taken = _source(chosen, source, limit, key)
+    tried = trial.run(taken.records)
+    if as_json:
+        _print_as_json(chosen, taken, tried)
+    else:
+        _print(chosen, taken, tried)
+
+
+def _source(view: "ViewSpec", source: str | None, limit: int, key: str | None) -> _Source:
+    from stillwell.pushing.on_write import PUSHED
+
+    if source == "-":
+        return _of_file(click.get_binary_stream("stdin"), "standard input", limit, key)
+    if source is not None and pathlib.Path(source).is_file():
+        with pathlib.Path(source).open("rb") as file:
+            return _of_file(file, source, limit, key)
+    topic = source or view.source.topic
+    if topic.startswith(PUSHED):
+        raise click.UsageError(f"{view.name} reads no topic: what it stores is pushed. Name a file of events by --from")
+    if source is not None and ("/" in source or source.endswith((".ndjson", ".jsonl", ".json"))):
+        raise click.UsageError(f"there is no file {source!r}")
+    return asyncio.run(_of_topic(topic, limit))
+
+
+def _of_file(file: BinaryIO, name: str, limit: int, key: str | None) -> _Source:
+    from stillwell.instants import now_ms
+    from stillwell.trial import Record
+
+    at = now_ms()
+    events = asyncio.run(_first_events(file, key, limit))
+    records = (Record(each.value, each.key, timestamp=at, offset=number) for number, each in enumerate(events))
+    return _Source(name, tuple(records), tuple(f"line {each.line}" for each in events))
+
+
+async def _first_events(file: BinaryIO, key: str | None, limit: int) -> list[FileEvent]:
+    events: list[FileEvent] = []
+    async for event in events_of(file, key):
+        events.append(event)
+        if len(events) == limit:
+            break
+    return events
+
+
+async def _of_topic(topic: str, limit: int) -> _Source:
+    from stillwell.kafka_connection import connection
+    from stillwell.settings import KafkaSettings
+    from stillwell.trial import Record
+    from streams.onlooker import newest_records
+
+    found = await newest_records(connection(KafkaSettings.load()), topic, limit)
+    records = (
+        Record(each.value, each.key, tuple(each.headers), each.timestamp, offset=number)
+        for number, each in enumerate(found)
+    )
+    return _Source(topic, tuple(records), tuple(f"{each.partition}/{each.offset}" for each in found))
+
+
+# ---- for people ----
+
+
+def _print(view: "ViewSpec", taken: _Source, tried: "Tried") -> None:
+    for row in tried.rows:
+        click.echo(f"{taken.places[row.offset]:<10}  {_row(view, row.values)}")
+    for reject in tried.rejects:
+        _print_reject(taken, reject)
+    for offset in tried.filtered[:_MOST_FILTERED]:
+        click.echo(f"{taken.places[offset]:<10}  filtered: {excerpt(taken.records[offset].value)}")
+    click.echo(_summary(view, taken, tried))
+    if tried.records and not tried.rows:
+        click.echo(explanation(view, tried.why_without))
+
+
+def _row(view: "ViewSpec", values: "Mapping[str, object]") -> str:
+    """A row on one line: whose it is, what it says, and as of when."""
+    keys = [key.name for key in view.entity.keys]
+    features = [feature.name for feature in view.features]
+    of = ", ".join(f"{name}={shown(values[name])}" for name in keys)
+    said = ", ".join(f"{name}={shown(values[name])}" for name in features)
+    return f"{of} → {said}  ({jsonable(values['event_timestamp'])})"
+
+
+def _print_reject(taken: _Source, reject: "Reject") -> None:
+    whom = f" for {reject.view}" if reject.view else ""
+    click.echo(f"{taken.places[reject.offset]:<10}  rejected{whom}, {reject.reason}: {printable(reject.error)}")
+    click.echo(f"{'':<10}      {excerpt(taken.records[reject.offset].value) or 'no value'}")
+
+
+def _summary(view: "ViewSpec", taken: _Source, tried: "Tried") -> str:
+    from stillwell.counting import counted
+
+    if not tried.records:
+        return f"{taken.name} holds no record: `stillwell produce` writes some"
+    of = counted(len(tried.newest), "entity", "entities")
+    return (
+        f"{counted(tried.records, 'record')} of {taken.name}: {counted(len(tried.rows), 'row')} of {of}, "
+        f"{len(tried.filtered):,} filtered, {len(tried.rejects):,} rejected. Nothing was written"
+    )
+
+
+# ---- for programs ----
+
+
+def _print_as_json(view: "ViewSpec", taken: _Source, tried: "Tried") -> None:
+    print_json(
+        {
+            "view": view.name,
+            "source": taken.name,
+            "records": tried.records,
+            "rows": [
+                {"at": taken.places[row.offset], **{name: jsonable(value) for name, value in row.values.items()}}
+                for row in tried.rows
+            ],
+            "rejects": [
+                {"at": taken.places[reject.offset], "view": reject.view, "reason": reject.reason, "error": reject.error}
+                for reject in tried.rejects
+            ],
+            "filtered": [taken.places[offset] for offset in tried.filtered],
+        }
+    )
