@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from stillwell.cli.asking import ask
+from stillwell.cli.infer import infer
 from stillwell.cli.output import json_option, print_json
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ _PARTITIONS = 6
 
 @click.group()
 def topics() -> None:
-    """List and make the topics that are needed, and adopt one that was made anew."""
+    """List and make the topics that are needed, infer definitions from one, adopt one that was made anew."""
+
+
+topics.add_command(infer)
 
 
 @topics.command("list")

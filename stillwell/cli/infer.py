@@ -1,0 +1,105 @@
+"""`stillwell topics infer`."""
+
+import asyncio
+import pathlib
+import sys
+import tempfile
+import uuid
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from stillwell.inferring import Inferred
+    from stillwell.settings import KafkaSettings
+    from stillwell.trial import Record, Tried
+
+
+@click.command()
+@click.argument("topic")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    default=1_000,
+    show_default=True,
+    help="Look at so many records, the newest.",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=pathlib.Path),
+    help="The file to write, which must not be there yet. Without: standard output.",
+)
+def infer(topic: str, limit: int, output: pathlib.Path | None) -> None:
+    """Write definitions for a TOPIC from what is in it, to begin with.
+
+    An entity, the topic and a view of the latest event: a module that passes `stillwell check` as it stands, with a
+    comment at everything that was guessed, and at what some of the records are rejected for.
+    """
+    from stillwell.inferring import infer as inferred_from
+    from stillwell.settings import KafkaSettings
+
+    settings = KafkaSettings.load()
+    if output is not None and output.exists():
+        raise click.UsageError(f"{output} is there already; name another file, or remove it")
+    records = asyncio.run(_records(settings, topic, limit))
+    inferred = inferred_from(topic, records)
+    tried = _tried(settings, inferred, records)
+    if output is None:
+        click.echo(inferred.source, nl=False)
+    else:
+        _write(output, inferred.source)
+        click.echo(f"{output} written")
+    _sum_up(inferred.view, topic, tried)
+
+
+async def _records(settings: "KafkaSettings", topic: str, limit: int) -> "list[Record]":
+    from stillwell.kafka_connection import connection
+    from stillwell.trial import Record
+    from streams.onlooker import newest_records
+
+    found = await newest_records(connection(settings), topic, limit)
+    return [
+        Record(each.value, each.key, tuple(each.headers), each.timestamp, offset=number)
+        for number, each in enumerate(found)
+    ]
+
+
+def _tried(settings: "KafkaSettings", inferred: "Inferred", records: "list[Record]") -> "Tried":
+    """What the view makes of the records that it was guessed from. Loads the module, so that what is wrong with it
+    would be told before anybody has it."""
+    from stillwell.definitions.loading import load_definitions
+    from stillwell.trial import Trial
+
+    name = f"inferred_{uuid.uuid4().hex}"
+    with tempfile.TemporaryDirectory() as folder:
+        (pathlib.Path(folder) / f"{name}.py").write_text(inferred.source)
+        try:
+            definitions = load_definitions(name, pathlib.Path(folder))
+        finally:
+            sys.path.remove(folder)
+    (view,) = definitions.views
+    return Trial(view, settings.max_future).run(records)
+
+
+def _write(output: pathlib.Path, source: str) -> None:
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with output.open("x") as file:
+            file.write(source)
+    except OSError as error:
+        raise click.UsageError(f"{output} cannot be written: {error.strerror}") from None
+
+
+def _sum_up(view: str, topic: str, tried: "Tried") -> None:
+    from collections import Counter
+
+    from stillwell.counting import counted
+
+    reasons = ", ".join(
+        f"{reason} {count:,}" for reason, count in Counter(each.reason for each in tried.rejects).items()
+    )
+    click.echo(
+        f"{counted(tried.records, 'record')} of {topic} looked at: {counted(len(tried.rows), 'row')} of {view}, "
+        f"{len(tried.rejects):,} rejected{f' ({reasons})' if reasons else ''}",
+        err=True,
+    )

@@ -1,0 +1,412 @@
+"""What the fields of records may be: columns with types, the time of the event, and whom it is about.
+
+Every guess comes with the reason that it was made for, since a person is to look at it.
+"""
+
+import dataclasses
+import datetime
+import keyword
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+import stillwell
+from stillwell.counting import counted
+from stillwell.definitions.names import MAX_NAME_LENGTH, RESERVED
+from stillwell.errors import StillwellError
+from stillwell.inferring.observing import Field, Kind, Observed, Path
+from stillwell.wire import INSTANT, INT64_RANGE, US_PER_UNIT
+
+MOSTLY = 0.9
+"""The share of records that decides: what the rest has is a mistake of theirs, and is rejected."""
+
+_YEARS_FROM, _YEARS_TO = 946_684_800, 4_102_444_800
+"""2000 and 2100, in seconds: numbers between them may be times."""
+
+_FUTURE_S = 3_600
+"""An event further past its record's timestamp would be rejected."""
+
+_TIME_WORDS = frozenset(
+    {
+        "at",
+        "created",
+        "date",
+        "datetime",
+        "happened",
+        "occurred",
+        "on",
+        "published",
+        "received",
+        "sent",
+        "time",
+        "timestamp",
+        "ts",
+        "updated",
+        "when",
+    }
+)
+_EVENT_TIME_NAMES = (
+    "event_time",
+    "event_timestamp",
+    "event_at",
+    "occurred_at",
+    "happened_at",
+    "timestamp",
+    "ts",
+    "time",
+    "at",
+    "created_at",
+)
+_KEY_WORDS = frozenset(
+    {
+        "account",
+        "client",
+        "customer",
+        "device",
+        "driver",
+        "host",
+        "id",
+        "key",
+        "member",
+        "session",
+        "user",
+        "uuid",
+    }
+)
+WRITTEN_WITH = frozenset((*stillwell.__all__, "timedelta"))
+"""Names that a module of definitions imports: a field of one of them would hide it from the lines below."""
+
+_CANNOT_BE_NAMED = re.compile(r'["\\\x00-\x1f]')
+"""What the decoder takes in no name of a field."""
+
+
+class NothingToGuess(StillwellError):
+    """The records hold nothing that definitions could be made of. The message says what they hold."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Column:
+    """A column: its name, its type as it is written, whether it may be null, where it is from, and why all that.
+
+    options: what `col(…)` says of it.
+    """
+
+    name: str
+    type: str
+    nullable: bool
+    options: tuple[str, ...]
+    note: str
+    field: Field | None
+    """None for one that is not in the value."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Guess:
+    """What a topic may be. left_out: fields that no column reads, and why."""
+
+    observed: Observed
+    columns: tuple[Column, ...]
+    event_time: Column
+    event_time_note: str
+    key: Column
+    key_note: str
+    left_out: tuple[tuple[str, str], ...]
+
+
+def guess(topic: str, observed: Observed) -> Guess:
+    """Raises NothingToGuess."""
+    if not observed.count:
+        held = counted(observed.others, "record") if observed.others else "no record"
+        raise NothingToGuess(f"{topic} holds {held} that could be looked at, and none that is a JSON object")
+    names = _Names()
+    columns: list[Column] = []
+    left_out = [(".".join(path), "a map: its fields are data") for path in observed.crowded]
+    for field in observed.fields:
+        found = _column(field, observed, names)
+        if isinstance(found, str):
+            left_out.append((".".join(field.path), found))
+        else:
+            columns.append(found)
+    event_time, event_time_note = _event_time(columns, observed, names)
+    key, key_note = _key(topic, [column for column in columns if column is not event_time], observed, names)
+    given = [column for column in (event_time, key) if column not in columns]
+    required = {event_time.name, key.name}
+    columns = [
+        dataclasses.replace(each, nullable=False, note=_missing(each.field, observed, rejected=True) or each.note)
+        if each.name in required and each.nullable
+        else each
+        for each in (*given, *columns)
+    ]
+    by_name = {each.name: each for each in columns}
+    return Guess(
+        observed,
+        tuple(columns),
+        by_name[event_time.name],
+        event_time_note,
+        by_name[key.name],
+        key_note,
+        tuple(left_out),
+    )
+
+
+# ---- columns ----
+
+
+class _Names:
+    """Names of columns that definitions take, each given once."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def of(self, path: Path) -> str:
+        """A name for the field at a path."""
+        joined = re.sub(r"[^A-Za-z0-9_]+", "_", "_".join(path), flags=re.ASCII).strip("_") or "field"
+        base = joined if joined[0].isalpha() else f"field_{joined}"
+        base = base[: MAX_NAME_LENGTH - 4]
+        if keyword.iskeyword(base) or base in RESERVED | WRITTEN_WITH or base == "at_":
+            base = f"{base}_"
+        name, number = base, 2
+        while name.casefold() in self._taken:
+            name, number = f"{base}_{number}", number + 1
+        self._taken.add(name.casefold())
+        return name
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Type:
+    """A type as it is written, what `col` says of it, and why it was taken. fits: which of the values do."""
+
+    name: str
+    options: tuple[str, ...] = ()
+    note: str = ""
+    fits: Callable[[Any], bool] = lambda value: True
+
+
+def _column(field: Field, observed: Observed, names: _Names) -> Column | str:
+    """The column that a field may be, or why it is none."""
+    if any(_CANNOT_BE_NAMED.search(name) for name in field.path):
+        return "its name holds a quotation mark, a backslash or a control character"
+    if not all(field.path):
+        return "its name is empty"
+    kind = _type(field, observed)
+    if isinstance(kind, str):
+        return kind
+    unfit = sum(not kind.fits(value) for value in field.values)
+    name = names.of(field.path)
+    options = [*([] if field.path == (name,) else [_path_option(field.path)]), *kind.options]
+    notes = [kind.note, _missing(field, observed, rejected=False)]
+    if unfit:
+        notes.append(f"{counted(unfit, 'record')} of {observed.count:,} had something else: rejected")
+    nullable = len(field.values) < observed.count
+    return Column(name, kind.name, nullable, tuple(options), "; ".join(filter(None, notes)), field)
+
+
+def _path_option(path: Path) -> str:
+    dotted = any("." in name for name in path)
+    return f"path={path!r}" if dotted else f'path="{".".join(path)}"'
+
+
+def _missing(field: Field | None, observed: Observed, *, rejected: bool) -> str:
+    """In how many records a field is null or missing, where it is in some."""
+    without = observed.count - len(field.values) if field else 0
+    fate = ": rejected" if rejected else ""
+    return f"null or missing in {without:,} of {observed.count:,}{fate}" if without else ""
+
+
+def _type(field: Field, observed: Observed) -> _Type | str:
+    """The type that most values of a field have, or why it has none."""
+    if not field.values:
+        return "always null"
+    kinds = field.kinds
+    counts = {"number": kinds["whole"] + kinds["number"], "bool": kinds["bool"], "text": kinds["text"]}
+    counts |= {"list": kinds["list"], "object": kinds["object"]}
+    most = max(counts, key=lambda kind: counts[kind])
+    if counts[most] < MOSTLY * len(field.values):
+        return f"of several kinds: {_shares(kinds)}"
+    match most:
+        case "bool":
+            return _Type("Bool", fits=lambda value: isinstance(value, bool))
+        case "number":
+            return _number(field, observed)
+        case "text":
+            return _text(field)
+        case "list":
+            return "a list"
+    return "an object without fields"
+
+
+def _shares(kinds: "dict[Kind, int]") -> str:
+    called = {"bool": "boolean", "whole": "whole number", "number": "number", "text": "text", "list": "list"}
+    return ", ".join(counted(count, called.get(kind, kind)) for kind, count in kinds.items())
+
+
+def _number(field: Field, observed: Observed) -> _Type:
+    numbers = [value for value in field.values if isinstance(value, int | float) and not isinstance(value, bool)]
+    whole = [value for value in numbers if isinstance(value, int)]
+    least, greatest = INT64_RANGE
+    if len(whole) < MOSTLY * len(numbers) or any(not least <= value <= greatest for value in whole):
+        return _Type("Float64", fits=lambda value: isinstance(value, int | float) and not isinstance(value, bool))
+    # A price that happened to be whole in most records must not lose those that are not.
+    if len(whole) < len(numbers):
+        return _Type(
+            "Float64",
+            note="mostly whole",
+            fits=lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+        )
+    unit = _unit(field, whole, observed)
+    if unit is not None:
+        factor, divisor = US_PER_UNIT[unit]
+        first = datetime.datetime.fromtimestamp(whole[0] * factor / divisor / 1e6, datetime.UTC)
+        return _Type(
+            "Timestamp",
+            (f'unit="{unit}"',),
+            f"as numbers, {whole[0]} is {first:%Y-%m-%d %H:%M:%S} UTC",
+            lambda value: isinstance(value, int) and not isinstance(value, bool),
+        )
+    return _Type("Int64", fits=lambda value: isinstance(value, int) and not isinstance(value, bool))
+
+
+def _unit(field: Field, values: Sequence[int], observed: Observed) -> str | None:
+    """The unit in which whole numbers would be times of this century; None where they are no times."""
+    for unit in ("s", "ms", "us", "ns"):
+        factor, divisor = US_PER_UNIT[unit]
+        per_second = 1_000_000 * divisor // factor
+        if all(_YEARS_FROM * per_second <= value < _YEARS_TO * per_second for value in values):
+            # A number of ten digits may be anything; a longer one that is a time of this century seldom is.
+            return unit if unit != "s" or _words(field.path[-1]) & _TIME_WORDS else None
+    return None
+
+
+def _text(field: Field) -> _Type:
+    texts = [value for value in field.values if isinstance(value, str)]
+    times = sum(map(_is_time, texts))
+    if times >= MOSTLY * len(field.values):
+        return _Type("Timestamp", fits=_is_time)
+    note = ""
+    if sum(map(_is_time_without_zone, texts)) >= MOSTLY * len(texts):
+        note = "times without a zone: nobody can tell which instant they mean"
+    elif 1 < len(set(texts)) <= 8 and len(texts) >= 100:
+        note = f"always one of {', '.join(sorted(set(texts)))}"[:100]
+    return _Type("String", note=note, fits=lambda value: isinstance(value, str))
+
+
+def _is_time(value: object) -> bool:
+    try:
+        msgspec.convert(value, INSTANT)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _is_time_without_zone(value: str) -> bool:
+    try:
+        return len(value) > 10 and datetime.datetime.fromisoformat(value).tzinfo is None
+    except ValueError:
+        return False
+
+
+def _words(name: str) -> set[str]:
+    """The words of a name in snake or camel case."""
+    return set(re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", " ", name).lower().split())
+
+
+# ---- the event's time ----
+
+
+def _event_time(columns: Sequence[Column], observed: Observed, names: _Names) -> tuple[Column, str]:
+    """The column that tells when an event happened, and why it is that one."""
+    possible = [each for each in columns if each.type == "Timestamp" and _may_be_event_time(each, observed)]
+    if not possible:
+        made = Column(names.of(("received_at",)), "Timestamp", False, ("record_timestamp=True",), "", None)
+        return made, "no field of the records can be: the timestamp that Kafka has of the record"
+    chosen = min(possible, key=lambda each: (_rank(each.name), _distance(each, observed)))
+    others = [each.name for each in possible if each is not chosen]
+    return chosen, f"or is it {' or '.join(others)}?" if others else "the only time that can be"
+
+
+def _may_be_event_time(column: Column, observed: Observed) -> bool:
+    ahead = [each for each in _seconds_ahead(column, observed) if each > _FUTURE_S]
+    there = len(column.field.values) if column.field else 0
+    return there >= MOSTLY * observed.count and len(ahead) <= (1 - MOSTLY) * observed.count
+
+
+def _rank(name: str) -> int:
+    return _EVENT_TIME_NAMES.index(name) if name in _EVENT_TIME_NAMES else len(_EVENT_TIME_NAMES)
+
+
+def _distance(column: Column, observed: Observed) -> float:
+    """How far the times mostly lie from their records' timestamps: an event is sent when it has happened."""
+    apart = sorted(map(abs, _seconds_ahead(column, observed)))
+    return apart[len(apart) // 2] if apart else 0.0
+
+
+def _seconds_ahead(column: Column, observed: Observed) -> list[float]:
+    """How many seconds past its record's timestamp each time lies."""
+    assert column.field is not None
+    unit = next((each[6:-1] for each in column.options if each.startswith("unit=")), None)
+    ahead = []
+    for value, at in zip(column.field.values, column.field.at, strict=True):
+        seconds = _seconds(value, unit)
+        if seconds is not None:
+            ahead.append(seconds - observed.timestamps[at] / 1_000)
+    return ahead
+
+
+def _seconds(value: object, unit: str | None) -> float | None:
+    """A time in seconds since the epoch; None for what is none."""
+    if unit is not None:
+        factor, divisor = US_PER_UNIT[unit]
+        return value * factor / divisor / 1e6 if isinstance(value, int) and not isinstance(value, bool) else None
+    return msgspec.convert(value, INSTANT).timestamp() if _is_time(value) else None
+
+
+# ---- the key ----
+
+
+def _key(topic: str, columns: Sequence[Column], observed: Observed, names: _Names) -> tuple[Column, str]:
+    """The column that tells whom an event is about, and why it is that one. Raises NothingToGuess."""
+    possible = [
+        each
+        for each in columns
+        if each.type in ("String", "Int64") and each.field and len(each.field.values) >= MOSTLY * observed.count
+    ]
+    with_key = [at for at, key in enumerate(observed.keys) if key is not None]
+    if len(with_key) >= MOSTLY * observed.count:
+        for column in possible:
+            if _agreeing(column, observed, with_key) >= MOSTLY * len(with_key):
+                return column, "it is the records' key, by which Kafka has chosen the partition"
+        if all(_is_text(observed.keys[at]) for at in with_key):
+            made = Column(names.of(("key",)), "String", False, ("key=True",), "", None)
+            return made, "the records' key, which no field of theirs repeats"
+    if not possible:
+        raise NothingToGuess(
+            f"no field of {topic}'s records is a text or a whole number that is always there, and they have no keys: "
+            "nothing tells whom an event is about"
+        )
+    chosen = min(possible, key=lambda each: (_is_unique(each), not _words(each.name) & _KEY_WORDS, each.nullable))
+    others = [each.name for each in possible if each is not chosen and _words(each.name) & _KEY_WORDS]
+    doubt = f", or is it {' or '.join(others[:5])}?" if others else ""
+    return chosen, f"a guess: change it to what your features are about{doubt}"
+
+
+def _agreeing(column: Column, observed: Observed, with_key: Iterable[int]) -> int:
+    """In how many records a column holds what their key does."""
+    assert column.field is not None
+    texts = {at: str(value).encode() for at, value in zip(column.field.at, column.field.values, strict=True)}
+    return sum(texts.get(at) == observed.keys[at] for at in with_key)
+
+
+def _is_text(key: bytes | None) -> bool:
+    try:
+        return key is not None and key.decode().isprintable()
+    except UnicodeDecodeError:
+        return False
+
+
+def _is_unique(column: Column) -> bool:
+    """Whether it rather tells events apart than whom they are about."""
+    assert column.field is not None
+    values = column.field.values
+    return len(values) > 1 and len(set(map(str, values))) > MOSTLY * len(values)

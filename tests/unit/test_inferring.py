@@ -1,0 +1,271 @@
+"""Definitions that are guessed from records: they load as they stand, and say what they are guesses of."""
+
+import itertools
+import json
+import random
+import uuid
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stillwell.definitions.loading import load_definitions
+from stillwell.inferring import infer
+from stillwell.inferring.guessing import NothingToGuess
+from stillwell.spec import DefinitionsSpec
+from stillwell.trial import Record, Trial
+
+NOW = 1_780_000_000_000
+AT = "2026-05-28T20:26:40Z"
+
+
+def records(values: Iterable[Any], keys: Iterable[str | None] = itertools.repeat(None)) -> list[Record]:
+    """A record of now for each value, which is JSON unless it is bytes."""
+    return [
+        Record(
+            value if isinstance(value, bytes | None) else json.dumps(value).encode(),
+            None if key is None else key.encode(),
+            timestamp=NOW,
+            offset=offset,
+        )
+        for offset, (value, key) in enumerate(zip(values, keys, strict=False))
+    ]
+
+
+def loaded(source: str, folder: Path) -> DefinitionsSpec:
+    name = f"guessed_{uuid.uuid4().hex[:10]}"
+    (folder / f"{name}.py").write_text(source)
+    return load_definitions(name, folder)
+
+
+def guessed(given: list[Record], folder: Path, topic: str = "shop.orders") -> tuple[str, dict[str, str]]:
+    """The source, and what type it gives each column."""
+    source = infer(topic, given).source
+    (spec,) = loaded(source, folder).topics
+    return source, {each.name: f"{each.type.name}{' | None' if each.nullable else ''}" for each in spec.columns}
+
+
+def test_columns_get_the_types_that_their_values_have(tmp_path: Path) -> None:
+    values = [
+        {
+            "at": AT,
+            "customer": f"c{number % 3}",
+            "n": number,
+            "price": number / 2 + 0.25,
+            "paid": number % 2 == 0,
+            "sent_ms": NOW + number,
+            "epoch_s": NOW // 1_000,
+            "created": NOW // 1_000,
+            "seen": "2026-05-28 10:00:00.000",
+        }
+        for number in range(20)
+    ]
+    source, types = guessed(records(values), tmp_path)
+    assert types == {
+        "at": "Timestamp",
+        "customer": "String",
+        "n": "Int64",
+        "price": "Float64",
+        "paid": "Bool",
+        "sent_ms": "Timestamp",
+        "epoch_s": "Int64",
+        "created": "Timestamp",
+        "seen": "String",
+    }
+    assert 'sent_ms: Col[Timestamp] = col(unit="ms")' in source
+    assert "times without a zone: nobody can tell which instant they mean" in source
+
+
+def test_what_is_null_or_missing_may_be_null_and_how_often_is_told(tmp_path: Path) -> None:
+    values = [
+        {"at": AT, "customer": "c", **({"note": "x"} if n else {}), "vip": None if n < 3 else True} for n in range(9)
+    ]
+    source, types = guessed(records(values), tmp_path)
+    assert (types["note"], types["vip"]) == ("String | None", "Bool | None")
+    assert "# null or missing in 1 of 9\n    note: " in source
+    assert "# null or missing in 3 of 9\n    vip: " in source
+
+
+def test_nested_fields_become_columns_with_paths(tmp_path: Path) -> None:
+    values = [
+        {"at": AT, "buyer": {"id": n % 2, "a.b": {"zip": "1"}}, "from": "x", "2nd": 1, "spec": 1} for n in range(9)
+    ]
+    source, types = guessed(records(values), tmp_path)
+    assert types.keys() == {"at", "buyer_id", "buyer_a_b_zip", "from_", "field_2nd", "spec_"}
+    assert 'buyer_id: Col[Int64] = col(path="buyer.id")' in source
+    assert "col(path=('buyer', 'a.b', 'zip'))" in source
+    assert 'from_: Col[String] = col(path="from")' in source
+
+
+def test_some_bad_records_do_not_spoil_a_column_and_are_told_of(tmp_path: Path) -> None:
+    good = [{"at": AT, "customer": f"c{n % 3}", "amount": n + 0.5} for n in range(50)]
+    bad = [{"at": AT, "customer": "c", "amount": "much"}, {"at": "soon", "customer": "c", "amount": 1.5}]
+    given = records([*good, *bad, b"no JSON", b"[1]", None])
+    source, types = guessed(given, tmp_path)
+    assert types == {"at": "Timestamp", "customer": "String", "amount": "Float64"}
+    assert "1 record of 52 had something else: rejected" in source
+    assert "from 52 records" in source
+    assert "3 records beside them" in source
+    (view,) = loaded(source, tmp_path).views
+    tried = Trial(view, timedelta(hours=1)).run(given)
+    assert (len(tried.rows), len(tried.rejects)) == (50, 5)
+
+
+def test_fields_that_no_column_can_be_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    values: list[dict[str, Any]] = [
+        {"at": AT, "customer": "c", "odd": n if n % 2 else "x", "no": {}, "never": None, 'q"': 1} for n in range(8)
+    ]
+    source, types = guessed(records(values), tmp_path)
+    assert types.keys() == {"at", "customer"}
+    for said in (
+        "left out: odd, of several kinds: 4 texts, 4 whole numbers",
+        "left out: no, an object without fields",
+        "left out: never, always null",
+        'left out: q", its name holds a quotation mark',
+    ):
+        assert said in source
+
+
+def test_a_map_is_left_out_as_a_whole(tmp_path: Path) -> None:
+    values = [{"at": AT, "customer": "c", "by_user": {f"u{n}-{each}": 1 for each in range(40)}} for n in range(20)]
+    source, types = guessed(records(values), tmp_path)
+    assert types.keys() == {"at", "customer"}
+    assert "left out: by_user, a map: its fields are data" in source
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"updated_at": AT, "created_at": AT}, "created_at"),
+        ({"due": "2027-01-01T00:00:00Z", "when": AT}, "when"),
+        ({"born": "1990-01-01T00:00:00Z", "logged": AT}, "logged"),
+        ({"amount": 1}, "received_at"),
+    ],
+)
+def test_the_event_time_is_the_time_that_is_most_likely_one(
+    tmp_path: Path, value: dict[str, Any], expected: str
+) -> None:
+    """By its name, or else by its distance from the records' timestamps; never one that lies ahead of them."""
+    given = records([{"customer": "c", **value}] * 5)
+    (spec,) = loaded(infer("shop.orders", given).source, tmp_path).topics
+    assert spec.event_time == expected
+
+
+def test_the_event_time_is_never_null_though_some_records_lack_it(tmp_path: Path) -> None:
+    values = [{"at": AT, "customer": "c"}] * 19 + [{"customer": "c"}]
+    source, types = guessed(records(values), tmp_path)
+    assert types["at"] == "Timestamp"
+    assert "# null or missing in 1 of 20: rejected\n    at: " in source
+
+
+@pytest.mark.parametrize(
+    ("key_of", "expected"),
+    [
+        (lambda value: value["shop"], "shop"),
+        (lambda value: str(value["number"]), "number"),
+        (lambda value: "x" + value["shop"], "key"),
+        (lambda value: None, "customer_id"),
+    ],
+)
+def test_the_key_is_that_of_the_records_or_what_looks_like_one_and_comes_again(
+    tmp_path: Path, key_of: Any, expected: str
+) -> None:
+    values = [
+        {"at": AT, "order_id": f"o{n}", "shop": f"s{n % 4}", "number": n % 7, "customer_id": f"c{n % 5}"}
+        for n in range(40)
+    ]
+    given = records(values, map(key_of, values))
+    definitions = loaded(infer("shop.orders", given).source, tmp_path)
+    (view,) = definitions.views
+    assert [key.name for key in view.entity.keys] == [expected]
+    assert len(Trial(view, timedelta(hours=1)).run(given).rows) == 40
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "shop.orders holds no record"),
+        ([b"no JSON", b"[]"], "shop.orders holds 2 records"),
+        ([{"at": AT, "on": True}], "nothing tells whom an event is about"),
+    ],
+)
+def test_where_nothing_can_be_guessed_it_says_why(given: list[Any], said: str) -> None:
+    with pytest.raises(NothingToGuess, match=said):
+        infer("shop.orders", records(given))
+
+
+@pytest.mark.parametrize(
+    ("topic", "classes"),
+    [
+        ("shop.orders", {"Customer", "Order", "LatestOrder"}),
+        ("customers", {"Customer", "CustomerEvent", "LatestCustomerEvent"}),
+        ("orders.v2", {"Customer", "Order", "LatestOrder"}),
+        ("page_views", {"Customer", "ViewEvent", "LatestViewEvent"}),
+        ("2024-clicks.9x", {"Customer", "The9x", "LatestThe9x"}),
+        ("address", {"Customer", "Address", "LatestAddress"}),
+    ],
+)
+def test_classes_are_named_after_topic_and_key(tmp_path: Path, topic: str, classes: set[str]) -> None:
+    definitions = loaded(infer(topic, records([{"at": AT, "customer_id": "c", "n": 1}] * 3)).source, tmp_path)
+    found = [*(each.name for each in definitions.entities), *(each.name for each in definitions.topics)]
+    assert {*found, *(each.name for each in definitions.views)} == classes
+
+
+def test_whatever_records_hold_the_definitions_load(tmp_path: Path, rng: random.Random) -> None:
+    """And of what was guessed from, nothing that is in order is rejected."""
+    for _ in range(25):
+        shape = _shape(rng, 3)
+        values = [{**_made(shape, rng), "at": AT, "user_id": rng.choice("abc")} for _ in range(rng.randint(10, 40))]
+        given = records(values)
+        topic = rng.choice(["a", "a.b-c_d", "Entity", "col", "view", "feature.topic", "x" * 200, "timedelta"])
+        definitions = loaded(infer(topic, given).source, tmp_path)
+        (view,) = definitions.views
+        tried = Trial(view, timedelta(hours=1)).run(given)
+        assert len(tried.rows) == len(given), [each.error for each in tried.rejects]
+
+
+_NAMES = [
+    "a",
+    "A",
+    "b c",
+    "é",
+    "class",
+    "event_timestamp",
+    "spec",
+    "at",
+    "_x",
+    "1",
+    "x" * 80,
+    "a.b",
+    "it's",
+    "",
+    "\u2028",
+]
+
+
+def _shape(rng: random.Random, depth: int) -> dict[str, Any]:
+    names = rng.sample(_NAMES, rng.randint(1, 6))
+    return {name: _shape(rng, depth - 1) if depth and rng.random() < 0.3 else rng.choice(_KINDS) for name in names}
+
+
+def _made(shape: dict[str, Any], rng: random.Random) -> dict[str, Any]:
+    made = {}
+    for name, kind in shape.items():
+        if rng.random() < 0.9:
+            made[name] = _made(kind, rng) if isinstance(kind, dict) else kind(rng)
+    return made
+
+
+_KINDS = [
+    lambda rng: rng.randint(-(10**9), 10**9),
+    lambda rng: rng.uniform(-1, 1),
+    lambda rng: rng.choice([True, False]),
+    lambda rng: rng.choice(["", "x", 'quote"\\\n', "ü"]),
+    lambda rng: None,
+    lambda rng: AT,
+    lambda rng: [1, "a"],
+    lambda rng: NOW + rng.randint(0, 1000),
+    lambda rng: 10**30,
+]
