@@ -19,6 +19,7 @@ from stillwell.cli.check import check
 from stillwell.cli.dlq import dlq
 from stillwell.cli.doctor import doctor
 from stillwell.cli.get import get
+from stillwell.cli.init import init
 from stillwell.cli.local import local
 from stillwell.cli.output import print_json
 from stillwell.cli.predict import predict
@@ -71,6 +72,7 @@ for command in (
     dlq,
     doctor,
     get,
+    init,
     local,
     predict,
     predictions,

@@ -1,0 +1,1 @@
+"""What flows, what features are about, and how they are computed."""
