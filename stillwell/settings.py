@@ -463,6 +463,11 @@ def variable(name: str) -> str:
     return PREFIX + name.upper()
 
 
+def is_given(name: str) -> bool:
+    """Whether the environment or the file says anything of a setting. Raises SettingsError for a file that is none."""
+    return bool(os.environ.get(variable(name))) or name in _file_values()
+
+
 def spelled(value: object) -> str:
     """A setting's value as one would write it; secrets hidden."""
     if isinstance(value, datetime.timedelta):

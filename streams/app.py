@@ -60,7 +60,7 @@ from streams.dead_letters import KafkaDeadLetters, dead_letter_producer
 from streams.engine_metrics import EngineMetrics
 from streams.flow import RefreshOnWrite
 from streams.gate import RejectGate, RejectLimit
-from streams.ingest import Ingest
+from streams.ingest import Ingest, Told, unseen
 from streams.metrics import BUILD_INFO, Metrics
 from streams.prepare import Pipeline, Preparation
 from streams.refresh import RefreshAgent
@@ -130,10 +130,15 @@ class _App(faust.App):
         """Here Faust makes folders for tables, in the working directory. There are none, and it may be read-only."""
 
 
-def make_app(settings: Settings, definitions: DefinitionsSpec, starting: Starting | None = None) -> faust.App:
+def make_app(
+    settings: Settings,
+    definitions: DefinitionsSpec,
+    starting: Starting | None = None,
+    told: Told = unseen,
+) -> faust.App:
     """A Faust app that consumes the topics of these definitions. Raises SettingsError where there are none.
 
-    starting: told what is waited for until partitions flow.
+    starting: told what is waited for until partitions flow; told: what became of each batch.
     """
     app = _App(
         f"{settings.project}-{settings.namespace}",
@@ -153,7 +158,7 @@ def make_app(settings: Settings, definitions: DefinitionsSpec, starting: Startin
         web_stats_enabled=False,
         web_graph_enabled=False,
     )
-    line = _Line(app, settings, definitions, starting or Starting())
+    line = _Line(app, settings, definitions, starting or Starting(), told)
     app.service(line)  # type: ignore[arg-type]  # an instance will do as well as a class, on_init_extra_service says
     for path, page in web.pages(line.metrics, line.health).items():
         _add_page(app, path, page)
@@ -165,7 +170,14 @@ class _Line(faust.Service):
 
     logger = logging.getLogger("faust.worker")
 
-    def __init__(self, app: faust.App, settings: Settings, definitions: DefinitionsSpec, starting: Starting) -> None:
+    def __init__(
+        self,
+        app: faust.App,
+        settings: Settings,
+        definitions: DefinitionsSpec,
+        starting: Starting,
+        told: Told = unseen,
+    ) -> None:
         """Makes the agents. Raises SettingsError."""
         super().__init__()
         self.metrics = Metrics()
@@ -185,7 +197,7 @@ class _Line(faust.Service):
         for each in self._preparations:
             topic = each.topic.topic
             gate = RejectGate(topic, RejectLimit(settings.reject_ratio, settings.reject_min_count))
-            _add_agent(app, self._channels[topic], Ingest(each, gate, self._preparing, self.metrics))
+            _add_agent(app, self._channels[topic], Ingest(each, gate, self._preparing, self.metrics, told))
             self.metrics.begin(topic, [view.name for view in each.views])
         self.metrics.set(BUILD_INFO, 1, version("stillwell"))
         self._refreshing = _Refresh(app, settings, definitions, self.metrics) if definitions.models else None
@@ -475,6 +487,11 @@ def _pipelines(settings: Settings, definitions: DefinitionsSpec) -> list[Pipelin
     return pipelines
 
 
+def topics_of(settings: Settings, definitions: DefinitionsSpec) -> Mapping[str, Sequence[ViewSpec]]:
+    """The topics that a worker consumes, and the views that each has rows for. Raises SettingsError for none."""
+    return {each.topic.topic: each.views for each in _pipelines(settings, definitions)}
+
+
 def _add_page(app: faust.App, path: str, page: Callable[[], web.Page]) -> None:
     @app.page(path, name=path)
     async def answer(view: Any, request: Any) -> Any:
@@ -566,8 +583,16 @@ def _require_port(settings: Settings) -> None:
             ) from error
 
 
-def run_worker(settings: Settings, definitions: DefinitionsSpec, starting: Starting) -> None:
-    """Run until SIGTERM or SIGINT; drain, close, and return. Raises what no retry could mend."""
+def run_worker(
+    settings: Settings,
+    definitions: DefinitionsSpec,
+    starting: Starting,
+    told: Told = unseen,
+) -> None:
+    """Run until SIGTERM or SIGINT; drain, close, and return. Raises what no retry could mend.
+
+    told: what became of each batch, in the order in which they are taken in.
+    """
     _require_port(settings)
     # Not uvloop: to write into a connection that the other end has closed raises a RuntimeError there, which neither
     # aiokafka nor redis-py takes for a lost connection; and the worker is no faster by it.
@@ -578,7 +603,7 @@ def run_worker(settings: Settings, definitions: DefinitionsSpec, starting: Start
         for name in ("faust", "mode"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     worker = faust.Worker(
-        make_app(settings, definitions, starting),
+        make_app(settings, definitions, starting, told),
         loop=loop,
         redirect_stdouts=False,
         override_logging=False,

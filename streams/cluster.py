@@ -1,7 +1,7 @@
 """What Kafka says of topics and groups, beyond what aiokafka's consumer tells."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -13,6 +13,7 @@ from aiokafka.errors import (
     TopicAlreadyExistsError,
     for_code,
 )
+from aiokafka.protocol.admin import DeleteGroupsRequest
 
 from stillwell.errors import StoreUnavailable
 from stillwell.kafka_connection import unreachable
@@ -83,3 +84,19 @@ class Cluster(KafkaTopics):
             if code:
                 raise StoreUnavailable(f"Kafka refuses to create topic {name}: {for_code(code).__name__} {message}")
         return True
+
+    async def delete_topics(self, names: Sequence[str]) -> None:
+        """Delete topics that nobody needs any more."""
+        try:
+            await self._admin.delete_topics(list(names))
+        except (KafkaError, OSError) as error:
+            raise StoreUnavailable(f"Kafka cannot delete {', '.join(names)}: {error!r}") from error
+
+    async def delete_group(self, name: str) -> None:
+        """Delete a group that has no member, with the offsets that it has committed."""
+        try:
+            # Private API, as aiokafka 0.14.0, which is pinned, has it: its admin client knows the request by no method.
+            coordinator = await self._admin.find_coordinator(name)
+            await self._admin._send_request_to_node(coordinator, DeleteGroupsRequest([name]))
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise StoreUnavailable(f"Kafka cannot delete group {name}: {error!r}") from error

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from streams.consumer import Batch
 from streams.gate import RejectGate
@@ -10,16 +10,31 @@ from streams.metrics import CONFLATED, FILTERED, REJECTED, ROWS, STAGE, Metrics,
 from streams.ports import Threads
 from streams.prepare import Preparation, Prepared
 
+Told = Callable[[str, Sequence[Prepared]], None]
+"""Who looks at what became of a round of batches of a topic, before it goes to the sinks."""
+
+
+def unseen(topic: str, prepared: Sequence[Prepared]) -> None:
+    """Nobody looks."""
+
 
 class Ingest:
     """Takes one topic's batches in their order: rows and rejects are made in a thread, then handed to the flows."""
 
-    def __init__(self, preparation: Preparation, gate: RejectGate, threads: Threads, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        preparation: Preparation,
+        gate: RejectGate,
+        threads: Threads,
+        metrics: Metrics,
+        told: Told = unseen,
+    ) -> None:
         self.topic = preparation.topic.topic
         self._preparation = preparation
         self._gate = gate
         self._threads = threads
         self._metrics = metrics
+        self._told = told
 
     async def take(self, batches: Sequence[Batch]) -> None:
         """Those of one round of fetching. Raises TooManyRejects before anything of them was sent anywhere."""
@@ -33,6 +48,7 @@ class Ingest:
         self._metrics.observe(STAGE, time.perf_counter() - started, Stage.PREPARE)
         for each in prepared:
             self._judge(each)
+        self._told(self.topic, prepared)
         for batch, each in zip(live, prepared, strict=True):
             self._count(each)
             if not batch.flow.ended:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import click
 
 from stillwell.cli.check import check
+from stillwell.cli.dev import dev
 from stillwell.cli.dlq import dlq
 from stillwell.cli.doctor import doctor
 from stillwell.cli.get import get
@@ -69,6 +70,7 @@ def stillwell(context: click.Context, show_traceback: bool) -> None:
 
 for command in (
     check,
+    dev,
     dlq,
     doctor,
     get,

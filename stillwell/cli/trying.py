@@ -9,7 +9,6 @@ import click
 
 from stillwell.cli.events import FileEvent, events_of, key_option
 from stillwell.cli.output import json_option, print_json
-from stillwell.cli.rowless import explanation
 from stillwell.cli.values import excerpt, jsonable, printable, shown
 
 if TYPE_CHECKING:
@@ -128,6 +127,8 @@ async def _of_topic(topic: str, limit: int) -> _Source:
 
 
 def _print(view: "ViewSpec", taken: _Source, tried: "Tried") -> None:
+    from stillwell.rowless import causes, explanation
+
     for row in tried.rows:
         click.echo(f"{taken.places[row.offset]:<10}  {_row(view, row.values)}")
     for reject in tried.rejects:
@@ -136,7 +137,7 @@ def _print(view: "ViewSpec", taken: _Source, tried: "Tried") -> None:
         click.echo(f"{taken.places[offset]:<10}  filtered: {excerpt(taken.records[offset].value)}")
     click.echo(_summary(view, taken, tried))
     if tried.records and not tried.rows:
-        click.echo(explanation(view, tried.why_without))
+        click.echo(explanation(view.name, tried.why_without, causes(view)))
 
 
 def _row(view: "ViewSpec", values: "Mapping[str, object]") -> str:

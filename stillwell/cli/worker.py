@@ -1,10 +1,13 @@
 """`stillwell worker`."""
 
+import sys
+
 import click
 
 
 @click.command()
-def worker() -> None:
+@click.option("--tell", is_flag=True, help="Say on standard output what becomes of records, in lines of JSON.")
+def worker(tell: bool) -> None:
     """Consume the topics of the definitions into Redis and Parquet, until SIGTERM or Ctrl-C.
 
     Any number of workers share the partitions. One that is killed loses nothing: another goes on where its last link
@@ -18,10 +21,14 @@ def worker() -> None:
     from stillwell.logs import configure
     from stillwell.settings import Settings
     from stillwell.starting import Starting
-    from streams.app import run_worker
+    from streams.app import run_worker, topics_of
+    from streams.ingest import unseen
+    from streams.telling import Telling
 
     settings = Settings.load()
     configure(settings.log_format, settings.log_level)
     with Starting() as starting:
         starting.at(f"the definitions of {settings.definitions}, which are loaded and checked")
-        run_worker(settings, load_definitions(settings.definitions), starting)
+        definitions = load_definitions(settings.definitions)
+        told = Telling(sys.stdout.buffer, topics_of(settings, definitions)) if tell else unseen
+        run_worker(settings, definitions, starting, told)

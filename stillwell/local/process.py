@@ -57,10 +57,12 @@ class Process:
         command: Sequence[str | Path],
         *,
         log: Path,
+        stdout: int | None = None,
         environment: Mapping[str, str] | None = None,
         leashed: bool = True,
         grace_s: float = 10.0,
     ) -> None:
+        """stdout: a file descriptor for standard output, where that does not go to the log."""
         self.name = name
         self.log = log
         self._grace_s = grace_s
@@ -75,8 +77,8 @@ class Process:
                 self._popen = subprocess.Popen(
                     arguments,
                     stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
+                    stdout=output if stdout is None else stdout,
+                    stderr=output,
                     pass_fds=[reading] if leashed else [],
                     env=None if environment is None else {**os.environ, **environment},
                     start_new_session=True,

@@ -9,8 +9,8 @@ from typing import Any, get_args
 import pytest
 
 from stillwell.cli.main import run
-from stillwell.cli.rowless import explanation
 from stillwell.records import TopicReason, ViewReason
+from stillwell.rowless import causes, explanation
 from tests.computed import STORED
 
 DEFINITIONS = """
@@ -127,7 +127,7 @@ def test_where_no_row_comes_of_any_record_it_says_why_and_of_how_many(
 
 def test_every_reason_of_a_reject_is_explained() -> None:
     reasons = [*get_args(TopicReason), *get_args(ViewReason)]
-    told = explanation(STORED, dict.fromkeys(reasons, 2)).splitlines()[1:]
+    told = explanation(STORED.name, dict.fromkeys(reasons, 2), causes(STORED)).splitlines()[1:]
     assert [line.split(":")[0].split()[-1] for line in told] == reasons
     assert all(len(line.partition(": ")[2]) > 20 for line in told)
 

@@ -1,24 +1,24 @@
 """Why records were consumed, and no rows came of them."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from stillwell.spec import ViewSpec
+from stillwell.spec import ViewSpec
 
 
-def explanation(view: "ViewSpec", why_without: Mapping[str, int]) -> str:
+def explanation(view: str, why_without: Mapping[str, int], causes: Mapping[str, str]) -> str:
     """What became of the records of a view that got no row, how many of each, and what to look at.
 
-    why_without: how many records gave none, by `filtered` or the reason of a reject.
+    why_without: how many records gave none, by `filtered` or the reason of a reject; causes: of this view.
     """
-    said = _causes(view)
     by_count = sorted(why_without.items(), key=lambda each: -each[1])
-    lines = (f"  {count:>9,} {'' if why == 'filtered' else 'rejected, '}{why}: {said[why]}" for why, count in by_count)
-    return "\n".join((f"No record gave {view.name} a row:", *lines))
+    lines = (
+        f"  {count:>9,} {'' if why == 'filtered' else 'rejected, '}{why}: {causes.get(why, '')}"
+        for why, count in by_count
+    )
+    return "\n".join((f"No record gave {view} a row:", *lines))
 
 
-def _causes(view: "ViewSpec") -> Mapping[str, str]:
+def causes(view: ViewSpec) -> Mapping[str, str]:
     """What it mostly is, by each reason for which a record gives no row."""
     name, topic, event_time = view.name, view.source.name, view.source.event_time
     keys = " or ".join(key.name for key in view.entity.keys)

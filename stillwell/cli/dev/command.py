@@ -1,0 +1,225 @@
+"""The command: servers, then topics, then the worker, then whatever files and records do; and all of it back again."""
+
+import contextlib
+import pathlib
+import queue
+import shlex
+import signal
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from stillwell.cli.dev.child import Child
+    from stillwell.cli.dev.showing import Screen
+    from stillwell.cli.dev.stage import Loaded, Stage
+    from stillwell.cli.dev.tally import Tally
+    from stillwell.cli.dev.watching import State
+    from stillwell.settings import ProjectSettings
+
+_TICK_S = 0.25
+_WAITING_S = 1.0
+"""Seconds between two looks whether a topic that was missing is there."""
+
+
+@click.command()
+@click.option(
+    "--newest",
+    type=click.IntRange(min=0),
+    default=1_000,
+    show_default=True,
+    help="In a Kafka of your own: so many records before the end of each partition to begin at.",
+)
+@click.option("--from-start", is_flag=True, help="In a Kafka of your own: begin at the beginning of each partition.")
+@click.option("--exports", is_flag=True, help="Print the lines that point this shell at the one that runs.")
+def dev(newest: int, from_start: bool, exports: bool) -> None:
+    """Run a worker over definitions that are being written, and show what comes of records.
+
+    Real Kafka, Redis and a folder of its own, and a worker in a namespace that is thrown away; where the settings name
+    a Kafka, it reads from that one. Rows, rejects and rates are shown as they come, and why records give no rows. When
+    a file of the definitions changes, all is checked and begun anew. Ctrl-C ends everything, and leaves nothing.
+
+    In another terminal: eval "$(stillwell dev --exports)"
+    """
+    from stillwell.cli.dev.exports import Exports
+    from stillwell.settings import KafkaSettings, ProjectSettings, is_given
+
+    settings = ProjectSettings.load()
+    kept = Exports(settings.project)
+    if exports:
+        for name, value in kept.read().items():
+            click.echo(f"export {name}={shlex.quote(value)}")
+        return
+    kept.refuse_second()
+    kafka = KafkaSettings.load().kafka_bootstrap if is_given("kafka_bootstrap") else None
+    with _ended_like_ctrl_c():
+        _run(settings, kept, kafka, None if from_start else newest)
+
+
+@contextlib.contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """SIGTERM ends everything in order too."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(settings: "ProjectSettings", kept: Any, kafka: str | None, newest: int | None) -> None:
+    from stillwell.cli.dev.showing import Screen
+    from stillwell.cli.dev.stage import Stage
+
+    with contextlib.ExitStack() as ending:
+        screen = Screen()
+        where = "Redis here; it reads from" if kafka else "Kafka and Redis here"
+        screen.say(
+            f"Starting {where}{f' Kafka at {kafka}, and writes nothing but dead letters there' if kafka else ''}"
+        )
+        stage = ending.enter_context(Stage(kafka, newest))
+        ending.callback(kept.remove)
+        kept.write(stage.environment)
+        session = _Session(settings, stage, ending.enter_context(screen))
+        ending.callback(session.end)
+        with contextlib.suppress(KeyboardInterrupt):
+            session.go_on()
+
+
+class _Session:
+    """From one state of the definitions to the next."""
+
+    def __init__(self, settings: "ProjectSettings", stage: "Stage", screen: "Screen") -> None:
+        self._definitions = settings.definitions
+        self._folder = pathlib.Path.cwd()
+        self._stage = stage
+        self._screen = screen
+        self._child: Child | None = None
+        self._waiting: Loaded | None = None
+        self._tally: Tally | None = None
+
+    def go_on(self) -> None:
+        """Until Ctrl-C."""
+        from stillwell.cli.dev.watching import changed
+
+        state = self._state()
+        self._begin()
+        while True:
+            self._look()
+            now = self._state()
+            if files := changed(state, now):
+                state = now
+                self._screen.say(f"\n{', '.join(self._named(file) for file in files)} changed", "bold")
+                self._begin()
+
+    def end(self) -> None:
+        """The worker first, then what it has made."""
+        from stillwell.errors import StoreUnavailable
+
+        self._screen.say("\nEnding", "bold")
+        with _not_interrupted():
+            self._stop()
+            try:
+                self._stage.take_away()
+            except StoreUnavailable as error:
+                self._screen.say(f"The dead-letter topic and the group stay there: {error}", "red")
+            if self._tally:
+                self._screen.say("\n".join(self._tally.lines(time.monotonic())))
+
+    def _begin(self) -> None:
+        """With the definitions as they are now, from the beginning; what is wrong is told, and a change waited for."""
+        from stillwell.cli.dev.stage import NotReady
+
+        self._waiting = None
+        try:
+            loaded = self._stage.load()
+        except NotReady as error:
+            going_on = " The worker goes on with what was there before." if self._child else ""
+            self._screen.say(f"{error}\nWaiting for a change.{going_on}", "red")
+            return
+        if loaded.caution:
+            self._screen.say(loaded.caution, "yellow")
+        if self._child:
+            self._stop()
+            self._stage.wipe()
+        self._start(loaded)
+
+    def _start(self, loaded: "Loaded") -> None:
+        """The worker, if there is all that it needs; otherwise that is told once, and looked for again and again."""
+        from stillwell.cli.dev.child import Child
+        from stillwell.cli.dev.stage import NotReady
+
+        try:
+            self._stage.set_up(loaded)
+        except NotReady as error:
+            if self._waiting is None:
+                self._screen.say(f"{error}\nWaiting for it, or for a change.", "red")
+            self._waiting = loaded
+            return
+        self._waiting = self._tally = None
+        self._child = Child(self._stage.of_the_worker, self._stage.folder / "worker.log")
+
+    def _stop(self) -> None:
+        if self._child:
+            self._child.stop()
+            self._child = None
+
+    def _look(self) -> None:
+        """For a moment: what the worker tells and logs, and how things stand."""
+        if self._child is None:
+            time.sleep(_TICK_S if self._waiting is None else _WAITING_S)
+            if self._waiting:
+                self._start(self._waiting)
+            return
+        with contextlib.suppress(queue.Empty):
+            self._take(self._child.told.get(timeout=_TICK_S))
+            while True:
+                self._take(self._child.told.get_nowait())
+        for line in self._child.new_log():
+            self._screen.say(line, "yellow")
+        if self._tally:
+            now = time.monotonic()
+            for text in self._tally.explanations(now):
+                self._screen.say(text, "yellow")
+            self._screen.status(self._tally.lines(now))
+        if not self._child.running:
+            self._screen.say("The worker has ended. Waiting for a change.", "red")
+            self._stop()
+
+    def _take(self, told: dict[str, Any]) -> None:
+        from stillwell.cli.dev.tally import Tally
+
+        if self._tally is None:
+            self._tally = Tally(told["views"])
+            self._welcome()
+            return
+        self._tally.take(told, time.monotonic())
+        self._screen.told(told)
+
+    def _welcome(self) -> None:
+        assert self._tally is not None
+        views = ", ".join(f"{name} of {view.topic}" for name, view in self._tally.views.items())
+        self._screen.say(f"A worker runs: {views}", "bold green")
+        self._screen.say(
+            'In another terminal: eval "$(stillwell dev --exports)", then for example `stillwell produce`, `get`, '
+            "`dlq list`, `serve`"
+        )
+
+    def _state(self) -> "State":
+        from stillwell.cli.dev.watching import state_of
+
+        return state_of(self._definitions, self._folder)
+
+    def _named(self, file: pathlib.Path) -> str:
+        return str(file.relative_to(self._folder))
+
+
+@contextlib.contextmanager
+def _not_interrupted() -> Iterator[None]:
+    """A second Ctrl-C would leave half of it behind."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

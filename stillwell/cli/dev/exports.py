@@ -1,0 +1,67 @@
+"""The settings that lead another terminal to the `stillwell dev` that runs, kept in a file for as long as it does."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+
+import click
+
+
+class Exports:
+    """Those of one project on this machine."""
+
+    def __init__(self, project: str) -> None:
+        from stillwell.local.detached import default_folder
+
+        self._project = project
+        self._file = default_folder().parent / "dev" / f"{project}.json"
+
+    def read(self) -> Mapping[str, str]:
+        """The settings. Raises UsageError where none runs."""
+        kept = self._kept()
+        if kept is None:
+            raise click.UsageError(
+                f"no `stillwell dev` runs for the project {self._project}: start it in another terminal"
+            )
+        return kept.environment
+
+    def refuse_second(self) -> None:
+        """Raises UsageError where one runs already."""
+        if kept := self._kept():
+            raise click.UsageError(
+                f"`stillwell dev` runs already for the project {self._project}, as process {kept.pid}: end it first"
+            )
+
+    def write(self, environment: Mapping[str, str]) -> None:
+        """This process runs, with these settings."""
+        import psutil
+
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        kept = _Kept(os.getpid(), psutil.Process().create_time(), dict(environment))
+        fresh = self._file.with_suffix(".new")
+        fresh.write_text(json.dumps(dataclasses.asdict(kept)))
+        fresh.replace(self._file)
+
+    def remove(self) -> None:
+        """It does not any more."""
+        self._file.unlink(missing_ok=True)
+
+    def _kept(self) -> "_Kept | None":
+        """What the file says, if the process that wrote it still is."""
+        import psutil
+
+        try:
+            kept = _Kept(**json.loads(self._file.read_text()))
+            return kept if psutil.Process(kept.pid).create_time() == kept.born else None
+        except (OSError, ValueError, TypeError, psutil.NoSuchProcess):
+            return None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Kept:
+    """Which process runs, told from a later one of that id by its birth, and with which settings."""
+
+    pid: int
+    born: float
+    environment: Mapping[str, str]

@@ -1,0 +1,188 @@
+"""`stillwell dev`: a worker over definitions that are being written, and nothing left of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from stillwell.instants import now
+from stillwell.local import LocalStack
+from stillwell.starter import files
+from tests.integration import orders
+from tests.waiting import eventually
+
+COMMAND = (sys.executable, "-c", "from stillwell.cli.main import main; main()")
+
+
+class Developer:
+    """Somebody in the folder of a project, with `stillwell dev` in one terminal and a second one beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("STILLWELL_")}
+        self._environment |= {
+            "STILLWELL_LOCAL": str(folder / "state/local"),
+            "TMPDIR": str(folder / "tmp"),
+            "STILLWELL_CACHE": os.environ.get("STILLWELL_CACHE", str(Path.home() / ".cache/stillwell")),
+        }
+        (folder / "tmp").mkdir()
+        self._log = folder / "dev.log"
+        self._running: subprocess.Popen[bytes] | None = None
+
+    def start(self, *arguments: str, **settings: str) -> "subprocess.Popen[bytes]":
+        environment = {**self._environment, **{f"STILLWELL_{name.upper()}": value for name, value in settings.items()}}
+        with self._log.open("wb") as log:
+            self._running = subprocess.Popen(
+                [*COMMAND, "dev", *arguments], cwd=self.folder, env=environment, stdout=log, stderr=log
+            )
+        return self._running
+
+    def run(self, *arguments: str, environment: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=self.folder,
+            env={**self._environment, **(environment or {})},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    @property
+    def exports(self) -> dict[str, str]:
+        """What the second terminal is told to export."""
+        done = self.run("dev", "--exports")
+        assert done.returncode == 0, done.stderr
+        pairs = (line.removeprefix("export ").partition("=") for line in done.stdout.splitlines())
+        return {name: value.strip("'") for name, _, value in pairs}
+
+    @property
+    def shown(self) -> str:
+        return self._log.read_text()
+
+    def until(self, words: str, *, times: int = 1) -> None:
+        """Wait until these words are shown so often."""
+        eventually(lambda: self.shown.count(words) >= times, within_s=60, what=f"{words!r} in:\n{self.shown}")
+
+    def edit(self, file: str, before: str, after: str) -> None:
+        path = self.folder / file
+        assert before in path.read_text()
+        path.write_text(path.read_text().replace(before, after))
+
+    def end(self, how: signal.Signals = signal.SIGINT) -> int:
+        assert self._running
+        self._running.send_signal(how)
+        return self._running.wait(60)
+
+    def leave(self) -> None:
+        if self._running and self._running.poll() is None:
+            self._running.kill()
+            self._running.wait()
+
+
+@pytest.fixture
+def developer(tmp_path: Path) -> Iterator[Developer]:
+    """In a project as `stillwell init` writes it."""
+    for place, content in files("shop", now()).items():
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(content)
+    made = Developer(tmp_path)
+    yield made
+    made.leave()
+
+
+def test_a_session_from_the_first_row_over_two_changes_to_the_end(developer: Developer) -> None:
+    """On a stack of its own: shows rows and rejects, tells mistakes, explains a view without rows, leaves nothing."""
+    process = developer.start()
+    developer.until("A worker runs: LastOrder of shop.orders")
+    parts = psutil.Process(process.pid).children(recursive=True)
+    assert len(parts) >= 3
+    exports = developer.exports
+    second = developer.run("dev")
+    assert second.returncode == 2
+    assert f"runs already for the project shop, as process {process.pid}" in second.stderr
+
+    developer.run("produce", "shop.orders", "events/orders.ndjson", environment=exports).check_returncode()
+    developer.until('LastOrder  customer="ada"')
+    developer.until("rejected, expectation: amount: expected > 0, got -3.5 (at $.amount)")
+    developer.until("LastOrder: 37 rows, 0 filtered, 4 rejected (decode 3, expectation 1)")
+    got = developer.run("get", "LastOrder", "customer=ada", "--json", environment=exports)
+    assert json.loads(got.stdout)["features"]["LastOrder:amount"]["status"] == "PRESENT", got.stderr
+
+    developer.edit("features/orders.py", "Order.amount > 100,", "Order.amuont > 100,")
+    developer.until("has no attribute 'amuont'; did you mean 'amount'?")
+    developer.until("The worker goes on with what was there before.")
+    developer.edit("features/orders.py", "Order.amuont > 100,", "Order.amount > 100,")
+    developer.until("A worker runs: LastOrder", times=2)
+    developer.until("LastOrder: 37 rows, 0 filtered, 4 rejected", times=2)
+    developer.edit("features/orders.py", "source=Order,", "source=Order, where=Order.amount > 1000,")
+    developer.until("without-country.json: expects of LastOrder")  # a caution, which keeps no worker from running
+    developer.until("No record gave LastOrder a row:\n         37 filtered: LastOrder's where is not true of them\n")
+    developer.until("          3 rejected, decode: they are not what Order declares")
+    gone = developer.run("get", "LastOrder", "customer=ada", "--json", environment=exports)
+    assert json.loads(gone.stdout)["features"]["LastOrder:amount"]["status"] == "NOT_FOUND", gone.stderr
+
+    assert developer.end() == 0
+    eventually(lambda: not any(part.is_running() for part in parts), within_s=10, what="the end of all parts")
+    assert [
+        path.name for path in (developer.folder / "tmp").rglob("*") if path.is_dir() or path.suffix == ".owner"
+    ] == [f"stillwell-{os.getuid()}"]
+    assert list((developer.folder / "state").rglob("*.json")) == []
+    assert developer.run("dev", "--exports").returncode == 2
+
+
+def test_of_a_kafka_that_is_there_it_reads_the_newest_records_and_leaves_it_as_it_was(
+    developer: Developer, stack: LocalStack, topic: Callable[..., str], admin: AdminClient
+) -> None:
+    name = topic("orders", partitions=2)
+    developer.edit("features/orders.py", '"shop.orders"', f'"{name}"')
+    (developer.folder / "features/golden/shop.orders").rename(developer.folder / f"features/golden/{name}")
+    kafka = {"STILLWELL_KAFKA_BOOTSTRAP": stack.bootstrap}
+    developer.run("produce", name, "events/orders.ndjson", "--key", "buyer.id", environment=kafka).check_returncode()
+    ends = orders.log_ends(stack.bootstrap, name, 2)
+    before = set(admin.list_topics(timeout=30).topics)
+    developer.start("--newest", "5", kafka_bootstrap=stack.bootstrap)
+    expected = sum(min(5, end) for end in ends.values())
+    developer.until(f"{name}: {expected} records")
+    during = set(admin.list_topics(timeout=30).topics)
+    group = next(iter(during - before)).removesuffix(".dead-letters")
+    assert during - before == {f"{group}.dead-letters"}
+    assert developer.end(signal.SIGTERM) == 0
+    eventually(lambda: set(admin.list_topics(timeout=30).topics) == before, within_s=20, what="only what was there")
+    groups = {each.group_id for each in admin.list_consumer_groups().result(30).valid}
+    assert group.startswith("shop.dev-")
+    assert group not in groups
+
+
+def test_a_topic_that_is_not_there_is_named_and_waited_for(
+    developer: Developer, stack: LocalStack, topic: Callable[..., str]
+) -> None:
+    developer.start(kafka_bootstrap=stack.bootstrap)
+    developer.until("Kafka has no topic shop.orders")
+    developer.until("Waiting for it, or for a change.")
+    name = topic("orders")
+    (developer.folder / "features/golden/shop.orders").rename(developer.folder / f"features/golden/{name}")
+    developer.edit("features/orders.py", '"shop.orders"', f'"{name}"')
+    developer.until(f"A worker runs: LastOrder of {name}")
+    assert developer.end() == 0
+
+
+def test_a_kafka_that_is_not_there_ends_it_at_once(developer: Developer) -> None:
+    process = developer.start(kafka_bootstrap="127.0.0.1:1")
+    assert process.wait(60) == 1
+    assert "Kafka cannot be reached" in developer.shown
+    assert not list((developer.folder / "tmp").rglob("*.owner"))
+    assert list((developer.folder / "state").rglob("*.json")) == []
+
+
+def test_no_session_has_no_exports(developer: Developer) -> None:
+    done = developer.run("dev", "--exports")
+    assert done.returncode == 2
+    assert "no `stillwell dev` runs for the project shop: start it in another terminal" in done.stderr
