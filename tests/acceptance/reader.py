@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -23,8 +22,9 @@ ANYTHING = "…"
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What a comment marks: a `file` to write, a `worker` or a `service` to start, a `shell` to type into, a piece of
-    `python` that goes on from those before it, the `output` to see, or the `stop` of the worker."""
+    """What a comment marks: a `file` to write; a `worker`, `stillwell dev` or a `service` to start; a `shell` to type
+    into, or one that is typed `until` the output is there; a piece of `python` that goes on from those before it; the
+    `output` to see; the `stop` of what was started; or a new `terminal`."""
 
     kind: str
     text: str
@@ -34,6 +34,15 @@ def steps(markdown: str) -> list[Step]:
     """All that is marked in a page, in order."""
     marks = r"<!-- test: (\w+) -->\n(?:```\w*\n(.*?)```\n)?"
     return [Step(kind, text) for kind, text in re.findall(marks, markdown, re.DOTALL)]
+
+
+def matches(expected: str, seen: str) -> bool:
+    """Whether something is what a page shows of it: … stands for the rest of a line, alone on one for any lines."""
+    lines = (
+        r"(?:.*\n)*" if line == ANYTHING else re.escape(line).replace(re.escape(ANYTHING), ".*") + "\n"
+        for line in expected.strip().splitlines()
+    )
+    return re.fullmatch("".join(lines), f"{seen.strip()}\n") is not None
 
 
 class Reader:
@@ -56,9 +65,14 @@ class Reader:
         self.worker: subprocess.Popen[bytes] | None = None
         self.service: subprocess.Popen[bytes] | None = None
         self.seen = ""
+        self._again = ""
         # Others have what a page names by its usual address, where this reader has one of their own.
-        self.elsewhere = {f"{host}:6566": f"{host}:{self.service_port}" for host in ("localhost", "127.0.0.1")}
+        ports = {6066: self.port, 6566: self.service_port}
+        self.elsewhere = {
+            f"{host}:{usual}": f"{host}:{ours}" for host in ("localhost", "127.0.0.1") for usual, ours in ports.items()
+        }
         self._session = self.environment
+        self._folder = home
         self._names: dict[str, Any] = {}
 
     def take(self, step: Step) -> None:
@@ -69,17 +83,27 @@ class Reader:
                 (self.home / name).write_text(step.text)
             case "worker":
                 self.worker = self._start(step.text, self.port, "worker")
+            case "dev":
+                self.worker = self._start_dev(step.text)
+            case "terminal":
+                self._session, self._folder = self.environment, self.home
             case "service":
                 self.service = self._start(step.text, self.service_port, "service")
             case "shell":
                 self.seen = self._type(step.text)
+            case "until":
+                self._again = step.text
             case "python":
                 exec(compile(self._here(step.text), "the page", "exec"), self._names)
+            case "output" if self._again:
+                script, self._again = self._again, ""
+                eventually(lambda: self._shows(script, step.text), within_s=30, what=f"{script} shows {step.text}")
             case "output":
-                pattern = re.escape(step.text.strip()).replace(re.escape(ANYTHING), ".*")
-                assert re.fullmatch(pattern, self.seen.strip()), f"expected:\n{step.text}\nseen:\n{self.seen}"
+                assert matches(step.text, self.seen), f"expected:\n{step.text}\nseen:\n{self.seen}\n{self._log}"
             case "stop":
-                assert self._stop_worker() == 0, self._log
+                for process in (self.service, self.worker):
+                    assert process is None or self._interrupted(process) == 0, self._log
+                self.service = self.worker = None
             case unknown:
                 raise AssertionError(f"a block is marked as {unknown!r}")
 
@@ -95,10 +119,10 @@ class Reader:
 
     def _type(self, script: str) -> str:
         """What a piece of a session prints; what it exports holds for the pieces behind it."""
-        exports = self.home / "exports"
+        exports, folder = self.home / "exports", self.home / "folder"
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", f"{self._here(script)}\nenv -0 > {shlex.quote(str(exports))}"],
-            cwd=self.home,
+            ["bash", "-euo", "pipefail", "-c", f"{self._here(script)}\npwd > {folder}\nenv -0 > {exports}"],
+            cwd=self._folder,
             env=self._session,
             capture_output=True,
             text=True,
@@ -107,25 +131,49 @@ class Reader:
         )
         assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}\n{self._log}"
         self._session = dict(line.split("=", 1) for line in exports.read_text().split("\0") if line)
+        self._folder = Path(folder.read_text().strip())
         return done.stdout
+
+    def _shows(self, script: str, expected: str) -> bool:
+        """Whether a piece of a session succeeds, and prints this."""
+        with contextlib.suppress(AssertionError):
+            return matches(expected, self._type(script))
+        return False
+
+    def _start_dev(self, script: str) -> "subprocess.Popen[bytes]":
+        """Start `stillwell dev`, and wait until it says that its worker runs."""
+        process = self._run(script, "worker")
+        log = self.home / "worker.log"
+        eventually(
+            lambda: "A worker runs" in log.read_text() or self._has_ended(process), within_s=120, what=f"{log} says so"
+        )
+        return process
 
     def _start(self, script: str, port: int, name: str) -> "subprocess.Popen[bytes]":
         """Start what goes on until it is ended, and wait until it is ready."""
+        process = self._run(script, name)
+        eventually(lambda: self._is_ready(process, port), within_s=120, what=f"the {name}'s readiness")
+        return process
+
+    def _run(self, script: str, name: str) -> "subprocess.Popen[bytes]":
+        """Begin to run something in the folder of the session, as in a terminal of its own."""
         with (self.home / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 ["bash", "-euo", "pipefail", "-c", self._here(script)],
-                cwd=self.home,
+                cwd=self._folder,
                 env=self.environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        eventually(lambda: self._is_ready(process, port), within_s=120, what=f"the {name}'s readiness")
-        return process
 
-    def _is_ready(self, process: "subprocess.Popen[bytes]", port: int) -> bool:
+    def _has_ended(self, process: "subprocess.Popen[bytes]") -> bool:
         if process.poll() is not None:
             pytest.fail(f"it ended: {self._log}")
+        return False
+
+    def _is_ready(self, process: "subprocess.Popen[bytes]", port: int) -> bool:
+        self._has_ended(process)
         with contextlib.suppress(OSError):
             return bool(urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5).status == 200)
         return False
@@ -136,10 +184,10 @@ class Reader:
             script = script.replace(there, here)
         return script
 
-    def _stop_worker(self) -> int:
-        assert self.worker
-        os.killpg(self.worker.pid, signal.SIGINT)
-        return self.worker.wait(60)
+    def _interrupted(self, process: "subprocess.Popen[bytes]") -> int:
+        """Press Ctrl-C in a terminal; the exit code of what ran there."""
+        os.killpg(process.pid, signal.SIGINT)
+        return process.wait(60)
 
     @property
     def _log(self) -> str:

@@ -1,4 +1,4 @@
-"""The pages of the client, run: block by block, over the view of the README, with a worker and a service at work."""
+"""The pages of the client, run block by block over the view that one of them defines, with worker and service."""
 
 import ast
 import contextlib
@@ -27,10 +27,9 @@ DEFAULT = "http://127.0.0.1:6566"
 
 @pytest.fixture
 def shop(stack: LocalStack, namespace: str, tmp_path: Path) -> Iterator[WorkerProcess]:
-    """The README's shop: a worker and a service; gives the service, in whose folder the definitions lie."""
-    (definitions,) = [
-        step.text for step in steps((ROOT / "README.md").read_text()) if step.text.startswith("# shop.py\n")
-    ]
+    """The shop of the page: a worker and a service; gives the service, in whose folder the definitions lie."""
+    page = (ROOT / "docs/howto/read-features.md").read_text()
+    (definitions,) = re.findall(r"```python\n(# shop\.py\n.*?)```", page, re.DOTALL)
     (tmp_path / "shop.py").write_text(definitions.replace('"shop.orders"', f'"orders-{namespace}"'))
     settings = {
         **stack.environment,
