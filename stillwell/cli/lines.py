@@ -35,8 +35,8 @@ async def _whole_lines(file: BinaryIO) -> AsyncIterator[bytes]:
     from stillwell.threads import ThreadPool
 
     left = b""
-    read = getattr(file, "read1", file.read)
-    # A pool of its own, whose end nobody waits for: Ctrl-C must not wait for a line.
+    # Without the buffer, whose lock the thread would hold: neither Ctrl-C nor closing the file must wait for a line.
+    read = getattr(file, "raw", file).read
     thread = ThreadPool("input", 1)
     try:
         while piece := await thread.call(read, _PIECE):

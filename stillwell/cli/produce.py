@@ -4,7 +4,7 @@ import asyncio
 import collections
 import contextlib
 import time
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -72,10 +72,13 @@ class _Told:
     def acknowledged(self) -> int:
         return self.partitions.total()
 
-    def add(self, partition: int) -> None:
+    def add(self, sent: "asyncio.Future[Any]") -> None:
+        """A record that was sent has an answer."""
         from stillwell.counting import counted
 
-        self.partitions[partition] += 1
+        if sent.cancelled() or sent.exception():
+            return
+        self.partitions[sent.result().partition] += 1
         if time.monotonic() - self._told_at > _SO_FAR:
             self._told_at = time.monotonic()
             click.echo(f"{counted(self.acknowledged, 'record')} so far", err=True)
@@ -123,35 +126,38 @@ async def _produce(
 
 
 async def _send_all(producer: "AIOKafkaProducer", topic: str, events: "AsyncIterator[FileEvent]", told: _Told) -> None:
-    waiting: collections.deque[tuple[int, asyncio.Future[object]]] = collections.deque()
+    from aiokafka.errors import KafkaError
+
+    waiting: collections.deque[tuple[int, asyncio.Future[Any]]] = collections.deque()
+
+    async def settle() -> None:
+        line, sent = waiting.popleft()
+        try:
+            await sent
+        except KafkaError as error:
+            raise _refused(line, topic, error) from error
+
     async for event in events:
         told.without_key += event.key is None
-        waiting.append((event.line, await _sent(producer, topic, event)))
+        sent = await _sent(producer, topic, event)
+        # Counted by itself: whoever interrupts while the next line is waited for is told what Kafka has by then.
+        sent.add_done_callback(told.add)
+        waiting.append((event.line, sent))
         while len(waiting) > _AHEAD or (waiting and waiting[0][1].done()):
-            told.add(await _acknowledged(*waiting.popleft(), topic))
+            await settle()
     await producer.flush()
     while waiting:
-        told.add(await _acknowledged(*waiting.popleft(), topic))
+        await settle()
 
 
-async def _sent(producer: "AIOKafkaProducer", topic: str, event: FileEvent) -> "asyncio.Future[object]":
+async def _sent(producer: "AIOKafkaProducer", topic: str, event: FileEvent) -> "asyncio.Future[Any]":
     from aiokafka.errors import MessageSizeTooLargeError
 
     try:
-        sent: asyncio.Future[object] = await producer.send(topic, event.value, key=event.key)
+        sent: asyncio.Future[Any] = await producer.send(topic, event.value, key=event.key)
     except MessageSizeTooLargeError as error:
         raise _refused(event.line, topic, error) from error
     return sent
-
-
-async def _acknowledged(line: int, sent: "asyncio.Future[object]", topic: str) -> int:
-    """The partition of a record, once Kafka has it. Raises StoreUnavailable where it does not take it."""
-    from aiokafka.errors import KafkaError
-
-    try:
-        return int((await sent).partition)  # type: ignore[attr-defined]  # aiokafka has no types
-    except KafkaError as error:
-        raise _refused(line, topic, error) from error
 
 
 def _refused(line: int, topic: str, error: Exception) -> Exception:

@@ -8,9 +8,11 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import psutil
 
+from stillwell.errors import LocalStackError
 from stillwell.local.jars import Progress
 from stillwell.local.part import Part
 from stillwell.local.process import port_is_free
@@ -57,9 +59,9 @@ class DetachedStack:
     def up(self, *, progress: Progress | None = None) -> dict[str, str]:
         """Start what does not run, on the ports and with the data of last time; gives the settings that lead there.
 
-        Raises LocalStackError.
+        Raises LocalStackError; then, and where it is interrupted, what it has started is ended again.
         """
-        with self._locked():
+        with self._locked(), contextlib.ExitStack() as undo:
             stack, started = self._stack(progress), self._read()
             stack.offline.mkdir(parents=True, exist_ok=True)
             for part in _parts(stack):
@@ -71,11 +73,14 @@ class DetachedStack:
                     _end(earlier.process, part.stop_grace_s)
                 # The ports of last time, so that what was exported then still leads here; others if somebody has them.
                 part.ports = earlier.ports if earlier and all(map(port_is_free, earlier.ports)) else ()
+                undo.callback(part.stop)
                 part.start()
                 born = psutil.Process(part.process.pid).create_time()
                 started[part.name] = _Started(part.process.pid, born, part.ports)
-                part.process.detach()
                 self._write(started)
+            for part in _parts(stack):
+                part.detach()
+            undo.pop_all()
             return stack.environment
 
     def down(self, *, wipe: bool = False) -> None:
@@ -119,10 +124,16 @@ class DetachedStack:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self._lock_file, "w") as lock:
+        with self._open_lock() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+    def _open_lock(self) -> TextIO:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return open(self._lock_file, "w")
+        except OSError as error:
+            raise not_writable(self.folder, error) from error
 
     def _read(self) -> dict[str, _Started]:
         if not self._state_file.exists():
@@ -135,6 +146,14 @@ class DetachedStack:
         fresh = self._state_file.with_suffix(".new")
         fresh.write_text(text)
         fresh.replace(self._state_file)
+
+
+def not_writable(folder: Path, error: OSError) -> LocalStackError:
+    """What to raise where state cannot be kept."""
+    return LocalStackError(
+        f"{folder} cannot be written: {error.strerror}. Name a folder that can be in STILLWELL_LOCAL, as "
+        "/tmp/stillwell/local"
+    )
 
 
 def default_folder() -> Path:

@@ -89,6 +89,12 @@ class Part(abc.ABC):
             self._process.stop()
             self._process = None
 
+    def detach(self) -> None:
+        """Forget the server, which goes on alone. Only for one that is not leashed."""
+        if self._process is not None:
+            self._process.detach()
+            self._process = None
+
     def restart(self) -> None:
         """Start again on the same port with the same data, after ending the server in order if it runs."""
         self.stop()

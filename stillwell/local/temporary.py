@@ -22,7 +22,13 @@ class TemporaryFolder:
         Raises LocalStackError when it cannot be used.
         """
         home = home or Path(tempfile.gettempdir()) / f"stillwell-{os.getuid()}"
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise LocalStackError(
+                f"{home} is where the embedded stack keeps temporary data, and cannot be made: {error.strerror}. Set "
+                "TMPDIR to a folder that can be written"
+            ) from error
         if home.stat().st_uid != os.getuid():
             raise LocalStackError(
                 f"{home} is where the embedded stack keeps temporary data, but it belongs to another user. Remove it, "

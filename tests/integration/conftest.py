@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from stillwell.instants import now
 from stillwell.local import LocalStack
 from stillwell.pushing.record import push_topic
 from stillwell.settings import Settings
+from stillwell.starter import files
+from tests.developer import Developer
 from tests.integration import orders
 from tests.worker import WorkerProcess
 
@@ -133,3 +136,14 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Settings
 
     yield load
     sys.modules.pop("orders", None)
+
+
+@pytest.fixture
+def developer(tmp_path: Path) -> Iterator[Developer]:
+    """In a project as `stillwell init` writes it."""
+    for place, content in files("shop", now()).items():
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(content)
+    made = Developer(tmp_path)
+    yield made
+    made.leave()

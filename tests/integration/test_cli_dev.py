@@ -3,99 +3,15 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable
 
 import psutil
-import pytest
 from confluent_kafka.admin import AdminClient
 
-from stillwell.instants import now
 from stillwell.local import LocalStack
-from stillwell.starter import files
+from tests.developer import Developer
 from tests.integration import orders
 from tests.waiting import eventually
-
-COMMAND = (sys.executable, "-c", "from stillwell.cli.main import main; main()")
-
-
-class Developer:
-    """Somebody in the folder of a project, with `stillwell dev` in one terminal and a second one beside it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("STILLWELL_")}
-        self._environment |= {
-            "STILLWELL_LOCAL": str(folder / "state/local"),
-            "TMPDIR": str(folder / "tmp"),
-            "STILLWELL_CACHE": os.environ.get("STILLWELL_CACHE", str(Path.home() / ".cache/stillwell")),
-        }
-        (folder / "tmp").mkdir()
-        self._log = folder / "dev.log"
-        self._running: subprocess.Popen[bytes] | None = None
-
-    def start(self, *arguments: str, **settings: str) -> "subprocess.Popen[bytes]":
-        environment = {**self._environment, **{f"STILLWELL_{name.upper()}": value for name, value in settings.items()}}
-        with self._log.open("wb") as log:
-            self._running = subprocess.Popen(
-                [*COMMAND, "dev", *arguments], cwd=self.folder, env=environment, stdout=log, stderr=log
-            )
-        return self._running
-
-    def run(self, *arguments: str, environment: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [*COMMAND, *arguments],
-            cwd=self.folder,
-            env={**self._environment, **(environment or {})},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    @property
-    def exports(self) -> dict[str, str]:
-        """What the second terminal is told to export."""
-        done = self.run("dev", "--exports")
-        assert done.returncode == 0, done.stderr
-        pairs = (line.removeprefix("export ").partition("=") for line in done.stdout.splitlines())
-        return {name: value.strip("'") for name, _, value in pairs}
-
-    @property
-    def shown(self) -> str:
-        return self._log.read_text()
-
-    def until(self, words: str, *, times: int = 1) -> None:
-        """Wait until these words are shown so often."""
-        eventually(lambda: self.shown.count(words) >= times, within_s=60, what=f"{words!r} in:\n{self.shown}")
-
-    def edit(self, file: str, before: str, after: str) -> None:
-        path = self.folder / file
-        assert before in path.read_text()
-        path.write_text(path.read_text().replace(before, after))
-
-    def end(self, how: signal.Signals = signal.SIGINT) -> int:
-        assert self._running
-        self._running.send_signal(how)
-        return self._running.wait(60)
-
-    def leave(self) -> None:
-        if self._running and self._running.poll() is None:
-            self._running.kill()
-            self._running.wait()
-
-
-@pytest.fixture
-def developer(tmp_path: Path) -> Iterator[Developer]:
-    """In a project as `stillwell init` writes it."""
-    for place, content in files("shop", now()).items():
-        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / place).write_text(content)
-    made = Developer(tmp_path)
-    yield made
-    made.leave()
 
 
 def test_a_session_from_the_first_row_over_two_changes_to_the_end(developer: Developer) -> None:
@@ -178,8 +94,7 @@ def test_a_kafka_that_is_not_there_ends_it_at_once(developer: Developer) -> None
     process = developer.start(kafka_bootstrap="127.0.0.1:1")
     assert process.wait(60) == 1
     assert "Kafka cannot be reached" in developer.shown
-    assert not list((developer.folder / "tmp").rglob("*.owner"))
-    assert list((developer.folder / "state").rglob("*.json")) == []
+    assert developer.left == []
 
 
 def test_no_session_has_no_exports(developer: Developer) -> None:

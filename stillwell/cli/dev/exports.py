@@ -34,14 +34,19 @@ class Exports:
             )
 
     def write(self, environment: Mapping[str, str]) -> None:
-        """This process runs, with these settings."""
+        """This process runs, with these settings. Raises LocalStackError where that cannot be kept."""
         import psutil
 
-        self._file.parent.mkdir(parents=True, exist_ok=True)
+        from stillwell.local.detached import not_writable
+
         kept = _Kept(os.getpid(), psutil.Process().create_time(), dict(environment))
         fresh = self._file.with_suffix(".new")
-        fresh.write_text(json.dumps(dataclasses.asdict(kept)))
-        fresh.replace(self._file)
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            fresh.write_text(json.dumps(dataclasses.asdict(kept)))
+            fresh.replace(self._file)
+        except OSError as error:
+            raise not_writable(self._file.parent, error) from error
 
     def remove(self) -> None:
         """It does not any more."""
