@@ -15,6 +15,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.core import Metric as Family
 
+from stillwell import broken
+from stillwell.broken import Broken, RuleId
 from stillwell.metric import Metric
 from stillwell.predictions import watching
 from stillwell.predictions.freshness import State
@@ -79,6 +81,7 @@ PUSHED = Metric(
     "expired, filtered, offline or rejected.",
     ("view", "result"),
 )
+EXPECTATIONS_BROKEN = broken.EXPECTATIONS_BROKEN
 PUSHING = Metric("gauge", "stillwell_serve_rows_under_way", "Pushed rows that are on their way to Kafka or Redis.")
 AFTER = Metric("gauge", "stillwell_serve_reads_after_pushes", "Reads that wait until what was pushed is applied.")
 PREDICTIONS = Metric(
@@ -221,6 +224,16 @@ class Metrics:
         self.begin(LEFT_TO_READS, [model])
         self.begin(MODEL_CALLS, [model], [each.value for each in Call])
         self.begin(MODEL_SECONDS, [model])
+
+    def broken(self, topic: str, broken: Iterable[Broken]) -> None:
+        """Take in that pushed events broke rules of their topic."""
+        for each in broken:
+            self.count(EXPECTATIONS_BROKEN, each.count, topic, *each.rule)
+
+    def begin_rules(self, topic: str, rules: Iterable[RuleId]) -> None:
+        """Show 0 for the rules that events of a push topic may break."""
+        for each in rules:
+            self.count(EXPECTATIONS_BROKEN, 0, topic, *each)
 
     def version_load(self, loaded: bool) -> None:
         """Take in that registered versions were looked for."""

@@ -6,7 +6,8 @@ What a definitions package imports, and all that this package promises to keep:
 - `Request`, `OnDemandView`, `AS_OF`: what a request brings, what is computed when it is read, and for which instant.
 - `FeatureService`: a list of features under a name.
 - `Model`, `OpenInference`: what predicts from features, and the server that it is asked at.
-- `Key`, `Col`, `Feature`, `Output`: the fields of those; `col`, `feature` and `output` say more of a field.
+- `Key`, `Col`, `Feature`, `Output`: the fields of those; `col`, `feature` and `output` say more of a field, and
+  `rule` what must hold for a column.
 - `rows` marks a function that makes any number of rows from one event; `Rows` is what it returns.
 - `Bool`, `Int32`, `Int64`, `Float32`, `Float64`, `String`, `Bytes`, `Timestamp`: the types of fields.
 - `Client` reads features back, `SyncClient` for code that cannot await; `stillwell.client` has all that they give.
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         feature,
         output,
         rows,
+        rule,
     )
     from stillwell.errors import DefinitionError, StillwellError
     from stillwell.types import Bool, Bytes, Float32, Float64, Int32, Int64, String, Timestamp
@@ -72,6 +74,7 @@ __all__ = [
     "feature",
     "output",
     "rows",
+    "rule",
 ]
 
 _HOMES = {
@@ -96,6 +99,7 @@ _HOMES = {
             "feature",
             "output",
             "rows",
+            "rule",
         ),
         "stillwell.definitions",
     ),

@@ -259,7 +259,7 @@ def _source(column: ColumnSpec) -> Source:
         origin=column.origin.value,
         path=column.path,
         unit=column.unit,
-        expectations=tuple(each.rule for each in column.expectations),
+        expectations=tuple(each.rule for each in column.expectations if each.action == "reject"),
     )
 
 

@@ -46,10 +46,16 @@ class Origin(enum.Enum):
     RECORD_TIMESTAMP = "record_timestamp"
 
 
+Action = Literal["reject", "warn", "stop"]
+"""What becomes of a record that breaks a rule. reject: no view can use it. warn: it is used, counted, and told in the
+log. stop: the worker ends before anything of the record's batch is acknowledged, and who pushes it is refused."""
+
+
 class Expectation(Spec):
-    """A rule that a record must meet or is rejected. `rule` names it in messages and metrics."""
+    """A rule on a column. `rule` names it in messages and metrics."""
 
     rule: str
+    action: Action = "reject"
     holds: SkipValidation[pl.Expr]
     """True where the column (as `pl.col(<column name>)`) meets the rule. Null counts as met: `nullable` judges that."""
 
@@ -69,6 +75,11 @@ class ColumnSpec(Spec):
     """For floats: whether what JSON has no number for may come as text: NaN, Infinity, -Infinity."""
     read_as: str | None = None
     """What expressions call it, where that is not the topic's name and its own (`stillwell.pushing.on_write`)."""
+
+    @property
+    def requirements(self) -> tuple[Expectation, ...]:
+        """The rules that every record meets which gives a row: those that only warn are none."""
+        return tuple(rule for rule in self.expectations if rule.action != "warn")
 
 
 class TopicSpec(Spec):

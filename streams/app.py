@@ -186,7 +186,7 @@ class _Line(faust.Service):
             topic = each.topic.topic
             gate = RejectGate(topic, RejectLimit(settings.reject_ratio, settings.reject_min_count))
             _add_agent(app, self._channels[topic], Ingest(each, gate, self._preparing, self.metrics))
-            self.metrics.begin(topic, [view.name for view in each.views])
+            self.metrics.begin(topic, [view.name for view in each.views], each.rules)
         self.metrics.set(BUILD_INFO, 1, version("stillwell"))
         self._refreshing = _Refresh(app, settings, definitions, self.metrics) if definitions.models else None
         self._worker: Worker | None = None

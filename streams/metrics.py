@@ -20,6 +20,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.core import Metric as PrometheusMetric
 
+from stillwell import broken
+from stillwell.broken import RuleId
 from stillwell.layout.online import PutCounts
 from stillwell.metric import Metric
 from stillwell.predictions import watching
@@ -55,6 +57,7 @@ REJECTED = Metric(
     "Records refused, by reason; view is `*` for all views.",
     ("topic", "view", "reason"),
 )
+EXPECTATIONS_BROKEN = broken.EXPECTATIONS_BROKEN
 UPSERTS = Metric(
     "counter",
     "stillwell_upserts_total",
@@ -183,14 +186,16 @@ class Metrics:
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
 
-    def begin(self, topic: str, views: Collection[str]) -> None:
-        """Show 0 for everything that may happen to a topic and its views.
+    def begin(self, topic: str, views: Collection[str], rules: Collection[RuleId] = ()) -> None:
+        """Show 0 for everything that may happen to a topic and its views. rules: those on its columns.
 
         Prometheus sees no increase in a counter that first shows when it is 1 already, and no alarm would ring.
         """
         self._begin(stage=list(Stage), topic=[topic], view=views, result=_RESULTS, reason=get_args(ViewReason))
         for reason in get_args(TopicReason):
             self.count(REJECTED, 0, topic, "*", reason)
+        for rule in rules:
+            self.count(EXPECTATIONS_BROKEN, 0, topic, *rule)
 
     def begin_model(self, model: str) -> None:
         """Show 0 for everything that may happen to a model's predictions."""

@@ -3,7 +3,7 @@
 Classes are read once, when they are made, into the values of `stillwell.spec`; nothing else looks at a class.
 """
 
-from stillwell.definitions.columns import Col, Feature, Key, Output, col, feature, output
+from stillwell.definitions.columns import Col, Feature, Key, Output, col, feature, output, rule
 from stillwell.definitions.entity import Entity
 from stillwell.definitions.model import Model, OpenInference
 from stillwell.definitions.on_demand import AS_OF, OnDemandView
@@ -32,4 +32,5 @@ __all__ = [
     "feature",
     "output",
     "rows",
+    "rule",
 ]

@@ -208,7 +208,7 @@ def _failure_without_excuse(
     view: ViewSpec, transformation: Transformation, events: pl.DataFrame, golden: pl.DataFrame
 ) -> str | None:
     """What would be dead letters, one after another, though the events are as they should be."""
-    usable, _ = Expectations(view.source, empty_events(view.source)).check(events)
+    usable = Expectations(view.source, empty_events(view.source)).check(events).frame
     return (
         _failure(transformation, events, _SLIP)
         or _failure(transformation, usable, _NULL_UNTHOUGHT_OF)
@@ -256,7 +256,8 @@ def _outcomes(events: pl.DataFrame, results: Iterable[Transformed]) -> list[list
 
 def _check_nulls_of_expressions(view: ViewSpec, golden: pl.DataFrame, mistakes: Mistakes) -> None:
     whole = whole_events(view, golden)
-    usable, _ = Expectations(view.source, empty_events(view.source)).check(numbered(pl.concat([whole, golden])))
+    events = numbered(pl.concat([whole, golden]))
+    usable = Expectations(view.source, empty_events(view.source)).check(events).frame
     computed = _computed(view, whole)
     for label in _never_null(view):
         problem = _null_without_cause(view, label, usable) or _null_by_a_column(view, label, whole, computed)
@@ -305,7 +306,8 @@ def _fix(view: ViewSpec, label: str, column: str | None) -> str:
 
 
 def _check_nulls_of_function(view: ViewSpec, golden: pl.DataFrame, mistakes: Mistakes) -> None:
-    usable, _ = Expectations(view.source, empty_events(view.source)).check(sample_events(view, golden))
+    events = sample_events(view, golden)
+    usable = Expectations(view.source, empty_events(view.source)).check(events).frame
     for reject in Transformation(view, empty_events(view.source)).run(usable).rejects:
         if reject.reason in ("null_key", "null_feature"):
             event = usable.filter(pl.col("_offset") == reject.offset)

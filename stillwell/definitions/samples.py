@@ -154,7 +154,7 @@ def _domain(column: ColumnSpec, values: Iterable[Value]) -> pl.Series:
     """Those of the values that meet the column's expectations, each once; all of them where none does."""
     distinct = {repr(value): value for value in values}.values()  # by ==, 0.0 and -0.0 would be one
     series = pl.Series(column.name, list(distinct), dtype=column.type.polars)
-    meeting = series.to_frame().filter(*(rule.holds for rule in column.expectations))
+    meeting = series.to_frame().filter(*(rule.holds for rule in column.requirements))
     return meeting.to_series() if meeting.height else series
 
 

@@ -204,6 +204,15 @@ CASES = {
     "a set with None": (topic("a: Col[Int32] = col(one_of=[1, None])"), "Wrong.a has None in one_of"),
     "a regex of numbers": (topic("a: Col[Int32] = col(regex='.')"), "Wrong.a has regex='.', but is Int32"),
     "a regex that is none": (topic("a: Col[String] = col(regex='(')"), "Wrong.a has regex='(', which is none"),
+    "a bound in the place of a rule": (
+        topic("a: Col[Int32] = col(warn=10)"),
+        "Wrong.a has warn=10; write warn=rule(…), as warn=rule(le=10_000)",
+    ),
+    "a rule of nothing": (topic("a: Col[Int32] = col(stop=rule())"), "Wrong.a has stop=rule(), which says nothing"),
+    "a rule that cannot be one": (
+        topic("a: Col[Int32] = col(gt=0, warn=rule(regex='.'))"),
+        "Wrong.a has warn=rule(regex='.'), but is Int32; only a String",
+    ),
     # Views: the statement
     "a view without ttl": (
         view(GOOD, 'View, source=Departure, entity=Airport, keys={"airport": Departure.origin}'),
@@ -750,6 +759,22 @@ def test_nulls_that_an_expectation_rules_out_need_no_declaration(mistakes: Load)
     )
     assert mistakes(body) == []
     assert mistakes(body.replace("col(one_of=['1', '2'])", "col()"))
+
+
+@pytest.mark.parametrize(("rule", "ruled_out"), [("ge=0", True), ("stop=rule(ge=0)", True), ("warn=rule(ge=0)", False)])
+def test_nulls_need_a_declaration_where_a_record_may_break_the_expectation(
+    mistakes: Load, rule: str, ruled_out: bool
+) -> None:
+    """Events are made up within the bounds that every record with rows keeps."""
+    body = (
+        'class Coded(Topic, name="coded", event_time="at"):\n'
+        "    at: Col[Timestamp]\n"
+        "    name: Col[String]\n"
+        f"    code: Col[Int32] = col({rule})\n"
+        f"class Codes(View, source=Coded, entity=Airport, keys={{'airport': Coded.name}}, {WEEK}):\n"
+        "    n: Feature[Int32] = feature(pl.when(Coded.code >= 0).then(Coded.code))\n"
+    )
+    assert (mistakes(body) == []) is ruled_out
 
 
 def test_the_nearest_name_is_offered_up_to_the_length_at_which_none_can_be_near() -> None:

@@ -30,6 +30,7 @@ from stillwell import (
     col,
     feature,
     rows,
+    rule,
 )
 from stillwell.errors import DefinitionError
 from stillwell.spec import Origin
@@ -208,9 +209,9 @@ def test_an_expectation_holds_for_good_values_and_null_and_not_for_bad_ones(
         x: annotation = col(**words)  # type: ignore[valid-type]
 
     column = Ruled.spec.columns[1]
-    (rule,) = column.expectations
+    (expectation,) = column.expectations
     values = pl.Series("x", [*good, *bad, None], dtype=column.type.polars)
-    verdicts = values.to_frame().select(rule.holds).to_series().to_list()
+    verdicts = values.to_frame().select(expectation.holds).to_series().to_list()
     assert verdicts == [True] * len(good) + [False] * len(bad) + [None]
 
 
@@ -220,8 +221,17 @@ def test_the_rule_is_named_as_people_would_say_it() -> None:
         x: Col[Int32] = col(ge=0, lt=10, one_of=[1, 2])
         y: Col[String] = col(regex="[a-z]+")
 
-    named = [rule.rule for column in Ruled.spec.columns for rule in column.expectations]
+    named = [each.rule for column in Ruled.spec.columns for each in column.expectations]
     assert named == [">= 0", "< 10", "one of 1, 2", "matches [a-z]+"]
+
+
+def test_rules_that_warn_and_stop_stand_behind_those_that_reject_each_with_its_action() -> None:
+    class Ruled(Topic, name="ruled", event_time="at"):
+        at: Col[Timestamp]
+        x: Col[Int32] = col(gt=0, warn=rule(ge=1, le=10), stop=rule(le=100))
+
+    actions = [(each.rule, each.action) for each in Ruled.spec.columns[1].expectations]
+    assert actions == [("> 0", "reject"), (">= 1", "warn"), ("<= 10", "warn"), ("<= 100", "stop")]
 
 
 def test_a_null_is_refused_where_the_class_statement_stands() -> None:

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stillwell.broken import Broken, RuleId
 from stillwell.errors import DefinitionError
 from stillwell.evaluate import evaluate
 from stillwell.pipeline import Pipeline, compile_pipeline
 from stillwell.records import Outcome, Records, Reject, ViewRows
-from stillwell.spec import Expectation, RowsFunction, TopicSpec, ViewSpec
+from stillwell.spec import Action, Expectation, RowsFunction, TopicSpec, ViewSpec
 from stillwell.transform import MAX_ROWS
 from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP, FieldType
 from tests.batches import NOW, NOW_MS, column, event, feature, reasons, records, take, topic, view
@@ -318,6 +319,56 @@ def test_a_rule_that_fails_rejects_its_own_events_and_is_named_unless_one_before
     assert third.error == "y: expected > 0, got 0 (at $.y)"
     assert false.error == "name: expected a number, got '0' (at $.name)"
     assert {reject.reason for reject in outcome.rejects} == {"expectation"}
+
+
+def rule_of(action: Action, most: float) -> Expectation:
+    return Expectation(rule=f"<= {most}", action=action, holds=pl.col("x") <= most)
+
+
+GRADED = topic(
+    column("x", FLOAT32, nullable=True, expectations=(rule_of("reject", 50), rule_of("warn", 5), rule_of("stop", 500))),
+    column(
+        "name",
+        STRING,
+        nullable=True,
+        expectations=(
+            Expectation(rule="a number", action="warn", holds=pl.col("name").str.to_integer() > 0),
+            Expectation(rule="short", holds=pl.col("name").str.len_bytes() < 5),
+        ),
+    ),
+)
+
+
+def test_a_record_that_only_breaks_a_rule_that_warns_gives_its_rows() -> None:
+    v = view(GRADED, {"x": (INT64, x("x").fill_null(0).cast(pl.Int64()))})
+    outcome = run(GRADED, [v], records([event(x=6), event(x=1), event(x=7, name="a"), event(x=9, name="0")]))
+    assert outcome.rejects == ()
+    assert outcome.rows[0].frame.get_column("x").to_list() == [6, 1, 7, 9]
+    assert outcome.broken == (
+        Broken(RuleId("x", "<= 5", "warn"), 3, 0, 100, "6.0"),
+        Broken(RuleId("name", "a number", "warn"), 2, 0, 102, "'a'"),
+    )
+
+
+def test_a_record_counts_for_every_rule_that_it_breaks_whatever_became_of_it() -> None:
+    """Or how often a rule is broken would hang on the others."""
+    outcome = run(GRADED, [], records([event(x=1), event(x=60, name="toolong"), event(x=600), event(x=70)]))
+    assert {(each.rule, each.count, each.offset) for each in outcome.broken} == {
+        (RuleId("x", "<= 50", "reject"), 3, 101),
+        (RuleId("x", "<= 5", "warn"), 3, 101),
+        (RuleId("x", "<= 500", "stop"), 1, 102),
+        (RuleId("name", "a number", "warn"), 1, 101),
+        (RuleId("name", "short", "reject"), 1, 101),
+    }
+    assert [reject.offset for reject in outcome.rejects] == [101, 102, 103]
+
+
+def test_a_record_that_breaks_a_rule_that_stops_is_refused_and_told_so() -> None:
+    """By who goes on nevertheless, as the query service does."""
+    source = topic(column("x", FLOAT32, expectations=(rule_of("stop", 500),)))
+    outcome = run(source, [], records([event(x=501), event(x=500)]))
+    says = "x: expected <= 500, got 501.0 (at $.x), by a rule that stops workers"
+    assert outcome.rejects == (Reject(100, None, "expectation", says),)
 
 
 def test_what_breaks_a_rule_is_shortened() -> None:

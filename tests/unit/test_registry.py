@@ -35,6 +35,7 @@ from stillwell.known_views import Version, known_views, logs_of_predictions
 from stillwell.predictions.log import log_view
 from stillwell.registry import Caution, register, registered, review
 from stillwell.spec import (
+    Action,
     ColumnSpec,
     DefinitionsSpec,
     EntitySpec,
@@ -265,6 +266,7 @@ def decoded(name: str, **words: Any) -> ViewSpec:
     return changed(source=Departure.spec.model_copy(update={"columns": tuple(columns)}))
 
 
+(_DELAY,) = (each for each in Departure.spec.columns if each.name == "delay")
 RULE = Expectation(rule="<= 60", holds=pl.col("delay") <= 60)
 READ_OTHERWISE = {
     "another field": (
@@ -286,6 +288,14 @@ READ_OTHERWISE = {
     ),
     "no expectation": (decoded("delay", expectations=()), "expects of Departure.delay nothing, but version 1 is"),
 }
+
+
+@pytest.mark.parametrize("action", ["warn", "stop"])
+def test_rules_that_reject_nothing_come_and_go_within_a_version(store: MemoryStore, action: Action) -> None:
+    """A worker that one has stopped goes on once it is changed, and no row is of another meaning."""
+    before = dict(store.objects)
+    run(store, decoded("delay", expectations=(*_DELAY.expectations, RULE.model_copy(update={"action": action}))))
+    assert store.objects == before
 
 
 @pytest.mark.parametrize(("view", "says"), READ_OTHERWISE.values(), ids=READ_OTHERWISE)

@@ -14,12 +14,13 @@ import pytest
 
 from serving.pushing.batch import FEW_ROWS, Push
 from serving.pushing.pusher import Pusher, Written
+from stillwell.broken import Broken
 from stillwell.errors import NotDefined, NotWritten, OutcomeUnknown, RequestError, StoreNotReady, StoreUnavailable
 from stillwell.layout.online import Answer
 from stillwell.pushing.log import Place
 from stillwell.pushing.record import LARGEST_RECORD, PushRecord, To
 from stillwell.pushing.status import PushStatus
-from stillwell.spec import Expectation, Origin, TopicSpec
+from stillwell.spec import Expectation, Origin, TopicSpec, ViewSpec
 from stillwell.threads import ThreadPool
 from stillwell.types import FLOAT64, INT64, STRING, TIMESTAMP
 from tests.batches import column, event, feature, view
@@ -176,18 +177,36 @@ async def test_final_rows_that_are_appended_are_judged_before() -> None:
 
 
 _RULE = Expectation(rule="at least 0", holds=pl.col("amount") >= 0)
-_WITH_RULE = LAST.model_copy(
-    update={
-        "source": SOURCE.model_copy(
-            update={
-                "columns": tuple(
-                    each.model_copy(update={"expectations": (_RULE,)}) if each.name == "amount" else each
-                    for each in SOURCE.columns
-                )
-            }
-        )
+
+
+def _with_rules(*rules: Expectation) -> ViewSpec:
+    columns = tuple(
+        each.model_copy(update={"expectations": rules}) if each.name == "amount" else each for each in SOURCE.columns
+    )
+    return LAST.model_copy(update={"source": SOURCE.model_copy(update={"columns": columns})})
+
+
+_WITH_RULE = _with_rules(_RULE)
+
+
+async def test_an_event_that_would_stop_a_worker_is_refused_and_one_that_breaks_a_rule_that_warns_is_counted() -> None:
+    """Here, since a worker gets what is made of it."""
+    warns = Expectation(rule="at most 5", action="warn", holds=pl.col("amount") <= 5)
+    stops = Expectation(rule="at most 50", action="stop", holds=pl.col("amount") <= 50)
+    world = await World([_with_rules(warns, stops)]).ready()
+    counted: list[tuple[str, Broken]] = []
+    pusher = world.pusher(broken=lambda topic, broken: counted.extend((topic, each) for each in broken))
+    events = [event(customer=f"c{amount}", step=1, amount=amount) for amount in (1, 6, 51, 7)]
+    with pytest.raises(RequestError, match=r"rows\[2\]: amount: expected at most 50, got 51.0"):
+        await pusher.append(Push("Last", events, transform=True, to=To.BOTH))
+    assert counted == []
+    written = await pusher.write(Push("Last", events, transform=True, to=To.BOTH))
+    assert [(each.row, each.reason) for each in written.refusals] == [(2, "expectation")]
+    assert "by a rule that stops workers" in written.refusals[0].error
+    assert {(topic, each.rule.action, each.count) for topic, each in counted} == {
+        ("test.push.Last", "warn", 3),
+        ("test.push.Last", "stop", 1),
     }
-)
 
 
 @pytest.mark.parametrize(
