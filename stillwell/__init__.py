@@ -8,7 +8,8 @@ What a definitions package imports, and all that this package promises to keep:
 - `Model`, `OpenInference`: what predicts from features, and the server that it is asked at.
 - `Key`, `Col`, `Feature`, `Output`: the fields of those; `col`, `feature` and `output` say more of a field, and
   `rule` what must hold for a column.
-- `rows` marks a function that makes any number of rows from one event; `Rows` is what it returns.
+- `rows` marks a function that makes any number of rows from one event, and `Rows` is what it returns; `frame` marks one
+  that makes rows of a whole frame of events.
 - `Bool`, `Int32`, `Int64`, `Float32`, `Float64`, `String`, `Bytes`, `Timestamp`: the types of fields.
 - `Client` reads features back, `SyncClient` for code that cannot await; `stillwell.client` has all that they give.
 - `StillwellError` is the root of every error raised on purpose, `DefinitionError` the one for wrong definitions.
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         View,
         col,
         feature,
+        frame,
         output,
         rows,
         rule,
@@ -72,6 +74,7 @@ __all__ = [
     "View",
     "col",
     "feature",
+    "frame",
     "output",
     "rows",
     "rule",
@@ -97,6 +100,7 @@ _HOMES = {
             "View",
             "col",
             "feature",
+            "frame",
             "output",
             "rows",
             "rule",

@@ -113,12 +113,16 @@ class FeatureSpec(Spec):
     type: FieldType
     nullable: bool
     expression: SkipValidation[pl.Expr] | None
-    """None in a view whose rows come from a `@rows` function."""
+    """None in a view whose rows come from a function."""
     description: str = ""
 
 
 RowsFunction = Callable[[Any], Iterable[Mapping[str, object]]]
 """From one event (attributes named as the topic's columns) to rows: mappings of every key and feature to a value."""
+
+
+FrameFunction = Callable[[Any], Any]
+"""From a frame of events (columns by their own names, and `_index`) to one of rows: `_index`, every key and feature."""
 
 
 class ViewSpec(Spec):
@@ -139,11 +143,17 @@ class ViewSpec(Spec):
     keys: tuple[SkipValidation[pl.Expr], ...] = ()
     where: SkipValidation[pl.Expr] | None = None
     rows: SkipValidation[RowsFunction] | None = None
+    frame: SkipValidation[FrameFunction] | None = None
     description: str = ""
     file: str = ""
     """Where its class statement stands: `schemas/departures.py:52`; '' for one that was made by hand."""
     source_digest: str = ""
     """SHA-256 of the source that the view was read from, without its descriptions; '' where there is none."""
+
+    @property
+    def function(self) -> RowsFunction | FrameFunction | None:
+        """What makes its rows of a `@rows` or `@frame` function's; None where expressions do."""
+        return self.rows or self.frame
 
 
 class AliasSpec(Spec):

@@ -49,7 +49,7 @@ EVENTS = Metric("counter", "stillwell_events_total", "Records taken in from Kafk
 EVENT_BYTES = Metric("counter", "stillwell_event_bytes_total", "Bytes of their keys and values.", ("topic",))
 ROWS = Metric("counter", "stillwell_rows_total", "Rows that records gave a view.", ("view",))
 FILTERED = Metric(
-    "counter", "stillwell_filtered_total", "Records that a view's `where` or `@rows` left out.", ("view",)
+    "counter", "stillwell_filtered_total", "Records that a view's `where` or function left out.", ("view",)
 )
 REJECTED = Metric(
     "counter",

@@ -163,7 +163,7 @@ class ViewBatches:
         if (of_row < 0).any():
             frame = frame.filter(pl.Series(of_row >= 0))
         filtered = frozenset(range(len(values))).difference(places.tolist(), rejects)
-        if 0 < len(values) <= FEW_ROWS and self.view.rows is None:
+        if 0 < len(values) <= FEW_ROWS and self.view.function is None:
             self.quick = _within_turn(begun)
         return Batch(self.view, tuple(judged), tuple(records), frame, filtered, now_ms, outcome.broken)
 

@@ -135,7 +135,7 @@ class Pusher:
         """How many are on their way."""
         self._gathering = {name: _Gathering() for name in views}
         self._judges = {
-            name: _Judge(name, threads if view.view.rows is None else functions(name), patience)
+            name: _Judge(name, threads if view.view.function is None else functions(name), patience)
             for name, view in views.items()
         }
         self._checks = {name: _Checks(view, threads, now_ms) for name, view in views.items()}

@@ -154,7 +154,7 @@ def rule(
 
 def feature(expression: pl.Expr | None = None, *, description: str = "") -> Feature[Any]:
     """Say how a feature is computed from its topic's columns, or from the inputs of its on-demand view; without an
-    expression in a view with `@rows`."""
+    expression in a view with a `@rows` or `@frame` function."""
     return Feature(expression, description)
 
 

@@ -11,6 +11,7 @@ from stillwell.definitions.checks import check_on_demand_nulls
 from stillwell.definitions.columns import Feature
 from stillwell.definitions.expressions import on_demand_problem
 from stillwell.definitions.fields import Declared, declared_fields, feature_specs, refuse_strangers
+from stillwell.definitions.functions import Maker
 from stillwell.definitions.mistakes import Mistakes
 from stillwell.definitions.request import Request
 from stillwell.definitions.source import location, source_digest
@@ -59,7 +60,10 @@ class OnDemandView:
         check_class(cls, OnDemandView, mistakes)
         complete = check_words(words, OnDemandWords, mistakes)
         features = declared_fields(cls, Feature, mistakes)
-        refuse_strangers(cls, (), "an on-demand view has `Feature[…]` fields alone", mistakes)
+        functions = {name: value for name, value in vars(cls).items() if isinstance(value, Maker)}
+        for name, function in functions.items():
+            mistakes.add(f"is a {function.word} function; compute in expressions, by feature(…)", field=name)
+        refuse_strangers(cls, functions, "an on-demand view has `Feature[…]` fields alone", mistakes)
         if not features and not mistakes.messages:
             mistakes.add("has no feature; write `<name>: Feature[Int64 | None] = feature(…)`")
         check_version(words.get("version", 1), mistakes)

@@ -203,8 +203,8 @@ def _neighbours(number: float, width: type[np.floating[Any]]) -> Iterator[np.flo
 
 
 def _constants(view: ViewSpec) -> Iterator[Constant]:
-    if view.rows is not None:
-        yield from _constants_of_code(getattr(view.rows, "__code__", None))
+    if view.function is not None:
+        yield from _constants_of_code(getattr(view.function, "__code__", None))
     expressions = [*view.keys, view.where, *(feature.expression for feature in view.features)]
     for expression in expressions:
         if expression is not None:

@@ -134,7 +134,7 @@ class PushPipeline:
         (view,) = self.views
         if not view.source.columns:
             return None
-        if view.rows is None and any(feature.expression is None for feature in view.features):
+        if view.function is None and any(feature.expression is None for feature in view.features):
             raise DefinitionError(f"view {view.name}: a feature has no expression, so that nothing can be computed")
         topic = raw_topic(self._project, view).model_copy(update={"closed": closed})
         return Pipeline(topic, (view.model_copy(update={"source": topic}),), self._max_future)
@@ -252,5 +252,6 @@ def _as_it_is(view: ViewSpec, topic: TopicSpec) -> ViewSpec:
             "features": tuple(features),
             "where": None,
             "rows": None,
+            "frame": None,
         }
     )

@@ -114,7 +114,7 @@ CASES = {
     "a stranger in a topic": (topic("def a(self): ..."), "Wrong.a is no field; a topic has `Col[…]` fields alone"),
     "a function without @rows": (
         view(GOOD + "\n    def ends(event): ..."),
-        "Wrong.ends is no field; write @rows above a function",
+        "Wrong.ends is no field; write @rows or @frame above a function",
     ),
     # Entities
     "an entity without a key": ("class Wrong(Entity): ...", "Wrong has no key; write `<name>: Key[String]`"),
@@ -313,6 +313,28 @@ CASES = {
     "an expression beside @rows": (
         view("n: Feature[Int32] = feature(Departure.number)\n    @rows\n    @staticmethod\n    def make(event): ..."),
         "Wrong.n has an expression, but the view has a @rows function",
+    ),
+    "keys beside @frame": (
+        view("n: Feature[Int32]\n    @frame\n    @staticmethod\n    def make(events): ..."),
+        "Wrong has keys=…, but its @frame function gives the keys; take keys=… away",
+    ),
+    "an expression beside @frame": (
+        view("n: Feature[Int32] = feature(Departure.number)\n    @frame\n    @staticmethod\n    def make(events): ..."),
+        "Wrong.n has an expression, but the view has a @frame function",
+    ),
+    "@rows and @frame": (
+        view(
+            "n: Feature[Int32]\n    @rows\n    @staticmethod\n    def one(event): ..."
+            "\n    @frame\n    @staticmethod\n    def two(events): ..."
+        ),
+        "Wrong has several @frame and @rows functions, one and two; keep one",
+    ),
+    "a @frame function that gives no frame": (
+        view(
+            "n: Feature[Int32]\n    @frame\n    @staticmethod\n    def make(events): ...",
+            f"View, source=Departure, entity=Airport, {WEEK}",
+        ),
+        "Wrong fails for every event that was tried, view Wrong: UnfitFrame: expected a pl.DataFrame, got a NoneType",
     ),
     "two @rows": (
         view(
@@ -555,6 +577,10 @@ READ_CASES = {
     "an on-demand feature of several rows": (
         on_demand("s: Feature[Timestamp | None] = feature(AirportDepartures.left.max())"),
         "a view sees one event at a time",
+    ),
+    "an on-demand @frame function": (
+        on_demand("n: Feature[Bool | None] = feature(AirportDepartures.late)\n    @frame\n    def make(events): ..."),
+        "Wrong.make is a @frame function; compute in expressions, by feature(…)",
     ),
     "AS_OF in a view": (
         view("s: Feature[Int64] = feature((AS_OF - Departure.at).dt.total_seconds())"),

@@ -27,6 +27,7 @@ from stillwell import (
     View,
     col,
     feature,
+    frame,
     rows,
 )
 from stillwell.definitions.loading import load_definitions
@@ -348,6 +349,29 @@ def test_a_rows_function_may_read_any_column() -> None:
     assert run(store, Tails.spec) == []
     with pytest.raises(DefinitionError, match=r"reads Departure\.tail from the value's registration as it is"):
         run(store, Tails.spec.model_copy(update={"source": decoded("tail", path=("registration",)).source}))
+
+
+def test_a_function_over_frames_may_read_any_column_and_is_registered_by_what_it_gives() -> None:
+    def view(bound: int) -> ViewSpec:
+        class Tails(View, source=Departure, entity=Airport, ttl=timedelta(0)):
+            value: Feature[Int64]
+
+            @frame
+            @staticmethod
+            def make(events: pl.DataFrame) -> pl.DataFrame:
+                return events.filter(pl.col("number") > bound).select("_index", airport="origin", value="number")
+
+        return Tails.spec
+
+    store = MemoryStore()
+    assert run(store, view(10)) == []
+    with pytest.raises(DefinitionError, match=r"reads Departure\.tail from the value's registration as it is"):
+        run(store, view(10).model_copy(update={"source": decoded("tail", path=("registration",)).source}))
+    elsewhere = {"version": 2, "source": decoded("tail", path=("registration",)).source}
+    with pytest.raises(DefinitionError, match="choose another STILLWELL_NAMESPACE"):
+        run(store, view(10).model_copy(update=elsewhere))
+    with pytest.raises(DefinitionError, match="gives no row for"):
+        run(store, view(1_000))
 
 
 def test_a_changed_source_alone_is_a_caution(store: MemoryStore) -> None:

@@ -18,13 +18,13 @@ from stillwell.broken import Broken
 from stillwell.errors import NotDefined, NotWritten, OutcomeUnknown, RequestError, StoreNotReady, StoreUnavailable
 from stillwell.layout.online import Answer
 from stillwell.pushing.log import Place
-from stillwell.pushing.record import LARGEST_RECORD, PushRecord, To
+from stillwell.pushing.record import LARGEST_RECORD, RAW, PushRecord, To
 from stillwell.pushing.status import PushStatus
 from stillwell.spec import Expectation, Origin, TopicSpec, ViewSpec
 from stillwell.threads import ThreadPool
 from stillwell.types import FLOAT64, INT64, STRING, TIMESTAMP
 from tests.batches import column, event, feature, view
-from tests.pushed import INCARNATION, LAST, SOURCE, SPLIT, FasterWorker, World, raw, together
+from tests.pushed import HOUR, INCARNATION, LAST, SOURCE, SPLIT, FasterWorker, World, raw, together
 from tests.waiting import eventually_async
 
 
@@ -140,6 +140,31 @@ async def test_what_is_appended_is_in_kafka_and_not_in_redis_until_a_worker_come
     assert written.token.epoch is None
     assert world.rows() == {}
     assert await world.work() == [Answer.APPLIED]
+
+
+async def test_what_a_function_over_frames_makes_of_a_pushed_event_is_written_as_the_worker_would_write_it() -> None:
+    """And goes to Kafka as a finished row, since an event has no more than one."""
+
+    def double(events: pl.DataFrame) -> pl.DataFrame:
+        some = events.filter(pl.col("step") >= 0)
+        return some.select("_index", "customer", amount=pl.col("amount") / 3.6)
+
+    framed = view(
+        SOURCE, {"customer": (STRING, None)}, feature("amount", FLOAT64, None), name="Framed", frame=double
+    ).model_copy(update={"ttl": HOUR})
+    world = await World([framed]).ready()
+    pusher = world.pusher()
+    events = [event(customer=f"c{number}", step=number, amount=number * 0.1) for number in range(-1, 20)]
+    written = await pusher.write(Push("Framed", [*events, event(customer="a", step=1)], transform=True, to=To.BOTH))
+    assert list(written.statuses) == ["filtered", *["applied"] * 20, "rejected"]
+    final = [each for each in world.log.records("test.push.Framed") if b"event_timestamp" in each.record.value]
+    assert len(final) == 20
+    assert all(RAW in dict(each.record.headers) for each in final)
+    before = world.rows()
+    assert set(await world.work("Framed")) == {Answer.DUPLICATE}
+    assert world.rows() == before
+    await pusher.write(Push("Framed", events[:2], transform=True, to=To.BOTH))
+    assert not pusher.view("Framed").quick, "a user's function is called by a thread"
 
 
 async def test_rows_that_are_appended_do_not_wait_for_redis_with_those_that_go_in_the_same_batch(
