@@ -67,6 +67,7 @@ class ColumnOptions:
     must: Rule = Rule()
     warn: Rule | None = None
     stop: Rule | None = None
+    description: str = ""
 
 
 class Col(Field[T_co]):
@@ -109,6 +110,7 @@ def col(
     regex: str | None = None,
     warn: Rule | None = None,
     stop: Rule | None = None,
+    description: str = "",
 ) -> Col[Any]:
     """Say where a column comes from and what must hold for it.
 
@@ -123,7 +125,7 @@ def col(
 
     What a record may break without being rejected is said by `rule(…)`: of one that breaks `warn=rule(le=10_000)` rows
     are made as of any other, but it is counted and told in the log; one that breaks `stop=rule(le=1e9)` ends the worker
-    before anything of its batch is acknowledged.
+    before anything of its batch is acknowledged. description is for people.
     """
     return Col(
         ColumnOptions(
@@ -135,6 +137,7 @@ def col(
             must=Rule(ge=ge, gt=gt, le=le, lt=lt, one_of=one_of, regex=regex),
             warn=warn,
             stop=stop,
+            description=description,
         )
     )
 

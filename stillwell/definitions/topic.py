@@ -1,7 +1,7 @@
 """Topics: what flows through Kafka, and which columns it has."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Required, TypedDict, Unpack, get_args
+from typing import Any, ClassVar, Literal, Required, Unpack, get_args
 
 from stillwell.decode import Decoder
 from stillwell.definitions.columns import Col, Unit
@@ -9,7 +9,7 @@ from stillwell.definitions.expectations import expectations
 from stillwell.definitions.fields import Declared, declared_fields, refuse_strangers
 from stillwell.definitions.mistakes import Mistakes, did_you_mean
 from stillwell.definitions.names import kafka_name_problem
-from stillwell.definitions.words import check_class, check_words, description_of
+from stillwell.definitions.words import CardWords, card, check_class, check_words
 from stillwell.errors import DefinitionError
 from stillwell.spec import ColumnSpec, Origin, TopicSpec
 from stillwell.types import INT64, TIMESTAMP
@@ -17,7 +17,7 @@ from stillwell.types import INT64, TIMESTAMP
 Start = Literal["earliest", "latest"]
 
 
-class TopicWords(TypedDict, total=False):
+class TopicWords(CardWords, total=False):
     """What may follow `Topic` in the class statement."""
 
     name: Required[str]
@@ -52,6 +52,7 @@ class Topic:
         columns = tuple(_column(field, mistakes) for field in fields)
         if complete:
             _check_statement(words, columns, mistakes)
+        told = card(cls, words, mistakes)
         mistakes.check()
         cls.spec = TopicSpec(
             name=cls.__name__,
@@ -60,7 +61,7 @@ class Topic:
             event_time=words["event_time"],
             sequence=words.get("sequence"),
             start=words.get("start", "earliest"),
-            description=description_of(cls),
+            **told,
         )
         try:
             Decoder(cls.spec)
@@ -111,6 +112,7 @@ def _column(field: Declared[Col[Any]], mistakes: Mistakes) -> ColumnSpec:
         path=_path(field, origin, mistakes),
         unit=_unit(field, origin, mistakes),
         expectations=expectations(field.name, field.type, options, mistakes),
+        description=options.description,
     )
 
 

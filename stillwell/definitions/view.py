@@ -2,7 +2,7 @@
 
 import datetime
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Required, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Required, Unpack
 
 import polars as pl
 
@@ -19,7 +19,7 @@ from stillwell.definitions.on_write import check_on_write, is_on_demand, taken_o
 from stillwell.definitions.samples import empty_events
 from stillwell.definitions.source import location, source_digest
 from stillwell.definitions.topic import Topic
-from stillwell.definitions.words import check_class, check_words, description_of
+from stillwell.definitions.words import CardWords, card, check_class, check_words
 from stillwell.pushing.on_write import on_write_topic
 from stillwell.spec import EntitySpec, FeatureSpec, OnDemandSpec, TopicSpec, ViewSpec
 from stillwell.types import BOOL
@@ -35,7 +35,7 @@ _FORMS = {RowsMethod: "rows", FrameMethod: "frame"}
 """The word of the spec for each form of a function."""
 
 
-class ViewWords(TypedDict, total=False):
+class ViewWords(CardWords, total=False):
     """What may follow `View` in the class statement."""
 
     source: Required["type[Topic] | type[OnDemandView]"]
@@ -91,6 +91,7 @@ class View(Readable):
             _check_statement(words, mistakes)
             if on_write:
                 check_on_write(words, makers, mistakes)
+        told = card(cls, words, mistakes)
         mistakes.check()
         cls._source, cls._entity = words["source"], words["entity"]
         maker = next(iter(makers.values()), None)
@@ -98,6 +99,7 @@ class View(Readable):
             cls.spec = _spec_on_write(cls, words, taken_over(cls, words["source"], features, mistakes), mistakes)
         else:
             cls.spec = _spec_of_topic(cls, words, features, maker, mistakes)
+        cls.spec = cls.spec.model_copy(update=told)
         mistakes.check()
         # Golden examples come with loading, where this is done again; most mistakes show without them, at their line.
         check_nulls(cls.spec, empty_events(cls.spec.source), mistakes)
@@ -155,7 +157,6 @@ def _spec(
         freshness=words.get("freshness"),
         features=features,
         keys=keys,
-        description=description_of(cls),
         file=location(cls),
         source_digest=source_digest(cls, words["source"], words["entity"]),
     )

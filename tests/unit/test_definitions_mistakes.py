@@ -469,6 +469,19 @@ READ_CASES = {
         service("(Origin.lat,)"),
         "AttributeError: AirportDepartures has no feature 'lat'; did you mean 'late'?",
     ),
+    # Owners and tags
+    "an owner that is nobody": (
+        'class Wrong(Request, owner=""):\n    a: Col[Bool]',
+        "Wrong has owner=''; write who answers for it, as owner=\"payments\"",
+    ),
+    "tags without names": (
+        service("(Origin.late,), tags=['tier']"),
+        'Wrong has tags=[\'tier\']; write texts by their names, as tags={"tier": "1"}',
+    ),
+    "a tag that is no text": (
+        on_demand(QUIET, "OnDemandView, inputs=(AirportDepartures,), tags={'tier': 1}"),
+        'Wrong has tags={\'tier\': 1}; a tag is a text by its name, as {"tier": "1"}',
+    ),
     # Requests
     "a request without columns": ("class Wrong(Request): ...", "Wrong has no column; write `<name>: Col[Float64]`"),
     "a request with a word": ("class Wrong(Request, ttl=1):\n    a: Col[Bool]", "Wrong has ttl=…, which means nothing"),

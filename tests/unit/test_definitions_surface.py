@@ -17,11 +17,17 @@ from stillwell import (
     Col,
     Entity,
     Feature,
+    FeatureService,
     Float32,
     Float64,
     Int32,
     Int64,
     Key,
+    Model,
+    OnDemandView,
+    OpenInference,
+    Output,
+    Request,
     Rows,
     String,
     Timestamp,
@@ -95,6 +101,47 @@ class Both(View, source=Event, entity=Route, ttl=timedelta(0)):
 def test_an_entity_has_its_keys_sorted_by_name() -> None:
     assert [(key.name, key.type) for key in Route.spec.keys] == [("dest", STRING), ("origin", STRING)]
     assert (Route.spec.name, Route.spec.owner, Route.spec.description) == ("Route", "ops", "A pair of airports.")
+
+
+def test_every_definition_may_have_an_owner_and_tags_and_a_column_a_description() -> None:
+    words: dict[str, Any] = {"owner": "payments", "tags": {"tier": "1", "pii": ""}}
+
+    class Payer(Entity, **words):
+        payer: Key[String]
+
+    class Payment(Topic, name="payments", event_time="at", **words):
+        at: Col[Timestamp] = col(description="when it was made")
+        payer: Col[String]
+        amount: Col[Float32 | None]
+
+    class Last(View, source=Payment, entity=Payer, keys={"payer": Payment.payer}, ttl=timedelta(0), **words):
+        amount: Feature[Float32 | None] = feature(Payment.amount)
+
+    class Asked(Request, **words):
+        amount: Col[Float32 | None] = col(description="of the next one")
+
+    class Larger(OnDemandView, inputs=(Last, Asked), **words):
+        larger: Feature[Bool | None] = feature(Asked.amount > Last.amount)
+
+    class Till(FeatureService, features=(Larger,), **words):
+        pass
+
+    class Risk(
+        Model,
+        entity=Payer,
+        version="1",
+        policy="cached",
+        max_staleness=timedelta(1),
+        inputs={"amount": Last.amount},
+        server=OpenInference(url="http://localhost:1", model="risk"),
+        **words,
+    ):
+        risk: Output[Float32]
+
+    for definition in (Payer, Payment, Last, Asked, Larger, Till, Risk):
+        assert (definition.spec.owner, definition.spec.tags) == ("payments", (("tier", "1"), ("pii", "")))
+    assert Payment.spec.columns[0].description == "when it was made"
+    assert Asked.spec.columns[0].description == "of the next one"
 
 
 def test_a_topic_says_its_name_event_time_sequence_start_and_description() -> None:
