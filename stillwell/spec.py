@@ -104,6 +104,8 @@ class TopicSpec(DefinitionSpec):
     start: Literal["earliest", "latest"] = "earliest"
     closed: bool = False
     """Whether a record is refused whose value has a field that no column reads; otherwise such fields are skipped."""
+    pushed: bool = False
+    """Whether it is of pushes, whose values are flat."""
 
     def qualified(self, column: ColumnSpec) -> str:
         """One of its columns as expressions name it: `Departure.delay`."""
