@@ -48,6 +48,18 @@ TURNED_AWAY = Metric(
 )
 ENTITIES = Metric("counter", "stillwell_serve_entities_total", "Entities that features were looked up for.")
 VALUES = Metric("counter", "stillwell_serve_values_total", "Values looked up for them: entities times features.")
+OBJECTIVE_ROWS = Metric(
+    "counter",
+    "stillwell_serve_objective_rows_total",
+    "Rows of views with a `freshness` that were found for requests; what models read by themselves is not among them.",
+    ("view",),
+)
+LATE_ROWS = Metric(
+    "counter",
+    "stillwell_serve_late_rows_total",
+    "Those of them that were LATE: older than their view's `freshness`, or outside its age.",
+    ("view",),
+)
 CALLS = Metric(
     "counter",
     "stillwell_serve_redis_calls_total",
@@ -229,6 +241,12 @@ class Metrics:
         """Take in that pushed events broke rules of their topic."""
         for each in broken:
             self.count(EXPECTATIONS_BROKEN, each.count, topic, *each.rule)
+
+    def begin_objectives(self, views: Iterable[str]) -> None:
+        """Show 0 for the rows of views that have an objective."""
+        for view in views:
+            self.begin(OBJECTIVE_ROWS, [view])
+            self.begin(LATE_ROWS, [view])
 
     def begin_rules(self, topic: str, rules: Iterable[RuleId]) -> None:
         """Show 0 for the rules that events of a push topic may break."""

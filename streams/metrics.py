@@ -89,6 +89,19 @@ SERVABLE = Metric(
     "producer's clock is ahead, none where the record has no timestamp.",
     ("view",),
 )
+NEWEST = Metric(
+    "gauge",
+    "stillwell_newest_event_timestamp_seconds",
+    "The newest event time of a view's rows that this worker has brought to Redis since it started, in seconds since "
+    "1970; of all workers' the greatest counts.",
+    ("view",),
+)
+OBJECTIVE = Metric(
+    "gauge",
+    "stillwell_freshness_objective_seconds",
+    "The `freshness` of a view that has one: how old its rows may be.",
+    ("view",),
+)
 BUFFERED = Metric(
     "gauge", "stillwell_buffered_bytes", "Memory held by records and spans that are not linked.", ("topic",)
 )

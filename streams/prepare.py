@@ -17,6 +17,7 @@ from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.online import EncodedRows
 from stillwell.layout.parquet import BatchTables, batch_tables, view_schema
 from stillwell.records import Outcome, Records, Reject
+from stillwell.series import microseconds
 from stillwell.spec import TopicSpec, ViewSpec
 
 _OBJECT = 48
@@ -51,13 +52,15 @@ class Pipeline(Protocol):
 class OnlineBatch:
     """What goes to Redis of the offsets [start, end): for each view the newest row of each entity.
 
-    produced_at: those rows' record timestamps, in milliseconds. nbytes: memory that all of it takes.
+    produced_at: those rows' record timestamps, in milliseconds. newest: the newest event time of each view's, in µs
+    since the epoch, None where it has no rows. nbytes: memory that all of it takes.
     """
 
     start: int
     end: int
     rows: tuple[EncodedRows, ...]
     produced_at: tuple[npt.NDArray[np.int64], ...]
+    newest: tuple[int | None, ...]
     nbytes: int
 
 
@@ -158,8 +161,13 @@ def _online_batch(records: Records, encoded: Sequence[tuple[EncodedRows, pl.Data
         end=records.end,
         rows=rows,
         produced_at=produced_at,
+        newest=tuple(_newest(frame) for _, frame in encoded),
         nbytes=nbytes + sum(each.nbytes for each in produced_at),
     )
+
+
+def _newest(frame: pl.DataFrame) -> int | None:
+    return int(microseconds(frame["event_timestamp"]).to_numpy().max()) if frame.height else None
 
 
 def _nbytes(values: Sequence[bytes]) -> int:

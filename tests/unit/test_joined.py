@@ -106,6 +106,7 @@ def shown(prepared: Prepared) -> dict[str, object]:
         ],
         "rows": online.rows,
         "produced": [each.tolist() for each in online.produced_at],
+        "newest": online.newest,
         "rejects": prepared.rejects,
         "letters": prepared.letters and prepared.letters.outcome.records.values,
     }
@@ -147,6 +148,16 @@ def test_the_batches_of_the_test_before_have_rows_and_rejects_of_every_kind() ->
             assert 0 < len(sent.keys) < rows.table.num_rows
             assert min(rows.offsets_with_rows, rows.filtered, rows.rejected) > 0
             assert rows.offsets_with_rows + rows.filtered + rows.rejected == 200
+
+
+def test_each_batch_tells_the_newest_event_time_of_each_views_rows() -> None:
+    """Of entities' newest rows, wherever it stands in the batch; none of a batch without rows."""
+    times = ["2026-01-01T00:00:01Z", "2026-01-01T00:00:03Z", "2026-01-01T00:00:02Z"]
+    some = records([event(at=at, customer=str(number), amount=1) for number, at in enumerate(times)])
+    none = dataclasses.replace(records([b"{"], start=7), partition=1)
+    prepared, empty = PLAIN.prepare([(PartitionId("t", 1, 0), some), (PartitionId("t", 1, 1), none)]).batches
+    assert set(prepared.online.newest) == {NOW_MS * 1_000 + 3_000_000}
+    assert set(empty.online.newest) == {None}
 
 
 def test_each_partitions_rows_are_its_own_memory() -> None:
