@@ -35,7 +35,7 @@ from stillwell.errors import (
     StoreUnavailable,
 )
 from stillwell.evaluate import WHAT_CODE_RAISES
-from stillwell.layout.online import AppliedEach, EncodedRows, OnlineState, written_under
+from stillwell.layout.online import AppliedEach, EncodedRows, OnlineState, not_ready, written_under
 from stillwell.pushing.instead import not_a_view
 from stillwell.pushing.log import Place, PushLog
 from stillwell.pushing.record import PushRecord
@@ -315,10 +315,7 @@ class Pusher:
         if self._epoch is None:
             self._epoch = (await self._online.read_state()).epoch
         if self._epoch is None:
-            raise StoreNotReady(
-                "Redis is not ready: nothing was ever written to it, or it has lost what was. A worker makes a new one "
-                "ready; otherwise run `stillwell rebuild`"
-            )
+            raise not_ready("Redis")
         return self._epoch
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -498,7 +498,8 @@ async def test_a_redis_that_is_away_behind_kafka_is_told_with_the_token() -> Non
 
 async def test_nothing_is_published_where_redis_is_not_ready() -> None:
     world = World()
-    with pytest.raises(StoreNotReady, match="stillwell rebuild"):
+    says = "the same STILLWELL_PROJECT and STILLWELL_NAMESPACE.* If there have been rows, run `stillwell rebuild`"
+    with pytest.raises(StoreNotReady, match=says):
         await world.pusher().write(raw("a"))
     assert world.log.records("test.push.Last") == []
 
