@@ -450,12 +450,14 @@ class Settings(ProjectSettings):
         _require(
             self.session_timeout <= self.rebalance_timeout,
             f"session_timeout is {spelled(self.session_timeout)}, longer than rebalance_timeout "
-            f"({spelled(self.rebalance_timeout)}): a rebalance would end before a dead worker is noticed",
+            f"({spelled(self.rebalance_timeout)}): a rebalance would end before a dead worker is "
+            "noticed; shorten it, or lengthen rebalance_timeout",
         )
         _require(
             self.watchdog_timeout > self.window_age,
             f"watchdog_timeout is {spelled(self.watchdog_timeout)}, not longer than window_age "
-            f"({spelled(self.window_age)}): it would end a worker that fills a window in peace",
+            f"({spelled(self.window_age)}): it would end a worker that fills a window in peace; lengthen "
+            "it, or shorten window_age",
         )
         return self
 
@@ -538,7 +540,7 @@ def _nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
 
 def _sentence(problem: ErrorDetails) -> str:
     """Subject, rule, what came, what to do."""
-    rule = problem["msg"].removeprefix("Value error, ")
+    rule = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if not problem["loc"]:
         return f"Settings disagree: {rule}."
     name = str(problem["loc"][0])

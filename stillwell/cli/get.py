@@ -154,7 +154,7 @@ def _references(definitions: "DefinitionsSpec", name: str) -> Sequence[str]:
     if name in listed:
         return [f"{name}:{feature.name}" for feature in listed[name]]
     if any(name == key.name for entity in definitions.entities for key in entity.keys):
-        raise click.UsageError(f"{name!r} is no KEY=VALUE")
+        raise click.UsageError(f"{name!r} is no KEY=VALUE; write {name}=…")
     raise click.UsageError(f"there is no view {name!r}{did_you_mean(name, [*listed, *services])}")
 
 
@@ -164,7 +164,7 @@ def pairs_of(words: Iterable[str]) -> dict[str, str]:
     for word in words:
         name, separator, text = word.partition("=")
         if not separator:
-            raise click.UsageError(f"{word!r} is no KEY=VALUE")
+            raise click.UsageError(f"{word!r} is no KEY=VALUE; write {word}=…")
         if name in pairs:
             raise click.UsageError(f"the key {name} is given twice")
         pairs[name] = text

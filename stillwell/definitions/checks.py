@@ -193,7 +193,8 @@ def _check_function(view: ViewSpec, events: pl.DataFrame, golden: pl.DataFrame, 
     alone = [transformation.run(events[place : place + 1]) for place in range(events.height)]
     rejects = [reject for result in alone for reject in result.rejects]
     if len(rejects) == events.height:
-        mistakes.add(f"fails for every event that was tried, {rejects[0].error}; {_GOLDEN_FIX}")
+        fix = "mend it" if _SLIP.search(rejects[0].error) else _GOLDEN_FIX
+        mistakes.add(f"fails for every event that was tried, {rejects[0].error}; {fix}")
         return
     problem = _other_rows(view, transformation, events, alone)
     problem = problem or _failure_without_excuse(view, transformation, events, golden)

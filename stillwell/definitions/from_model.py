@@ -191,6 +191,8 @@ class _Reader:
             described = _described(model, name, info)
             asks = [each for each in validators.get(name, ()) if not self._does_without_validator(names, each)]
             described.problems += [f"the validator {each}" for each in asks]
+            if asks:
+                described.otherwise = f', or do without the validator by its name, "{".".join((*names, asks[0]))}"'
             here, there = (*names, name), (*path, *described.path)
             kind, may_be_null = described.annotation, nullable or described.nullable
             if isinstance(kind, type) and issubclass(kind, BaseModel) and described.path:
@@ -265,6 +267,8 @@ class _Described:
     lengths: tuple[int, int | None] | None
     description: str
     problems: list[str]
+    otherwise: str = ""
+    """What may be done instead, where it is asked for by a name."""
 
     def column(self, name: str, dotted: str, path: tuple[str, ...], *, nullable: bool) -> _Field:
         """As a column of this name."""
@@ -281,6 +285,7 @@ class _Described:
             said.append(
                 f"is {self.model.__name__}.{self.name}, which asks for {asked}, and no column can "
                 f'say that: declare it in the body, with col(…), or leave it out by without=("{dotted}",)'
+                f"{self.otherwise}"
             )
         options = ColumnOptions(path=path, must=Rule(**self.rule), description=self.description)
         return _Field(name, kind, nullable, options, tuple(said))

@@ -203,7 +203,8 @@ def _check_freshness(freshness: object, ttl: object, mistakes: Mistakes) -> None
         mistakes.add(f"has freshness={freshness!r}; an objective is longer than nothing")
     elif isinstance(ttl, datetime.timedelta) and datetime.timedelta(0) < ttl < freshness:
         mistakes.add(
-            f"has freshness={freshness!r}, which is longer than its ttl; a row is outside its age before it is late"
+            f"has freshness={freshness!r}, which is longer than its ttl, so that no row is ever late: it is "
+            "outside its age before; make freshness shorter"
         )
 
 

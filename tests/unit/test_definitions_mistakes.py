@@ -408,7 +408,7 @@ READ_CASES = {
     ),
     "an objective beyond the ttl": (
         view(GOOD, VIEW + ", freshness=timedelta(8)"),
-        "which is longer than its ttl; a row is outside its age before it is late",
+        "which is longer than its ttl, so that no row is ever late: it is outside its age before; make freshness",
     ),
     "a feature that hides View.at": (
         view("at: Feature[Timestamp] = feature(Departure.at)"),
