@@ -252,7 +252,20 @@ def _pusher(building: _Building) -> Pusher:
         closing.callback(own.close)
         return own
 
-    pusher = Pusher(building.definitions, views, log, known, online, threads, functions, now_ms, _MOST_ROWS)
+    pusher = Pusher(
+        building.definitions,
+        views,
+        log,
+        known,
+        online,
+        threads,
+        functions,
+        now_ms,
+        _MOST_ROWS,
+        broken=building.metrics.broken,
+    )
+    for view in views.values():
+        building.metrics.begin_rules(view.topic, view.rules)
     closing.push_async_callback(pusher.close)
     return pusher
 

@@ -8,7 +8,7 @@ import structlog
 
 from serving.limits import Limits
 from serving.lru import LruCache
-from serving.metrics import ENTITIES, LAYOUTS, VALUES, Metrics
+from serving.metrics import ENTITIES, LATE_ROWS, LAYOUTS, OBJECTIVE_ROWS, VALUES, Metrics
 from serving.openapi import Names
 from stillwell.errors import RequestError
 from stillwell.layout.projection import UnknownLayout
@@ -63,6 +63,7 @@ class Features:
         self._plans: LruCache[Plan] = LruCache(MOST_PLANS)
         if marks:
             marks.late = self.known.begin
+        self._metrics.begin_objectives(view.name for view in definitions.views if view.freshness)
 
     def _know(self, versions: Sequence[ViewSpec]) -> None:
         """Read rows of these versions too, in the place of those that were told before.
@@ -109,11 +110,16 @@ class Features:
         self._metrics.count(ENTITIES, rows)
         self._metrics.count(VALUES, rows * outputs)
         try:
-            return await self._reader.read(plan, columns)
+            found = await self._reader.read(plan, columns)
         except UnknownLayout as error:
             # Not `Known.reading`: the plan was made before, and a read behind a token has waited with it.
             await self.known.learn(error, plan.catalog)
-            return await self._reader.read(self.plan([output.reference for output in plan.outputs]), columns)
+            found = await self._reader.read(self.plan([output.reference for output in plan.outputs]), columns)
+        if plan.objectives:
+            for view, rows, late in found.against_objectives():
+                self._metrics.count(OBJECTIVE_ROWS, rows, view)
+                self._metrics.count(LATE_ROWS, late, view)
+        return found
 
     def _met_unknown(self) -> None:
         self._metrics.count(LAYOUTS)

@@ -15,6 +15,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.core import Metric as Family
 
+from stillwell import broken
+from stillwell.broken import Broken, RuleId
 from stillwell.metric import Metric
 from stillwell.predictions import watching
 from stillwell.predictions.freshness import State
@@ -46,6 +48,18 @@ TURNED_AWAY = Metric(
 )
 ENTITIES = Metric("counter", "stillwell_serve_entities_total", "Entities that features were looked up for.")
 VALUES = Metric("counter", "stillwell_serve_values_total", "Values looked up for them: entities times features.")
+OBJECTIVE_ROWS = Metric(
+    "counter",
+    "stillwell_serve_objective_rows_total",
+    "Rows of views with a `freshness` that were found for requests; what models read by themselves is not among them.",
+    ("view",),
+)
+LATE_ROWS = Metric(
+    "counter",
+    "stillwell_serve_late_rows_total",
+    "Those of them that were LATE: older than their view's `freshness`, or outside its age.",
+    ("view",),
+)
 CALLS = Metric(
     "counter",
     "stillwell_serve_redis_calls_total",
@@ -79,6 +93,7 @@ PUSHED = Metric(
     "expired, filtered, offline or rejected.",
     ("view", "result"),
 )
+EXPECTATIONS_BROKEN = broken.EXPECTATIONS_BROKEN
 PUSHING = Metric("gauge", "stillwell_serve_rows_under_way", "Pushed rows that are on their way to Kafka or Redis.")
 AFTER = Metric("gauge", "stillwell_serve_reads_after_pushes", "Reads that wait until what was pushed is applied.")
 PREDICTIONS = Metric(
@@ -221,6 +236,22 @@ class Metrics:
         self.begin(LEFT_TO_READS, [model])
         self.begin(MODEL_CALLS, [model], [each.value for each in Call])
         self.begin(MODEL_SECONDS, [model])
+
+    def broken(self, topic: str, broken: Iterable[Broken]) -> None:
+        """Take in that pushed events broke rules of their topic."""
+        for each in broken:
+            self.count(EXPECTATIONS_BROKEN, each.count, topic, *each.rule)
+
+    def begin_objectives(self, views: Iterable[str]) -> None:
+        """Show 0 for the rows of views that have an objective."""
+        for view in views:
+            self.begin(OBJECTIVE_ROWS, [view])
+            self.begin(LATE_ROWS, [view])
+
+    def begin_rules(self, topic: str, rules: Iterable[RuleId]) -> None:
+        """Show 0 for the rules that events of a push topic may break."""
+        for each in rules:
+            self.count(EXPECTATIONS_BROKEN, 0, topic, *each)
 
     def version_load(self, loaded: bool) -> None:
         """Take in that registered versions were looked for."""

@@ -31,6 +31,7 @@ from serving.as_json import Rests, age, encode, written
 from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import Behind, NotWritten, RequestError
 from stillwell.instants import instant
+from stillwell.reading import entities as asked_entities
 from stillwell.reading.entities import RequestColumns
 from stillwell.reading.features import FeatureColumn, Found, present
 from stillwell.reading.plan import Kind, Output, Plan
@@ -73,7 +74,11 @@ def entity_of(plan: Plan, known: Mapping[str, FieldType], given: Mapping[str, st
     for name in given.keys() - known.keys():
         raise RequestError(shorten(name), f"is no key of any entity{did_you_mean(name, known)}")
     types = plan.columns
-    return {name: [_value(types[name], name, text) if name in types else text] for name, text in given.items()}
+    entity = {name: [_value(types[name], name, text) if name in types else text] for name, text in given.items()}
+    for name in plan.required:
+        if name not in given:
+            raise asked_entities.missing(plan, name, name)
+    return entity
 
 
 def _value(kind: FieldType, name: str, text: str) -> object:

@@ -18,6 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from stillwell.errors import FormatError, OutcomeUnknown, StoreError, StoreNotReady, StoreUnavailable
+from stillwell.layout.online import not_ready
 from stillwell.redaction import hide_password
 
 Command = tuple[bytes | str, ...]
@@ -137,10 +138,7 @@ class RedisLink:
 
     def not_ready(self) -> StoreNotReady:
         """What to raise where the ready key is missing."""
-        return StoreNotReady(
-            f"Redis at {self.address} is not ready: nothing was ever written to it, or it has lost what was. A worker "
-            "makes a new one ready; otherwise run `stillwell rebuild`"
-        )
+        return not_ready(f"Redis at {self.address}")
 
     def replica(self) -> StoreUnavailable:
         """What to raise where the server is a replica, which may lag behind."""

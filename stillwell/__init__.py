@@ -6,8 +6,10 @@ What a definitions package imports, and all that this package promises to keep:
 - `Request`, `OnDemandView`, `AS_OF`: what a request brings, what is computed when it is read, and for which instant.
 - `FeatureService`: a list of features under a name.
 - `Model`, `OpenInference`: what predicts from features, and the server that it is asked at.
-- `Key`, `Col`, `Feature`, `Output`: the fields of those; `col`, `feature` and `output` say more of a field.
-- `rows` marks a function that makes any number of rows from one event; `Rows` is what it returns.
+- `Key`, `Col`, `Feature`, `Output`: the fields of those; `col`, `feature` and `output` say more of a field, and
+  `rule` what must hold for a column.
+- `rows` marks a function that makes any number of rows from one event, and `Rows` is what it returns; `frame` marks one
+  that makes rows of a whole frame of events.
 - `Bool`, `Int32`, `Int64`, `Float32`, `Float64`, `String`, `Bytes`, `Timestamp`: the types of fields.
 - `Client` reads features back, `SyncClient` for code that cannot await; `stillwell.client` has all that they give.
 - `StillwellError` is the root of every error raised on purpose, `DefinitionError` the one for wrong definitions.
@@ -35,8 +37,10 @@ if TYPE_CHECKING:
         View,
         col,
         feature,
+        frame,
         output,
         rows,
+        rule,
     )
     from stillwell.errors import DefinitionError, StillwellError
     from stillwell.types import Bool, Bytes, Float32, Float64, Int32, Int64, String, Timestamp
@@ -70,8 +74,10 @@ __all__ = [
     "View",
     "col",
     "feature",
+    "frame",
     "output",
     "rows",
+    "rule",
 ]
 
 _HOMES = {
@@ -94,8 +100,10 @@ _HOMES = {
             "View",
             "col",
             "feature",
+            "frame",
             "output",
             "rows",
+            "rule",
         ),
         "stillwell.definitions",
     ),

@@ -86,7 +86,7 @@ class Decoder:
         self._topic = topic
         self._event: Callable[[Any], Any] = msgspec.json.Decoder(_structure(tree, topic.closed)).decode
         self._attributes = _attributes(tree, in_value)
-        self._wording = ValueWording(in_value, pushed=topic.closed)
+        self._wording = ValueWording(in_value, pushed=topic.pushed)
         self._beside_value = tuple(
             (topic.qualified(column), _reader(column)) for column in topic.columns if column.origin is not Origin.VALUE
         )

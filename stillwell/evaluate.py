@@ -5,7 +5,7 @@ halves until the bad rows stand alone changes nothing for the others.
 """
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import polars as pl
 
@@ -40,13 +40,17 @@ def select(frame: pl.DataFrame, expressions: Sequence[pl.Expr | str]) -> pl.Data
     if frame.height != 1:
         whole = frame.rechunk()
         return whole.select(expressions) if frame.height > _FEW else whole.select_seq(expressions)
-    # As series: of the frame, or by its rows, it would be the same constant twice.
-    twice = pl.DataFrame([pl.concat([column, column], rechunk=True) for column in frame.get_columns()])
     try:
-        return twice.select_seq(expressions).head(1)
+        return twice(frame).select_seq(expressions).head(1)
     except WHAT_CODE_RAISES:
         frame.select_seq(expressions)  # raises the same, and says it of one row
         raise
+
+
+def twice(frame: pl.DataFrame) -> pl.DataFrame:
+    """A frame's rows, and behind them the same again."""
+    # As series: of the frame, or by its rows, one that is alone would be the same constant twice.
+    return pl.DataFrame([pl.concat([column, column], rechunk=True) for column in frame.get_columns()])
 
 
 def evaluate(frame: pl.DataFrame, expressions: Sequence[pl.Expr | str]) -> tuple[pl.DataFrame, tuple[Failure, ...]]:
@@ -56,32 +60,40 @@ def evaluate(frame: pl.DataFrame, expressions: Sequence[pl.Expr | str]) -> tuple
     select if nothing raises, and about 2 log2(rows) more for each row that does: a batch in which one row in a hundred
     raises takes ten times as long, and one in which all do takes two selects a row, some 200 µs.
     """
-    pieces: list[pl.DataFrame] = []
-    failures: list[Failure] = []
-    _evaluate(frame, 0, expressions, pieces, failures)
+    pieces, failures = apart(frame, lambda part: select(part, expressions))
     if not pieces:
         schema = frame.lazy().select(expressions).collect_schema()
-        return pl.DataFrame(schema=schema), tuple(failures)
-    return pieces[0] if len(pieces) == 1 else pl.concat(pieces), tuple(failures)
+        return pl.DataFrame(schema=schema), failures
+    return pieces[0] if len(pieces) == 1 else pl.concat(pieces), failures
 
 
-def _evaluate(
+def apart(
+    frame: pl.DataFrame, work: Callable[[pl.DataFrame], pl.DataFrame]
+) -> tuple[list[pl.DataFrame], tuple[Failure, ...]]:
+    """What row-local work gives for a frame, in pieces, behind each other, without the rows over which it raises."""
+    pieces: list[pl.DataFrame] = []
+    failures: list[Failure] = []
+    _apart(frame, 0, work, pieces, failures)
+    return pieces, tuple(failures)
+
+
+def _apart(
     frame: pl.DataFrame,
     start: int,
-    expressions: Sequence[pl.Expr | str],
+    work: Callable[[pl.DataFrame], pl.DataFrame],
     pieces: list[pl.DataFrame],
     failures: list[Failure],
 ) -> None:
     """Add what the frame gives, whose first row has the position `start`, to pieces and failures."""
     try:
-        pieces.append(select(frame, expressions))
+        pieces.append(work(frame))
     except MemoryError:
         raise
     except WHAT_CODE_RAISES as error:
         if frame.height > 1:
             middle = frame.height // 2
-            _evaluate(frame.head(middle), start, expressions, pieces, failures)
-            _evaluate(frame.slice(middle), start + middle, expressions, pieces, failures)
+            _apart(frame.head(middle), start, work, pieces, failures)
+            _apart(frame.slice(middle), start + middle, work, pieces, failures)
         elif frame.height == 1:
             failures.append(Failure(start, describe(error)))
 

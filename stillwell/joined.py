@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from stillwell.broken import Broken
 from stillwell.records import Outcome, Records, Reject, ViewRows
 
 Cuts = npt.NDArray[np.int64]
@@ -72,6 +73,16 @@ class Joined:
         rejects = [dataclasses.replace(each, offset=int(self._offsets[each.offset])) for each in outcome.rejects]
         cuts = np.searchsorted(_places(outcome.rejects), self._cuts).tolist()
         return [tuple(rejects[begin:end]) for begin, end in itertools.pairwise(cuts)]
+
+    def broken(self, outcome: Outcome) -> tuple[Broken, ...]:
+        """The rules that were broken, each with the partition and the offset of the first record that did."""
+        return tuple(
+            dataclasses.replace(each, partition=self._partition(each.offset), offset=int(self._offsets[each.offset]))
+            for each in outcome.broken
+        )
+
+    def _partition(self, place: int) -> int:
+        return self.batches[int(np.searchsorted(self._cuts, place, side="right")) - 1].partition
 
     def _rows(self, rows: ViewRows, rejected: npt.NDArray[np.int64]) -> JoinedRows:
         places = rows.frame.get_column("_offset").to_numpy()

@@ -1,5 +1,6 @@
 """How to connect to Kafka: the settings, in the words of aiokafka's clients."""
 
+import re
 import ssl
 from collections.abc import Mapping
 
@@ -29,7 +30,9 @@ def connection(settings: KafkaSettings) -> dict[str, object]:
 
 def unreachable(error: Exception) -> StoreUnavailable:
     """What to raise when a client could not start."""
-    return StoreUnavailable(f"Kafka cannot be reached: {error!r}; check STILLWELL_KAFKA_BOOTSTRAP")
+    # aiokafka shows addresses as its own tuples.
+    said = re.sub(r"\('([^']+)', (\d+), [^)]*\)", r"\1:\2", str(error) or repr(error))
+    return StoreUnavailable(f"Kafka cannot be reached: {said}; check STILLWELL_KAFKA_BOOTSTRAP")
 
 
 def refusals(user: str, content: str = "records") -> Mapping[type[Exception], str]:

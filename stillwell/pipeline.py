@@ -4,18 +4,18 @@ Pure: no clock, no network, nothing kept between batches. What a record gives de
 cut of a partition into batches, and no neighbour, changes a row.
 """
 
+import dataclasses
 import datetime
 from collections.abc import Iterable, Sequence
 
-import polars as pl
-
+from stillwell.broken import RuleId, rules_of
 from stillwell.decode import Decoder
 from stillwell.errors import DefinitionError
 from stillwell.records import Outcome, Records, Reject, ViewRows
 from stillwell.spec import TopicSpec, ViewSpec
 from stillwell.transform import Transformation
 from stillwell.types import INT64, TIMESTAMP
-from stillwell.validate import EventTimes, Expectations
+from stillwell.validate import EventTimes, Expectations, Judged
 
 
 class Pipeline:
@@ -33,9 +33,14 @@ class Pipeline:
         self._event_times = EventTimes(topic, max_future)
         self._transformations = tuple(Transformation(view, self._decoder.empty) for view in views)
 
+    @property
+    def rules(self) -> tuple[RuleId, ...]:
+        """The rules that records may break."""
+        return rules_of(self.topic)
+
     def run(self, records: Records) -> Outcome:
         """Rows for every view, and a reject for every record, or record and view, that gives none by mistake."""
-        events, rejects = self._events(records)
+        events, rejects, broken = self._events(records)
         refused = len(rejects)
         rows = []
         for view, transformation in zip(self.views, self._transformations, strict=True):
@@ -51,18 +56,20 @@ class Pipeline:
                     rejected=refused + len(given.rejects),
                 )
             )
-        return Outcome(records, tuple(rows), _in_order(rejects))
+        told = tuple(dataclasses.replace(each, partition=records.partition) for each in broken)
+        return Outcome(records, tuple(rows), _in_order(rejects), told)
 
     def check(self, records: Records) -> tuple[Reject, ...]:
         """A reject for every record that is no event of the topic: what `run` finds before it computes any view."""
-        return _in_order(self._events(records)[1])
+        return _in_order(self._events(records).rejects)
 
-    def _events(self, records: Records) -> tuple[pl.DataFrame, list[Reject]]:
-        """The records that are events of the topic, in its columns, and a reject for each of the others."""
+    def _events(self, records: Records) -> Judged:
+        """The records that are events of the topic, in its columns, a reject for each of the others, and what was
+        broken."""
         decoded = self._decoder.decode(records)
-        met, broken = self._expectations.check(decoded.frame)
-        events, untimely = self._event_times.check(met)
-        return events, [*decoded.rejects, *broken, *untimely]
+        met = self._expectations.check(decoded.frame)
+        events, untimely = self._event_times.check(met.frame)
+        return Judged(events, [*decoded.rejects, *met.rejects, *untimely], met.broken)
 
 
 def _in_order(rejects: Iterable[Reject]) -> tuple[Reject, ...]:

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from stillwell.broken import Broken
+
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
@@ -79,8 +81,12 @@ class ViewRows:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a batch: rows for each view of its topic, in the pipeline's order, and the records refused."""
+    """What became of a batch: rows for each view of its topic, in the pipeline's order, and the records refused.
+
+    broken: the rules that records broke. Those that broke one that stops are among the rejects, for whoever goes on.
+    """
 
     records: Records
     rows: tuple[ViewRows, ...]
     rejects: tuple[Reject, ...]
+    broken: tuple[Broken, ...] = ()

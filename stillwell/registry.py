@@ -259,7 +259,7 @@ def _source(column: ColumnSpec) -> Source:
         origin=column.origin.value,
         path=column.path,
         unit=column.unit,
-        expectations=tuple(each.rule for each in column.expectations),
+        expectations=tuple(each.rule for each in column.expectations if each.action == "reject"),
     )
 
 
@@ -296,7 +296,7 @@ def _other_sources(view: ViewSpec, document: ViewDocument) -> list[str]:
     if view.source.topic != document.topic:
         return [f"reads Kafka's topic {view.source.topic}, but version {document.version} {document.topic}"]
     known = {column.name for column in document.behaviour.columns}
-    gained = () if view.rows is not None else (name for name in columns_read(view) if name not in known)
+    gained = () if view.function is not None else (name for name in columns_read(view) if name not in known)
     problems = [
         f"reads {view.source.qualified_name(name)}, which did not exist when version {document.version} was registered"
         for name in gained
@@ -322,11 +322,11 @@ def _changed_sources(view: ViewSpec, document: ViewDocument) -> Iterator[tuple[S
 
 
 def _columns_of_rows(view: ViewSpec) -> set[str]:
-    """The columns that decide which rows there are, whatever their features: all of them for a @rows function."""
+    """The columns that decide which rows there are, whatever their features: all of them for a function."""
     found = {*columns_of(view, [*view.keys, view.where]), view.source.event_time}
     if view.source.sequence is not None:
         found.add(view.source.sequence)
-    return found if view.rows is None else {*found, *columns_read(view)}
+    return found if view.function is None else {*found, *columns_read(view)}
 
 
 def _comes_from(source: Source) -> tuple[object, ...]:

@@ -150,10 +150,22 @@ def _folder_or_bucket(value: str) -> str:
 
 Duration = Annotated[datetime.timedelta, BeforeValidator(_duration), AfterValidator(_longer_than_nothing)]
 Size = Annotated[ByteSize, Field(gt=0)]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
-KafkaName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9._{}-]+$", max_length=200)]
-ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
-Bootstrap = Annotated[str, StringConstraints(pattern=r"^[^\s,:]+:\d+(,[^\s,:]+:\d+)*$")]
+_NAME = r"^[a-z0-9][a-z0-9_-]*$"
+_KAFKA_NAME = r"^[a-zA-Z0-9._{}-]+$"
+_MODULE_NAME = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+_BOOTSTRAP = r"^[^\s,:]+:\d+(,[^\s,:]+:\d+)*$"
+_IN_WORDS: Mapping[str, str] = {
+    _NAME: "must be of small letters of ASCII, digits, _ and -, and begin with a letter or a digit, as in 'flights'",
+    _KAFKA_NAME: "must be of letters of ASCII, digits, '.', '_' and '-', as Kafka has names",
+    _MODULE_NAME: "must be the name of a Python package or module, as import has it: 'schemas', or 'team.features'",
+    _BOOTSTRAP: "must be host:port, or several with commas and no spaces between, as in 'kafka-1:9092,kafka-2:9092'",
+}
+"""What each pattern asks for."""
+
+Name = Annotated[str, StringConstraints(pattern=_NAME, max_length=64)]
+KafkaName = Annotated[str, StringConstraints(pattern=_KAFKA_NAME, max_length=200)]
+ModuleName = Annotated[str, StringConstraints(pattern=_MODULE_NAME)]
+Bootstrap = Annotated[str, StringConstraints(pattern=_BOOTSTRAP)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -448,12 +460,14 @@ class Settings(KafkaSettings):
         _require(
             self.session_timeout <= self.rebalance_timeout,
             f"session_timeout is {spelled(self.session_timeout)}, longer than rebalance_timeout "
-            f"({spelled(self.rebalance_timeout)}): a rebalance would end before a dead worker is noticed",
+            f"({spelled(self.rebalance_timeout)}): a rebalance would end before a dead worker is "
+            "noticed; shorten it, or lengthen rebalance_timeout",
         )
         _require(
             self.watchdog_timeout > self.window_age,
             f"watchdog_timeout is {spelled(self.watchdog_timeout)}, not longer than window_age "
-            f"({spelled(self.window_age)}): it would end a worker that fills a window in peace",
+            f"({spelled(self.window_age)}): it would end a worker that fills a window in peace; lengthen "
+            "it, or shorten window_age",
         )
         return self
 
@@ -541,7 +555,7 @@ def _nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
 
 def _sentence(problem: ErrorDetails) -> str:
     """Subject, rule, what came, what to do."""
-    rule = problem["msg"].removeprefix("Value error, ")
+    rule = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if not problem["loc"]:
         return f"Settings disagree: {rule}."
     name = str(problem["loc"][0])
@@ -549,7 +563,7 @@ def _sentence(problem: ErrorDetails) -> str:
         meaning = (Settings.model_fields[name].description or "").split(".")[0].replace("\n", " ")
         return f"{variable(name)} is missing. {meaning}. Set it in the environment, or `{name}` in {DEFAULT_FILE}."
     if problem["type"] == "string_pattern_mismatch":
-        rule = f"must match {problem['ctx']['pattern']}"
+        rule = _IN_WORDS[problem["ctx"]["pattern"]]
     came = "not shown, as it may hold a secret" if name in _SECRETS else repr(problem["input"])
     where = "the environment" if variable(name) in os.environ else f"{_file()}"
     return f"{variable(name)}: {rule}; what came is {came}. Correct it in {where}."

@@ -21,6 +21,18 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
+class DefinitionSpec(Spec):
+    """A definition's name, which it shares with none; and what it says to people, on which no row or digest depends.
+
+    tags: names and values, in the order in which they were given. description: its docstring.
+    """
+
+    name: str
+    owner: str = ""
+    tags: tuple[tuple[str, str], ...] = ()
+    description: str = ""
+
+
 class KeySpec(Spec):
     """One key field of an entity."""
 
@@ -28,13 +40,10 @@ class KeySpec(Spec):
     type: FieldType
 
 
-class EntitySpec(Spec):
+class EntitySpec(DefinitionSpec):
     """What features are about: a name and one or several key fields, sorted by name."""
 
-    name: str
     keys: tuple[KeySpec, ...]
-    owner: str = ""
-    description: str = ""
 
 
 class Origin(enum.Enum):
@@ -46,10 +55,16 @@ class Origin(enum.Enum):
     RECORD_TIMESTAMP = "record_timestamp"
 
 
+Action = Literal["reject", "warn", "stop"]
+"""What becomes of a record that breaks a rule. reject: no view can use it. warn: it is used, counted, and told in the
+log. stop: the worker ends before anything of the record's batch is acknowledged, and who pushes it is refused."""
+
+
 class Expectation(Spec):
-    """A rule that a record must meet or is rejected. `rule` names it in messages and metrics."""
+    """A rule on a column. `rule` names it in messages and metrics."""
 
     rule: str
+    action: Action = "reject"
     holds: SkipValidation[pl.Expr]
     """True where the column (as `pl.col(<column name>)`) meets the rule. Null counts as met: `nullable` judges that."""
 
@@ -69,12 +84,17 @@ class ColumnSpec(Spec):
     """For floats: whether what JSON has no number for may come as text: NaN, Infinity, -Infinity."""
     read_as: str | None = None
     """What expressions call it, where that is not the topic's name and its own (`stillwell.pushing.on_write`)."""
+    description: str = ""
+
+    @property
+    def requirements(self) -> tuple[Expectation, ...]:
+        """The rules that every record meets which gives a row: those that only warn are none."""
+        return tuple(rule for rule in self.expectations if rule.action != "warn")
 
 
-class TopicSpec(Spec):
+class TopicSpec(DefinitionSpec):
     """A Kafka topic: `name` is the definition's, `topic` is Kafka's."""
 
-    name: str
     topic: str
     columns: tuple[ColumnSpec, ...]
     event_time: str
@@ -84,7 +104,8 @@ class TopicSpec(Spec):
     start: Literal["earliest", "latest"] = "earliest"
     closed: bool = False
     """Whether a record is refused whose value has a field that no column reads; otherwise such fields are skipped."""
-    description: str = ""
+    pushed: bool = False
+    """Whether it is of pushes, whose values are flat."""
 
     def qualified(self, column: ColumnSpec) -> str:
         """One of its columns as expressions name it: `Departure.delay`."""
@@ -102,7 +123,7 @@ class FeatureSpec(Spec):
     type: FieldType
     nullable: bool
     expression: SkipValidation[pl.Expr] | None
-    """None in a view whose rows come from a `@rows` function."""
+    """None in a view whose rows come from a function."""
     description: str = ""
 
 
@@ -110,13 +131,16 @@ RowsFunction = Callable[[Any], Iterable[Mapping[str, object]]]
 """From one event (attributes named as the topic's columns) to rows: mappings of every key and feature to a value."""
 
 
-class ViewSpec(Spec):
+FrameFunction = Callable[[Any], Any]
+"""From a frame of events (columns by their own names, and `_index`) to one of rows: `_index`, every key and feature."""
+
+
+class ViewSpec(DefinitionSpec):
     """Features of one entity, computed from one topic. keys: one expression for each of the entity's, in its order.
 
     The topic of a view that stores an on-demand view's features is one that nobody defines: what is pushed.
     """
 
-    name: str
     version: int
     entity: EntitySpec
     source: TopicSpec
@@ -128,11 +152,16 @@ class ViewSpec(Spec):
     keys: tuple[SkipValidation[pl.Expr], ...] = ()
     where: SkipValidation[pl.Expr] | None = None
     rows: SkipValidation[RowsFunction] | None = None
-    description: str = ""
+    frame: SkipValidation[FrameFunction] | None = None
     file: str = ""
     """Where its class statement stands: `schemas/departures.py:52`; '' for one that was made by hand."""
     source_digest: str = ""
     """SHA-256 of the source that the view was read from, without its descriptions; '' where there is none."""
+
+    @property
+    def function(self) -> RowsFunction | FrameFunction | None:
+        """What makes its rows of a `@rows` or `@frame` function's; None where expressions do."""
+        return self.rows or self.frame
 
 
 class AliasSpec(Spec):
@@ -164,14 +193,13 @@ class RequestColumnSpec(Spec):
     name: str
     type: FieldType
     nullable: bool
+    description: str = ""
 
 
-class RequestSpec(Spec):
+class RequestSpec(DefinitionSpec):
     """Values that come with a request instead of from the store."""
 
-    name: str
     columns: tuple[RequestColumnSpec, ...]
-    description: str = ""
 
 
 OnDemandInput = ViewSpec | AliasSpec | RequestSpec
@@ -197,26 +225,22 @@ AS_OF = "AS_OF"
 row's over history, the event's on write."""
 
 
-class OnDemandSpec(Spec):
+class OnDemandSpec(DefinitionSpec):
     """Features that are computed when they are read, from stored features, request values and AS_OF, row by row."""
 
-    name: str
     version: int
     inputs: tuple[OnDemandInput, ...]
     features: tuple[FeatureSpec, ...]
     """Expressions over qualified columns: `AirportDepartures.departed_at`, `Search.departs_at`, `AS_OF`."""
-    description: str = ""
     file: str = ""
     source_digest: str = ""
 
 
-class FeatureServiceSpec(Spec):
+class FeatureServiceSpec(DefinitionSpec):
     """A list of features under a name, which requests may give in its place."""
 
-    name: str
     features: tuple[str, ...]
     """As requests name them: `<view, alias, on-demand view or model>:<feature or output>`."""
-    description: str = ""
 
 
 class InputSpec(Spec):
@@ -257,10 +281,9 @@ class OpenInferenceSpec(Spec):
         return self.url.removeprefix("env:") if self.url.startswith("env:") else None
 
 
-class ModelSpec(Spec):
+class ModelSpec(DefinitionSpec):
     """A model whose predictions are cached for each entity, and what keeps them fresh."""
 
-    name: str
     version: str
     """The model's own, a part of the cache's key: another version has other predictions."""
     entity: EntitySpec
@@ -281,7 +304,6 @@ class ModelSpec(Spec):
     """… and at most, though others keep coming; zero stands for ten times `debounce`."""
     max_fan_out: int = 0
     """How many entities one write to an aliased view may have refreshed; the rest refresh when they are read."""
-    description: str = ""
     file: str = ""
 
 

@@ -10,11 +10,12 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from stillwell import frame_function
 from stillwell.errors import DefinitionError
 from stillwell.evaluate import WHAT_CODE_RAISES, Failure, describe, evaluate, result_type, without
 from stillwell.layout import entity_key, value
 from stillwell.records import Reject, ViewReason
-from stillwell.spec import RowsFunction, ViewSpec
+from stillwell.spec import FrameFunction, RowsFunction, ViewSpec
 from stillwell.types import STRING, TIMESTAMP, FieldType
 from stillwell.wire import FITS, beyond_years, column, python_values
 
@@ -126,7 +127,7 @@ class Transformation:
 
 
 class _Computation(Protocol):
-    """What the two forms of a transformation have in common."""
+    """What the three forms of a transformation have in common."""
 
     @property
     def expressions(self) -> Mapping[str, pl.Expr]:
@@ -195,9 +196,7 @@ class _Function:
         msgspec.json.Decoder(self._row)  # reads its fields now: two threads that first convert at once would crash
         self._texts = [number for number, output in enumerate(outputs) if output.type.name == STRING.name]
         self._coordinates = _coordinates(view)
-        key_names = [key.name for key in view.entity.keys]
-        feature_names = [feature.name for feature in view.features]
-        self._order = [*key_names, "event_timestamp", *feature_names, "_sequence", "_offset", "_timestamp", "_row"]
+        self._order = _order(view)
 
     def rows(self, events: pl.DataFrame) -> tuple[pl.DataFrame, tuple[Failure, ...], int]:
         sources: list[int] = []
@@ -245,12 +244,42 @@ class _Function:
         return coordinates.hstack([*computed, ordinal]).select(self._order)
 
 
+class _FrameFunction:
+    """At most one row for each event, by a function of the user's over whole frames."""
+
+    def __init__(self, view: ViewSpec, outputs: tuple[_Output, ...], function: FrameFunction) -> None:
+        self.expressions: dict[str, pl.Expr] = {}
+        self._function = frame_function.FrameFunction(function, {each.name: each.type.polars for each in outputs})
+        self._columns = {view.source.qualified(spec): spec.name for spec in view.source.columns}
+        self._coordinates = [*_coordinates(view), pl.lit(0, dtype=pl.UInt32()).alias("_row")]
+        self._order = _order(view)
+
+    def rows(self, events: pl.DataFrame) -> tuple[pl.DataFrame, tuple[Failure, ...], int]:
+        plain = pl.DataFrame([events.get_column(column).alias(name) for column, name in self._columns.items()])
+        given, failures = self._function.run(plain)
+        coordinates = events.select(self._coordinates)
+        if given.height < events.height:
+            coordinates = coordinates[given.get_column(frame_function.INDEX)]
+        found = {each.name: each for each in (*coordinates.get_columns(), *given.get_columns())}
+        frame = pl.DataFrame([found[name] for name in self._order])
+        return frame, failures, events.height - len(failures) - given.height
+
+
 def _without(rows: pl.DataFrame, rejects: Mapping[int, Reject]) -> pl.DataFrame:
     return rows.filter(~rows.get_column("_offset").is_in(list(rejects))) if rejects else rows
 
 
 def _computation(view: ViewSpec, outputs: tuple[_Output, ...]) -> _Computation:
+    if view.frame is not None:
+        return _FrameFunction(view, outputs, view.frame)
     return _Expressions(view, outputs) if view.rows is None else _Function(view, outputs, view.rows)
+
+
+def _order(view: ViewSpec) -> list[str]:
+    """The columns of a view's rows, in their order."""
+    keys = [key.name for key in view.entity.keys]
+    features = [feature.name for feature in view.features]
+    return [*keys, "event_timestamp", *features, "_sequence", "_offset", "_timestamp", "_row"]
 
 
 def _coordinates(view: ViewSpec) -> list[pl.Expr]:

@@ -4,13 +4,16 @@ Both are judged from the record alone (the clock is the record's own timestamp),
 """
 
 import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
+from stillwell.broken import Broken, RuleId
 from stillwell.counting import lasting
 from stillwell.errors import DefinitionError
-from stillwell.evaluate import evaluate, result_type, without
+from stillwell.evaluate import Failure, evaluate, result_type, without
 from stillwell.instants import duration_us, instant
 from stillwell.records import Reject
 from stillwell.series import microseconds
@@ -23,6 +26,14 @@ EVENT_TIME_BOUND_US = 2**53
 expire, in doubles, which hold whole numbers exactly up to here."""
 
 _FAR_MS = 2**62 // 1_000
+
+
+class Judged(NamedTuple):
+    """What expectations make of a batch: the records that are used, why the others are not, and what was broken."""
+
+    frame: pl.DataFrame
+    rejects: list[Reject]
+    broken: tuple[Broken, ...]
 
 
 class Expectations:
@@ -38,34 +49,58 @@ class Expectations:
             if result_type(self._plain(empty), rule.holds, subject) != pl.Boolean():
                 raise DefinitionError(f"{subject} must be an expression of Bool: compare the column with something")
 
-    def check(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[Reject]]:
-        """The records that meet every rule, and a reject that names the first rule broken for each of the others."""
+    def check(self, frame: pl.DataFrame) -> Judged:
+        """What the rules make of a batch.
+
+        A record is used that breaks none but such as warn; each of the others has a reject that names the first rule
+        that it broke.
+        """
         if not self._rules:
-            return frame, []
+            return Judged(frame, [], ())
         plain = self._plain(frame)
         verdicts, failures = evaluate(plain, [*self._holds, "_offset"])
         if not failures and all(verdicts.get_column(name).all() for name in verdicts.columns[:-1]):
-            return frame, []
-        broken = {failure.position: self._first_broken(plain.slice(failure.position, 1)) for failure in failures}
-        judged = [position for position in range(frame.height) if position not in broken]
-        for number, (column, rule) in enumerate(self._rules):
-            for row in (~verdicts.get_column(str(number))).arg_true().to_list():
-                came = plain.get_column(column.name)[judged[row]]
-                broken.setdefault(judged[row], _say_broken(column, rule, came))
+            return Judged(frame, [], ())
+        breaches = self._breaches(plain, verdicts, failures)
+        said: dict[int, str] = {}
+        for (column, rule), broken in zip(self._rules, breaches, strict=True):
+            if rule.action != "warn":
+                values = plain.get_column(column.name)
+                for position, error in broken.items():
+                    if position not in said:
+                        said[position] = f"{_say_broken(column, rule, values[position])}{error}"
         offsets = frame.get_column("_offset")
-        return without(frame, broken), [
-            Reject(offsets[position], None, "expectation", broken[position]) for position in sorted(broken)
-        ]
+        rejects = [Reject(offsets[position], None, "expectation", said[position]) for position in sorted(said)]
+        return Judged(without(frame, said), rejects, tuple(self._told(plain, breaches)))
 
-    def _first_broken(self, row: pl.DataFrame) -> str:
-        """The sentence for a record on which some rule raises: rules before it may be broken in the ordinary way."""
-        for column, rule in self._rules:
-            verdict, failures = evaluate(row, [rule.holds, "_offset"])
-            if failures:
-                return f"{_say_broken(column, rule, row.get_column(column.name)[0])}: {failures[0].error}"
-            if not verdict.to_series().all():
-                return _say_broken(column, rule, row.get_column(column.name)[0])
-        raise AssertionError("rules that raise together must raise alone")
+    def _breaches(
+        self, plain: pl.DataFrame, verdicts: pl.DataFrame, failures: Sequence[Failure]
+    ) -> list[dict[int, str]]:
+        """For each rule the positions of the records that break it, and what Polars says if it raised over one."""
+        raised = {failure.position for failure in failures}
+        judged = [position for position in range(plain.height) if position not in raised]
+        found = [
+            {judged[row]: "" for row in (~verdicts.get_column(str(number))).arg_true().to_list()}
+            for number in range(len(self._rules))
+        ]
+        for position in raised:
+            row = plain.slice(position, 1)
+            for broken, (_, rule) in zip(found, self._rules, strict=True):
+                verdict, errors = evaluate(row, [rule.holds, "_offset"])
+                if errors:
+                    broken[position] = f": {errors[0].error}"
+                elif not verdict.to_series().all():
+                    broken[position] = ""
+        return found
+
+    def _told(self, plain: pl.DataFrame, breaches: Sequence[Mapping[int, str]]) -> Iterator[Broken]:
+        """A summary of each rule that was broken; which partition it was, only who has the batch knows."""
+        for (column, rule), broken in zip(self._rules, breaches, strict=True):
+            if broken:
+                first = min(broken)
+                came = shorten(repr(plain.get_column(column.name)[first]))
+                name = RuleId(column.name, rule.rule, rule.action)
+                yield Broken(name, len(broken), -1, plain.get_column("_offset")[first], came)
 
     def _plain(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The columns that have rules, by their own names, and the offset."""
@@ -118,7 +153,8 @@ class EventTimes:
 
 
 def _say_broken(column: ColumnSpec, rule: Expectation, came: object) -> str:
-    return f"{column.name}: expected {rule.rule}, got {shorten(repr(came))} ({where(column)})"
+    stops = ", by a rule that stops workers" if rule.action == "stop" else ""
+    return f"{column.name}: expected {rule.rule}, got {shorten(repr(came))} ({where(column)}){stops}"
 
 
 def _iso(microseconds: int) -> str:

@@ -61,7 +61,7 @@ from streams.engine_metrics import EngineMetrics
 from streams.flow import RefreshOnWrite
 from streams.gate import RejectGate, RejectLimit
 from streams.ingest import Ingest, Told, unseen
-from streams.metrics import BUILD_INFO, Metrics
+from streams.metrics import BUILD_INFO, OBJECTIVE, Metrics
 from streams.prepare import Pipeline, Preparation
 from streams.refresh import RefreshAgent
 from streams.refresh_consumer import RefreshConsumer
@@ -198,7 +198,10 @@ class _Line(faust.Service):
             topic = each.topic.topic
             gate = RejectGate(topic, RejectLimit(settings.reject_ratio, settings.reject_min_count))
             _add_agent(app, self._channels[topic], Ingest(each, gate, self._preparing, self.metrics, told))
-            self.metrics.begin(topic, [view.name for view in each.views])
+            self.metrics.begin(topic, [view.name for view in each.views], each.rules)
+            for view in each.views:
+                if view.freshness:
+                    self.metrics.set(OBJECTIVE, view.freshness.total_seconds(), view.name)
         self.metrics.set(BUILD_INFO, 1, version("stillwell"))
         self._refreshing = _Refresh(app, settings, definitions, self.metrics) if definitions.models else None
         self._worker: Worker | None = None

@@ -1,13 +1,36 @@
-"""When so much is rejected that the fault is more likely in the definitions than in the data."""
+"""When a worker stops of itself: so much is rejected that the fault is more likely in the definitions than in the data,
+or a record breaks a rule that says so."""
 
 import dataclasses
 from collections import deque
+from collections.abc import Iterable
 
+from stillwell.broken import Broken
 from stillwell.errors import StillwellError
 
 
 class TooManyRejects(StillwellError):
     """The worker stops before it fills the dead-letter topic with good records."""
+
+
+class StopRuleBroken(StillwellError):
+    """The worker stops before a record that its definitions call impossible is taken for one that is."""
+
+
+def refuse_what_stops(topic: str, broken: Iterable[Broken]) -> None:
+    """Raise StopRuleBroken, before anything of these batches goes anywhere, if a record broke a rule that stops."""
+    stopping = [each for each in broken if each.rule.action == "stop"]
+    if not stopping:
+        return
+    first = stopping[0]
+    others = sum(each.count for each in stopping) - 1
+    more = f" (and {others} more in the same batches break a rule that stops)" if others else ""
+    raise StopRuleBroken(
+        f"topic {topic}, partition {first.partition}, offset {first.offset}: {first.rule.column}: expected "
+        f"{first.rule.rule}, got {first.value}, and the column's stop=rule(…) says that the worker ends there{more}. "
+        "Nothing is lost: the offset has not moved, and the record will be read again. If the record is wrong, mend "
+        "its producer, and let the rule warn or reject until the worker has passed it; if it is right, mend the rule"
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

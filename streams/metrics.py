@@ -20,6 +20,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.core import Metric as PrometheusMetric
 
+from stillwell import broken
+from stillwell.broken import RuleId
 from stillwell.layout.online import PutCounts
 from stillwell.metric import Metric
 from stillwell.predictions import watching
@@ -47,7 +49,7 @@ EVENTS = Metric("counter", "stillwell_events_total", "Records taken in from Kafk
 EVENT_BYTES = Metric("counter", "stillwell_event_bytes_total", "Bytes of their keys and values.", ("topic",))
 ROWS = Metric("counter", "stillwell_rows_total", "Rows that records gave a view.", ("view",))
 FILTERED = Metric(
-    "counter", "stillwell_filtered_total", "Records that a view's `where` or `@rows` left out.", ("view",)
+    "counter", "stillwell_filtered_total", "Records that a view's `where` or function left out.", ("view",)
 )
 REJECTED = Metric(
     "counter",
@@ -55,6 +57,7 @@ REJECTED = Metric(
     "Records refused, by reason; view is `*` for all views.",
     ("topic", "view", "reason"),
 )
+EXPECTATIONS_BROKEN = broken.EXPECTATIONS_BROKEN
 UPSERTS = Metric(
     "counter",
     "stillwell_upserts_total",
@@ -84,6 +87,19 @@ SERVABLE = Metric(
     "stillwell_servable_seconds",
     "From the record's timestamp to the acknowledgement of its row by Redis; one observation a row sent, 0 where the "
     "producer's clock is ahead, none where the record has no timestamp.",
+    ("view",),
+)
+NEWEST = Metric(
+    "gauge",
+    "stillwell_newest_event_timestamp_seconds",
+    "The newest event time of a view's rows that this worker has brought to Redis since it started, in seconds since "
+    "1970; of all workers' the greatest counts.",
+    ("view",),
+)
+OBJECTIVE = Metric(
+    "gauge",
+    "stillwell_freshness_objective_seconds",
+    "The `freshness` of a view that has one: how old its rows may be.",
     ("view",),
 )
 BUFFERED = Metric(
@@ -183,14 +199,16 @@ class Metrics:
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
 
-    def begin(self, topic: str, views: Collection[str]) -> None:
-        """Show 0 for everything that may happen to a topic and its views.
+    def begin(self, topic: str, views: Collection[str], rules: Collection[RuleId] = ()) -> None:
+        """Show 0 for everything that may happen to a topic and its views. rules: those on its columns.
 
         Prometheus sees no increase in a counter that first shows when it is 1 already, and no alarm would ring.
         """
         self._begin(stage=list(Stage), topic=[topic], view=views, result=_RESULTS, reason=get_args(ViewReason))
         for reason in get_args(TopicReason):
             self.count(REJECTED, 0, topic, "*", reason)
+        for rule in rules:
+            self.count(EXPECTATIONS_BROKEN, 0, topic, *rule)
 
     def begin_model(self, model: str) -> None:
         """Show 0 for everything that may happen to a model's predictions."""

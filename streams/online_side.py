@@ -10,7 +10,7 @@ from stillwell.errors import StoreNotReady
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.online import MarkKey, MarkMove, OnlineState
 from streams.endings import OnlineFellBehind
-from streams.metrics import SERVABLE, UPSERTS, Metrics
+from streams.metrics import NEWEST, SERVABLE, UPSERTS, Metrics
 from streams.ports import OnlineStore
 from streams.prepare import OnlineBatch
 from streams.retry import Retry
@@ -48,6 +48,7 @@ class OnlineSide:
                 self._metrics.count(UPSERTS, count, each.view, result)
         self._require(applied.positions, batch.end)
         self._observe_servable(batch)
+        self._tell_newest(batch)
 
     async def require(self, end: int) -> OnlineState:
         """Look whether Redis, in our epoch, holds every row below an offset, and which server says so.
@@ -63,6 +64,11 @@ class OnlineSide:
     def _require(self, positions: Sequence[int | None], end: int) -> None:
         if any(position is None or position < end for position in positions):
             raise OnlineFellBehind(f"{self._id}: Redis has lost rows below offset {end} that it had acknowledged")
+
+    def _tell_newest(self, batch: OnlineBatch) -> None:
+        for rows, newest in zip(batch.rows, batch.newest, strict=True):
+            if newest is not None and newest / 1e6 > self._metrics.get(NEWEST, rows.view):
+                self._metrics.set(NEWEST, newest / 1e6, rows.view)
 
     def _observe_servable(self, batch: OnlineBatch) -> None:
         now = self._clock()

@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from stillwell.broken import Broken, RuleId
 from stillwell.joined import Joined, JoinedRows
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.online import EncodedRows
 from stillwell.layout.parquet import BatchTables, batch_tables, view_schema
 from stillwell.records import Outcome, Records, Reject
+from stillwell.series import microseconds
 from stillwell.spec import TopicSpec, ViewSpec
 
 _OBJECT = 48
@@ -28,7 +30,7 @@ _LETTER = 400
 class Pipeline(Protocol):
     """What is done to the records of one topic: of a source (`stillwell.pipeline`), or of pushes (`stillwell.pushing`).
 
-    pushed: whether its rows say where they go.
+    pushed: whether its rows say where they go. rules: those on columns that records may break.
     """
 
     @property
@@ -40,6 +42,9 @@ class Pipeline(Protocol):
     @property
     def pushed(self) -> bool: ...
 
+    @property
+    def rules(self) -> tuple[RuleId, ...]: ...
+
     def run(self, records: Records) -> Outcome: ...
 
 
@@ -47,13 +52,15 @@ class Pipeline(Protocol):
 class OnlineBatch:
     """What goes to Redis of the offsets [start, end): for each view the newest row of each entity.
 
-    produced_at: those rows' record timestamps, in milliseconds. nbytes: memory that all of it takes.
+    produced_at: those rows' record timestamps, in milliseconds. newest: the newest event time of each view's, in µs
+    since the epoch, None where it has no rows. nbytes: memory that all of it takes.
     """
 
     start: int
     end: int
     rows: tuple[EncodedRows, ...]
     produced_at: tuple[npt.NDArray[np.int64], ...]
+    newest: tuple[int | None, ...]
     nbytes: int
 
 
@@ -85,6 +92,14 @@ class Prepared:
         return self.letters.outcome.rejects if self.letters else ()
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Round:
+    """Batches that were prepared together, each ready for the sinks, and the rules that records of them broke."""
+
+    batches: tuple[Prepared, ...]
+    broken: tuple[Broken, ...]
+
+
 class Preparation:
     """Prepares the batches of one topic."""
 
@@ -92,6 +107,7 @@ class Preparation:
         """grace: how long keys in Redis outlive their rows' TTL. now: the clock of `_ingested_at`."""
         self.topic = pipeline.topic
         self.views = pipeline.views
+        self.rules = pipeline.rules
         self._pipeline = pipeline
         self._grace = grace
         self._now = now
@@ -110,7 +126,7 @@ class Preparation:
         records = Records(topic, 0, 0, 0, offsets=nothing, timestamps=nothing, keys=[], values=[], headers=[])
         self.prepare([(PartitionId(topic, 1, 0), records)])
 
-    def prepare(self, batches: Sequence[tuple[PartitionId, Records]]) -> list[Prepared]:
+    def prepare(self, batches: Sequence[tuple[PartitionId, Records]]) -> Round:
         """Each batch, with its partition, ready for the sinks. Blocks: call it in a thread.
 
         Together they cost little more than one of them that has as many records.
@@ -124,7 +140,8 @@ class Preparation:
             _letters(records, rejects) if rejects else None
             for records, rejects in zip(joined.batches, joined.rejects(outcome), strict=True)
         ]
-        return [Prepared(*parts) for parts in zip(tables, online, letters, strict=True)]
+        prepared = tuple(Prepared(*parts) for parts in zip(tables, online, letters, strict=True))
+        return Round(prepared, joined.broken(outcome))
 
     def _online(
         self, joined: Joined, rows: Sequence[JoinedRows], sources: Sequence[PartitionId]
@@ -144,8 +161,13 @@ def _online_batch(records: Records, encoded: Sequence[tuple[EncodedRows, pl.Data
         end=records.end,
         rows=rows,
         produced_at=produced_at,
+        newest=tuple(_newest(frame) for _, frame in encoded),
         nbytes=nbytes + sum(each.nbytes for each in produced_at),
     )
+
+
+def _newest(frame: pl.DataFrame) -> int | None:
+    return int(microseconds(frame["event_timestamp"]).to_numpy().max()) if frame.height else None
 
 
 def _nbytes(values: Sequence[bytes]) -> int:

@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 
 from stillwell.errors import PartitionStopped, StoreUnavailable
 from stillwell.instants import duration_ms
+from stillwell.kafka_connection import unreachable
 from stillwell.layout.chain import PartitionId, TopicIncarnation
 from stillwell.topics import Ends, NewTopic, Situation
 from streams.cluster import Cluster
@@ -35,7 +36,10 @@ async def broker_count(connection: Mapping[str, Any]) -> int:
     """How many brokers the cluster has. Raises StoreUnavailable."""
     admin = AIOKafkaAdminClient(**connection)
     try:
-        await admin.start()
+        try:
+            await admin.start()
+        except (KafkaError, OSError) as error:
+            raise unreachable(error) from error
         return len((await admin.describe_cluster())["brokers"])
     except (KafkaError, OSError) as error:
         raise StoreUnavailable(f"Kafka does not tell of its brokers: {error!r}") from error

@@ -13,7 +13,17 @@ from stillwell.layout.parquet import BatchTables, batch_tables, view_schema
 from stillwell.pipeline import Pipeline
 from stillwell.pushing.pipeline import PushPipeline
 from stillwell.records import Headers, Outcome, Records
-from stillwell.spec import ColumnSpec, EntitySpec, FeatureSpec, KeySpec, Origin, RowsFunction, TopicSpec, ViewSpec
+from stillwell.spec import (
+    ColumnSpec,
+    EntitySpec,
+    FeatureSpec,
+    FrameFunction,
+    KeySpec,
+    Origin,
+    RowsFunction,
+    TopicSpec,
+    ViewSpec,
+)
 from stillwell.types import TIMESTAMP, FieldType
 
 NOW_MS = 1_767_225_600_000
@@ -46,6 +56,7 @@ def view(
     name: str = "V",
     where: pl.Expr | None = None,
     rows: RowsFunction | None = None,
+    frame: FrameFunction | None = None,
 ) -> ViewSpec:
     """A view of the entity that these keys make."""
     entity = EntitySpec(name="E", keys=tuple(KeySpec(name=key, type=kind) for key, (kind, _) in keys.items()))
@@ -59,6 +70,7 @@ def view(
         keys=tuple(expression for _, expression in keys.values() if expression is not None),
         where=where,
         rows=rows,
+        frame=frame,
     )
 
 

@@ -114,7 +114,7 @@ class World:
         self.epoch = await self.store.initialise("epoch")
         return self
 
-    def pusher(self, most_rows: int = 1_000_000, patience: float = PATIENCE_S) -> Pusher:
+    def pusher(self, most_rows: int = 1_000_000, patience: float = PATIENCE_S, **more: Any) -> Pusher:
         """Another process."""
         batches = {name: ViewBatches("test", each, HOUR, max_future=HOUR) for name, each in self.views.items()}
         definitions = DefinitionsSpec(entities=(), topics=(SOURCE,), views=tuple(self.views.values()))
@@ -129,6 +129,7 @@ class World:
             lambda: self.now_ms,
             most_rows,
             patience,
+            **more,
         )
 
     async def work(self, name: str = "Last") -> list[Answer]:

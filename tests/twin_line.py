@@ -289,5 +289,5 @@ PREPARATION = Preparation(compile_pipeline(SOURCE, [VIEW]), GRACE, _now)
 
 def prepared(flow: Flow, records: Records, preparation: Preparation | None = None) -> Prepared:
     """What the agent makes of one batch of a flow's; by default with the one view."""
-    (made,) = (preparation or PREPARATION).prepare([(flow.id, records)])
+    (made,) = (preparation or PREPARATION).prepare([(flow.id, records)]).batches
     return made

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from stillwell.broken import Broken
 from stillwell.layout.encoder import ViewEncoder
 from stillwell.layout.online import Answer, EncodedRows
 from stillwell.pushing.log import Place
@@ -86,7 +87,7 @@ class Judged:
 class Batch:
     """Pushes that were transformed together. records: what goes to Kafka, of all of them; frame: the rows that go to
     Redis, with the record that each comes from as `_offset`, and its place among all that was pushed as `_place`.
-    timestamp: of the records, by which they were judged."""
+    timestamp: of the records, by which they were judged. broken: the rules that raw events broke."""
 
     view: ViewSpec
     judged: tuple[Judged, ...]
@@ -94,6 +95,7 @@ class Batch:
     frame: pl.DataFrame
     filtered: frozenset[int]
     timestamp: int
+    broken: tuple[Broken, ...]
 
     def of(self, wanted: Sequence[bool]) -> "Batch":
         """With the rows of some of the pushes alone. wanted: which."""
@@ -121,6 +123,7 @@ class ViewBatches:
         self.view = view
         self._pipeline = PushPipeline(project, view, max_future=max_future)
         self.topic = self._pipeline.topic.topic
+        self.rules = self._pipeline.rules
         self._records = PushEncoder(view)
         self._rows = ViewEncoder(view, grace)
         self.judge([Push(view.name, [], transform=False, to=To.BOTH)], 0)  # imports what it needs, half a second of it
@@ -160,9 +163,9 @@ class ViewBatches:
         if (of_row < 0).any():
             frame = frame.filter(pl.Series(of_row >= 0))
         filtered = frozenset(range(len(values))).difference(places.tolist(), rejects)
-        if 0 < len(values) <= FEW_ROWS and self.view.rows is None:
+        if 0 < len(values) <= FEW_ROWS and self.view.function is None:
             self.quick = _within_turn(begun)
-        return Batch(self.view, tuple(judged), tuple(records), frame, filtered, now_ms)
+        return Batch(self.view, tuple(judged), tuple(records), frame, filtered, now_ms, outcome.broken)
 
     def check(self, pushes: Sequence[Push], now_ms: int) -> list[tuple[Refusal, ...]]:
         """Of each push the raw events that are none of the view's topic; what the view makes of the others is left to a

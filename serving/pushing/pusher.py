@@ -23,6 +23,7 @@ from serving.pushing.batch import (
     statuses,
     too_large,
 )
+from stillwell.broken import Broken
 from stillwell.errors import (
     NotDefined,
     NotWritten,
@@ -34,7 +35,7 @@ from stillwell.errors import (
     StoreUnavailable,
 )
 from stillwell.evaluate import WHAT_CODE_RAISES
-from stillwell.layout.online import AppliedEach, EncodedRows, OnlineState, written_under
+from stillwell.layout.online import AppliedEach, EncodedRows, OnlineState, not_ready, written_under
 from stillwell.pushing.instead import not_a_view
 from stillwell.pushing.log import Place, PushLog
 from stillwell.pushing.record import PushRecord
@@ -114,10 +115,13 @@ class Pusher:
         now_ms: Callable[[], int],
         most_rows: int,
         patience: float = PATIENCE_S,
+        broken: Callable[[str, Sequence[Broken]], None] = lambda topic, broken: None,
     ) -> None:
         """threads: one is enough. functions: those in which the function of a view is called, by the view's name: where
         one never ends, it is not to hold up other views. now_ms: the clock that records are stamped by. most_rows: that
-        may be on their way; beyond, pushes are refused. patience: seconds that a view may take to judge a batch."""
+        may be on their way; beyond, pushes are refused. patience: seconds that a view may take to judge a batch.
+        broken: told of a topic's rules that raw events broke which are transformed here, and come to a worker as
+        finished rows."""
         self._definitions = definitions
         self._views = views
         self._log = log
@@ -126,11 +130,12 @@ class Pusher:
         self._threads = threads
         self._now_ms = now_ms
         self._most_rows = most_rows
+        self._broken = broken
         self.rows = 0
         """How many are on their way."""
         self._gathering = {name: _Gathering() for name in views}
         self._judges = {
-            name: _Judge(name, threads if view.view.rows is None else functions(name), patience)
+            name: _Judge(name, threads if view.view.function is None else functions(name), patience)
             for name, view in views.items()
         }
         self._checks = {name: _Checks(view, threads, now_ms) for name, view in views.items()}
@@ -240,6 +245,7 @@ class Pusher:
                     if _ends(error):
                         raise
                     continue
+                self._broken(view.topic, batch.broken)
                 gathering.carry(self._spawn(self._carry(view, batch, together, now)), len(values))
         finally:
             gathering.gathers = False
@@ -309,10 +315,7 @@ class Pusher:
         if self._epoch is None:
             self._epoch = (await self._online.read_state()).epoch
         if self._epoch is None:
-            raise StoreNotReady(
-                "Redis is not ready: nothing was ever written to it, or it has lost what was. A worker makes a new one "
-                "ready; otherwise run `stillwell rebuild`"
-            )
+            raise not_ready("Redis")
         return self._epoch
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

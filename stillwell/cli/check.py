@@ -1,14 +1,14 @@
 """`stillwell check`."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from stillwell.cli.output import json_option, print_json
 
 if TYPE_CHECKING:
-    from stillwell.spec import ModelSpec
+    from stillwell.spec import DefinitionSpec, DefinitionsSpec, ModelSpec
 
 
 @click.command()
@@ -18,8 +18,8 @@ def check(as_json: bool) -> None:
 
     Loads the package that STILLWELL_DEFINITIONS names, tries every view on made-up rows and on the golden examples, and
     prints each mistake with its file, class, field and fix, and each example of which something else becomes than it
-    says. Exit code 1 if there is any. A variable of a model's server that is not set is told of, and no mistake: it may
-    be set where the definitions run.
+    says. Exit code 1 if there is any. --json prints what is defined, of which owner, with which tags and descriptions.
+    A variable of a model's server that is not set is told of, and no mistake: it may be set where the definitions run.
     """
     from stillwell.counting import counted
     from stillwell.definitions.golden import check_examples
@@ -48,6 +48,7 @@ def check(as_json: bool) -> None:
                 "on_demand": {view.name: view.version for view in definitions.on_demand},
                 "services": {service.name: list(service.features) for service in definitions.services},
                 "models": {model.name: model.version for model in definitions.models},
+                "about": {each.name: _about(each) for each in _all(definitions)},
                 "unset_variables": unset,
             }
         )
@@ -73,6 +74,35 @@ def check(as_json: bool) -> None:
             "set it wherever `stillwell serve` and `stillwell worker` run.",
             err=True,
         )
+
+
+def _all(definitions: "DefinitionsSpec") -> "list[DefinitionSpec]":
+    """Every definition that may have an owner: no two share a name."""
+    return [
+        *definitions.entities,
+        *definitions.topics,
+        *definitions.views,
+        *definitions.requests,
+        *definitions.on_demand,
+        *definitions.services,
+        *definitions.models,
+    ]
+
+
+def _about(definition: "DefinitionSpec") -> dict[str, object]:
+    """What a definition says to people, and its fields by their names, where they say anything."""
+    fields = [*_fields(definition, "columns"), *_fields(definition, "features"), *_fields(definition, "outputs")]
+    return {
+        "owner": definition.owner,
+        "tags": dict(definition.tags),
+        "description": definition.description,
+        "fields": {each.name: each.description for each in fields if each.description},
+    }
+
+
+def _fields(definition: "DefinitionSpec", word: str) -> "tuple[Any, ...]":
+    """Of a feature service, whose features are names of others, none."""
+    return tuple(each for each in getattr(definition, word, ()) if not isinstance(each, str))
 
 
 def _unset(models: "Sequence[ModelSpec]") -> dict[str, list[str]]:

@@ -25,7 +25,7 @@ def dlq() -> None:
 
 @dlq.command("list")
 @click.option("--topic", help="Only records of this topic.")
-@click.option("--reason", help="Only those refused for this reason, such as decode or expectation.")
+@click.option("--reason", metavar="REASON", help="Only those refused for this reason, such as decode or expectation.")
 @click.option("--view", help="Only those that this view refused, or that were refused for all views.")
 @click.option(
     "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Show so many of them, the newest."
@@ -37,6 +37,8 @@ def list_letters(topic: str | None, reason: str | None, view: str | None, limit:
 
     from stillwell.counting import counted
     from stillwell.settings import Settings
+
+    _require_reason(reason)
 
     def matches(letter: "DeadLetter") -> bool:
         return (
@@ -53,6 +55,7 @@ def list_letters(topic: str | None, reason: str | None, view: str | None, limit:
             {
                 "topic": settings.dead_letter_topic,
                 "matching": found.matching,
+                "letters_in_topic": found.total,
                 "repeated": found.repeated,
                 "strangers": found.strangers,
                 "letters": [_summary(each) for each in found.letters],
@@ -62,13 +65,39 @@ def list_letters(topic: str | None, reason: str | None, view: str | None, limit:
     for each in found.letters:
         _print_summary(each)
     more = f"; the newest {limit} are shown, --limit shows more" if found.matching > limit else ""
-    click.echo(f"{counted(found.matching, 'dead letter')} in {settings.dead_letter_topic}{more}")
+    there = f"{counted(found.total, 'dead letter')} in {settings.dead_letter_topic}"
+    if (topic, reason, view) != (None, None, None):
+        there = f"{found.matching:,} of {there} {'matches' if found.matching == 1 else 'match'}"
+    click.echo(f"{there}{more}")
+    if not found.matching:
+        _tell_unknown(found, topic, view)
     if found.strangers:
         click.echo(
             f"No dead letters, or of a format that this version does not know: {counted(found.strangers, 'record')} "
             "there. Something else writes to that topic",
             err=True,
         )
+
+
+def _require_reason(reason: str | None) -> None:
+    """Raise UsageError for a reason that no letter has."""
+    from typing import get_args
+
+    from stillwell.definitions.mistakes import did_you_mean
+    from stillwell.records import TopicReason, ViewReason
+
+    known = (*get_args(TopicReason), *get_args(ViewReason))
+    if reason is not None and reason not in known:
+        raise click.UsageError(f"no record is refused for the reason {reason!r}{did_you_mean(reason, known)}")
+
+
+def _tell_unknown(found: "_Found", topic: str | None, view: str | None) -> None:
+    """Say so where a filter names what no letter is about: a name that is spelled wrongly, mostly."""
+    from stillwell.definitions.mistakes import did_you_mean
+
+    for word, given, known in (("topic", topic, found.topics), ("view", view, found.views)):
+        if given is not None and given not in known and found.total:
+            click.echo(f"stillwell: no dead letter is of the {word} {given!r}{did_you_mean(given, known)}", err=True)
 
 
 @dlq.command()
@@ -119,12 +148,16 @@ class _Stored:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Found:
-    """The newest of the letters that match; how many do, how many repeat another, and what is no letter at all."""
+    """The newest of the letters that match; how many do, and how many of those repeat another. total: all letters.
+    strangers: what is no letter at all. topics, views: that any letter is about."""
 
     letters: tuple[_Stored, ...]
     matching: int
     repeated: int
+    total: int
     strangers: int
+    topics: frozenset[str]
+    views: frozenset[str]
 
 
 class _Ranked(NamedTuple):
@@ -142,24 +175,31 @@ async def _newest(
     newest: list[_Ranked] = []
     seen: set[bytes] = set()
     matching = repeated = strangers = 0
+    topics: set[str] = set()
+    views: set[str] = set()
     async for stored in _letters(settings, advance):
         if stored is None:
             strangers += 1
             continue
-        if not matches(stored.letter):
-            continue
-        identity = _identity(stored.letter)
+        letter = stored.letter
+        identity, wanted = _identity(letter), matches(letter)
         if identity in seen:
-            repeated += 1
+            repeated += wanted
             continue
         seen.add(identity)
+        topics.add(letter.topic)
+        if letter.view is not None:
+            views.add(letter.view)
+        if not wanted:
+            continue
         matching += 1
         ranked = _Ranked(stored.written_at, matching, stored)
         if len(newest) < limit:
             heapq.heappush(newest, ranked)
         else:
             heapq.heappushpop(newest, ranked)
-    return _Found(tuple(ranked.stored for ranked in sorted(newest)), matching, repeated, strangers)
+    letters = tuple(ranked.stored for ranked in sorted(newest))
+    return _Found(letters, matching, repeated, len(seen), strangers, frozenset(topics), frozenset(views))
 
 
 def _identity(letter: "DeadLetter") -> bytes:

@@ -1,7 +1,7 @@
 """`stillwell get`."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -50,14 +50,31 @@ def _through_the_service(
 
     from stillwell.client.service import at
 
-    async def ask() -> "Row":
+    async def ask() -> "tuple[Row, Collection[str]]":
         service = at(url)
         try:
-            return await service.features_of_text(names, pairs, after, timeout)
+            row = await service.features_of_text(names, pairs, after, timeout)
+            return row, await service.models(timeout) if _missing(row) and not as_json else ()
         finally:
             await service.close()
 
-    _show(asyncio.run(ask()), as_json)
+    row, models = asyncio.run(ask())
+    _show(row, as_json)
+    _tell_of_predictions(row, models, pairs, f" --url {url}")
+
+
+def _tell_of_predictions(row: "Row", models: Iterable[str], pairs: Mapping[str, str], where: str = "") -> None:
+    """Why an output is not there, features do not say: there may be no prediction yet, or the model may have failed."""
+    keys = " ".join(f"{name}={text}" for name, text in pairs.items())
+    for model in models:
+        if model in _missing(row):
+            told = f"`stillwell predict {model} {keys}{where}` says why"
+            click.echo(f"{model} has no prediction of this entity that could be shown: {told}")
+
+
+def _missing(row: "Row") -> set[str]:
+    """Whatever has something that was not found: by its name."""
+    return {name.partition(":")[0] for name, each in row.features.items() if each.status.value == "NOT_FOUND"}
 
 
 def _from_the_store(
@@ -78,6 +95,8 @@ def _from_the_store(
     row = _read(settings, definitions, references, entity, after, timeout, lambda seen: stored.extend(seen.values))
     if whole is None:
         _show(row, as_json)
+        if not as_json:
+            _tell_of_predictions(row, [model.name for model in definitions.models], pairs)
         return
     place = _place(settings, definitions, _stamp(stored[-1])) if stored and stored[-1] is not None else None
     (_print_as_json if as_json else _print)(whole, row, place)
@@ -135,7 +154,7 @@ def _references(definitions: "DefinitionsSpec", name: str) -> Sequence[str]:
     if name in listed:
         return [f"{name}:{feature.name}" for feature in listed[name]]
     if any(name == key.name for entity in definitions.entities for key in entity.keys):
-        raise click.UsageError(f"{name!r} is no KEY=VALUE")
+        raise click.UsageError(f"{name!r} is no KEY=VALUE; write {name}=…")
     raise click.UsageError(f"there is no view {name!r}{did_you_mean(name, [*listed, *services])}")
 
 
@@ -145,7 +164,7 @@ def pairs_of(words: Iterable[str]) -> dict[str, str]:
     for word in words:
         name, separator, text = word.partition("=")
         if not separator:
-            raise click.UsageError(f"{word!r} is no KEY=VALUE")
+            raise click.UsageError(f"{word!r} is no KEY=VALUE; write {word}=…")
         if name in pairs:
             raise click.UsageError(f"the key {name} is given twice")
         pairs[name] = text

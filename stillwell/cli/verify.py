@@ -19,7 +19,8 @@ def verify(as_json: bool) -> int:
     """Prove that every offset consumed is at rest exactly once.
 
     Walks every chain from its beginning, reads every linked file, and checks coverage, checksums, row counts and
-    duplicates. Names each object that is missing, forged, altered or broken; exit code 1 if there is any.
+    duplicates. Names each object that is missing, forged, altered or broken; exit code 1 if there is any, or if there
+    is no chain at all.
     """
     from stillwell.counting import counted
     from stillwell.settings import Settings
@@ -31,10 +32,11 @@ def verify(as_json: bool) -> int:
     with counting_progress("links") as advance:
         report = verify_store(store, advance)
     logs = _logs(store)
+    is_good = report.is_good and bool(report.partitions)
     if as_json:
         print_json(
             {
-                "good": report.is_good,
+                "good": is_good,
                 "findings": [dataclasses.asdict(finding) for finding in report.findings],
                 "unlinked": list(report.unlinked),
                 "overlaps": [
@@ -55,7 +57,7 @@ def verify(as_json: bool) -> int:
                 ],
             }
         )
-        return 0 if report.is_good else 1
+        return 0 if is_good else 1
     for total in report.partitions:
         click.echo(
             f"{total.id}: offsets {total.start}→{total.end} in {counted(total.links, 'link')}: "
@@ -83,6 +85,14 @@ def verify(as_json: bool) -> int:
             f"In no link: {left}, left by crashes or on the way there; nobody reads them. `stillwell sweep` removes "
             "those that never will be in one"
         )
+    if not report.partitions and not report.findings:
+        click.echo(
+            f"stillwell: there is no chain at all under {settings.offline_root}, so that nothing is proved: no worker "
+            "has begun there yet, or STILLWELL_PROJECT, STILLWELL_NAMESPACE or STILLWELL_OFFLINE_URL is not that of "
+            "the workers",
+            err=True,
+        )
+        return 1
     records = sum(total.records for total in report.partitions)
     verdict = (
         "every offset is accounted for exactly once" if report.is_good else counted(len(report.findings), "finding")

@@ -13,16 +13,18 @@ _decode = msgspec.json.Decoder().decode
 
 
 class Offered:
-    """The features and feature services of a query service."""
+    """The features, feature services and models of a query service."""
 
     def __init__(self, document: bytes) -> None:
         """Raises ValueError for what is no document of a query service."""
         try:
-            words = _decode(document)["paths"]["/v1/features"]["get"]["parameters"]
+            paths = _decode(document)["paths"]
+            words = paths["/v1/features"]["get"]["parameters"]
             schemas: dict[str, Any] = {each["name"]: each["schema"] for each in words}
             self._features: Sequence[str] = schemas["features"]["items"]["enum"]
             self._keys: Collection[str] = schemas.keys()
             self._services: Collection[str] = schemas.get("feature_service", {}).get("enum", ())
+            self.models: Collection[str] = _models(paths)
         except (msgspec.DecodeError, UnicodeDecodeError, LookupError, TypeError) as error:
             raise ValueError(f"its OpenAPI document does not say which features there are: {error!r}") from None
 
@@ -47,3 +49,12 @@ class Offered:
             known = {*(feature.partition(":")[0] for feature in self._features), *self._services}
             raise NotDefined("features", f"there is no view {shorten(owner)!r}{did_you_mean(owner, known)}")
         return own
+
+
+def _models(paths: dict[str, Any]) -> Collection[str]:
+    """The names that predictions can be asked of by. Raises LookupError and TypeError."""
+    if "/v1/predictions" not in paths:
+        return ()
+    words = {each["name"]: each["schema"] for each in paths["/v1/predictions"]["get"]["parameters"]}
+    models: Collection[str] = words["model"]["enum"]
+    return models

@@ -6,8 +6,8 @@ key, by which the service knows it again.
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
@@ -24,6 +24,9 @@ from stillwell.client.transport import HttpTransport, NoReply, NotSent, Reply, T
 from stillwell.errors import FormatError, NotDefined, RequestError, StillwellError
 from stillwell.pushing.token import Token
 from stillwell.redaction import hide_password
+
+if TYPE_CHECKING:
+    from stillwell.client.offered import Offered
 
 _T = TypeVar("_T")
 
@@ -139,12 +142,18 @@ class Service:
         reply = await self._read("GET", f"/v1/features?{urlencode(words)}", None, timeout)
         return self._understood(reply, answers.row)
 
+    async def models(self, timeout: float) -> Collection[str]:
+        """The names of the models that the service has."""
+        return (await self._document(timeout)).models
+
     async def _offered(self, names: Sequence[str], timeout: float) -> tuple[Sequence[str], str | None]:
         """See `Offered.asked`."""
+        return (await self._document(timeout)).asked(names)
+
+    async def _document(self, timeout: float) -> "Offered":
         from stillwell.client.offered import Offered  # which programs that ask by references never need
 
-        reply = await self._read("GET", "/openapi.json", None, timeout)
-        return self._understood(reply, Offered).asked(names)
+        return self._understood(await self._read("GET", "/openapi.json", None, timeout), Offered)
 
     async def close(self) -> None:
         """See Source."""

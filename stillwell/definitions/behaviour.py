@@ -73,8 +73,8 @@ def observe_again(view: ViewSpec, earlier: Behaviour) -> tuple[Outcome, ...]:
 
 
 def columns_read(view: ViewSpec) -> tuple[str, ...]:
-    """The columns of its topic that a view's expressions read; all of them for a view with a @rows function."""
-    if view.rows is not None:
+    """The columns of its topic that a view's expressions read; all of them for a view with a function."""
+    if view.function is not None:
         return tuple(column.name for column in view.source.columns)
     return columns_of(view, [*view.keys, view.where, *(feature.expression for feature in view.features)])
 

@@ -45,19 +45,23 @@ _LAST_BIT = (
 )
 _SLIP = re.compile(
     r": (AttributeError|NameError|UnboundLocalError): (?!'NoneType')"
-    r"|missing required field|contains unknown field|, got `"
+    r"|missing required field|contains unknown field|, got `|: (ColumnNotFoundError|UnfitFrame): "
 )
-"""Errors of a @rows function that no event excuses: a name that is not there, a row with other names or types than the
-view declares. Values out of range may be the event's fault."""
+"""Errors of a function that no event excuses: a name that is not there, a row with other names or types than the view
+declares. Values out of range may be the event's fault."""
 _NULL_UNTHOUGHT_OF = re.compile(r"'NoneType'|got null")
 _GOLDEN_FIX = "add a golden example that it can use, or mend it"
 _PURE = "a @rows function sees its event alone: no memory of others, no clock, no chance"
+_PURE_FRAME = (
+    f"{_LOCAL}; nothing is kept from call to call either, and where numbers differ in the last bits alone, divide "
+    "within .then(…) and .otherwise(…)"
+)
 
 
 def check_row_locality(view: ViewSpec, golden: pl.DataFrame, mistakes: Mistakes) -> None:
     """Note what a view computes from more than the event itself. golden: events as the decoder gives them, or none."""
     events = sample_events(view, golden)
-    if view.rows is None:
+    if view.function is None:
         _check_expressions(view, events, mistakes)
     else:
         _check_function(view, events, golden, mistakes)
@@ -65,7 +69,7 @@ def check_row_locality(view: ViewSpec, golden: pl.DataFrame, mistakes: Mistakes)
 
 def check_nulls(view: ViewSpec, golden: pl.DataFrame, mistakes: Mistakes) -> None:
     """Note keys and features that can be null, though declared that they cannot. golden: usable events, or none."""
-    if view.rows is None:
+    if view.function is None:
         _check_nulls_of_expressions(view, golden, mistakes)
     else:
         _check_nulls_of_function(view, golden, mistakes)
@@ -181,7 +185,7 @@ def _bits(values: pl.Series) -> pl.Series:
     return values
 
 
-# Row-locality of @rows functions
+# Row-locality of functions
 
 
 def _check_function(view: ViewSpec, events: pl.DataFrame, golden: pl.DataFrame, mistakes: Mistakes) -> None:
@@ -189,26 +193,46 @@ def _check_function(view: ViewSpec, events: pl.DataFrame, golden: pl.DataFrame, 
     alone = [transformation.run(events[place : place + 1]) for place in range(events.height)]
     rejects = [reject for result in alone for reject in result.rejects]
     if len(rejects) == events.height:
-        mistakes.add(f"fails for every event that was tried, {rejects[0].error}; {_GOLDEN_FIX}")
+        fix = "mend it" if _SLIP.search(rejects[0].error) else _GOLDEN_FIX
+        mistakes.add(f"fails for every event that was tried, {rejects[0].error}; {fix}")
         return
+    problem = _other_rows(view, transformation, events, alone)
+    problem = problem or _failure_without_excuse(view, transformation, events, golden)
+    if problem:
+        mistakes.add(problem)
+
+
+def _other_rows(
+    view: ViewSpec, transformation: Transformation, events: pl.DataFrame, alone: Sequence[Transformed]
+) -> str | None:
+    """An event for which a function gives other rows among others than alone."""
     expected = _outcomes(events, alone)
-    for way, order in _arrangements(events.height).items():
-        together = numbered(events[order])
+    # Each event over which a function of frames raises costs a dozen more calls of it, in a batch of thousands.
+    tried = [place for place, result in enumerate(alone) if view.frame is None or not result.rejects]
+    for way, order in _orders(view, len(tried)):
+        origins = [tried[place] for place in order]
+        together = numbered(events[origins])
         given = _outcomes(together, [transformation.run(together)])
-        for place, origin in enumerate(order):
+        for place, origin in enumerate(origins):
             if given[place] != expected[origin]:
                 event = _shown(events[origin : origin + 1], events.columns[:-2])
-                mistakes.add(f"gives other rows {way} than alone, for {event}; {_PURE}")
-                return
-    if problem := _failure_without_excuse(view, transformation, events, golden):
-        mistakes.add(problem)
+                fix = _PURE if view.frame is None else _PURE_FRAME
+                return f"gives other rows {way} than alone, for {event}; {fix}"
+    return None
+
+
+def _orders(view: ViewSpec, height: int) -> Iterator[tuple[str, list[int]]]:
+    """Orders in which to try a function on events together; one that sees frames, also on any two."""
+    yield from _arrangements(height).items()
+    if view.frame is not None:
+        yield from (("in twos", [place, (place + 1) % height]) for place in range(height))
 
 
 def _failure_without_excuse(
     view: ViewSpec, transformation: Transformation, events: pl.DataFrame, golden: pl.DataFrame
 ) -> str | None:
     """What would be dead letters, one after another, though the events are as they should be."""
-    usable, _ = Expectations(view.source, empty_events(view.source)).check(events)
+    usable = Expectations(view.source, empty_events(view.source)).check(events).frame
     return (
         _failure(transformation, events, _SLIP)
         or _failure(transformation, usable, _NULL_UNTHOUGHT_OF)
@@ -256,7 +280,8 @@ def _outcomes(events: pl.DataFrame, results: Iterable[Transformed]) -> list[list
 
 def _check_nulls_of_expressions(view: ViewSpec, golden: pl.DataFrame, mistakes: Mistakes) -> None:
     whole = whole_events(view, golden)
-    usable, _ = Expectations(view.source, empty_events(view.source)).check(numbered(pl.concat([whole, golden])))
+    events = numbered(pl.concat([whole, golden]))
+    usable = Expectations(view.source, empty_events(view.source)).check(events).frame
     computed = _computed(view, whole)
     for label in _never_null(view):
         problem = _null_without_cause(view, label, usable) or _null_by_a_column(view, label, whole, computed)
@@ -305,7 +330,8 @@ def _fix(view: ViewSpec, label: str, column: str | None) -> str:
 
 
 def _check_nulls_of_function(view: ViewSpec, golden: pl.DataFrame, mistakes: Mistakes) -> None:
-    usable, _ = Expectations(view.source, empty_events(view.source)).check(sample_events(view, golden))
+    events = sample_events(view, golden)
+    usable = Expectations(view.source, empty_events(view.source)).check(events).frame
     for reject in Transformation(view, empty_events(view.source)).run(usable).rejects:
         if reject.reason in ("null_key", "null_feature"):
             event = usable.filter(pl.col("_offset") == reject.offset)

@@ -44,20 +44,30 @@ class Key(Field[T_co]):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ColumnOptions:
-    """What `col(…)` was told, as it was told."""
+class Rule:
+    """What must hold for a column, as `rule(…)` or `col(…)` was told it."""
 
-    path: str | tuple[str, ...] | None = None
-    unit: Unit | None = None
-    header: str | None = None
-    key: bool = False
-    record_timestamp: bool = False
     ge: Bound | None = None
     gt: Bound | None = None
     le: Bound | None = None
     lt: Bound | None = None
     one_of: Sequence[object] | None = None
     regex: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnOptions:
+    """What `col(…)` was told, as it was told. must: the rule without which a record is rejected."""
+
+    path: str | tuple[str, ...] | None = None
+    unit: Unit | None = None
+    header: str | None = None
+    key: bool = False
+    record_timestamp: bool = False
+    must: Rule = Rule()
+    warn: Rule | None = None
+    stop: Rule | None = None
+    description: str = ""
 
 
 class Col(Field[T_co]):
@@ -98,6 +108,9 @@ def col(
     lt: Bound | None = None,
     one_of: Sequence[object] | None = None,
     regex: str | None = None,
+    warn: Rule | None = None,
+    stop: Rule | None = None,
+    description: str = "",
 ) -> Col[Any]:
     """Say where a column comes from and what must hold for it.
 
@@ -109,6 +122,10 @@ def col(
     A record that breaks a rule is rejected with its name: `ge`, `gt`, `le`, `lt` bound numbers and timestamps (NaN is
     in no range), `one_of` lists what is allowed, `regex` must match a String whole. Null breaks none of them: that a
     column must not be null is said by its type alone, `Col[Float32]` against `Col[Float32 | None]`.
+
+    What a record may break without being rejected is said by `rule(…)`: of one that breaks `warn=rule(le=10_000)` rows
+    are made as of any other, but it is counted and told in the log; one that breaks `stop=rule(le=1e9)` ends the worker
+    before anything of its batch is acknowledged. description is for people.
     """
     return Col(
         ColumnOptions(
@@ -117,19 +134,30 @@ def col(
             header=header,
             key=key,
             record_timestamp=record_timestamp,
-            ge=ge,
-            gt=gt,
-            le=le,
-            lt=lt,
-            one_of=one_of,
-            regex=regex,
+            must=Rule(ge=ge, gt=gt, le=le, lt=lt, one_of=one_of, regex=regex),
+            warn=warn,
+            stop=stop,
+            description=description,
         )
     )
 
 
+def rule(
+    *,
+    ge: Bound | None = None,
+    gt: Bound | None = None,
+    le: Bound | None = None,
+    lt: Bound | None = None,
+    one_of: Sequence[object] | None = None,
+    regex: str | None = None,
+) -> Rule:
+    """Say what must hold for a column, by the words of `col(…)`: for its `warn=…` and `stop=…`."""
+    return Rule(ge=ge, gt=gt, le=le, lt=lt, one_of=one_of, regex=regex)
+
+
 def feature(expression: pl.Expr | None = None, *, description: str = "") -> Feature[Any]:
     """Say how a feature is computed from its topic's columns, or from the inputs of its on-demand view; without an
-    expression in a view with `@rows`."""
+    expression in a view with a `@rows` or `@frame` function."""
     return Feature(expression, description)
 
 

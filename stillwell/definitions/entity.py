@@ -1,18 +1,16 @@
 """Entities: what features are about."""
 
-from typing import Any, ClassVar, TypedDict, Unpack
+from typing import Any, ClassVar, Unpack
 
 from stillwell.definitions.columns import Key
 from stillwell.definitions.fields import Declared, declared_fields, refuse_strangers
 from stillwell.definitions.mistakes import Mistakes
-from stillwell.definitions.words import check_class, check_words, description_of
+from stillwell.definitions.words import CardWords, card, check_class, check_words
 from stillwell.spec import EntitySpec, KeySpec
 
 
-class EntityWords(TypedDict, total=False):
+class EntityWords(CardWords, total=False):
     """What may follow `Entity` in the class statement."""
-
-    owner: str
 
 
 class Entity:
@@ -38,12 +36,12 @@ class Entity:
             mistakes.add("has no key; write `<name>: Key[String]` for what tells one from another")
         for key in keys:
             _check_key(key, mistakes)
+        told = card(cls, words, mistakes)
         mistakes.check()
         cls.spec = EntitySpec(
             name=cls.__name__,
             keys=tuple(KeySpec(name=key.name, type=key.type) for key in sorted(keys, key=lambda key: key.name)),
-            owner=words.get("owner", ""),
-            description=description_of(cls),
+            **told,
         )
 
 

@@ -150,7 +150,7 @@ def golden_events(topic: TopicSpec, examples: Sequence[ExampleSpec]) -> pl.DataF
         examples = [example for example in examples if _is_raw(example)]
     decoder = Decoder(topic)
     decoded = decoder.decode(records_of(topic, examples)).frame
-    met, _ = Expectations(topic, decoder.empty).check(decoded)
+    met = Expectations(topic, decoder.empty).check(decoded).frame
     return EventTimes(topic, MAX_FUTURE).check(met)[0]
 
 

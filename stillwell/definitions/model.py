@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Literal, Required, TypedDict, Unpack, get_args
+from typing import Any, ClassVar, Literal, Required, Unpack, get_args
 
 import polars as pl
 
@@ -20,7 +20,7 @@ from stillwell.definitions.request import Request
 from stillwell.definitions.source import location
 from stillwell.definitions.spoken import name_of
 from stillwell.definitions.view import View
-from stillwell.definitions.words import check_class, check_words, description_of
+from stillwell.definitions.words import CardWords, card, check_class, check_words
 from stillwell.spec import AS_OF, InputSpec, ModelSpec, OpenInferenceSpec, OutputSpec
 from stillwell.types import FieldType
 
@@ -54,7 +54,7 @@ class OpenInference:
     max_batch: int = 64
 
 
-class ModelWords(TypedDict, total=False):
+class ModelWords(CardWords, total=False):
     """What may follow `Model` in the class statement."""
 
     entity: Required[type[Entity]]
@@ -106,6 +106,7 @@ class Model:
         if complete:
             _check_statement(words, mistakes)
             _check_entity_and_inputs(cls, words, outputs, mistakes)
+        told = card(cls, words, mistakes)
         mistakes.check()
         server = words["server"]
         cls.spec = ModelSpec(
@@ -124,8 +125,8 @@ class Model:
             debounce=words.get("debounce", _NOTHING),
             max_debounce=words.get("max_debounce", _NOTHING),
             max_fan_out=words.get("max_fan_out", 0),
-            description=description_of(cls),
             file=location(cls),
+            **told,
         )
 
     @classmethod

@@ -1,7 +1,7 @@
 """On-demand views: features computed when they are read."""
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Required, TypedDict, Unpack
+from typing import Any, ClassVar, Required, Unpack
 
 import polars as pl
 
@@ -11,11 +11,12 @@ from stillwell.definitions.checks import check_on_demand_nulls
 from stillwell.definitions.columns import Feature
 from stillwell.definitions.expressions import on_demand_problem
 from stillwell.definitions.fields import Declared, declared_fields, feature_specs, refuse_strangers
+from stillwell.definitions.functions import Maker
 from stillwell.definitions.mistakes import Mistakes
 from stillwell.definitions.request import Request
 from stillwell.definitions.source import location, source_digest
 from stillwell.definitions.view import View, check_version
-from stillwell.definitions.words import check_class, check_words, description_of
+from stillwell.definitions.words import CardWords, card, check_class, check_words
 from stillwell.spec import AS_OF as AS_OF_COLUMN
 from stillwell.spec import (
     OnDemandInput,
@@ -32,7 +33,7 @@ the event's on write. Nothing else reads a clock."""
 Input = type[View] | Alias | type[Request]
 
 
-class OnDemandWords(TypedDict, total=False):
+class OnDemandWords(CardWords, total=False):
     """What may follow `OnDemandView` in the class statement."""
 
     inputs: Required[tuple[Input, ...]]
@@ -59,15 +60,19 @@ class OnDemandView:
         check_class(cls, OnDemandView, mistakes)
         complete = check_words(words, OnDemandWords, mistakes)
         features = declared_fields(cls, Feature, mistakes)
-        refuse_strangers(cls, (), "an on-demand view has `Feature[…]` fields alone", mistakes)
+        functions = {name: value for name, value in vars(cls).items() if isinstance(value, Maker)}
+        for name, function in functions.items():
+            mistakes.add(f"is a {function.word} function; compute in expressions, by feature(…)", field=name)
+        refuse_strangers(cls, functions, "an on-demand view has `Feature[…]` fields alone", mistakes)
         if not features and not mistakes.messages:
             mistakes.add("has no feature; write `<name>: Feature[Int64 | None] = feature(…)`")
         check_version(words.get("version", 1), mistakes)
         if complete:
             _check_inputs(words["inputs"], mistakes)
+        told = card(cls, words, mistakes)
         mistakes.check()
         cls._inputs = words["inputs"]
-        cls.spec = _spec(cls, features, words.get("version", 1))
+        cls.spec = _spec(cls, features, words.get("version", 1)).model_copy(update=told)
         _check_features(cls.spec, mistakes)
         mistakes.check()
         check_on_demand_nulls(cls.spec, mistakes)
@@ -127,7 +132,6 @@ def _spec(cls: type[OnDemandView], features: list[Declared[Feature[Any]]], versi
         version=version,
         inputs=tuple(_input_spec(each, UNNAMED) for each in cls._inputs),
         features=feature_specs(features),
-        description=description_of(cls),
         file=location(cls),
         source_digest=source_digest(cls, *(each._view if isinstance(each, Alias) else each for each in cls._inputs)),
     )

@@ -5,6 +5,7 @@ from typing import Any, TypeGuard
 
 from stillwell.definitions.columns import Feature
 from stillwell.definitions.fields import Declared
+from stillwell.definitions.functions import Maker
 from stillwell.definitions.mistakes import Mistakes, did_you_mean
 from stillwell.definitions.references import reference_of
 from stillwell.spec import FeatureSpec, OnDemandSpec
@@ -16,7 +17,7 @@ def is_on_demand(source: object) -> TypeGuard[type[Any]]:
     return isinstance(source, type) and isinstance(getattr(source, "spec", None), OnDemandSpec)
 
 
-def check_on_write(words: Mapping[str, Any], functions: Mapping[str, object], mistakes: Mistakes) -> None:
+def check_on_write(words: Mapping[str, Any], functions: Mapping[str, Maker], mistakes: Mistakes) -> None:
     """Note what a view has that its on-demand view makes meaningless."""
     source = words["source"].__name__
     if "keys" in words:
@@ -24,9 +25,8 @@ def check_on_write(words: Mapping[str, Any], functions: Mapping[str, object], mi
     if "where" in words:
         mistakes.add(f"has where=…, but its source {source} is an on-demand view: every push counts; take where=… away")
     if functions:
-        mistakes.add(
-            f"has the @rows function {next(iter(functions))}, but {source} computes its features; take it away"
-        )
+        name, function = next(iter(functions.items()))
+        mistakes.add(f"has the {function.word} function {name}, but {source} computes its features; take it away")
 
 
 def taken_over(

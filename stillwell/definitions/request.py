@@ -1,16 +1,17 @@
 """Requests: values that come with a question instead of from the store."""
 
-from typing import ClassVar, TypedDict, Unpack
+import dataclasses
+from typing import ClassVar, Unpack
 
 from stillwell.definitions.columns import Col, ColumnOptions
 from stillwell.definitions.fields import declared_fields, refuse_strangers
 from stillwell.definitions.mistakes import Mistakes
-from stillwell.definitions.words import check_class, check_words, description_of
+from stillwell.definitions.words import CardWords, card, check_class, check_words
 from stillwell.spec import RequestColumnSpec, RequestSpec
 
 
-class RequestWords(TypedDict, total=False):
-    """What may follow `Request` in the class statement: nothing."""
+class RequestWords(CardWords, total=False):
+    """What may follow `Request` in the class statement."""
 
 
 class Request:
@@ -35,13 +36,21 @@ class Request:
         if not columns and not mistakes.messages:
             mistakes.add("has no column; write `<name>: Col[Float64]` for what a request brings")
         for column in columns:
-            if column.field.options != ColumnOptions():
-                mistakes.add("has col(…), but a request's values come by name alone; take it away", field=column.name)
+            if dataclasses.replace(column.field.options, description="") != ColumnOptions():
+                problem = "has col(…), but a request's values come by name alone; leave nothing there but description=…"
+                mistakes.add(problem, field=column.name)
+        told = card(cls, words, mistakes)
         mistakes.check()
         cls.spec = RequestSpec(
             name=cls.__name__,
             columns=tuple(
-                RequestColumnSpec(name=column.name, type=column.type, nullable=column.nullable) for column in columns
+                RequestColumnSpec(
+                    name=column.name,
+                    type=column.type,
+                    nullable=column.nullable,
+                    description=column.field.options.description,
+                )
+                for column in columns
             ),
-            description=description_of(cls),
+            **told,
         )

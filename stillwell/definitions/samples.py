@@ -154,7 +154,7 @@ def _domain(column: ColumnSpec, values: Iterable[Value]) -> pl.Series:
     """Those of the values that meet the column's expectations, each once; all of them where none does."""
     distinct = {repr(value): value for value in values}.values()  # by ==, 0.0 and -0.0 would be one
     series = pl.Series(column.name, list(distinct), dtype=column.type.polars)
-    meeting = series.to_frame().filter(*(rule.holds for rule in column.expectations))
+    meeting = series.to_frame().filter(*(rule.holds for rule in column.requirements))
     return meeting.to_series() if meeting.height else series
 
 
@@ -203,8 +203,8 @@ def _neighbours(number: float, width: type[np.floating[Any]]) -> Iterator[np.flo
 
 
 def _constants(view: ViewSpec) -> Iterator[Constant]:
-    if view.rows is not None:
-        yield from _constants_of_code(getattr(view.rows, "__code__", None))
+    if view.function is not None:
+        yield from _constants_of_code(getattr(view.function, "__code__", None))
     expressions = [*view.keys, view.where, *(feature.expression for feature in view.features)]
     for expression in expressions:
         if expression is not None:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
-from typing import Any, ClassVar, Required, TypedDict, Unpack
+from typing import Any, ClassVar, Required, Unpack
 
 import polars as pl
 
@@ -16,13 +16,13 @@ from stillwell.definitions.references import Reference, reference_of
 from stillwell.definitions.request import Request
 from stillwell.definitions.topic import Topic
 from stillwell.definitions.view import View
-from stillwell.definitions.words import check_class, check_words, description_of
+from stillwell.definitions.words import CardWords, card, check_class, check_words
 from stillwell.spec import FeatureServiceSpec
 
 Listed = pl.Expr | type[View] | Alias | type[OnDemandView] | type[Model]
 
 
-class FeatureServiceWords(TypedDict, total=False):
+class FeatureServiceWords(CardWords, total=False):
     """What may follow `FeatureService` in the class statement."""
 
     features: Required[tuple[Listed, ...]]
@@ -52,10 +52,9 @@ class FeatureService:
         named = [shown(each) for each in cls._references]
         for twice in dict.fromkeys(name for number, name in enumerate(named) if name in named[:number]):
             mistakes.add(f"has {twice} twice; name each feature once")
+        told = card(cls, words, mistakes)
         mistakes.check()
-        cls.spec = FeatureServiceSpec(
-            name=cls.__name__, features=_texts(cls._references, UNNAMED), description=description_of(cls)
-        )
+        cls.spec = FeatureServiceSpec(name=cls.__name__, features=_texts(cls._references, UNNAMED), **told)
 
     @classmethod
     def _uses(cls) -> Iterator[Any]:

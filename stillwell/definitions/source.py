@@ -27,9 +27,9 @@ def shown_path(path: str) -> str:
 def source_digest(*classes: type) -> str:
     """SHA-256 over what these classes say, and the functions and constants of their modules that they use, in hex.
 
-    Comments, layout, docstrings and descriptions do not count. '' where there is no source to read. It tells that
-    something was touched, not that anything is different: what is imported from elsewhere is not in it, and other
-    versions of Python may write the same source otherwise.
+    Comments, layout, docstrings, descriptions, owners and tags do not count. '' where there is no source to read. It
+    tells that something was touched, not that anything is different: what is imported from elsewhere is not in it, and
+    other versions of Python may write the same source otherwise.
     """
     texts: list[str] = []
     for cls in classes:
@@ -83,7 +83,12 @@ def _names(node: ast.AST) -> Iterable[str]:
 
 
 class _WithoutDescriptions(ast.NodeTransformer):
-    """Takes out docstrings and `description=…`."""
+    """Takes out docstrings and `description=…`, and of class statements `owner=…` and `tags=…`."""
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        self.generic_visit(node)
+        node.keywords = [keyword for keyword in node.keywords if keyword.arg not in ("owner", "tags")]
+        return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)

@@ -1,15 +1,18 @@
 """Topics: what flows through Kafka, and which columns it has."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Required, TypedDict, Unpack, get_args
+from typing import Any, ClassVar, Literal, Required, Unpack, get_args
+
+from pydantic import BaseModel
 
 from stillwell.decode import Decoder
 from stillwell.definitions.columns import Col, Unit
 from stillwell.definitions.expectations import expectations
 from stillwell.definitions.fields import Declared, declared_fields, refuse_strangers
+from stillwell.definitions.from_model import ModelColumns
 from stillwell.definitions.mistakes import Mistakes, did_you_mean
 from stillwell.definitions.names import kafka_name_problem
-from stillwell.definitions.words import check_class, check_words, description_of
+from stillwell.definitions.words import CardWords, card, check_class, check_words
 from stillwell.errors import DefinitionError
 from stillwell.spec import ColumnSpec, Origin, TopicSpec
 from stillwell.types import INT64, TIMESTAMP
@@ -17,13 +20,15 @@ from stillwell.types import INT64, TIMESTAMP
 Start = Literal["earliest", "latest"]
 
 
-class TopicWords(TypedDict, total=False):
+class TopicWords(CardWords, total=False):
     """What may follow `Topic` in the class statement."""
 
     name: Required[str]
     event_time: Required[str]
     sequence: str
     start: Start
+    model: type[BaseModel]
+    without: tuple[str, ...]
 
 
 class Topic:
@@ -35,7 +40,7 @@ class Topic:
 
     name is Kafka's name for it; event_time the column that tells when an event happened; sequence an Int64 column that
     orders events of equal time, where the producer counts them; start where to begin on a partition that was never
-    read.
+    read. model is a pydantic model of the events, whose fields are columns as well; without names those that are none.
 
     An instance is one event, with its columns as attributes: what a `@rows` function is given, and what its tests make.
     """
@@ -47,11 +52,17 @@ class Topic:
         mistakes = Mistakes(cls)
         check_class(cls, Topic, mistakes)
         complete = check_words(words, TopicWords, mistakes)
+        if "without" in words and "model" not in words:
+            mistakes.add("has without=…, but no model=…; give both")
+        of_model = ModelColumns(cls, words["model"], words.get("without", ()), mistakes) if "model" in words else None
         fields = declared_fields(cls, Col, mistakes)
+        if of_model:
+            of_model.settle(fields)
         refuse_strangers(cls, (), "a topic has `Col[…]` fields alone", mistakes)
         columns = tuple(_column(field, mistakes) for field in fields)
         if complete:
             _check_statement(words, columns, mistakes)
+        told = card(cls, words, mistakes)
         mistakes.check()
         cls.spec = TopicSpec(
             name=cls.__name__,
@@ -60,7 +71,8 @@ class Topic:
             event_time=words["event_time"],
             sequence=words.get("sequence"),
             start=words.get("start", "earliest"),
-            description=description_of(cls),
+            closed=of_model is not None and of_model.closed,
+            **told,
         )
         try:
             Decoder(cls.spec)
@@ -111,6 +123,7 @@ def _column(field: Declared[Col[Any]], mistakes: Mistakes) -> ColumnSpec:
         path=_path(field, origin, mistakes),
         unit=_unit(field, origin, mistakes),
         expectations=expectations(field.name, field.type, options, mistakes),
+        description=options.description,
     )
 
 

@@ -2,7 +2,7 @@
 
 import datetime
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Required, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Required, Unpack
 
 import polars as pl
 
@@ -13,13 +13,13 @@ from stillwell.definitions.columns import Feature
 from stillwell.definitions.entity import Entity
 from stillwell.definitions.expressions import expression_problem
 from stillwell.definitions.fields import Declared, declared_fields, feature_specs, refuse_strangers
+from stillwell.definitions.functions import FrameMethod, Maker, RowsMethod
 from stillwell.definitions.mistakes import Mistakes, did_you_mean
 from stillwell.definitions.on_write import check_on_write, is_on_demand, taken_over
-from stillwell.definitions.rows import RowsMethod
 from stillwell.definitions.samples import empty_events
 from stillwell.definitions.source import location, source_digest
 from stillwell.definitions.topic import Topic
-from stillwell.definitions.words import check_class, check_words, description_of
+from stillwell.definitions.words import CardWords, card, check_class, check_words
 from stillwell.pushing.on_write import on_write_topic
 from stillwell.spec import EntitySpec, FeatureSpec, OnDemandSpec, TopicSpec, ViewSpec
 from stillwell.types import BOOL
@@ -31,7 +31,11 @@ MAX_VERSION = 65_535
 """A version is two bytes of a row's stamp."""
 
 
-class ViewWords(TypedDict, total=False):
+_FORMS = {RowsMethod: "rows", FrameMethod: "frame"}
+"""The word of the spec for each form of a function."""
+
+
+class ViewWords(CardWords, total=False):
     """What may follow `View` in the class statement."""
 
     source: Required["type[Topic] | type[OnDemandView]"]
@@ -52,8 +56,8 @@ class View(Readable):
 
     keys gives an expression for each key of the entity; where tells which events count (null is no); ttl how long
     after its event time a row counts as current (zero: for ever); version is raised when what the view computes is
-    meant to change; freshness is the objective: an older row is served, and told to be late. A view with a `@rows`
-    function has neither keys nor expressions: the function gives both.
+    meant to change; freshness is the objective: an older row is served, and told to be late. A view with a `@rows` or
+    `@frame` function has neither keys nor expressions: the function gives both.
 
     Or they are an on-demand view's, computed when what they read is pushed, and stored:
 
@@ -73,19 +77,21 @@ class View(Readable):
         check_class(cls, View, mistakes)
         complete = check_words(words, ViewWords, mistakes)
         features = declared_fields(cls, Feature, mistakes)
-        makers = {name: value for name, value in vars(cls).items() if isinstance(value, RowsMethod)}
+        makers = {name: value for name, value in vars(cls).items() if isinstance(value, Maker)}
         refuse_strangers(
-            cls, makers, "write @rows above a function that makes rows, _ before a helper's name", mistakes
+            cls, makers, "write @rows or @frame above a function that makes rows, _ before a helper's name", mistakes
         )
         on_write = is_on_demand(words.get("source"))
         if not features and not on_write and not mistakes.messages:
             mistakes.add("has no feature; write `<name>: Feature[Float32] = feature(…)`")
         if len(makers) > 1:
-            mistakes.add(f"has several @rows functions, {' and '.join(makers)}; keep one")
+            words_of = " and ".join(sorted({maker.word for maker in makers.values()}))
+            mistakes.add(f"has several {words_of} functions, {' and '.join(makers)}; keep one")
         if complete:
             _check_statement(words, mistakes)
             if on_write:
                 check_on_write(words, makers, mistakes)
+        told = card(cls, words, mistakes)
         mistakes.check()
         cls._source, cls._entity = words["source"], words["entity"]
         maker = next(iter(makers.values()), None)
@@ -93,6 +99,7 @@ class View(Readable):
             cls.spec = _spec_on_write(cls, words, taken_over(cls, words["source"], features, mistakes), mistakes)
         else:
             cls.spec = _spec_of_topic(cls, words, features, maker, mistakes)
+        cls.spec = cls.spec.model_copy(update=told)
         mistakes.check()
         # Golden examples come with loading, where this is done again; most mistakes show without them, at their line.
         check_nulls(cls.spec, empty_events(cls.spec.source), mistakes)
@@ -114,7 +121,7 @@ class View(Readable):
 
 
 def _spec_of_topic(
-    cls: type, words: ViewWords, features: list[Declared[Feature[Any]]], maker: RowsMethod | None, mistakes: Mistakes
+    cls: type, words: ViewWords, features: list[Declared[Feature[Any]]], maker: Maker | None, mistakes: Mistakes
 ) -> ViewSpec:
     source, entity = words["source"].spec, words["entity"].spec
     assert isinstance(source, TopicSpec)
@@ -126,8 +133,8 @@ def _spec_of_topic(
     if where is not None and (problem := expression_problem(where, source, BOOL)):
         mistakes.add(f"has a where that {problem}")
     keys = _keys(words, source, entity, maker, mistakes)
-    rows = maker.function if maker else None
-    return _spec(cls, words, source, specs, keys).model_copy(update={"where": where, "rows": rows})
+    made_by = {_FORMS[type(maker)]: maker.function} if maker else {}
+    return _spec(cls, words, source, specs, keys).model_copy(update={"where": where, **made_by})
 
 
 def _spec_on_write(cls: type, words: ViewWords, features: tuple[FeatureSpec, ...], mistakes: Mistakes) -> ViewSpec:
@@ -150,7 +157,6 @@ def _spec(
         freshness=words.get("freshness"),
         features=features,
         keys=keys,
-        description=description_of(cls),
         file=location(cls),
         source_digest=source_digest(cls, words["source"], words["entity"]),
     )
@@ -197,29 +203,32 @@ def _check_freshness(freshness: object, ttl: object, mistakes: Mistakes) -> None
         mistakes.add(f"has freshness={freshness!r}; an objective is longer than nothing")
     elif isinstance(ttl, datetime.timedelta) and datetime.timedelta(0) < ttl < freshness:
         mistakes.add(
-            f"has freshness={freshness!r}, which is longer than its ttl; a row is outside its age before it is late"
+            f"has freshness={freshness!r}, which is longer than its ttl, so that no row is ever late: it is "
+            "outside its age before; make freshness shorter"
         )
 
 
 def _check_feature(
-    declared: Declared[Feature[Any]], source: TopicSpec, maker: RowsMethod | None, mistakes: Mistakes
+    declared: Declared[Feature[Any]], source: TopicSpec, maker: Maker | None, mistakes: Mistakes
 ) -> None:
     expression = declared.field.expression
     if maker is None and expression is None:
         mistakes.add("has no expression; write `= feature(…)`", field=declared.name)
     elif maker is not None and expression is not None:
-        mistakes.add("has an expression, but the view has a @rows function; take one of them away", field=declared.name)
+        mistakes.add(
+            f"has an expression, but the view has a {maker.word} function; take one of them away", field=declared.name
+        )
     elif maker is None and (problem := expression_problem(expression, source, declared.type)):
         mistakes.add(problem, field=declared.name)
 
 
 def _keys(
-    words: ViewWords, source: TopicSpec, entity: EntitySpec, maker: RowsMethod | None, mistakes: Mistakes
+    words: ViewWords, source: TopicSpec, entity: EntitySpec, maker: Maker | None, mistakes: Mistakes
 ) -> tuple[pl.Expr, ...]:
     given = words.get("keys", {})
     if maker is not None:
         if "keys" in words:
-            mistakes.add("has keys=…, but its @rows function gives the keys; take keys=… away")
+            mistakes.add(f"has keys=…, but its {maker.word} function gives the keys; take keys=… away")
         return ()
     wanted = {key.name: key.type for key in entity.keys}
     for name in given.keys() - wanted.keys():

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from typing import Any, TypedDict
 
 from stillwell.definitions.mistakes import Mistakes, did_you_mean
 from stillwell.definitions.names import name_problem
@@ -19,6 +20,13 @@ _EXAMPLES = {
     "policy": 'policy="refresh" (or "cached", or "wait")',
     "max_staleness": "max_staleness=timedelta(minutes=10) (how long a prediction counts as fresh)",
 }
+
+
+class CardWords(TypedDict, total=False):
+    """What may follow the base of any definition in its class statement: it is for people."""
+
+    owner: str
+    tags: Mapping[str, str]
 
 
 def check_class(cls: type, base: type, mistakes: Mistakes) -> None:
@@ -45,6 +53,20 @@ def check_words(words: Mapping[str, object], known: type, mistakes: Mistakes) ->
     return not missing
 
 
-def description_of(cls: type) -> str:
-    """The class's docstring without its indentation, or ''."""
-    return inspect.cleandoc(cls.__doc__) if cls.__doc__ else ""
+def card(cls: type, words: Mapping[str, Any], mistakes: Mistakes) -> dict[str, Any]:
+    """What a definition says to people, as `DefinitionSpec` has it; what is no owner or tag is noted as a mistake."""
+    owner, tags = words.get("owner", ""), words.get("tags", {})
+    if "owner" in words and not _is_text(owner):
+        mistakes.add(f'has owner={owner!r}; write who answers for it, as owner="payments"')
+    if not isinstance(tags, Mapping):
+        mistakes.add(f'has tags={tags!r}; write texts by their names, as tags={{"tier": "1"}}')
+        tags = {}
+    for name, value in tags.items():
+        if not _is_text(name) or not isinstance(value, str):
+            mistakes.add(f'has tags={{{name!r}: {value!r}}}; a tag is a text by its name, as {{"tier": "1"}}')
+    description = inspect.cleandoc(cls.__doc__) if cls.__doc__ else ""
+    return {"owner": owner, "tags": tuple(tags.items()), "description": description}
+
+
+def _is_text(given: object) -> bool:
+    return isinstance(given, str) and bool(given.strip())

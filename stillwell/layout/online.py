@@ -5,7 +5,7 @@ import enum
 from collections.abc import Sequence
 from typing import Self
 
-from stillwell.errors import FormatError
+from stillwell.errors import FormatError, StoreNotReady
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.stamp import Order, Stamp, judge
 from stillwell.layout.value import FORMAT, HEADER_BYTES, stamp_of
@@ -30,6 +30,15 @@ class EncodedRows:
     keys: list[bytes]
     values: list[bytes]
     lifetime_ms: int | None
+
+
+def not_ready(where: str) -> StoreNotReady:
+    """What to raise where there is no epoch. where: the server, for a person."""
+    return StoreNotReady(
+        f"{where} is not ready: no worker has ever written there for this project and namespace, or it has lost what "
+        "was written. At a first start, see that a worker runs with the same STILLWELL_PROJECT and "
+        "STILLWELL_NAMESPACE: it makes Redis ready. If there have been rows, run `stillwell rebuild`"
+    )
 
 
 class Answer(enum.Enum):

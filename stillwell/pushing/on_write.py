@@ -70,6 +70,7 @@ def on_write_topic(
         event_time=EVENT_TIMESTAMP,
         sequence=SEQUENCE,
         closed=True,
+        pushed=True,
         description=f"What {view} is computed from, which is pushed.",
     )
 

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from stillwell.broken import Broken, RuleId
 from stillwell.errors import DefinitionError
 from stillwell.layout.parquet import TO, TO_TYPE
 from stillwell.pipeline import Pipeline
@@ -56,6 +57,11 @@ class PushPipeline:
         self._max_future = max_future
         self._final = self._final_pipeline(closed=True)
         self._raw = self._raw_pipeline(closed=True)
+
+    @property
+    def rules(self) -> tuple[RuleId, ...]:
+        """The rules that raw events may break; there is none on final rows."""
+        return self._raw.rules if self._raw else ()
 
     def run(self, records: Records) -> Outcome:
         """Rows for the view, and a reject for each record that gives none by mistake."""
@@ -128,7 +134,7 @@ class PushPipeline:
         (view,) = self.views
         if not view.source.columns:
             return None
-        if view.rows is None and any(feature.expression is None for feature in view.features):
+        if view.function is None and any(feature.expression is None for feature in view.features):
             raise DefinitionError(f"view {view.name}: a feature has no expression, so that nothing can be computed")
         topic = raw_topic(self._project, view).model_copy(update={"closed": closed})
         return Pipeline(topic, (view.model_copy(update={"source": topic}),), self._max_future)
@@ -201,7 +207,7 @@ class _SortedOut:
             filtered=sum(rows.filtered for rows in of_each),
             rejected=len(self._rejects) + sum(rows.rejected for rows in of_each),
         )
-        return Outcome(self._records, (rows,), tuple(rejects))
+        return Outcome(self._records, (rows,), tuple(rejects), _together(outcomes))
 
     def _with_to(self, frame: pl.DataFrame) -> pl.DataFrame:
         places = np.searchsorted(self._records.offsets, frame.get_column("_offset").to_numpy())
@@ -222,6 +228,16 @@ class _SortedOut:
         )
 
 
+def _together(outcomes: Sequence[Outcome]) -> tuple[Broken, ...]:
+    """The rules that were broken, each once: raw events of this version and of others go by the same."""
+    found: dict[RuleId, Broken] = {}
+    for each in (broken for outcome in outcomes for broken in outcome.broken):
+        other = found.get(each.rule, each)
+        count = each.count if other is each else each.count + other.count
+        found[each.rule] = dataclasses.replace(min(each, other, key=lambda broken: broken.offset), count=count)
+    return tuple(found.values())
+
+
 def _as_it_is(view: ViewSpec, topic: TopicSpec) -> ViewSpec:
     """A view that takes its rows from columns of their own."""
 
@@ -236,5 +252,6 @@ def _as_it_is(view: ViewSpec, topic: TopicSpec) -> ViewSpec:
             "features": tuple(features),
             "where": None,
             "rows": None,
+            "frame": None,
         }
     )

@@ -79,6 +79,7 @@ def final_topic(project: str, view: ViewSpec) -> TopicSpec:
         event_time=EVENT_TIMESTAMP,
         sequence=SEQUENCE,
         closed=True,
+        pushed=True,
         description=f"Rows of {view.name} that are pushed.",
     )
 
@@ -95,6 +96,7 @@ def raw_topic(project: str, view: ViewSpec) -> TopicSpec:
             "columns": tuple(map(_by_name, source.columns)),
             "start": "earliest",
             "closed": True,
+            "pushed": True,
         }
     )
 

@@ -71,14 +71,20 @@ def typed(plan: Plan, entities: RequestColumns, known: Mapping[str, FieldType]) 
             )
     for name in plan.required:
         if name not in entities:
-            needed = ", ".join(plan.required)
-            raise RequestError(f"entities.{name}", f"is missing; the features asked for need {needed}")
+            raise missing(plan, name, f"entities.{name}")
     columns = {name: _from_json(name, key.type, entities[name]) for name, key in plan.join_keys.items()}
     if plan.request_columns:
         count = max(map(len, entities.values()), default=0)
         for name, column in plan.request_columns.items():
             columns[name] = _requested(column, entities[name]) if name in entities else [None] * count
     return columns
+
+
+def missing(plan: Plan, name: str, field: str) -> RequestError:
+    """The error of a request without a column that its plan needs. field: what the request would call it."""
+    alone = len(plan.models) == 1 and not plan.lookups and not plan.computations
+    what = f"a prediction of {plan.models[0].name} needs" if alone else "the features asked for need"
+    return RequestError(field, f"is missing; {what} {', '.join(plan.required)}")
 
 
 def keys(lookup: Lookup, columns: Mapping[str, Sequence[object]]) -> list[bytes]:

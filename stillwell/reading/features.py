@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stillwell.instants import duration_us
@@ -38,7 +38,7 @@ class Found:
     """All that was asked for. at_us: when the rows were judged, in µs since the epoch. under: the epoch and the
     server of the reply that they come from. whole: what was found, where it is whole."""
 
-    __slots__ = ("_columns", "_count", "_stored", "at_us", "plan", "under", "whole")
+    __slots__ = ("_columns", "_count", "_read", "_stored", "at_us", "plan", "under", "whole")
 
     def __init__(
         self,
@@ -49,9 +49,11 @@ class Found:
         under: bytes,
         columns: "list[FeatureColumn] | Callable[[], list[FeatureColumn]] | None",
         whole: Whole | None = None,
+        read: "Sequence[FoundRows]" = (),
     ) -> None:
         """stored: for each of the plan's lookups, the row of each entity; count: of entities. columns: may be made when
-        somebody wants to see them; None: of what is whole."""
+        somebody wants to see them; None: of what is whole. read: what was read of each lookup, where it is not whole.
+        """
         self.plan = plan
         self.at_us = at_us
         self.under = under
@@ -59,6 +61,22 @@ class Found:
         self._stored = stored
         self._count = count
         self._columns = columns
+        self._read = read
+
+    def against_objectives(self) -> Iterator[tuple[str, int, int]]:
+        """For each lookup of a view that has an objective: the view, how many rows were found, and how many are LATE.
+
+        Costs the least of some numbers, or a count of what was judged already.
+        """
+        for at in self.plan.objectives:
+            lookup = self.plan.lookups[at]
+            if self.whole:
+                times, earliest = self.whole.event_times[at], self.at_us - (lookup.freshness_us or 0)
+                late = 0 if min(times) >= earliest else sum(time < earliest for time in times)
+                yield lookup.view.name, len(times), late
+            else:
+                worth = self._read[at].freshness or ()
+                yield lookup.view.name, len(worth) - worth.count(None), worth.count(Freshness.LATE)
 
     @property
     def columns(self) -> "list[FeatureColumn]":
@@ -150,8 +168,8 @@ class FeatureReader:
         under: bytes,
         predicted: Sequence[PredictedColumns] = (),
     ) -> Found:
-        rows = _parts(stored, count, len(plan.lookups))
-        return Found(plan, stored, count, now, under, columns_of_rows(plan, rows, columns, now, predicted))
+        read = _read(plan, _parts(stored, count, len(plan.lookups)), now)
+        return Found(plan, stored, count, now, under, _columns(plan, read, columns, now, predicted), read=read)
 
     def _wanted(self, plan: Plan, columns: Mapping[str, Sequence[object]]) -> tuple[int, list[bytes]]:
         """How many entities there are; and for each lookup, the key in the store of each one's row."""
@@ -185,10 +203,25 @@ def columns_of_rows(
     columns: typed. now_us: the instant that rows are judged at, and features on demand computed for. predicted: of each
     of the plan's models. Raises RequestError, and UnknownLayout.
     """
+    return _columns(plan, _read(plan, rows, now_us), columns, now_us, predicted)
+
+
+def _read(plan: Plan, rows: Sequence[Sequence[bytes | None]], now_us: int) -> list[FoundRows]:
+    """What each of the plan's lookups has found. Raises UnknownLayout."""
     found: list[FoundRows] = []
     for lookup, of_lookup in zip(plan.lookups, rows, strict=True):
         read = lookup.projection.read(of_lookup)
         found.append(FoundRows(read, _states(lookup, read, now_us), _freshness(lookup, read.event_times, now_us)))
+    return found
+
+
+def _columns(
+    plan: Plan,
+    found: Sequence[FoundRows],
+    columns: Mapping[str, Sequence[Any]],
+    now_us: int,
+    predicted: Sequence[PredictedColumns],
+) -> list[FeatureColumn]:
     if not plan.computations and not plan.models:
         return [_column(output, *found[output.source]) for output in plan.outputs]
     computed = [compute(each, found, columns, now_us) for each in plan.computations]

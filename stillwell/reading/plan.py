@@ -101,8 +101,8 @@ class Plan:
     out. whole: reads what is looked up, where nothing is to be computed besides, and no model asked.
 
     Known of each once, because every request needs it: views, of the lookups by name; places, their numbers by where
-    their rows are; sources, of the outputs; plain: whether no output is a time; of_one_key: whether all lookups make
-    the same entity keys.
+    their rows are; sources, of the outputs; plain: whether no output is a time; objectives: the lookups of views that
+    have one; of_one_key: whether all lookups make the same entity keys.
     """
 
     join_keys: Mapping[str, KeySpec]
@@ -117,6 +117,7 @@ class Plan:
     places: Mapping[Place, int] = dataclasses.field(default_factory=dict)
     sources: tuple[int, ...] = ()
     plain: bool = False
+    objectives: tuple[int, ...] = ()
     of_one_key: bool = False
     whole: WholePlan | None = dataclasses.field(default=None, compare=False, repr=False)
     catalog: object = dataclasses.field(default=None, compare=False, repr=False)

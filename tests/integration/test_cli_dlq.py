@@ -132,7 +132,22 @@ def test_letters_are_chosen_by_topic_reason_and_view_and_the_newest_are_shown(
     assert listed(capsys, "--view", "OrderTotals") == [6, 7]
     assert listed(capsys, "--reason", "expectation", "--topic", "orders", "--limit", "3") == [3, 4, 7]
     assert run(["dlq", "list", "--limit", "2"]) == 0
-    assert "8 dead letters" in capsys.readouterr().out
+    assert f"\n8 dead letters in {dead.name}; the newest 2 are shown" in capsys.readouterr().out
+    assert run(["dlq", "list", "--topic", "orders", "--limit", "2"]) == 0
+    assert f"\n7 of 8 dead letters in {dead.name} match; the newest 2 are shown" in capsys.readouterr().out
+
+
+def test_a_filter_that_nothing_is_known_of_is_told(dead: DeadLetterTopic, capsys: pytest.CaptureFixture[str]) -> None:
+    dead.put(ORDER)
+    assert run(["dlq", "list", "--reason", "decod"]) == 2
+    assert "no record is refused for the reason 'decod'; did you mean 'decode'?" in capsys.readouterr().err
+    assert run(["dlq", "list", "--topic", "order", "--view", "Last"]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"0 of 1 dead letter in {dead.name} match\n"
+    assert "stillwell: no dead letter is of the topic 'order'; did you mean 'orders'?" in said.err
+    assert "stillwell: no dead letter is of the view 'Last'; did you mean 'LastOrder'?" in said.err
+    assert run(["dlq", "list", "--topic", "orders"]) == 0
+    assert "no dead letter is" not in capsys.readouterr().err
 
 
 def test_one_record_is_shown_whole_with_what_every_view_has_against_it(

@@ -109,6 +109,37 @@ def test_too_many_rejects_in_a_row_end_the_worker_before_it_sends_them_anywhere(
     prove(deployment, good + bad)
 
 
+def test_a_record_that_breaks_a_rule_that_stops_ends_the_worker_and_is_lost_to_nobody(
+    deploy: Callable[..., Deployment], rng: random.Random
+) -> None:
+    """The worker names the record, the rule and what to do, and ends with exit code 1; nothing of that batch is
+    acknowledged, archived or in the dead letters. Once the rule only warns, in the same version of the view, another
+    worker takes up where it was, and counts and tells the record."""
+    deployment = deploy()
+    package = deployment.folder / "orders" / "__init__.py"
+    definitions = package.read_text().replace("import Col,", "import rule, Col,")
+    package.write_text(definitions.replace("amount: Col[Float64]\n", "amount: Col[Float64] = col(stop=rule(le=1e6))\n"))
+    good = orders.produce(deployment.bootstrap, deployment.topic, orders.orders(100, rng))
+    worker = deployment.start_worker().until_ready()
+    until_linked(deployment, good)
+    mad = [*orders.orders(10, rng, first=100), {**GOOD, "amount": 2e9}, *orders.orders(10, rng, first=110)]
+    sent = orders.produce(deployment.bootstrap, deployment.topic, mad)
+    assert worker.running.wait(15) == 1
+    named = f"topic {deployment.topic}, partition 0, offset 110: amount: expected <= 1000000.0, got 2000000000.0"
+    assert named in log(worker)
+    assert "mend its producer, and let the rule warn or reject" in log(worker)
+    assert oracle.dead_letters(deployment.settings, deployment.topic) == []
+    prove(deployment, good)
+    package.write_text(package.read_text().replace("stop=rule", "warn=rule"))
+    worker = deployment.start_worker().until_ready()
+    until_linked(deployment, good + sent)
+    until_logged(worker, "records break an expectation that warns")
+    labels = {"topic": deployment.topic, "column": "amount", "rule": "<= 1000000.0", "action": "warn"}
+    assert metric(worker, "stillwell_expectations_broken_total", **labels) == 1
+    assert worker.stop() == 0
+    prove(deployment, good + sent)
+
+
 @pytest.mark.parametrize("how", ["gone", "too small"])
 def test_dead_letters_that_cannot_be_written_hold_the_partition_back_loudly(
     deploy: Callable[..., Deployment], admin: AdminClient, rng: random.Random, how: str

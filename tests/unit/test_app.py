@@ -93,6 +93,16 @@ async def test_an_object_store_that_cannot_be_opened_yet_is_waited_for_and_holds
     assert threading.main_thread() not in asked_by
 
 
+def test_the_page_shows_from_the_start_how_old_rows_may_be_and_which_rules_may_be_broken(settings: Settings) -> None:
+    """Before anything has come: or no alarm would compare with the one, or see a rise of the other."""
+    made: Any = app.make_app(settings, load_definitions(settings.definitions))
+    (line,) = [each for each in made._extra_service_instances or made._extra_services if isinstance(each, app._Line)]
+    page = line.metrics.text().decode()
+    assert 'stillwell_freshness_objective_seconds{view="AirportWeather"} 7200.0' in page
+    rule = 'action="reject",column="miles",rule="> 0",topic="flights.arrivals"'
+    assert f"stillwell_expectations_broken_total{{{rule}}} 0.0" in page
+
+
 def test_the_web_server_answers_our_pages_and_an_index_and_nothing_else(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

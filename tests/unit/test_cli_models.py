@@ -16,16 +16,19 @@ DEFINITIONS = """
 from datetime import timedelta
 
 from stillwell import (
-    Col, Entity, Feature, Float32, Float64, Int64, Key, Model, OpenInference, Output, Timestamp, Topic, View, feature
+    Col, Entity, Feature, Float32, Float64, Int64, Key, Model, OpenInference, Output, Timestamp, Topic, View, col,
+    feature
 )
 
 
-class E(Entity):
+class E(Entity, owner="ops", tags={"tier": "1"}):
+    "What is delayed."
+
     id: Key[Int64]
 
 
 class T(Topic, name="t", event_time="at"):
-    at: Col[Timestamp]
+    at: Col[Timestamp] = col(description="when it left")
     id: Col[Int64]
     delay: Col[Float32]
 
@@ -83,6 +86,21 @@ def found(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     assert "model Here" not in findings
     finding: dict[str, Any] = findings["model Delay"]
     return finding
+
+
+def test_check_says_as_json_what_definitions_say_to_people(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["check", "--json"]) == 0
+    about = json.loads(capsys.readouterr().out)["about"]
+    assert list(about) == ["E", "T", "V", "Delay", "Here"]
+    assert about["E"] == {
+        "owner": "ops",
+        "tags": {"tier": "1"},
+        "description": "What is delayed.",
+        "fields": {},
+    }
+    assert about["T"] == {"owner": "", "tags": {}, "description": "", "fields": {"at": "when it left"}}
 
 
 def test_check_tells_of_an_unset_variable_and_finds_nothing_wrong_for_it(

@@ -32,6 +32,8 @@ class Service:
         app = web.Application()
         app.router.add_post("/v1/push", self._push)
         app.router.add_get("/v1/predictions", self._prediction)
+        app.router.add_get("/v1/features", self._features)
+        app.router.add_get("/openapi.json", self._document)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -70,6 +72,17 @@ class Service:
         }
         answer = {"model": request.query["model"], "version": "3", "types": {"minutes": "Float32"}}
         return web.json_response({**answer, "entity": {"origin": state}, "prediction": prediction})
+
+    async def _features(self, request: web.Request) -> web.Response:
+        nothing = {"type": "Float32", "value": None, "status": "NOT_FOUND", "event_time": None, "age_s": None}
+        features = {name: {**nothing, "freshness": None} for name in request.query["features"].split(",")}
+        return web.json_response({"entity": {"origin": "EWR"}, "features": features})
+
+    async def _document(self, request: web.Request) -> web.Response:
+        features = {"name": "features", "schema": {"items": {"enum": ["Delay:minutes", "Late:late"]}}}
+        model = {"name": "model", "schema": {"enum": ["Delay"]}}
+        paths = {"/v1/features": [features], "/v1/predictions": [model]}
+        return web.json_response({"paths": {path: {"get": {"parameters": words}} for path, words in paths.items()}})
 
     def stop(self) -> None:
         asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
@@ -287,3 +300,17 @@ def test_that_there_is_no_prediction_is_an_exit_code(service: Service, capsys: p
         assert "the model is away" in printed
         assert "\x1b" not in printed
     assert run(["predict", "Delay", "origin", "--url", service.url]) == 2
+
+
+def test_where_features_show_no_prediction_it_is_said_who_tells_why(
+    service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model that has failed, and one that was never asked, look alike among features."""
+    assert run(["get", "Delay:minutes", "Late", "origin=EWR", "--url", service.url]) == 0
+    *_, said = capsys.readouterr().out.splitlines()
+    assert said == (
+        "Delay has no prediction of this entity that could be shown: "
+        f"`stillwell predict Delay origin=EWR --url {service.url}` says why"
+    )
+    assert run(["get", "Late", "origin=EWR", "--url", service.url]) == 0
+    assert "stillwell predict" not in capsys.readouterr().out

@@ -25,11 +25,12 @@ from stillwell import (
     View,
     col,
     feature,
+    frame,
     rows,
 )
 from stillwell.definitions.checks import check_row_locality
+from stillwell.definitions.functions import Rows
 from stillwell.definitions.mistakes import Mistakes
-from stillwell.definitions.rows import Rows
 from stillwell.definitions.samples import empty_events, sample_events
 from stillwell.spec import FeatureSpec, ViewSpec
 from stillwell.types import FIELD_TYPES
@@ -263,6 +264,108 @@ def test_a_rows_function_that_sees_more_than_its_event_is_refused(function: Call
     (message,) = problems(view_of(function))
     assert "Template gives other rows" in message
     assert "no memory of others, no clock, no chance" in message
+
+
+def over(function: Callable[[pl.DataFrame], pl.DataFrame]) -> ViewSpec:
+    class Made(View, source=Departure, entity=Airport, ttl=timedelta(0)):
+        value: Feature[Float64]
+        make = frame(function)
+
+    return Made.spec
+
+
+def giving(value: pl.Expr, *, events: Callable[[pl.DataFrame], pl.DataFrame] = lambda events: events) -> ViewSpec:
+    """A view by a function over frames whose rows have this value."""
+    return over(lambda frame: events(frame).select("_index", airport="origin", value=value))
+
+
+OVER_FRAMES = {
+    "mean": giving(pl.col("ratio") - pl.col("ratio").mean()),
+    "shift": giving(pl.col("ratio").shift(1).fill_null(0)),
+    "place": giving(pl.col("_index").cast(pl.Float64)),
+    "rank within": giving(pl.col("ratio").rank().over("origin")),
+    "head": giving(pl.col("ratio"), events=lambda events: events.head(5)),
+    "first of each": giving(pl.col("ratio"), events=lambda events: events.unique("origin", keep="first")),
+    "height": over(lambda events: events.select("_index", airport="origin", value=pl.lit(float(events.height)))),
+    "order": over(
+        lambda events: events.sort("ratio").select("_index", airport="origin", value=pl.col("number").cum_max() * 1.0)
+    ),
+    "a constant divided": giving(pl.when(pl.col("ratio") > 0).then(8297.76).otherwise("ratio") / 100),
+}
+
+
+@pytest.mark.parametrize("spec", OVER_FRAMES.values(), ids=OVER_FRAMES)
+def test_a_function_over_frames_that_looks_at_other_events_is_refused(spec: ViewSpec) -> None:
+    (message,) = problems(spec)
+    assert "Template gives other rows" in message
+    assert "take out what looks at others (mean, shift," in message
+    assert "Departure.ratio=" in message
+
+
+def test_a_function_over_frames_whose_events_depend_on_the_one_beside_them_is_refused() -> None:
+    """Only two that differ show it, and only side by side: any larger frame is taken by another branch."""
+
+    def two(events: pl.DataFrame) -> pl.DataFrame:
+        other = pl.col("ratio").reverse() if events.height == 4 else pl.col("ratio")
+        return events.select("_index", airport="origin", value=other)
+
+    (message,) = problems(over(two))
+    assert "gives other rows in twos than alone" in message
+
+
+def test_events_for_a_function_over_frames_are_made_up_around_its_constants() -> None:
+    def rarely(events: pl.DataFrame) -> pl.DataFrame:
+        value = pl.when(pl.col("number") == 987_654).then(pl.col("number").mean()).otherwise(0.0)
+        return events.select("_index", airport="origin", value=value)
+
+    assert problems(over(rarely))
+
+
+def test_a_function_over_frames_that_sees_each_event_alone_is_let_through() -> None:
+    def some(events: pl.DataFrame) -> pl.DataFrame:
+        kept = events.filter(pl.col("number") > 5).sort("ratio", "number")
+        return kept.select("_index", airport="origin", value=pl.col("ratio") / 3.6)
+
+    def strict(events: pl.DataFrame) -> pl.DataFrame:
+        return events.select("_index", airport="origin", value=pl.col("origin").str.to_integer().cast(pl.Float64))
+
+    assert problems(over(some)) == ()
+    assert problems(over(strict)) == (), "to fail for a value of an event is a reject, as it is for expressions"
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (lambda events: events.select("_index", value="ratio"), "the frame lacks airport; give _index, airport, value"),
+        (lambda events: events.select("_index", airport="orgin", value="ratio"), "ColumnNotFoundError"),
+        (
+            lambda events: events.select("_index", airport="origin", value=pl.lit(None)),
+            "value: expected Float64, got Null; add .cast(pl.Float64)",
+        ),
+    ],
+    ids=["a missing key", "a column that is none", "another type"],
+)
+def test_frames_of_another_shape_are_refused(function: Callable[[pl.DataFrame], pl.DataFrame], says: str) -> None:
+    (message,) = problems(over(function))
+    assert "fails for every event that was tried" in message
+    assert says in message
+
+
+def test_frames_that_do_not_fit_for_some_events_are_refused() -> None:
+    """All of those would be dead letters, and too few for the gate to stop the worker."""
+
+    def sometimes(events: pl.DataFrame) -> pl.DataFrame:
+        given = events.select("_index", airport="origin", value="ratio")
+        return given.cast({"value": pl.Float32()}) if (events.get_column("number") == 7).any() else given
+
+    (message,) = problems(over(sometimes))
+    assert "Template fails for " in message
+    assert "value: expected Float64, got Float32" in message
+
+
+def test_a_null_that_a_function_over_frames_gives_must_be_declared() -> None:
+    (message,) = problems(giving(pl.col("delay").cast(pl.Float64)))
+    assert "fails where Departure.delay is null: view Made: value: expected Float64, got null" in message
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ CASES = {
     "a stranger in a topic": (topic("def a(self): ..."), "Wrong.a is no field; a topic has `Col[…]` fields alone"),
     "a function without @rows": (
         view(GOOD + "\n    def ends(event): ..."),
-        "Wrong.ends is no field; write @rows above a function",
+        "Wrong.ends is no field; write @rows or @frame above a function",
     ),
     # Entities
     "an entity without a key": ("class Wrong(Entity): ...", "Wrong has no key; write `<name>: Key[String]`"),
@@ -204,6 +204,15 @@ CASES = {
     "a set with None": (topic("a: Col[Int32] = col(one_of=[1, None])"), "Wrong.a has None in one_of"),
     "a regex of numbers": (topic("a: Col[Int32] = col(regex='.')"), "Wrong.a has regex='.', but is Int32"),
     "a regex that is none": (topic("a: Col[String] = col(regex='(')"), "Wrong.a has regex='(', which is none"),
+    "a bound in the place of a rule": (
+        topic("a: Col[Int32] = col(warn=10)"),
+        "Wrong.a has warn=10; write warn=rule(…), as warn=rule(le=10_000)",
+    ),
+    "a rule of nothing": (topic("a: Col[Int32] = col(stop=rule())"), "Wrong.a has stop=rule(), which says nothing"),
+    "a rule that cannot be one": (
+        topic("a: Col[Int32] = col(gt=0, warn=rule(regex='.'))"),
+        "Wrong.a has warn=rule(regex='.'), but is Int32; only a String",
+    ),
     # Views: the statement
     "a view without ttl": (
         view(GOOD, 'View, source=Departure, entity=Airport, keys={"airport": Departure.origin}'),
@@ -305,6 +314,28 @@ CASES = {
         view("n: Feature[Int32] = feature(Departure.number)\n    @rows\n    @staticmethod\n    def make(event): ..."),
         "Wrong.n has an expression, but the view has a @rows function",
     ),
+    "keys beside @frame": (
+        view("n: Feature[Int32]\n    @frame\n    @staticmethod\n    def make(events): ..."),
+        "Wrong has keys=…, but its @frame function gives the keys; take keys=… away",
+    ),
+    "an expression beside @frame": (
+        view("n: Feature[Int32] = feature(Departure.number)\n    @frame\n    @staticmethod\n    def make(events): ..."),
+        "Wrong.n has an expression, but the view has a @frame function",
+    ),
+    "@rows and @frame": (
+        view(
+            "n: Feature[Int32]\n    @rows\n    @staticmethod\n    def one(event): ..."
+            "\n    @frame\n    @staticmethod\n    def two(events): ..."
+        ),
+        "Wrong has several @frame and @rows functions, one and two; keep one",
+    ),
+    "a @frame function that gives no frame": (
+        view(
+            "n: Feature[Int32]\n    @frame\n    @staticmethod\n    def make(events): ...",
+            f"View, source=Departure, entity=Airport, {WEEK}",
+        ),
+        "Wrong fails for every event that was tried, view Wrong: UnfitFrame: expected a pl.DataFrame, got a NoneType",
+    ),
     "two @rows": (
         view(
             "n: Feature[Int32]\n    @rows\n    @staticmethod\n    def one(event): ..."
@@ -377,7 +408,7 @@ READ_CASES = {
     ),
     "an objective beyond the ttl": (
         view(GOOD, VIEW + ", freshness=timedelta(8)"),
-        "which is longer than its ttl; a row is outside its age before it is late",
+        "which is longer than its ttl, so that no row is ever late: it is outside its age before; make freshness",
     ),
     "a feature that hides View.at": (
         view("at: Feature[Timestamp] = feature(Departure.at)"),
@@ -437,6 +468,19 @@ READ_CASES = {
     "a feature that an alias lacks": (
         service("(Origin.lat,)"),
         "AttributeError: AirportDepartures has no feature 'lat'; did you mean 'late'?",
+    ),
+    # Owners and tags
+    "an owner that is nobody": (
+        'class Wrong(Request, owner=""):\n    a: Col[Bool]',
+        "Wrong has owner=''; write who answers for it, as owner=\"payments\"",
+    ),
+    "tags without names": (
+        service("(Origin.late,), tags=['tier']"),
+        'Wrong has tags=[\'tier\']; write texts by their names, as tags={"tier": "1"}',
+    ),
+    "a tag that is no text": (
+        on_demand(QUIET, "OnDemandView, inputs=(AirportDepartures,), tags={'tier': 1}"),
+        'Wrong has tags={\'tier\': 1}; a tag is a text by its name, as {"tier": "1"}',
     ),
     # Requests
     "a request without columns": ("class Wrong(Request): ...", "Wrong has no column; write `<name>: Col[Float64]`"),
@@ -546,6 +590,10 @@ READ_CASES = {
     "an on-demand feature of several rows": (
         on_demand("s: Feature[Timestamp | None] = feature(AirportDepartures.left.max())"),
         "a view sees one event at a time",
+    ),
+    "an on-demand @frame function": (
+        on_demand("n: Feature[Bool | None] = feature(AirportDepartures.late)\n    @frame\n    def make(events): ..."),
+        "Wrong.make is a @frame function; compute in expressions, by feature(…)",
     ),
     "AS_OF in a view": (
         view("s: Feature[Int64] = feature((AS_OF - Departure.at).dt.total_seconds())"),
@@ -750,6 +798,22 @@ def test_nulls_that_an_expectation_rules_out_need_no_declaration(mistakes: Load)
     )
     assert mistakes(body) == []
     assert mistakes(body.replace("col(one_of=['1', '2'])", "col()"))
+
+
+@pytest.mark.parametrize(("rule", "ruled_out"), [("ge=0", True), ("stop=rule(ge=0)", True), ("warn=rule(ge=0)", False)])
+def test_nulls_need_a_declaration_where_a_record_may_break_the_expectation(
+    mistakes: Load, rule: str, ruled_out: bool
+) -> None:
+    """Events are made up within the bounds that every record with rows keeps."""
+    body = (
+        'class Coded(Topic, name="coded", event_time="at"):\n'
+        "    at: Col[Timestamp]\n"
+        "    name: Col[String]\n"
+        f"    code: Col[Int32] = col({rule})\n"
+        f"class Codes(View, source=Coded, entity=Airport, keys={{'airport': Coded.name}}, {WEEK}):\n"
+        "    n: Feature[Int32] = feature(pl.when(Coded.code >= 0).then(Coded.code))\n"
+    )
+    assert (mistakes(body) == []) is ruled_out
 
 
 def test_the_nearest_name_is_offered_up_to_the_length_at_which_none_can_be_near() -> None:

@@ -22,6 +22,7 @@ from stillwell.definitions.request import RequestWords
 from stillwell.definitions.service import FeatureServiceWords
 from stillwell.definitions.topic import TopicWords
 from stillwell.definitions.view import MAX_VERSION, ViewWords
+from stillwell.definitions.words import CardWords
 from stillwell.types import FIELD_TYPES
 from tests.unit.test_format_pages import first_column, table
 
@@ -106,15 +107,20 @@ def test_every_block_of_python_and_json_is_run() -> None:
             assert json.loads(text)
 
 
+def own(words: type) -> dict[str, object]:
+    """The words of a kind of definitions alone."""
+    return {name: kind for name, kind in words.__annotations__.items() if name not in CardWords.__annotations__}
+
+
 @pytest.mark.parametrize(
     ("begins", "names"),
     [
-        ("A Kafka topic whose records", TopicWords.__annotations__),
-        ("Features of one entity", ViewWords.__annotations__),
+        ("A Kafka topic whose records", own(TopicWords)),
+        ("Features of one entity", own(ViewWords)),
         ("Records that show a topic's edge cases", _File.model_fields),
         ("### Types", FIELD_TYPES),
-        ("Features computed when they are read", OnDemandWords.__annotations__),
-        ("A model predicts from features", ModelWords.__annotations__),
+        ("Features computed when they are read", own(OnDemandWords)),
+        ("A model predicts from features", own(ModelWords)),
         ("`OpenInference` is a server", {field.name: field for field in dataclasses.fields(OpenInference)}),
     ],
     ids=["topic", "view", "golden example", "types", "on-demand view", "model", "model server"],
@@ -127,9 +133,12 @@ def test_the_tables_name_every_option_of_a_column() -> None:
     sources = first_column(PAGE, "`Col[…]` has a type")
     rules = first_column(PAGE, "**Expectations** are what must hold")
     assert sorted([*sources, *rules]) == sorted(inspect.signature(col).parameters)
-    assert EntityWords.__annotations__.keys() == {"owner"}
-    assert FeatureServiceWords.__annotations__.keys() == {"features"}
-    assert RequestWords.__annotations__ == {}
+
+
+def test_the_page_names_what_every_definition_may_say() -> None:
+    assert first_column(PAGE, "What any definition may say to people") == list(CardWords.__annotations__)
+    assert EntityWords.__annotations__ == RequestWords.__annotations__ == CardWords.__annotations__
+    assert FeatureServiceWords.__annotations__.keys() == {"features", *CardWords.__annotations__}
 
 
 def test_the_tables_say_which_types_can_be_keys_and_what_they_are_in_python() -> None:

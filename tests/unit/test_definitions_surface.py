@@ -17,11 +17,17 @@ from stillwell import (
     Col,
     Entity,
     Feature,
+    FeatureService,
     Float32,
     Float64,
     Int32,
     Int64,
     Key,
+    Model,
+    OnDemandView,
+    OpenInference,
+    Output,
+    Request,
     Rows,
     String,
     Timestamp,
@@ -30,6 +36,7 @@ from stillwell import (
     col,
     feature,
     rows,
+    rule,
 )
 from stillwell.errors import DefinitionError
 from stillwell.spec import Origin
@@ -94,6 +101,47 @@ class Both(View, source=Event, entity=Route, ttl=timedelta(0)):
 def test_an_entity_has_its_keys_sorted_by_name() -> None:
     assert [(key.name, key.type) for key in Route.spec.keys] == [("dest", STRING), ("origin", STRING)]
     assert (Route.spec.name, Route.spec.owner, Route.spec.description) == ("Route", "ops", "A pair of airports.")
+
+
+def test_every_definition_may_have_an_owner_and_tags_and_a_column_a_description() -> None:
+    words: dict[str, Any] = {"owner": "payments", "tags": {"tier": "1", "pii": ""}}
+
+    class Payer(Entity, **words):
+        payer: Key[String]
+
+    class Payment(Topic, name="payments", event_time="at", **words):
+        at: Col[Timestamp] = col(description="when it was made")
+        payer: Col[String]
+        amount: Col[Float32 | None]
+
+    class Last(View, source=Payment, entity=Payer, keys={"payer": Payment.payer}, ttl=timedelta(0), **words):
+        amount: Feature[Float32 | None] = feature(Payment.amount)
+
+    class Asked(Request, **words):
+        amount: Col[Float32 | None] = col(description="of the next one")
+
+    class Larger(OnDemandView, inputs=(Last, Asked), **words):
+        larger: Feature[Bool | None] = feature(Asked.amount > Last.amount)
+
+    class Till(FeatureService, features=(Larger,), **words):
+        pass
+
+    class Risk(
+        Model,
+        entity=Payer,
+        version="1",
+        policy="cached",
+        max_staleness=timedelta(1),
+        inputs={"amount": Last.amount},
+        server=OpenInference(url="http://localhost:1", model="risk"),
+        **words,
+    ):
+        risk: Output[Float32]
+
+    for definition in (Payer, Payment, Last, Asked, Larger, Till, Risk):
+        assert (definition.spec.owner, definition.spec.tags) == ("payments", (("tier", "1"), ("pii", "")))
+    assert Payment.spec.columns[0].description == "when it was made"
+    assert Asked.spec.columns[0].description == "of the next one"
 
 
 def test_a_topic_says_its_name_event_time_sequence_start_and_description() -> None:
@@ -208,9 +256,9 @@ def test_an_expectation_holds_for_good_values_and_null_and_not_for_bad_ones(
         x: annotation = col(**words)  # type: ignore[valid-type]
 
     column = Ruled.spec.columns[1]
-    (rule,) = column.expectations
+    (expectation,) = column.expectations
     values = pl.Series("x", [*good, *bad, None], dtype=column.type.polars)
-    verdicts = values.to_frame().select(rule.holds).to_series().to_list()
+    verdicts = values.to_frame().select(expectation.holds).to_series().to_list()
     assert verdicts == [True] * len(good) + [False] * len(bad) + [None]
 
 
@@ -220,8 +268,17 @@ def test_the_rule_is_named_as_people_would_say_it() -> None:
         x: Col[Int32] = col(ge=0, lt=10, one_of=[1, 2])
         y: Col[String] = col(regex="[a-z]+")
 
-    named = [rule.rule for column in Ruled.spec.columns for rule in column.expectations]
+    named = [each.rule for column in Ruled.spec.columns for each in column.expectations]
     assert named == [">= 0", "< 10", "one of 1, 2", "matches [a-z]+"]
+
+
+def test_rules_that_warn_and_stop_stand_behind_those_that_reject_each_with_its_action() -> None:
+    class Ruled(Topic, name="ruled", event_time="at"):
+        at: Col[Timestamp]
+        x: Col[Int32] = col(gt=0, warn=rule(ge=1, le=10), stop=rule(le=100))
+
+    actions = [(each.rule, each.action) for each in Ruled.spec.columns[1].expectations]
+    assert actions == [("> 0", "reject"), (">= 1", "warn"), ("<= 10", "warn"), ("<= 100", "stop")]
 
 
 def test_a_null_is_refused_where_the_class_statement_stands() -> None:

@@ -6,16 +6,18 @@ from typing import Any, TypeVar, cast
 
 import polars as pl
 import pytest
+import structlog
 
+from stillwell.broken import Broken, RuleId
 from stillwell.layout.chain import PartitionId
 from stillwell.pipeline import compile_pipeline
-from stillwell.spec import ViewSpec
+from stillwell.spec import Expectation, ViewSpec
 from stillwell.types import INT64, STRING
 from streams.consumer import Batch
 from streams.flow import Flow
-from streams.gate import RejectGate, RejectLimit, TooManyRejects
-from streams.ingest import Ingest
-from streams.metrics import REJECTED, ROWS, Metrics
+from streams.gate import RejectGate, RejectLimit, StopRuleBroken, TooManyRejects
+from streams.ingest import Ingest, Warnings
+from streams.metrics import EXPECTATIONS_BROKEN, REJECTED, ROWS, Metrics
 from streams.prepare import Preparation, Prepared
 from tests.batches import column, event, feature, records, topic, view
 
@@ -112,6 +114,71 @@ async def test_batches_of_one_round_are_judged_before_any_of_them_leaves_the_pro
     with pytest.raises(TooManyRejects, match="20 of the last 20 records"):
         await ingest.take([good.batch("1" * 10), bad.batch("x" * 20)])
     assert (good.taken, bad.taken) == ([], [])
+
+
+GRADED = topic(
+    column(
+        "customer",
+        STRING,
+        expectations=(
+            Expectation(rule="no x", action="warn", holds=pl.col("customer") != "x"),
+            Expectation(rule="no y", action="stop", holds=pl.col("customer") != "y"),
+            Expectation(rule="no z", holds=pl.col("customer") != "z"),
+        ),
+    )
+)
+
+
+def graded(metrics: Metrics) -> Ingest:
+    """Of a topic with a rule of each action; begun as the worker begins it."""
+    noon = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
+    prepares = Preparation(compile_pipeline(GRADED, []), datetime.timedelta(hours=1), lambda: noon)
+    metrics.begin("t", [], prepares.rules)
+    return Ingest(prepares, RejectGate("t", RejectLimit(1, 100)), _Inline(), metrics)
+
+
+async def test_a_record_that_breaks_a_rule_that_stops_ends_the_worker_before_anything_leaves_the_process() -> None:
+    """Nor does what came in the same round of another partition."""
+    ingest, good, bad = graded(Metrics()), _Flow(0), _Flow(1)
+    await ingest.take([good.batch("ab")])
+    with pytest.raises(
+        StopRuleBroken,
+        match=r"^topic t, partition 0, offset 101: customer: expected no y, got 'y', and the column's stop=rule\(…\) "
+        r"says that the worker ends there \(and 1 more in the same batches .*\)\. Nothing is lost: the offset has not "
+        r"moved.* mend its producer, and let the rule warn or reject until the worker has passed it; .* mend the rule$",
+    ):
+        await ingest.take([good.batch("cd"), bad.batch("eyy")])
+    assert (len(good.taken), bad.taken) == (1, [])
+
+
+async def test_broken_rules_are_counted_each_under_its_action_and_none_that_was_not_there_from_the_start() -> None:
+    metrics = Metrics()
+    ingest, flow = graded(metrics), _Flow()
+    before = series(metrics)
+    await ingest.take([flow.batch("axzx")])
+    await ingest.take([flow.batch("xb")])
+    counted = {each: metrics.get(EXPECTATIONS_BROKEN, "t", "customer", *each) for each in RULES}
+    assert counted == {("no x", "warn"): 3, ("no y", "stop"): 0, ("no z", "reject"): 1}
+    assert series(metrics) == before
+    assert [len(each.rejects) for each in flow.taken] == [1, 0]
+
+
+RULES = (("no x", "warn"), ("no y", "stop"), ("no z", "reject"))
+
+
+def test_a_rule_that_warns_is_told_at_once_and_then_once_a_minute_with_all_that_broke_it_meanwhile() -> None:
+    clock = iter([0.0, 1.0, 2.0, 60.0])
+    warnings = Warnings("t", lambda: next(clock))
+    rule, other = RuleId("x", "<= 5", "warn"), RuleId("x", "<= 9", "warn")
+    with structlog.testing.capture_logs() as lines:
+        warnings.tell([Broken(rule, 3, partition=1, offset=7, value="6")])
+        warnings.tell([Broken(rule, 4, 1, 17, "8"), Broken(other, 1, 1, 18, "11")])
+        warnings.tell([Broken(rule, 2, 2, 27, "9"), Broken(RuleId("x", "<= 1", "reject"), 9, 0, 0, "2")])
+    assert [(each["rule"], each["records"], each["partition"], each["offset"], each["value"]) for each in lines] == [
+        ("<= 5", 3, 1, 7, "6"),
+        ("<= 9", 1, 1, 18, "11"),
+        ("<= 5", 6, 2, 27, "9"),
+    ]
 
 
 async def test_of_a_round_the_flows_that_have_ended_get_nothing() -> None:

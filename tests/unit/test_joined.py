@@ -1,5 +1,6 @@
 """Batches that are prepared together give what each gives alone: nothing of one shows in another."""
 
+import dataclasses
 import datetime
 import random
 from collections.abc import Iterator, Sequence
@@ -11,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stillwell.broken import Broken, RuleId
 from stillwell.joined import Joined
 from stillwell.layout.chain import PartitionId
 from stillwell.pipeline import Pipeline, compile_pipeline
 from stillwell.records import Outcome, Records
-from stillwell.spec import TopicSpec
+from stillwell.spec import Expectation, TopicSpec
 from stillwell.types import INT64, STRING
 from streams.prepare import Preparation, Prepared
 from tests.batches import NOW_MS, column, event, feature, records, topic, view
@@ -104,6 +106,7 @@ def shown(prepared: Prepared) -> dict[str, object]:
         ],
         "rows": online.rows,
         "produced": [each.tolist() for each in online.produced_at],
+        "newest": online.newest,
         "rejects": prepared.rejects,
         "letters": prepared.letters and prepared.letters.outcome.records.values,
     }
@@ -116,8 +119,8 @@ def test_batches_together_give_what_each_gives_alone(
     pipeline: Pipeline, batches: Sequence[tuple[PartitionId, Records]]
 ) -> None:
     prepares = preparation(pipeline)
-    together = prepares.prepare(batches)
-    alone = [each for batch in batches for each in prepares.prepare([batch])]
+    together = prepares.prepare(batches).batches
+    alone = [each for batch in batches for each in prepares.prepare([batch]).batches]
     assert [shown(each) for each in together] == [shown(each) for each in alone]
     for prepared, (_, batch) in zip(together, batches, strict=True):
         check_account(prepared, pipeline.run(batch))
@@ -139,7 +142,7 @@ def test_the_batches_of_the_test_before_have_rows_and_rejects_of_every_kind() ->
     """Or it would compare nothing with nothing."""
     chance = random.Random(1)
     made = [(PartitionId("t", 1, number), records(bodies(chance, 200), start=number)) for number in range(3)]
-    for each in PLAIN.prepare(made):
+    for each in PLAIN.prepare(made).batches:
         assert {reject.reason for reject in each.rejects} >= {"decode", "null_value", "null_key", "transform"}
         for rows, sent in zip(each.tables.views, each.online.rows, strict=True):
             assert 0 < len(sent.keys) < rows.table.num_rows
@@ -147,15 +150,37 @@ def test_the_batches_of_the_test_before_have_rows_and_rejects_of_every_kind() ->
             assert rows.offsets_with_rows + rows.filtered + rows.rejected == 200
 
 
+def test_each_batch_tells_the_newest_event_time_of_each_views_rows() -> None:
+    """Of entities' newest rows, wherever it stands in the batch; none of a batch without rows."""
+    times = ["2026-01-01T00:00:01Z", "2026-01-01T00:00:03Z", "2026-01-01T00:00:02Z"]
+    some = records([event(at=at, customer=str(number), amount=1) for number, at in enumerate(times)])
+    none = dataclasses.replace(records([b"{"], start=7), partition=1)
+    prepared, empty = PLAIN.prepare([(PartitionId("t", 1, 0), some), (PartitionId("t", 1, 1), none)]).batches
+    assert set(prepared.online.newest) == {NOW_MS * 1_000 + 3_000_000}
+    assert set(empty.online.newest) == {None}
+
+
 def test_each_partitions_rows_are_its_own_memory() -> None:
     """A quiet partition's few rows wait for minutes, and must not hold those of a busy one that were with them."""
     quiet = (PartitionId("t", 1, 0), records([event(customer="a", amount=1)]))
     busy = (PartitionId("t", 1, 1), records([event(customer="b", amount=1)] * 10_000))
-    alone, _ = PLAIN.prepare([quiet, busy])
+    alone, _ = PLAIN.prepare([quiet, busy]).batches
     for each in alone.tables.views:
         assert each.table.num_rows == 1
         assert each.table.get_total_buffer_size() < 1_000
     assert alone.tables.nbytes < 2_000
+
+
+def test_a_broken_rule_names_the_partition_and_the_offset_of_the_first_record_that_broke_it() -> None:
+    rule = Expectation(rule="<= 5", action="warn", holds=pl.col("amount") <= 5)
+    source = topic(column("amount", INT64, expectations=(rule,)))
+    batches = [
+        dataclasses.replace(records([event(amount=each) for each in amounts], start=7), partition=partition)
+        for partition, amounts in ((3, [1, 2]), (5, []), (4, [3, 9, 8]), (6, [7]))
+    ]
+    joined = Joined(batches)
+    (broken,) = joined.broken(compile_pipeline(source, []).run(joined.records))
+    assert broken == Broken(RuleId("amount", "<= 5", "warn"), 3, 4, 8, "9")
 
 
 def test_what_is_joined_goes_by_places() -> None:

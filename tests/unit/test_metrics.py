@@ -15,6 +15,7 @@ from prometheus_client import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving import metrics as serve_metrics
+from stillwell.broken import RuleId
 from stillwell.metric import Metric
 from stillwell.records import TopicReason, ViewReason
 from streams.metrics import (
@@ -89,7 +90,7 @@ def test_every_counter_is_0_before_anything_has_happened() -> None:
     """What first shows when it is 1 already never rose, as Prometheus sees it, and no alarm would ring."""
     metrics = Metrics()
     Retries.of(metrics)
-    metrics.begin("orders", ["Last", "First"])
+    metrics.begin("orders", ["Last", "First"], [RuleId("amount", "> 0", "reject")])
     metrics.begin_model("Delay")
     page = shown(metrics)
     for metric in (*COUNTERS, *HISTOGRAMS, BUFFERED, ASSIGNED, WAITING):

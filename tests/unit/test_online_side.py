@@ -5,7 +5,7 @@ import numpy as np
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.online import MarkKey, MarkMove
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
-from streams.metrics import SERVABLE, Metrics
+from streams.metrics import NEWEST, SERVABLE, Metrics
 from streams.online_side import OnlineSide
 from streams.prepare import OnlineBatch
 from streams.retry import Retry
@@ -16,15 +16,38 @@ ID = PartitionId("departures", 1, 0)
 MARK = MarkKey(ID, VIEW, 1)
 
 
-async def written(produced_at: list[int]) -> tuple[float, float]:
-    """Sum and count of the servable times after one batch whose rows have these record timestamps, in ms."""
-    store, metrics = MemoryOnlineStore(MemoryRedis()), Metrics()
+async def side_of(metrics: Metrics) -> OnlineSide:
+    """Of an empty store."""
+    store = MemoryOnlineStore(MemoryRedis())
     await store.initialise(EPOCH)
     await store.set_marks([MarkMove(MARK, 0, 0)], EPOCH)
-    side = OnlineSide(ID, store, Retry("redis", metrics), [MARK], EPOCH, metrics, clock=lambda: NOW_S)
+    return OnlineSide(ID, store, Retry("redis", metrics), [MARK], EPOCH, metrics, clock=lambda: NOW_S)
+
+
+def batch_of(start: int, produced_at: list[int], newest: int | None = None) -> OnlineBatch:
+    """Rows with these record timestamps, in ms."""
     now = now_us()
-    put = rows(*((b"i1:%d" % at, value(stamp(now, offset=at))) for at in range(len(produced_at))))
-    await side.write(OnlineBatch(0, len(produced_at), (put,), (np.array(produced_at, np.int64),), 0))
+    put = rows(*((b"i1:%d" % at, value(stamp(now, offset=start + at))) for at in range(len(produced_at))))
+    end = start + max(1, len(produced_at))
+    return OnlineBatch(start, end, (put,), (np.array(produced_at, np.int64),), (newest,), 0)
+
+
+async def test_the_newest_event_time_of_a_view_only_rises() -> None:
+    """An older event is as good as none to whoever asks how far the view has come."""
+    metrics = Metrics()
+    side = await side_of(metrics)
+    shown = []
+    for at, newest in enumerate((5_000_000, 7_500_000, 6_000_000, None)):
+        await side.write(batch_of(at, [] if newest is None else [1], newest))
+        shown.append(metrics.get(NEWEST, VIEW))
+    assert shown == [5.0, 7.5, 7.5, 7.5]
+
+
+async def written(produced_at: list[int]) -> tuple[float, float]:
+    """Sum and count of the servable times after one batch whose rows have these record timestamps, in ms."""
+    metrics = Metrics()
+    side = await side_of(metrics)
+    await side.write(batch_of(0, produced_at))
     (family,) = [each for each in metrics.collect() if each.name == SERVABLE.name]
     found = {sample.name.rpartition("_")[2]: sample.value for sample in family.samples}
     return found.get("sum", 0.0), found.get("count", 0.0)

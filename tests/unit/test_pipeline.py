@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stillwell.broken import Broken, RuleId
 from stillwell.errors import DefinitionError
 from stillwell.evaluate import evaluate
 from stillwell.pipeline import Pipeline, compile_pipeline
 from stillwell.records import Outcome, Records, Reject, ViewRows
-from stillwell.spec import Expectation, RowsFunction, TopicSpec, ViewSpec
+from stillwell.spec import Action, Expectation, RowsFunction, TopicSpec, ViewSpec
 from stillwell.transform import MAX_ROWS
 from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP, FieldType
 from tests.batches import NOW, NOW_MS, column, event, feature, reasons, records, take, topic, view
@@ -320,6 +321,56 @@ def test_a_rule_that_fails_rejects_its_own_events_and_is_named_unless_one_before
     assert {reject.reason for reject in outcome.rejects} == {"expectation"}
 
 
+def rule_of(action: Action, most: float) -> Expectation:
+    return Expectation(rule=f"<= {most}", action=action, holds=pl.col("x") <= most)
+
+
+GRADED = topic(
+    column("x", FLOAT32, nullable=True, expectations=(rule_of("reject", 50), rule_of("warn", 5), rule_of("stop", 500))),
+    column(
+        "name",
+        STRING,
+        nullable=True,
+        expectations=(
+            Expectation(rule="a number", action="warn", holds=pl.col("name").str.to_integer() > 0),
+            Expectation(rule="short", holds=pl.col("name").str.len_bytes() < 5),
+        ),
+    ),
+)
+
+
+def test_a_record_that_only_breaks_a_rule_that_warns_gives_its_rows() -> None:
+    v = view(GRADED, {"x": (INT64, x("x").fill_null(0).cast(pl.Int64()))})
+    outcome = run(GRADED, [v], records([event(x=6), event(x=1), event(x=7, name="a"), event(x=9, name="0")]))
+    assert outcome.rejects == ()
+    assert outcome.rows[0].frame.get_column("x").to_list() == [6, 1, 7, 9]
+    assert outcome.broken == (
+        Broken(RuleId("x", "<= 5", "warn"), 3, 0, 100, "6.0"),
+        Broken(RuleId("name", "a number", "warn"), 2, 0, 102, "'a'"),
+    )
+
+
+def test_a_record_counts_for_every_rule_that_it_breaks_whatever_became_of_it() -> None:
+    """Or how often a rule is broken would hang on the others."""
+    outcome = run(GRADED, [], records([event(x=1), event(x=60, name="toolong"), event(x=600), event(x=70)]))
+    assert {(each.rule, each.count, each.offset) for each in outcome.broken} == {
+        (RuleId("x", "<= 50", "reject"), 3, 101),
+        (RuleId("x", "<= 5", "warn"), 3, 101),
+        (RuleId("x", "<= 500", "stop"), 1, 102),
+        (RuleId("name", "a number", "warn"), 1, 101),
+        (RuleId("name", "short", "reject"), 1, 101),
+    }
+    assert [reject.offset for reject in outcome.rejects] == [101, 102, 103]
+
+
+def test_a_record_that_breaks_a_rule_that_stops_is_refused_and_told_so() -> None:
+    """By who goes on nevertheless, as the query service does."""
+    source = topic(column("x", FLOAT32, expectations=(rule_of("stop", 500),)))
+    outcome = run(source, [], records([event(x=501), event(x=500)]))
+    says = "x: expected <= 500, got 501.0 (at $.x), by a rule that stops workers"
+    assert outcome.rejects == (Reject(100, None, "expectation", says),)
+
+
 def test_what_breaks_a_rule_is_shortened() -> None:
     source = topic(column("x", STRING, expectations=expected("short", pl.col("x").str.len_bytes() < 5)))
     (reject,) = run(source, [], records([event(x="y" * 100_000)])).rejects
@@ -549,6 +600,165 @@ def test_an_endless_generator_ends_as_a_reject_and_the_bound_is_allowed() -> Non
     assert outcome.rejects == (Reject(100, "V", "transform", error),)
 
 
+# Functions over frames
+
+
+def over(function: Callable[[pl.DataFrame], Any], **words: Any) -> ViewSpec:
+    """A view by a function over frames of a topic with a key, a number and a float."""
+    return view(
+        FRAMED, {"key": (STRING, None)}, feature("half", FLOAT64, None), feature("n", INT64, None, nullable=True),
+        frame=function, **words,
+    )  # fmt: skip
+
+
+FRAMED = topic(column("key", STRING), column("x", INT64, nullable=True), column("f", FLOAT64), column("at2", INT64))
+GIVEN = [pl.col("_index"), pl.col("key"), (pl.col("f") / 2).alias("half"), pl.col("x").alias("n")]
+
+
+def events_of(*numbers: int | None) -> list[bytes]:
+    return [event(key=f"k{number}", x=number, f=number or 0, at2=1) for number in numbers]
+
+
+def given_of(function: Callable[[pl.DataFrame], Any], *numbers: int | None, **words: Any) -> tuple[ViewRows, Outcome]:
+    outcome = run(FRAMED, [over(function, **words)], records(events_of(*numbers)))
+    return outcome.rows[0], outcome
+
+
+def test_a_function_over_frames_gives_rows_in_the_order_of_events_and_events_that_it_leaves_out_are_filtered() -> None:
+    def some(events: pl.DataFrame) -> pl.DataFrame:
+        return events.filter(pl.col("x") != 2).select(reversed(GIVEN)).reverse()
+
+    rows, outcome = given_of(some, 1, 2, 3)
+    now = datetime.datetime(2026, 1, 1, tzinfo=UTC)
+    assert rows.frame.rows() == [
+        ("k1", now, 0.5, 1, None, 100, NOW_MS, 0),
+        ("k3", now, 1.5, 3, None, 102, NOW_MS, 0),
+    ]
+    assert rows.frame.columns == ["key", "event_timestamp", "half", "n", "_sequence", "_offset", "_timestamp", "_row"]
+    assert (account(rows), outcome.rejects) == ((2, 1, 0), ())
+
+
+def test_a_function_over_frames_sees_columns_by_their_names_of_the_events_that_where_lets_through() -> None:
+    seen: list[pl.DataFrame] = []
+
+    def note(events: pl.DataFrame) -> pl.DataFrame:
+        seen.append(events)
+        return events.select(GIVEN)
+
+    rows, _ = given_of(note, 1, 2, 3, where=x() > 1)
+    assert seen[0].schema == {
+        "_index": pl.UInt32(),
+        "at": pl.Datetime("us", "UTC"),
+        "key": pl.String(),
+        "x": pl.Int64(),
+        "f": pl.Float64(),
+        "at2": pl.Int64(),
+    }
+    assert seen[0].get_column("x").to_list() == [2, 3] * 2, "each twice, so that none is ever alone"
+    assert account(rows) == (2, 1, 0)
+    seen.clear()
+    assert account(given_of(note, 1, where=x() > 1)[0]) == (0, 1, 0)
+    assert seen == [], "nobody writes a function for no events"
+
+
+def test_a_function_over_frames_that_raises_rejects_its_own_events_alone() -> None:
+    def strict(events: pl.DataFrame) -> pl.DataFrame:
+        for bad in events.filter(pl.col("x") < 0).get_column("x"):
+            raise RuntimeError(f"{bad} is too little")
+        return events.select(GIVEN)
+
+    rows, outcome = given_of(strict, 1, -2, 3, 4, -5, 6)
+    assert rows.frame.get_column("n").to_list() == [1, 3, 4, 6]
+    assert [(each.offset, each.reason, each.error) for each in outcome.rejects] == [
+        (101, "transform", "view V: RuntimeError: -2 is too little"),
+        (104, "transform", "view V: RuntimeError: -5 is too little"),
+    ]
+    assert account(rows) == (4, 0, 2)
+
+
+def spoilt(change: Callable[[pl.DataFrame], Any]) -> Callable[[pl.DataFrame], Any]:
+    """A function that gives something else where there is an event with x = 0."""
+
+    def give(events: pl.DataFrame) -> Any:
+        given = events.select(GIVEN)
+        return change(given) if (given.get_column("n") == 0).any() else given
+
+    return give
+
+
+@pytest.mark.parametrize(
+    ("change", "phrase"),
+    [
+        (lambda given: None, "UnfitFrame: expected a pl.DataFrame, got a NoneType"),
+        (lambda given: given.lazy(), "expected a pl.DataFrame, got a LazyFrame; add .collect()"),
+        (lambda given: given.drop("half"), "the frame lacks half; give _index, key, half, … and nothing else"),
+        (lambda given: given.drop("_index"), "the frame lacks _index; give"),
+        (lambda given: given.with_columns(more=1), "the frame has more, which is no key or feature; end with .select("),
+        (
+            lambda given: given.cast({"half": pl.Float32()}),
+            "half: expected Float64, got Float32; add .cast(pl.Float64)",
+        ),
+        (lambda given: given.with_columns(n=None), "n: expected Int64, got Null; add .cast(pl.Int64)"),
+        (lambda given: given.cast({"_index": pl.Int64()}), "_index: expected UInt32, got Int64"),
+        (lambda given: pl.concat([given, given]), "the frame has several rows of one event, by _index; only a @rows"),
+        (
+            lambda given: given.with_columns(_index=pl.col("_index") + 1_000),
+            "the frame has a row of no event that was given, by _index",
+        ),
+        (
+            lambda given: given.with_columns(_index=pl.lit(None, pl.UInt32())),
+            "the frame has a row whose _index is null",
+        ),
+        (
+            lambda given: given.with_columns(key=pl.when(pl.col("n") != 0).then("key")),
+            "key: expected String, got null; fill it",
+        ),
+    ],
+)
+def test_a_frame_that_does_not_fit_rejects_the_events_that_it_comes_of_alone(
+    change: Callable[[pl.DataFrame], Any], phrase: str
+) -> None:
+    rows, outcome = given_of(spoilt(change), 1, 0, 3, 4)
+    assert rows.frame.get_column("n").to_list() == [1, 3, 4]
+    (reject,) = outcome.rejects
+    assert (reject.offset, reject.view) == (101, "V")
+    assert reject.reason in ("transform", "null_key")
+    assert phrase in reject.error
+
+
+def test_a_function_over_frames_divides_alike_however_many_events_come_together(rng: random.Random) -> None:
+    """Polars takes a column of one row for a constant, and divides a constant by another."""
+    numbers = [rng.randrange(10**6) for _ in range(200)]
+
+    def divide(events: pl.DataFrame) -> pl.DataFrame:
+        return events.select("_index", "key", n="x", half=pl.col("f") / 100)
+
+    whole = given_of(divide, *numbers)[0].frame.get_column("half").to_list()
+    assert [given_of(divide, each)[0].frame.get_column("half")[0] for each in numbers] == whole
+
+
+def test_a_function_that_changes_what_it_was_given_changes_nothing_for_others() -> None:
+    def spoil(events: pl.DataFrame) -> pl.DataFrame:
+        given = events.select(GIVEN)
+        events.get_column("f").scatter(list(range(events.height)), 77.0)
+        events.replace_column(events.get_column_index("x"), pl.Series("x", [77] * events.height))
+        events.drop_in_place("key")
+        return given
+
+    other = view(FRAMED, {"key": (STRING, x("key"))}, feature("x", INT64, x()), feature("f", FLOAT64, x("f")), name="O")
+    outcome = run(FRAMED, [over(spoil), other], records(events_of(1, 2)))
+    assert outcome.rejects == ()
+    assert outcome.rows[1].frame.select("x", "f").rows() == [(1, 1.0), (2, 2.0)]
+
+
+def test_memory_that_runs_out_in_a_function_over_frames_is_nobodys_reject() -> None:
+    def greedy(events: pl.DataFrame) -> pl.DataFrame:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        given_of(greedy, 1)
+
+
 # Definitions that cannot be computed
 
 
@@ -619,7 +829,16 @@ def split(each: Any) -> Iterable[Mapping[str, object]]:
         yield {"key": each.key, "half": each.f / 2 if number < 2 else None} | ({} if each.x % 5 else {"odd": 1})
 
 
+def halves(events: pl.DataFrame) -> pl.DataFrame:
+    """A row, none, an exception or a null, by the event; and numbers whose last bit hangs on how they are divided."""
+    if (events.get_column("x") == 4).any():
+        raise ValueError("x is 4")
+    some = events.filter(pl.col("x") != 7)
+    return some.select("_index", "key", half=pl.col("f") / 3.6)
+
+
 VIEWS = (
+    view(WHOLE, {"key": (STRING, None)}, feature("half", FLOAT64, None), name="Frames", frame=halves),
     view(
         WHOLE,
         {"key": (STRING, x("key"))},

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sinks.parquet import ParquetEncoder
+from stillwell.broken import Broken, RuleId
 from stillwell.definitions.loading import load_definitions
 from stillwell.errors import DefinitionError
 from stillwell.joined import Joined
@@ -581,3 +582,24 @@ def test_times_of_raw_events_are_written_in_their_columns_unit() -> None:
 def test_final_rows_are_named_by_keys_event_time_features_and_sequence() -> None:
     names = [each.name for each in final_topic("shop", VIEW).columns]
     assert names == ["customer", "event_timestamp", "number", "ratio", "small", "feed", "age_s", "_sequence"]
+
+
+def test_what_raw_events_break_is_told_once_for_each_rule_whichever_version_they_are_of() -> None:
+    """A producer may write to the topic itself: of what breaks a rule that stops, a worker must hear."""
+    stops = Expectation(rule="<= 9", action="stop", holds=pl.col("number") <= 9)
+    columns = tuple(
+        each.model_copy(update={"expectations": (POSITIVE, stops)}) if each.name == "number" else each
+        for each in SOURCE.columns
+    )
+    ruled = VIEW.model_copy(update={"source": SOURCE.model_copy(update={"columns": columns})})
+    pipeline = PushPipeline("shop", ruled)
+    assert pipeline.rules == (RuleId("number", "≥ 0", "reject"), RuleId("number", "<= 9", "stop"))
+    older = headers_of(transform=True, version=7)
+    batch = records(
+        [final(number=99), raw(number=1), raw(number=50), raw(number=-1), raw(number=70)],
+        headers=[(), older, TRANSFORM, TRANSFORM, older],
+    )
+    assert run(batch, pipeline).broken == (
+        Broken(RuleId("number", "≥ 0", "reject"), 1, 0, 103, "-1"),
+        Broken(RuleId("number", "<= 9", "stop"), 2, 0, 102, "50"),
+    )

@@ -27,6 +27,7 @@ from stillwell import (
     View,
     col,
     feature,
+    frame,
     rows,
 )
 from stillwell.definitions.loading import load_definitions
@@ -35,6 +36,7 @@ from stillwell.known_views import Version, known_views, logs_of_predictions
 from stillwell.predictions.log import log_view
 from stillwell.registry import Caution, register, registered, review
 from stillwell.spec import (
+    Action,
     ColumnSpec,
     DefinitionsSpec,
     EntitySpec,
@@ -265,6 +267,7 @@ def decoded(name: str, **words: Any) -> ViewSpec:
     return changed(source=Departure.spec.model_copy(update={"columns": tuple(columns)}))
 
 
+(_DELAY,) = (each for each in Departure.spec.columns if each.name == "delay")
 RULE = Expectation(rule="<= 60", holds=pl.col("delay") <= 60)
 READ_OTHERWISE = {
     "another field": (
@@ -286,6 +289,14 @@ READ_OTHERWISE = {
     ),
     "no expectation": (decoded("delay", expectations=()), "expects of Departure.delay nothing, but version 1 is"),
 }
+
+
+@pytest.mark.parametrize("action", ["warn", "stop"])
+def test_rules_that_reject_nothing_come_and_go_within_a_version(store: MemoryStore, action: Action) -> None:
+    """A worker that one has stopped goes on once it is changed, and no row is of another meaning."""
+    before = dict(store.objects)
+    run(store, decoded("delay", expectations=(*_DELAY.expectations, RULE.model_copy(update={"action": action}))))
+    assert store.objects == before
 
 
 @pytest.mark.parametrize(("view", "says"), READ_OTHERWISE.values(), ids=READ_OTHERWISE)
@@ -338,6 +349,29 @@ def test_a_rows_function_may_read_any_column() -> None:
     assert run(store, Tails.spec) == []
     with pytest.raises(DefinitionError, match=r"reads Departure\.tail from the value's registration as it is"):
         run(store, Tails.spec.model_copy(update={"source": decoded("tail", path=("registration",)).source}))
+
+
+def test_a_function_over_frames_may_read_any_column_and_is_registered_by_what_it_gives() -> None:
+    def view(bound: int) -> ViewSpec:
+        class Tails(View, source=Departure, entity=Airport, ttl=timedelta(0)):
+            value: Feature[Int64]
+
+            @frame
+            @staticmethod
+            def make(events: pl.DataFrame) -> pl.DataFrame:
+                return events.filter(pl.col("number") > bound).select("_index", airport="origin", value="number")
+
+        return Tails.spec
+
+    store = MemoryStore()
+    assert run(store, view(10)) == []
+    with pytest.raises(DefinitionError, match=r"reads Departure\.tail from the value's registration as it is"):
+        run(store, view(10).model_copy(update={"source": decoded("tail", path=("registration",)).source}))
+    elsewhere = {"version": 2, "source": decoded("tail", path=("registration",)).source}
+    with pytest.raises(DefinitionError, match="choose another STILLWELL_NAMESPACE"):
+        run(store, view(10).model_copy(update=elsewhere))
+    with pytest.raises(DefinitionError, match="gives no row for"):
+        run(store, view(1_000))
 
 
 def test_a_changed_source_alone_is_a_caution(store: MemoryStore) -> None:

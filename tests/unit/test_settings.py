@@ -148,10 +148,15 @@ def test_a_command_without_services_needs_no_services_set(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("name", "value", "telling"),
     [
-        ("PROJECT", "Flights", "STILLWELL_PROJECT: must match ^[a-z0-9][a-z0-9_-]*$; what came is 'Flights'"),
-        ("NAMESPACE", "a:b", "STILLWELL_NAMESPACE: must match"),
-        ("DEFINITIONS", "schemas/flights.py", "STILLWELL_DEFINITIONS: must match"),
-        ("KAFKA_BOOTSTRAP", "localhost", "STILLWELL_KAFKA_BOOTSTRAP: must match"),
+        ("PROJECT", "Flights", "STILLWELL_PROJECT: must be of small letters of ASCII, digits, _ and -, and begin with"),
+        ("NAMESPACE", "a:b", "STILLWELL_NAMESPACE: must be of small letters"),
+        ("DEFINITIONS", "schemas/flights.py", "STILLWELL_DEFINITIONS: must be the name of a Python package or module"),
+        (
+            "KAFKA_GROUP",
+            "a b",
+            "STILLWELL_KAFKA_GROUP: must be of letters of ASCII, digits, '.', '_' and '-', as Kafka",
+        ),
+        ("KAFKA_BOOTSTRAP", "localhost", "STILLWELL_KAFKA_BOOTSTRAP: must be host:port, or several with commas and no"),
         ("OFFLINE_URL", "s3://bucket", "must be gs://bucket, gs://bucket/path or a folder; what came is 's3://bucket'"),
         ("OFFLINE_URL", "gs://", "must be gs://bucket"),
         ("WINDOW_AGE", "30", "STILLWELL_WINDOW_AGE: must be a number and its unit: ms, s, m, h or d, as in '30s'"),

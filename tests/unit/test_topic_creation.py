@@ -6,8 +6,9 @@ import pytest
 
 from stillwell.errors import StoreUnavailable
 from stillwell.kafka_topics import TopicFacts
+from stillwell.local import free_port
 from streams.cluster import Cluster
-from streams.topics import create_missing
+from streams.topics import broker_count, create_missing
 
 
 class SlowCluster(Cluster):
@@ -62,3 +63,8 @@ async def test_what_kafka_never_tells_of_is_not_waited_for_without_end(monkeypat
 
     created, _ = await create_missing(Silent(), ["t"], 1, 1, "dead")
     assert [new.name for new in created] == ["t"]
+
+
+async def test_a_kafka_that_is_not_there_is_told_by_the_setting_that_names_it() -> None:
+    with pytest.raises(StoreUnavailable, match=r"Kafka cannot be reached: .*; check STILLWELL_KAFKA_BOOTSTRAP"):
+        await broker_count({"bootstrap_servers": f"127.0.0.1:{free_port()}"})

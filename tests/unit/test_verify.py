@@ -720,3 +720,14 @@ async def test_the_command_exits_with_1_and_names_what_is_wrong(
     said = capsys.readouterr()
     assert path in said.err
     assert "1 finding" in said.out
+
+
+def test_where_there_is_no_chain_at_all_nothing_is_proved(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another project's settings would make every proof a good one."""
+    assert run(["verify"]) == 1
+    said = capsys.readouterr()
+    assert f"there is no chain at all under {settings}, so that nothing is proved" in said.err
+    assert "STILLWELL_PROJECT, STILLWELL_NAMESPACE or STILLWELL_OFFLINE_URL" in said.err
+    assert said.out == ""
+    assert run(["verify", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["good"] is False

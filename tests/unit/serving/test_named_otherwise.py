@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import polars as pl
 import pytest
 
+from serving.metrics import LATE_ROWS, OBJECTIVE_ROWS
 from stillwell.spec import (
     AS_OF,
     AliasSpec,
@@ -117,6 +118,34 @@ async def test_a_value_in_a_url_is_read_by_the_type_that_the_features_asked_for_
     assert answer["features"]["Deal:ends_s"]["value"] == 9
     _, answer = await extended.get("/v1/features?features=Users:amount&id=1&until=whenever")
     assert answer["entity"] == {"id": 1, "until": "whenever"}
+
+
+async def test_rows_of_views_with_an_objective_are_counted_and_those_that_miss_it(extended: Served) -> None:
+    """For each request and view, however many of its features are asked for; by an alias too, and where a feature on
+    demand reads them."""
+    metrics = extended.metrics
+
+    async def counted(*features: str, **entities: list[object]) -> tuple[float, float]:
+        before = metrics.get(OBJECTIVE_ROWS, "Users"), metrics.get(LATE_ROWS, "Users")
+        status, _ = await extended.post("/v1/features", features=features, entities=entities)
+        assert status == 200
+        return metrics.get(OBJECTIVE_ROWS, "Users") - before[0], metrics.get(LATE_ROWS, "Users") - before[1]
+
+    rest = {"seen": "2026-01-01T00:00:00Z", "raw": "AA==", "amount": 7.5}  # without a null, rows are read another way
+    await extended.put({"id": 1, "name": "a", **rest}, {"id": 2, "name": "b", **rest})
+    begun = [sample for family in metrics.collect() for sample in family.samples if sample.name == LATE_ROWS.name]
+    assert [sample.labels["view"] for sample in begun] == ["Users"]
+    assert await counted("Users:amount", "Users:name", id=[1]) == (1, 0)
+    assert await counted("Users:amount", "Users:name", id=[1, 2]) == (2, 0)
+    assert await counted("Users:amount", id=[1, 2, 9]) == (2, 0)
+    assert await counted("Places:amount", name=["a"], id=[1]) == (0, 0)
+    extended.now_us = NOW_US + 61_000_000
+    await extended.put({"id": 2, "name": "b", **rest, "at": "2026-01-01T00:01:01Z"})
+    assert await counted("Users:amount", "Users:name", id=[1]) == (1, 1)
+    assert await counted("Users:amount", "Users:name", id=[1, 2]) == (2, 1)
+    assert await counted("Users:amount", id=[1, 2, 9]) == (2, 1)
+    assert await counted("Friend:amount", friend=[1, 9]) == (1, 1)
+    assert await counted("Deal:more", id=[1], friend=[1], price=[1.0]) == (1, 1)
 
 
 async def test_columns_say_the_freshness_of_each_entity(extended: Served) -> None:

@@ -125,6 +125,9 @@ async def test_a_prediction_comes_with_all_that_is_known_of_it(service: Service)
     assert (unknown["state"], unknown["outputs"], unknown["reason"]) == ("FAILED", None, "delay is unknown")
     described_as = described.schemas(Names(None, None, None, (), Limits(50, 10, 200)))["Prediction"]
     assert known.keys() == described_as["properties"].keys() == set(described_as["required"])
+    status, body = await service.get("/v1/predictions?model=Delay")
+    assert (status, body["error"]["field"]) == (422, "id")
+    assert body["error"]["message"] == "id: is missing; a prediction of Delay needs id"
     service.ms += 1_500
     _, body = await service.get("/v1/predictions?model=Delay&id=7")
     assert body["entity"] == {"id": 7}

@@ -14,16 +14,17 @@ import pytest
 
 from serving.pushing.batch import FEW_ROWS, Push
 from serving.pushing.pusher import Pusher, Written
+from stillwell.broken import Broken
 from stillwell.errors import NotDefined, NotWritten, OutcomeUnknown, RequestError, StoreNotReady, StoreUnavailable
 from stillwell.layout.online import Answer
 from stillwell.pushing.log import Place
-from stillwell.pushing.record import LARGEST_RECORD, PushRecord, To
+from stillwell.pushing.record import LARGEST_RECORD, RAW, PushRecord, To
 from stillwell.pushing.status import PushStatus
-from stillwell.spec import Expectation, Origin, TopicSpec
+from stillwell.spec import Expectation, Origin, TopicSpec, ViewSpec
 from stillwell.threads import ThreadPool
 from stillwell.types import FLOAT64, INT64, STRING, TIMESTAMP
 from tests.batches import column, event, feature, view
-from tests.pushed import INCARNATION, LAST, SOURCE, SPLIT, FasterWorker, World, raw, together
+from tests.pushed import HOUR, INCARNATION, LAST, SOURCE, SPLIT, FasterWorker, World, raw, together
 from tests.waiting import eventually_async
 
 
@@ -141,6 +142,31 @@ async def test_what_is_appended_is_in_kafka_and_not_in_redis_until_a_worker_come
     assert await world.work() == [Answer.APPLIED]
 
 
+async def test_what_a_function_over_frames_makes_of_a_pushed_event_is_written_as_the_worker_would_write_it() -> None:
+    """And goes to Kafka as a finished row, since an event has no more than one."""
+
+    def double(events: pl.DataFrame) -> pl.DataFrame:
+        some = events.filter(pl.col("step") >= 0)
+        return some.select("_index", "customer", amount=pl.col("amount") / 3.6)
+
+    framed = view(
+        SOURCE, {"customer": (STRING, None)}, feature("amount", FLOAT64, None), name="Framed", frame=double
+    ).model_copy(update={"ttl": HOUR})
+    world = await World([framed]).ready()
+    pusher = world.pusher()
+    events = [event(customer=f"c{number}", step=number, amount=number * 0.1) for number in range(-1, 20)]
+    written = await pusher.write(Push("Framed", [*events, event(customer="a", step=1)], transform=True, to=To.BOTH))
+    assert list(written.statuses) == ["filtered", *["applied"] * 20, "rejected"]
+    final = [each for each in world.log.records("test.push.Framed") if b"event_timestamp" in each.record.value]
+    assert len(final) == 20
+    assert all(RAW in dict(each.record.headers) for each in final)
+    before = world.rows()
+    assert set(await world.work("Framed")) == {Answer.DUPLICATE}
+    assert world.rows() == before
+    await pusher.write(Push("Framed", events[:2], transform=True, to=To.BOTH))
+    assert not pusher.view("Framed").quick, "a user's function is called by a thread"
+
+
 async def test_rows_that_are_appended_do_not_wait_for_redis_with_those_that_go_in_the_same_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -176,18 +202,36 @@ async def test_final_rows_that_are_appended_are_judged_before() -> None:
 
 
 _RULE = Expectation(rule="at least 0", holds=pl.col("amount") >= 0)
-_WITH_RULE = LAST.model_copy(
-    update={
-        "source": SOURCE.model_copy(
-            update={
-                "columns": tuple(
-                    each.model_copy(update={"expectations": (_RULE,)}) if each.name == "amount" else each
-                    for each in SOURCE.columns
-                )
-            }
-        )
+
+
+def _with_rules(*rules: Expectation) -> ViewSpec:
+    columns = tuple(
+        each.model_copy(update={"expectations": rules}) if each.name == "amount" else each for each in SOURCE.columns
+    )
+    return LAST.model_copy(update={"source": SOURCE.model_copy(update={"columns": columns})})
+
+
+_WITH_RULE = _with_rules(_RULE)
+
+
+async def test_an_event_that_would_stop_a_worker_is_refused_and_one_that_breaks_a_rule_that_warns_is_counted() -> None:
+    """Here, since a worker gets what is made of it."""
+    warns = Expectation(rule="at most 5", action="warn", holds=pl.col("amount") <= 5)
+    stops = Expectation(rule="at most 50", action="stop", holds=pl.col("amount") <= 50)
+    world = await World([_with_rules(warns, stops)]).ready()
+    counted: list[tuple[str, Broken]] = []
+    pusher = world.pusher(broken=lambda topic, broken: counted.extend((topic, each) for each in broken))
+    events = [event(customer=f"c{amount}", step=1, amount=amount) for amount in (1, 6, 51, 7)]
+    with pytest.raises(RequestError, match=r"rows\[2\]: amount: expected at most 50, got 51.0"):
+        await pusher.append(Push("Last", events, transform=True, to=To.BOTH))
+    assert counted == []
+    written = await pusher.write(Push("Last", events, transform=True, to=To.BOTH))
+    assert [(each.row, each.reason) for each in written.refusals] == [(2, "expectation")]
+    assert "by a rule that stops workers" in written.refusals[0].error
+    assert {(topic, each.rule.action, each.count) for topic, each in counted} == {
+        ("test.push.Last", "warn", 3),
+        ("test.push.Last", "stop", 1),
     }
-)
 
 
 @pytest.mark.parametrize(
@@ -454,7 +498,8 @@ async def test_a_redis_that_is_away_behind_kafka_is_told_with_the_token() -> Non
 
 async def test_nothing_is_published_where_redis_is_not_ready() -> None:
     world = World()
-    with pytest.raises(StoreNotReady, match="stillwell rebuild"):
+    says = "the same STILLWELL_PROJECT and STILLWELL_NAMESPACE.* If there have been rows, run `stillwell rebuild`"
+    with pytest.raises(StoreNotReady, match=says):
         await world.pusher().write(raw("a"))
     assert world.log.records("test.push.Last") == []
 

@@ -82,7 +82,7 @@ async def test_what_is_past_its_ttl_is_shown_for_what_it_is(served: Served) -> N
         ("features=Users:amount&id=%2B5", 422, "id", "id: must be a whole number that fits Int64, got '+5'"),
         ("features=Users:amount&id=1&id=2", 422, "id", "id: is given twice; for several entities use POST"),
         ("features=Users:amount&ids=1", 422, "ids", "ids: is no key of any entity; did you mean 'id'?"),
-        ("features=Users:amount", 422, "entities.id", "entities.id: is missing; the features asked for need id"),
+        ("features=Users:amount", 422, "id", "id: is missing; the features asked for need id"),
         ("features=Users:amonut&id=1", 404, "features[0]", "features[0]: Users has no feature 'amonut'; did you mean"),
         ("id=1", 422, "features", "features: name at least one, as <view>:<feature>"),
         ("features=Users&id=1", 422, "features[0]", "features[0]: 'Users' must be <view>:<feature>, as Users:amount, "),
