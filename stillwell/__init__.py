@@ -8,7 +8,8 @@ What a definitions package imports, and all that this package promises to keep:
 - `Model`, `OpenInference`: what predicts from features, and the server that it is asked at.
 - `Key`, `Col`, `Feature`, `Output`: the fields of those; `col`, `feature` and `output` say more of a field.
 - `rows` marks a function that makes any number of rows from one event; `Rows` is what it returns.
-- `Bool`, `Int32`, `Int64`, `Float32`, `Float64`, `String`, `Bytes`, `Timestamp`: the types of fields.
+- `Bool`, `Int32`, `Int64`, `Float32`, `Float64`, `String`, `Bytes`, `Timestamp`: the types of fields;
+  `Size` says how many elements each list of a field has, which makes it a vector.
 - `Client` reads features back, `SyncClient` for code that cannot await; `stillwell.client` has all that they give.
 - `StillwellError` is the root of every error raised on purpose, `DefinitionError` the one for wrong definitions.
 """
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
         rows,
     )
     from stillwell.errors import DefinitionError, StillwellError
-    from stillwell.types import Bool, Bytes, Float32, Float64, Int32, Int64, String, Timestamp
+    from stillwell.types import Bool, Bytes, Float32, Float64, Int32, Int64, Size, String, Timestamp
 
 __all__ = [
     "AS_OF",
@@ -62,6 +63,7 @@ __all__ = [
     "Output",
     "Request",
     "Rows",
+    "Size",
     "StillwellError",
     "String",
     "SyncClient",
@@ -101,7 +103,7 @@ _HOMES = {
     ),
     **dict.fromkeys(("DefinitionError", "StillwellError"), "stillwell.errors"),
     **dict.fromkeys(
-        ("Bool", "Bytes", "Float32", "Float64", "Int32", "Int64", "String", "Timestamp"), "stillwell.types"
+        ("Bool", "Bytes", "Float32", "Float64", "Int32", "Int64", "Size", "String", "Timestamp"), "stillwell.types"
     ),
 }
 

@@ -35,11 +35,26 @@ def expectations(
     name: str, field_type: FieldType, options: ColumnOptions, mistakes: Mistakes
 ) -> tuple[Expectation, ...]:
     """The rules for one column; what cannot be a rule for its type is noted as a mistake."""
+    if field_type.element is not None:
+        _refuse_rules(name, field_type, options, mistakes)
+        return ()
     return (
         *_ranges(name, field_type, options, mistakes),
         *_sets(name, field_type, options, mistakes),
         *_patterns(name, field_type, options, mistakes),
     )
+
+
+def _refuse_rules(name: str, field_type: FieldType, options: ColumnOptions, mistakes: Mistakes) -> None:
+    """Note the rules of a list or vector: they are for single values."""
+    for word in (*_COMPARISONS, "one_of", "regex"):
+        if (given := getattr(options, word)) is not None:
+            namespace = "list" if field_type.size is None else "arr"
+            mistakes.add(
+                f"has {word}={given!r}, but is {field_type.name}, and a rule is about a single value; leave such "
+                f"events out by a view's where=, which can look into it by .{namespace}",
+                field=name,
+            )
 
 
 def _ranges(name: str, field_type: FieldType, options: ColumnOptions, mistakes: Mistakes) -> Iterator[Expectation]:

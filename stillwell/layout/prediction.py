@@ -38,9 +38,10 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 from stillwell.errors import DefinitionError, FormatError
-from stillwell.layout.value import MAX_FEATURES, SLOT_CODES
+from stillwell.layout import elements
+from stillwell.layout.value import MAX_FEATURES, slot_code
 from stillwell.spec import ModelSpec, OutputSpec
-from stillwell.types import BYTES
+from stillwell.types import STRING
 
 FORMAT = 1
 FINGERPRINT_BYTES = 16
@@ -177,11 +178,14 @@ class OutputLayout:
         lines = [model, *(f"{output.name} {output.type.name}" for output in outputs)]
         self.id = hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).digest()[:4]
         self._bitmap_bytes = -(-len(outputs) // 8)
-        self._body = struct.Struct("<" + "".join(SLOT_CODES[output.type.name] for output in outputs))
+        self._body = struct.Struct("<" + "".join(slot_code(output.type) for output in outputs))
         self._plain = struct.Struct(f"<{self._bitmap_bytes}s{self._body.format[1:]}")
         self._plain_length = _OUTPUTS.size + self._plain.size
         self._no_nulls = bytes(self._bitmap_bytes)
         self._variable = [at for at, output in enumerate(outputs) if not output.type.width]
+        self._lists = [
+            (at, elements.unpacker(output.type)) for at, output in enumerate(outputs) if output.type.element is not None
+        ]
 
     @classmethod
     def of(cls, model: ModelSpec) -> Self:
@@ -198,8 +202,11 @@ class OutputLayout:
             value = values[output.name]
             if value is None:
                 nulls |= 1 << at
+            elif output.type.element is not None:
+                value = elements.pack(output.type, value)  # type: ignore[arg-type]
             if output.type.width:
-                slots.append(0 if value is None else value)
+                nothing = 0 if output.type.element is None else b""
+                slots.append(nothing if value is None else value)
                 continue
             tails.append(b"" if value is None else value.encode() if isinstance(value, str) else bytes(value))  # type: ignore[call-overload]
             end += len(tails[-1])
@@ -223,7 +230,14 @@ class OutputLayout:
         if length != self._plain_length or len(record) < _HEAD.size + length:
             return None
         slots = self._plain.unpack_from(record, _WHOLE_HEAD.size)
-        return (read_at, computed_at, cost_us, slots[1:]) if slots[0] == self._no_nulls else None
+        if slots[0] != self._no_nulls:
+            return None
+        if self._lists:
+            values = list(slots[1:])
+            for at, unpack in self._lists:
+                values[at] = unpack(values[at])
+            return read_at, computed_at, cost_us, tuple(values)
+        return read_at, computed_at, cost_us, slots[1:]
 
     def decode(self, outputs: Outputs) -> tuple[object, ...]:
         """The values, in the order of the model's outputs. Raises FormatError for those of another layout."""
@@ -242,8 +256,14 @@ class OutputLayout:
             raise self._damaged(body)
         for at, (begin, end) in zip(self._variable, itertools.pairwise(ends), strict=True):
             data = body[tail_at + begin : tail_at + end]
-            slots[at] = data if self.outputs[at].type is BYTES else data.decode(errors="replace")
+            slots[at] = data.decode(errors="replace") if self.outputs[at].type is STRING else data
         nulls = int.from_bytes(body[: self._bitmap_bytes], "little")
+        for at, unpack in self._lists:
+            if not nulls >> at & 1:
+                try:
+                    slots[at] = unpack(slots[at])  # type: ignore[arg-type]
+                except ValueError:
+                    raise self._damaged(body) from None
         if nulls:
             slots = [None if nulls >> at & 1 else slot for at, slot in enumerate(slots)]
         return tuple(slots)
