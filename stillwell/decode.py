@@ -39,7 +39,7 @@ from stillwell.floats import TEXTS, meant
 from stillwell.instants import EPOCH
 from stillwell.lists import column_of_lists
 from stillwell.records import Records, Reject
-from stillwell.spec import ColumnSpec, Origin, TopicSpec
+from stillwell.spec import ColumnSpec, Origin, TopicSpec, element_of
 from stillwell.types import BYTES, FLOAT32, STRING, TIMESTAMP
 from stillwell.wire import (
     EARLIEST_US,
@@ -198,15 +198,10 @@ def _to_series(column: ColumnSpec) -> _ToSeries:
 
 def _of_elements(column: ColumnSpec) -> _ToSeries:
     """From the decoded elements of all lists of a column to one column of them."""
-    to_series = _to_series(_element_of(column))
+    to_series = _to_series(element_of(column))
     if column.type.element is TIMESTAMP and column.unit is None:
         return lambda times: to_series([time - EPOCH for time in times])
     return to_series
-
-
-def _element_of(column: ColumnSpec) -> ColumnSpec:
-    """A column that is what each element of a column's lists is."""
-    return column.model_copy(update={"type": column.type.element, "nullable": False})
 
 
 def _numbers(kind: pl.DataType, values: list[Any]) -> pl.Series:
@@ -272,7 +267,7 @@ def _parser(column: ColumnSpec) -> Callable[[bytes], Any]:
 def _wire(column: ColumnSpec) -> Any:
     """The type that msgspec decodes for a column."""
     if column.type.element is not None:
-        return listed(_wire(_element_of(column)), column.type.size)
+        return listed(_wire(element_of(column)), column.type.size)
     if column.unit is None:
         kind = WITHIN_FLOAT32 if column.type.name == FLOAT32.name else FITS[column.type.name]
         return kind | _SPELLED if column.spelled else kind

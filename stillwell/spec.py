@@ -71,6 +71,11 @@ class ColumnSpec(Spec):
     """What expressions call it, where that is not the topic's name and its own (`stillwell.pushing.on_write`)."""
 
 
+def element_of(column: ColumnSpec) -> ColumnSpec:
+    """A column that is what each element of a column's lists is."""
+    return column.model_copy(update={"type": column.type.scalar, "nullable": False})
+
+
 class TopicSpec(Spec):
     """A Kafka topic: `name` is the definition's, `topic` is Kafka's."""
 

@@ -33,6 +33,8 @@ MAX_RETRIES = 10
 MAX_BATCH = 4096
 MAX_FAN_OUT = 10_000
 
+_VECTOR_INSTEAD = "a model takes and gives vectors: Annotated[list[Float32], Size(128)]"
+
 _VERSION = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _URL = re.compile(r"https?://[^/\s?#]+(/[^\s?#]*)?|env:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _NOTHING = datetime.timedelta(0)
@@ -106,6 +108,7 @@ class Model:
         if complete:
             _check_statement(words, mistakes)
             _check_entity_and_inputs(cls, words, outputs, mistakes)
+            _check_tensors(cls, outputs, mistakes)
         mistakes.check()
         server = words["server"]
         cls.spec = ModelSpec(
@@ -234,6 +237,17 @@ def _check_entity_and_inputs(
     cls._entity = entity
     cls._inputs = dict(_checked_inputs(words["inputs"], entity, mistakes))
     cls._refresh_on_write = tuple(_checked_triggers(cls, words, entity, mistakes))
+
+
+def _check_tensors(cls: type[Model], outputs: list[Declared[Output[Any]]], mistakes: Mistakes) -> None:
+    """Note inputs and outputs that are lists of any length: those of all entities are one tensor, which has a width."""
+    lists = {f"has an input {name} that is": _type_of(each) for name, each in getattr(cls, "_inputs", {}).items()}
+    for said, kind in lists.items():
+        if kind.element is not None and kind.size is None:
+            mistakes.add(f"{said} {kind.name}, of any length; {_VECTOR_INSTEAD}")
+    for output in outputs:
+        if output.type.element is not None and output.type.size is None:
+            mistakes.add(f"is {output.type.name}, of any length; {_VECTOR_INSTEAD}", field=output.name)
 
 
 def _checked_inputs(given: object, entity: type[Entity], mistakes: Mistakes) -> Iterator[tuple[str, Reference]]:
