@@ -20,6 +20,7 @@ _TAKES: Mapping[str, str] = {
     BYTES.name: "base64",
     TIMESTAMP.name: "a time with its zone, as in 2026-01-31T12:00:00Z",
 }
+_elements_of_json = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -57,7 +58,7 @@ def value_of(kind: FieldType, text: str) -> object:
 
 def _list_of(kind: FieldType, text: str) -> list[object]:
     try:
-        written = msgspec.json.decode(text, type=list[msgspec.Raw])
+        written = _elements_of_json(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         raise ValueError(f"must be {kind.name}: a list in JSON, as [1, 2]; got {shorten(text)!r}") from None
     if kind.size not in (None, len(written)):

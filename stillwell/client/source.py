@@ -96,8 +96,8 @@ def columns_of(entities: Entities) -> EntityColumns:
             single = next(name for name, values in several.items() if values is None)
             raise RequestError(
                 f"entities.{single}",
-                "must be a list, as others are: give all of them as lists, or none; "
-                "where a value is itself a list, give a list of entities",
+                "must be a list, as other keys are: give all keys as lists, or none of them; where a value is itself a "
+                "list, give a list of entities",
             )
         return {name: (value,) for name, value in entities.items()}
     if isinstance(entities, Table):

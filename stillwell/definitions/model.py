@@ -21,6 +21,8 @@ from stillwell.definitions.source import location
 from stillwell.definitions.spoken import name_of
 from stillwell.definitions.view import View
 from stillwell.definitions.words import check_class, check_words, description_of
+from stillwell.errors import DefinitionError
+from stillwell.layout.prediction import OutputLayout
 from stillwell.spec import AS_OF, InputSpec, ModelSpec, OpenInferenceSpec, OutputSpec
 from stillwell.types import FieldType
 
@@ -248,6 +250,10 @@ def _check_tensors(cls: type[Model], outputs: list[Declared[Output[Any]]], mista
     for output in outputs:
         if output.type.element is not None and output.type.size is None:
             mistakes.add(f"is {output.type.name}, of any length; {_VECTOR_INSTEAD}", field=output.name)
+    try:
+        OutputLayout(cls.__name__, [OutputSpec(name=each.name, type=each.type) for each in outputs])
+    except DefinitionError as error:
+        mistakes.add(f"cannot be kept: {error}")
 
 
 def _checked_inputs(given: object, entity: type[Entity], mistakes: Mistakes) -> Iterator[tuple[str, Reference]]:

@@ -47,6 +47,9 @@ FORMAT = 1
 FINGERPRINT_BYTES = 16
 MAX_REASON_BYTES = 500
 MAX_RECORD_BYTES = 1 << 20
+_MOST_BYTES = MAX_RECORD_BYTES - 2 * MAX_REASON_BYTES
+"""Of outputs; a reason may stand beside them."""
+
 AHEAD_US = 1_000_000
 """How far ahead of a server's clock an instant may be that was read by it: not at all, but for its own corrections."""
 
@@ -170,9 +173,14 @@ class OutputLayout:
     """How the outputs of one model are laid out: bitmap, slots and tail, as those of a row are."""
 
     def __init__(self, model: str, outputs: Sequence[OutputSpec]) -> None:
-        """Raises DefinitionError for more outputs than a row may have features."""
+        """Raises DefinitionError for more outputs than a row may have features, and vectors that no record can hold."""
         if len(outputs) > MAX_FEATURES:
             raise DefinitionError(f"model {model}: has {len(outputs)} outputs, at most {MAX_FEATURES} are allowed")
+        if sum(output.type.width for output in outputs) > _MOST_BYTES:
+            raise DefinitionError(
+                f"model {model}: its outputs would take more than {_MOST_BYTES} bytes, most of them its vectors; make "
+                "them shorter"
+            )
         self.model = model
         self.outputs = tuple(outputs)
         lines = [model, *(f"{output.name} {output.type.name}" for output in outputs)]
@@ -212,7 +220,7 @@ class OutputLayout:
             end += len(tails[-1])
             slots.append(end)
         body = nulls.to_bytes(self._bitmap_bytes, "little") + self._body.pack(*slots) + b"".join(tails)
-        if len(body) > MAX_RECORD_BYTES - 2 * MAX_REASON_BYTES:
+        if len(body) > _MOST_BYTES:
             raise ValueError(f"the outputs take {len(body)} bytes, more than a record may have")
         return body
 

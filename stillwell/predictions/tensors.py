@@ -16,8 +16,8 @@ elements of one vector stand beside each other; what is taken may be nested as w
 and definitions refuse them.
 
 The protocol has no nulls: a float has `null`, which MLServer and its like read as NaN; another input that is null, a
-vector too, keeps its entity from being predicted. A model with a single output takes the server's single output whatever
-it is called, since many servers call theirs `predict` and know no other name.
+vector too, keeps its entity from being predicted. A model with a single output takes the server's single output
+whatever it is called, since many servers call theirs `predict` and know no other name.
 """
 
 import binascii

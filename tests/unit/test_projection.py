@@ -42,6 +42,8 @@ def plain(value: object) -> object:
     """A decoded value as a projection gives it, NaN so that it equals itself."""
     if isinstance(value, datetime.datetime):
         return (value - EPOCH) // datetime.timedelta(microseconds=1)
+    if isinstance(value, list):
+        return list(map(plain, value))
     return "NaN" if isinstance(value, float) and math.isnan(value) else value
 
 
