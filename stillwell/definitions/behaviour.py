@@ -102,7 +102,18 @@ def shown(kind: str, value: Encoded) -> str:
     """A value of the named type, as a reader would write it."""
     of_type = field_type(kind)
     (decoded,) = python_values(of_type, _decoded_values(of_type, [value]))
-    return decoded.isoformat() if isinstance(decoded, datetime.datetime) else repr(decoded)
+    return _shown(decoded)
+
+
+def _shown(value: object) -> str:
+    """Of a long list its beginning."""
+    if isinstance(value, list):
+        more = ", …" if len(value) > _MOST_SHOWN else ""
+        return f"[{', '.join(map(_shown, value[:_MOST_SHOWN]))}{more}]"
+    return value.isoformat() if isinstance(value, datetime.datetime) else repr(value)
+
+
+_MOST_SHOWN = 8
 
 
 def canonical(value: Any) -> bytes:
