@@ -40,10 +40,11 @@ def schema_of(kind: FieldType) -> Json:
 
 
 def _in_a_url(kind: FieldType) -> Json:
-    """The same as a word of a URL: a list is written there as it is in JSON."""
+    """The same as a word of a URL, where a list is a text. (Not `content` in the place of a schema, which OpenAPI has
+    for it: clients look for a schema.)"""
     if kind.element is None:
-        return {"schema": schema_of(kind)}
-    return {"content": {"application/json": {"schema": schema_of(kind)}}}
+        return schema_of(kind)
+    return {"type": "string", "description": f"{kind.name}, as a list in JSON"}
 
 
 _TIMEOUT_MS: Final = f"^([0-9]{{1,4}}|[1-5][0-9]{{4}}|{MOST_TIMEOUT_MS})?$"
@@ -141,7 +142,7 @@ class Names:
                 {"name": "keys", "in": "query", "required": False, "style": "form", "explode": True, "schema": free}
             ]
         return [
-            {"name": name, "in": "query", "required": name in self.required, **_in_a_url(kind)}
+            {"name": name, "in": "query", "required": name in self.required, "schema": _in_a_url(kind)}
             for name, kind in self.columns.items()
         ]
 

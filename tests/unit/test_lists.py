@@ -19,6 +19,7 @@ from serving import arrow, as_json, feast, v1
 from sinks.parquet import ParquetEncoder
 from stillwell.client import answers
 from stillwell.client.source import Asked
+from stillwell.errors import RequestError
 from stillwell.joined import Joined
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.encoder import ViewEncoder
@@ -32,12 +33,14 @@ from stillwell.pushing.record import PushEncoder
 from stillwell.reading.catalog import Catalog
 from stillwell.reading.entities import typed
 from stillwell.reading.features import FeatureReader, Found
-from stillwell.spec import DefinitionsSpec, ViewSpec
+from stillwell.spec import DefinitionsSpec, OnDemandSpec, RequestColumnSpec, RequestSpec, ViewSpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
 from stillwell.types import (
     FIELD_TYPES,
+    FLOAT32,
     INT64,
     MAX_SIZE,
+    TIMESTAMP,
     FieldType,
     field_type,
     is_field_type,
@@ -263,3 +266,38 @@ def test_lists_that_hold_a_null_are_found(kind: FieldType) -> None:
 def test_elements_are_of_their_lists_past_empty_ones() -> None:
     elements = elements_of(pl.Series([[], [1], None, [2, 3], [], [4]]))
     assert rows_of_elements(elements, [0, 2, 3]) == [1, 3, 5]
+
+
+# ---- requests in a URL, and answers in Arrow ----
+
+
+def test_a_list_in_a_url_is_what_a_body_would_have() -> None:
+    asked = RequestSpec(
+        name="Wish",
+        columns=(
+            RequestColumnSpec(name="taste", type=vector_of(FLOAT32, 2), nullable=False),
+            RequestColumnSpec(name="times", type=list_of(TIMESTAMP), nullable=False),
+        ),
+    )
+    features = (
+        feature("taste", vector_of(FLOAT32, 2), pl.col("Wish.taste")),
+        feature("times", list_of(TIMESTAMP), pl.col("Wish.times")),
+    )
+    same = OnDemandSpec(name="Same", version=1, inputs=(asked,), features=features)
+    catalog = Catalog(DefinitionsSpec(entities=(), topics=(), views=(), requests=(asked,), on_demand=(same,)))
+    plan = catalog.plan(["Same:taste", "Same:times"])
+    words = {"taste": '[1.5, "NaN"]', "times": '["2026-01-01T00:00:00Z"]'}
+    given = v1.entity_of(plan, catalog.keys, words)
+    assert given == {"taste": [[1.5, "NaN"]], "times": [["2026-01-01T00:00:00Z"]]}
+    columns = typed(plan, given, catalog.keys)
+    store = MemoryOnlineStore(MemoryRedis(clock=lambda: NOW_MS))
+    asyncio.run(store.initialise("epoch"))
+    reader = FeatureReader(store, RedisKeys("test", "test"), lambda: NOW_MS * 1_000)
+    found = asyncio.run(reader.read(plan, columns))
+    table = pa.ipc.open_stream(arrow.answer(plan.columns, columns, found)).read_all()
+    for name, reference in (("taste", "Same:taste"), ("times", "Same:times")):
+        assert table.schema.field(name).type == table.schema.field(reference).type == plan.columns[name].arrow
+        assert bits(table.column(name).to_pylist()) == bits(table.column(reference).to_pylist())
+    for text, says in (("[1]", "must be Vector.*a list of exactly 2"), ("1, 2", "a list in JSON")):
+        with pytest.raises(RequestError, match=says):
+            v1.entity_of(plan, catalog.keys, {**words, "taste": text})
