@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from serving import arrow, as_json, feast, v1
 from sinks.parquet import ParquetEncoder
-from stillwell.client import answers
+from stillwell.client import Client, Features, Retries, answers
+from stillwell.client.direct import Direct
 from stillwell.client.source import Asked
 from stillwell.errors import RequestError
 from stillwell.joined import Joined
@@ -30,6 +31,7 @@ from stillwell.lists import elements_of, rows_of_elements, with_null_elements
 from stillwell.pipeline import compile_pipeline
 from stillwell.pushing.pipeline import PushPipeline
 from stillwell.pushing.record import PushEncoder
+from stillwell.reading.after import Marks
 from stillwell.reading.catalog import Catalog
 from stillwell.reading.entities import typed
 from stillwell.reading.features import FeatureReader, Found
@@ -49,9 +51,11 @@ from stillwell.types import (
     vector_of,
 )
 from tests.batches import NOW, NOW_MS, column, feature, records, topic, view
+from tests.unit.client.test_direct import NO_MODELS, Opened
 
 UTC = datetime.UTC
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=UTC)
+KEYS = RedisKeys("test", "test")
 HOUR = datetime.timedelta(hours=1)
 VALUES: Mapping[str, st.SearchStrategy[Any]] = {
     "Bool": st.booleans(),
@@ -178,11 +182,13 @@ def test_what_is_pushed_is_read_alike_in_json_in_arrow_and_by_the_client(given_r
     stored, _ = ViewEncoder(of, HOUR).encode(outcome.rows[0].frame, PartitionId("t", 1, 0))
     references = [f"V:f{n}" for n in range(len(rows[0]))]
     for ids in ([*range(len(rows)), 99], [0]):
+        direct = asyncio.run(_read_directly(of, stored, references, ids))
         expected = [[*(row[n] for row in rows), None] for n in range(len(rows[0]))]
         expected = [[values[number if number < 99 else -1] for number in ids] for values in expected]
         found = asyncio.run(_read(of, stored, references, ids))
         said = answers.features(v1.answer({"id": ids}, found), Asked.of(references, {"id": ids}))
         assert [bits(column.values) for column in said.columns.values()] == list(map(bits, expected))
+        assert [bits(column.values) for column in direct.columns.values()] == list(map(bits, expected))
         if len(ids) == 1:
             one = answers.row(v1.answer_for_one({"id": ids}, found))
             assert [bits([value.value]) for value in one.features.values()] == list(map(bits, expected))
@@ -210,12 +216,34 @@ def of_feast(value: Any) -> Any:
 
 
 async def _read(of: ViewSpec, stored: Any, references: Sequence[str], ids: Sequence[int]) -> Found:
+    catalog = Catalog(_definitions(of))
+    plan = catalog.plan(references)
+    return await (await _reader(stored)).read(plan, typed(plan, {"id": list(ids)}, catalog.keys))
+
+
+async def _read_directly(of: ViewSpec, stored: Any, references: Sequence[str], ids: Sequence[int]) -> Features:
+    """The same by a client that reads from the store."""
+    reader, marks = await _reader(stored), Marks(MemoryOnlineStore(MemoryRedis()), KEYS, "test", (of,))
+    source = Direct(
+        _definitions(of),
+        lambda: Opened(reader, NO_MODELS, marks),
+        lambda: (),
+        rows=100,
+        values=1_000,
+        retries=Retries(),
+    )
+    async with Client.of(source) as client:
+        return await client.features(references, {"id": list(ids)})
+
+
+def _definitions(of: ViewSpec) -> DefinitionsSpec:
+    return DefinitionsSpec(entities=(of.entity,), topics=(), views=(of,))
+
+
+async def _reader(stored: Any) -> FeatureReader:
     store = MemoryOnlineStore(MemoryRedis(clock=lambda: NOW_MS))
     await store.put(stored, await store.initialise("epoch"))
-    catalog = Catalog(DefinitionsSpec(entities=(of.entity,), topics=(), views=(of,)))
-    plan = catalog.plan(references)
-    reader = FeatureReader(store, RedisKeys("test", "test"), lambda: NOW_MS * 1_000)
-    return await reader.read(plan, typed(plan, {"id": list(ids)}, catalog.keys))
+    return FeatureReader(store, KEYS, lambda: NOW_MS * 1_000)
 
 
 # ---- types by their names ----

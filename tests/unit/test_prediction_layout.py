@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillwell.errors import FormatError
+from stillwell.errors import DefinitionError, FormatError
 from stillwell.layout.prediction import (
     MAX_REASON_BYTES,
     Failure,
@@ -160,6 +160,14 @@ def test_outputs_of_another_layout_or_length_are_refused() -> None:
     for id, wrong in ((layout_of(["Float64", "String"]).id, body), (layout.id, body + b"x"), (layout.id, body[:4])):
         with pytest.raises(FormatError, match="model M"):
             layout.decode(Outputs(0, b"f" * 16, 0, 0, id, wrong))
+
+
+def test_vectors_that_no_record_can_hold_are_refused_when_they_are_defined() -> None:
+    layout_of(["Vector[Float64, 65536]"])
+    with pytest.raises(
+        DefinitionError, match="its outputs would take more than 1047576 bytes, most of them its vectors"
+    ):
+        layout_of(["Vector[Float64, 65536]", "Vector[Float64, 65536]"])
 
 
 def test_damaged_vectors_are_refused() -> None:

@@ -534,6 +534,7 @@ async def test_vectors_are_computed_with_those_of_the_request() -> None:
         ([1, "2", 3], None, "entities.wish[0][1]", "must be Float32"),
         ([1, 1e39, 3], None, "entities.wish[0][1]", "not the number 1e+39"),
         ([1, 2, 3], ["2026-01-01"], "entities.also[0][0]", "must be Timestamp (a time with a zone"),
+        ([1, 2, 3], "2026-01-01", "entities.also[0]", "must be List[Timestamp] (a list, each a time with a zone"),
         ([1, 2, 3], ["0001-01-01T00:00:00+05:00"], "entities.also[0][0]", "in the years 1 to 9999"),
     ],
 )
@@ -543,6 +544,16 @@ async def test_a_list_that_does_not_fit_is_refused_with_the_place_of_its_element
     with pytest.raises(RequestError, match=re.escape(says)) as refused:
         await of_lists("Near:apart", "Near:also", airport=["JFK"], wish=[wish], also=[also])
     assert refused.value.field == field
+
+
+def test_a_lone_surrogate_in_a_list_is_no_text() -> None:
+    """As who reads straight from the store may give it; from JSON none comes."""
+    asked = RequestSpec(name="Asked", columns=(_asked("texts", list_of(STRING)),))
+    same = _on_demand("Same", (asked,), texts=(list_of(STRING), pl.col("Asked.texts")))
+    catalog = Catalog(DefinitionsSpec(entities=(), topics=(), views=(), requests=(asked,), on_demand=(same,)))
+    with pytest.raises(RequestError, match="must be String") as refused:
+        typed(catalog.plan(["Same:texts"]), {"texts": [["a"], ["b", "\ud800"]]}, catalog.keys)
+    assert refused.value.field == "entities.texts[1][1]"
 
 
 async def test_a_computed_list_with_a_null_in_it_is_refused_for_its_entity() -> None:
