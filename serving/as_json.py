@@ -31,6 +31,11 @@ def age(at_us: int | None, now_us: int) -> float | None:
 def written(kind: FieldType, values: Sequence[Any], times: Callable[[int], object], whole: bool) -> Sequence[Any]:
     """Values of a type as JSON can have them. times: how a Timestamp is written, from µs since the epoch. whole: none
     of them is null."""
+    if kind.element is not None:
+        element = kind.element
+        if element not in (FLOAT32, FLOAT64, TIMESTAMP):
+            return values
+        return [None if value is None else written(element, value, times, whole=True) for value in values]
     if kind is FLOAT32 or kind is FLOAT64:
         # A sum is finite if all are; it may overflow without one that is not, which costs no more than a closer look.
         if whole and math.isfinite(sum(values)):

@@ -24,7 +24,9 @@ from stillwell.reading.status import Status
 from stillwell.reading.whole import Whole
 from stillwell.wording import shorten
 
-_SEARCHED = "searches by vectors, and Stillwell keeps no vectors: leave it to a store that does"
+_SEARCHED = (
+    "searches by likeness, and Stillwell looks vectors up by their keys alone: leave it to a store that searches"
+)
 _MATERIALIZED = "copies rows from offline to online, and here workers write both as events come: leave the call out"
 
 NOT_ANSWERED: Final[Mapping[str, str]] = {

@@ -31,6 +31,22 @@ _OF_TYPE: Final[Mapping[str, Json]] = {
 }
 
 
+def schema_of(kind: FieldType) -> Json:
+    """A value of a type in JSON."""
+    if kind.element is None:
+        return _OF_TYPE[kind.name]
+    listed: Json = {"type": "array", "items": _OF_TYPE[kind.element.name]}
+    return listed if kind.size is None else {**listed, "minItems": kind.size, "maxItems": kind.size}
+
+
+def _in_a_url(kind: FieldType) -> Json:
+    """The same as a word of a URL, where a list is a text. (Not `content` in the place of a schema, which OpenAPI has
+    for it: clients look for a schema.)"""
+    if kind.element is None:
+        return schema_of(kind)
+    return {"type": "string", "description": f"{kind.name}, as a list in JSON"}
+
+
 _TIMEOUT_MS: Final = f"^([0-9]{{1,4}}|[1-5][0-9]{{4}}|{MOST_TIMEOUT_MS})?$"
 """From 0 to MOST_TIMEOUT_MS, which has five digits and begins with a six."""
 
@@ -83,7 +99,7 @@ class Names:
         return {
             "type": "object",
             "properties": {
-                name: {"type": "array", "items": _OF_TYPE[kind.name], "maxItems": self.limits.rows}
+                name: {"type": "array", "items": schema_of(kind), "maxItems": self.limits.rows}
                 for name, kind in self.columns.items()
             },
             "required": list(self.required),
@@ -126,7 +142,7 @@ class Names:
                 {"name": "keys", "in": "query", "required": False, "style": "form", "explode": True, "schema": free}
             ]
         return [
-            {"name": name, "in": "query", "required": name in self.required, "schema": _OF_TYPE[kind.name]}
+            {"name": name, "in": "query", "required": name in self.required, "schema": _in_a_url(kind)}
             for name, kind in self.columns.items()
         ]
 

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from serving import described, v1
-from serving.as_json import age, encode
+from serving.as_json import age, encode, written
 from serving.features import Features
 from serving.messages import Request
 from serving.openapi import ANYTHING, Names
@@ -36,7 +36,6 @@ from stillwell.reading.catalog import any_output
 from stillwell.reading.entities import RequestColumns
 from stillwell.reading.plan import Plan
 from stillwell.spec import ModelSpec
-from stillwell.types import TIMESTAMP
 
 
 class PredictionsRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -148,7 +147,7 @@ def _shown(model: ModelSpec, prediction: Prediction, now: int) -> dict[str, Any]
     outputs = None
     if prediction.values is not None:
         outputs = {
-            output.name: instant(value) if output.type is TIMESTAMP and isinstance(value, int) else value
+            output.name: written(output.type, [value], instant, whole=False)[0]
             for output, value in zip(model.outputs, prediction.values, strict=True)
         }
     return {

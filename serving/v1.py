@@ -86,6 +86,8 @@ def _value(kind: FieldType, name: str, text: str) -> object:
         value = value_of(kind, text)
     except ValueError as error:
         raise RequestError(name, f"{error}") from None
+    if kind.element is not None:
+        return msgspec.json.decode(text)
     return text if kind in (TIMESTAMP, BYTES, FLOAT32, FLOAT64) and not _is_plain(value) else value
 
 

@@ -10,7 +10,8 @@ What a definitions package imports, and all that this package promises to keep:
   `rule` what must hold for a column.
 - `rows` marks a function that makes any number of rows from one event, and `Rows` is what it returns; `frame` marks one
   that makes rows of a whole frame of events.
-- `Bool`, `Int32`, `Int64`, `Float32`, `Float64`, `String`, `Bytes`, `Timestamp`: the types of fields.
+- `Bool`, `Int32`, `Int64`, `Float32`, `Float64`, `String`, `Bytes`, `Timestamp`: the types of fields;
+  `Size` says how many elements each list of a field has, which makes it a vector.
 - `Client` reads features back, `SyncClient` for code that cannot await; `stillwell.client` has all that they give.
 - `StillwellError` is the root of every error raised on purpose, `DefinitionError` the one for wrong definitions.
 """
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
         rule,
     )
     from stillwell.errors import DefinitionError, StillwellError
-    from stillwell.types import Bool, Bytes, Float32, Float64, Int32, Int64, String, Timestamp
+    from stillwell.types import Bool, Bytes, Float32, Float64, Int32, Int64, Size, String, Timestamp
 
 __all__ = [
     "AS_OF",
@@ -66,6 +67,7 @@ __all__ = [
     "Output",
     "Request",
     "Rows",
+    "Size",
     "StillwellError",
     "String",
     "SyncClient",
@@ -109,7 +111,7 @@ _HOMES = {
     ),
     **dict.fromkeys(("DefinitionError", "StillwellError"), "stillwell.errors"),
     **dict.fromkeys(
-        ("Bool", "Bytes", "Float32", "Float64", "Int32", "Int64", "String", "Timestamp"), "stillwell.types"
+        ("Bool", "Bytes", "Float32", "Float64", "Int32", "Int64", "Size", "String", "Timestamp"), "stillwell.types"
     ),
 }
 

@@ -10,6 +10,7 @@ record's fate; only then are the columns built. The rules:
   alphabet.
 - Timestamp is ISO-8601 text with a zone (digits past the sixth of a second are rounded), or a whole number since the
   epoch in the declared unit (nanoseconds are cut towards the past); either way in the years 1 to 9999 in UTC.
+- A list is an array of elements, each as its type has it and none of them null; a vector has exactly so many.
 - In a topic that is `closed`, a field that no column reads is refused.
 - NaN and Infinity are not JSON, nor is an empty value or one that starts with a byte order mark: all are refused. A
   float that may be `spelled` takes the texts `NaN`, `Infinity` and `-Infinity`, and `NaN:` with the 16 hexadecimal
@@ -36,8 +37,9 @@ from stillwell.errors import DefinitionError
 from stillwell.evaluate import without
 from stillwell.floats import TEXTS, meant
 from stillwell.instants import EPOCH
+from stillwell.lists import column_of_lists
 from stillwell.records import Records, Reject
-from stillwell.spec import ColumnSpec, Origin, TopicSpec
+from stillwell.spec import ColumnSpec, Origin, TopicSpec, element_of
 from stillwell.types import BYTES, FLOAT32, STRING, TIMESTAMP
 from stillwell.wire import (
     EARLIEST_US,
@@ -49,6 +51,7 @@ from stillwell.wire import (
     WITHIN_FLOAT32,
     beyond_years,
     instants,
+    listed,
 )
 from stillwell.wording import ValueWording, say_null, say_unfit, shown
 
@@ -160,7 +163,7 @@ class _Check:
     def __init__(self, column: ColumnSpec, name: str) -> None:
         self.name = name
         self._column = column
-        self._is_time = column.type.name == TIMESTAMP.name
+        self._is_time = column.type.scalar is TIMESTAMP
 
     def note(self, values: pl.Series, unfit: dict[int, str]) -> None:
         """Note by position why a record is unfit, unless it is noted already."""
@@ -179,6 +182,8 @@ _Reader = Callable[[Records, dict[int, str]], pl.Series]
 
 def _to_series(column: ColumnSpec) -> _ToSeries:
     """From decoded values to a column: times come as whole numbers, or as distances from the epoch."""
+    if column.type.element is not None:
+        return functools.partial(column_of_lists, column.type, column=_of_elements(column))
     if column.spelled:
         return functools.partial(_numbers, column.type.polars)
     if column.type.name != TIMESTAMP.name:
@@ -189,6 +194,14 @@ def _to_series(column: ColumnSpec) -> _ToSeries:
     if factor == divisor:
         return lambda values: pl.Series(values, dtype=pl.Int64()).cast(TIMESTAMP.polars)
     return lambda values: (pl.Series(values, dtype=pl.Int64()) * factor // divisor).cast(TIMESTAMP.polars)
+
+
+def _of_elements(column: ColumnSpec) -> _ToSeries:
+    """From the decoded elements of all lists of a column to one column of them."""
+    to_series = _to_series(element_of(column))
+    if column.type.element is TIMESTAMP and column.unit is None:
+        return lambda times: to_series([time - EPOCH for time in times])
+    return to_series
 
 
 def _numbers(kind: pl.DataType, values: list[Any]) -> pl.Series:
@@ -253,6 +266,8 @@ def _parser(column: ColumnSpec) -> Callable[[bytes], Any]:
 
 def _wire(column: ColumnSpec) -> Any:
     """The type that msgspec decodes for a column."""
+    if column.type.element is not None:
+        return listed(_wire(element_of(column)), column.type.size)
     if column.unit is None:
         kind = WITHIN_FLOAT32 if column.type.name == FLOAT32.name else FITS[column.type.name]
         return kind | _SPELLED if column.spelled else kind

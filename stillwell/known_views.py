@@ -17,7 +17,7 @@ from stillwell.pushing.topics import pushed_views
 from stillwell.registry import ViewDocument, registered
 from stillwell.spec import DefinitionsSpec, EntitySpec, FeatureSpec, KeySpec, TopicSpec, ViewSpec
 from stillwell.storage import ObjectStore
-from stillwell.types import FIELD_TYPES
+from stillwell.types import field_type, is_field_type
 
 
 class Version(NamedTuple):
@@ -67,7 +67,7 @@ def _view(document: ViewDocument) -> ViewSpec:
         version=document.version,
         entity=EntitySpec(
             name=document.entity,
-            keys=tuple(KeySpec(name=key.name, type=FIELD_TYPES[key.type]) for key in document.keys),
+            keys=tuple(KeySpec(name=key.name, type=field_type(key.type)) for key in document.keys),
         ),
         source=TopicSpec(name=document.topic, topic=document.topic, columns=(), event_time=""),
         ttl=datetime.timedelta(microseconds=document.ttl_us),
@@ -76,16 +76,17 @@ def _view(document: ViewDocument) -> ViewSpec:
 
 
 def _feature(column: Column) -> FeatureSpec:
-    return FeatureSpec(name=column.name, type=FIELD_TYPES[column.type], nullable=column.nullable, expression=None)
+    return FeatureSpec(name=column.name, type=field_type(column.type), nullable=column.nullable, expression=None)
 
 
 def _readable(store: ObjectStore, view: str | None = None) -> Iterator[ViewDocument]:
     """What is registered, as long as this version of Stillwell can read its rows. Raises FormatError otherwise."""
     for document in registered(store, view):
-        unknown = {column.type for column in itertools.chain(document.keys, document.features)} - FIELD_TYPES.keys()
+        types = {column.type for column in itertools.chain(document.keys, document.features)}
+        unknown = sorted(name for name in types if not is_field_type(name))
         if unknown:
             raise FormatError(
                 f"{store.url}: version {document.version} of view {document.view} is registered with fields of the "
-                f"type {', '.join(sorted(unknown))}, which this version of Stillwell does not know: upgrade"
+                f"type {', '.join(unknown)}, which this version of Stillwell does not know: upgrade"
             )
         yield document

@@ -5,12 +5,13 @@ pure, and local to the row: however the rows are cut, each gives the same bits.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 
 from stillwell.errors import DefinitionError
 from stillwell.evaluate import Failure, evaluate, result_type
+from stillwell.lists import with_null_elements
 from stillwell.spec import AS_OF, FeatureSpec, OnDemandSpec, input_fields
 from stillwell.types import TIMESTAMP, FieldType
 from stillwell.wire import beyond_years
@@ -55,19 +56,21 @@ class OnDemand:
             computed = result_type(empty, self._expressions[feature.name], subject)
             if computed != feature.type.polars:
                 raise DefinitionError(f"{subject} is declared {feature.type.name} but computes {computed!r}")
-        self._times = [feature.name for feature in self.features if feature.type is TIMESTAMP]
+        self._times = [feature.name for feature in self.features if feature.type.scalar is TIMESTAMP]
+        self._lists = [feature.name for feature in self.features if feature.type.element is not None]
 
     def compute(self, rows: pl.DataFrame, as_of: pl.Series) -> Computed:
         """rows: the columns that are read, by their qualified names, and any others; as_of: an instant for each row.
 
-        A row fails where an expression raises, and where it gives a time outside the years 1 to 9999.
+        A row fails where an expression raises, and where it gives a time outside the years 1 to 9999, or a null in a
+        list.
         """
         frame = pl.DataFrame([*(rows.get_column(name) for name in self.columns), as_of.alias(AS_OF)])
         selected = [each.alias(name) for name, each in self._expressions.items()]
         # AS_OF stands beside them under a name of its own: a constant is repeated for each row only beside a column.
         computed, failures = evaluate(frame, [*selected, pl.col(AS_OF).alias(_BESIDE)])
         computed = pl.DataFrame(computed.get_columns()[:-1])
-        if not failures and not any(beyond_years(computed.get_column(name)) for name in self._times):
+        if not failures and not any(self._unfit(computed)):
             return Computed(computed, ())
         return self._without_failures(frame, computed, failures)
 
@@ -75,14 +78,22 @@ class OnDemand:
         failed = {each.position: self._named(frame, each) for each in raised}
         positions = [position for position in range(frame.height) if position not in failed]
         kept = pl.repeat(True, computed.height, dtype=pl.Boolean(), eager=True).to_list()
-        for name in self._times:
-            for row in beyond_years(computed.get_column(name)):
-                kept[row] = False
-                failed.setdefault(positions[row], f"{name}: expected a time in the years 1 to 9999, got one beyond")
+        for row, error in self._unfit(computed):
+            kept[row] = False
+            failed.setdefault(positions[row], error)
         return Computed(
             computed.filter(pl.Series(kept, dtype=pl.Boolean())),
             tuple(Failure(position, failed[position]) for position in sorted(failed)),
         )
+
+    def _unfit(self, computed: pl.DataFrame) -> Iterator[tuple[int, str]]:
+        """The rows with a value that no feature may have, and why."""
+        for name in self._times:
+            for row in beyond_years(computed.get_column(name)):
+                yield row, f"{name}: expected a time in the years 1 to 9999, got one beyond"
+        for name in self._lists:
+            for row in with_null_elements(computed.get_column(name)):
+                yield row, f"{name}: expected a list without nulls, got one with a null"
 
     def _named(self, frame: pl.DataFrame, failure: Failure) -> str:
         """The error with the name of the first feature that causes it."""

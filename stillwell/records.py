@@ -44,7 +44,7 @@ class Records:
 TopicReason = Literal["decode", "null_value", "expectation", "event_time", "future"]
 """Why no view can use a record."""
 
-ViewReason = Literal["null_key", "null_feature", "too_long", "transform"]
+ViewReason = Literal["null_key", "null_feature", "null_element", "too_long", "transform"]
 """Why one view cannot use a record."""
 
 

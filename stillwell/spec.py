@@ -92,6 +92,11 @@ class ColumnSpec(Spec):
         return tuple(rule for rule in self.expectations if rule.action != "warn")
 
 
+def element_of(column: ColumnSpec) -> ColumnSpec:
+    """A column that is what each element of a column's lists is."""
+    return column.model_copy(update={"type": column.type.scalar, "nullable": False})
+
+
 class TopicSpec(DefinitionSpec):
     """A Kafka topic: `name` is the definition's, `topic` is Kafka's."""
 

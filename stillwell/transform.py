@@ -14,13 +14,19 @@ from stillwell import frame_function
 from stillwell.errors import DefinitionError
 from stillwell.evaluate import WHAT_CODE_RAISES, Failure, describe, evaluate, result_type, without
 from stillwell.layout import entity_key, value
+from stillwell.lists import with_null_elements
 from stillwell.records import Reject, ViewReason
 from stillwell.spec import FrameFunction, RowsFunction, ViewSpec
 from stillwell.types import STRING, TIMESTAMP, FieldType
-from stillwell.wire import FITS, beyond_years, column, python_values
+from stillwell.wire import FITS, beyond_years, column, fits, python_values
 
 MAX_ROWS = 65_536
 """Rows that one event may give: an endless generator must end as a reject, not as a worker without memory."""
+
+_OR_NULL = {name: kind | None for name, kind in FITS.items()}
+"""What a function may give as an element: a null is refused with a reason of its own, as that of an expression is."""
+
+_NO_NULLS = "no element is null: fill it, or leave it out"
 
 _PYTHON_TYPES = (bytes, datetime.datetime)
 """What a function's rows hold as themselves, and not as text that stands for them."""
@@ -50,8 +56,8 @@ class _Output:
 
     @property
     def is_time(self) -> bool:
-        """Whether its values are times."""
-        return self.type.name == TIMESTAMP.name
+        """Whether its values are times, or lists of them."""
+        return self.type.scalar is TIMESTAMP
 
 
 class Transformation:
@@ -97,7 +103,7 @@ class Transformation:
             self._reject(offsets[failure.position], "transform", failure.error, rejects)
 
     def _reject_unfit(self, rows: pl.DataFrame, rejects: dict[int, Reject]) -> None:
-        """Reject the events that gave a null where none may be, or a time that few readers could hold."""
+        """Reject the events that gave a null where none may be, as in a list, or a time that few readers could hold."""
         offsets = rows.get_column("_offset")
         for output in self._outputs:
             values = rows.get_column(output.name)
@@ -105,6 +111,10 @@ class Transformation:
                 error = f"{output.name}: expected {output.type.name}, got null; fill it, or filter such events by where"
                 for offset in offsets.filter(values.is_null()).to_list():
                     self._reject(offset, output.null_reason, error, rejects)
+            if output.type.element is not None:
+                error = f"{output.name}: expected {output.type.name}, got a null in it; {_NO_NULLS}"
+                for row in with_null_elements(values):
+                    self._reject(offsets[row], "null_element", error, rejects)
             if output.is_time:
                 error = f"{output.name}: expected a time in the years 1 to 9999, got one beyond"
                 for row in beyond_years(values):
@@ -187,7 +197,7 @@ class _Function:
         self._row = msgspec.defstruct(
             "Row",
             [
-                (f"f{number}", FITS[output.type.name] | None, msgspec.field(name=output.name))
+                (f"f{number}", fits(output.type, _OR_NULL) | None, msgspec.field(name=output.name))
                 for number, output in enumerate(outputs)
             ],
             kw_only=True,
@@ -195,6 +205,8 @@ class _Function:
         )
         msgspec.json.Decoder(self._row)  # reads its fields now: two threads that first convert at once would crash
         self._texts = [number for number, output in enumerate(outputs) if output.type.name == STRING.name]
+        self._lists = [number for number, output in enumerate(outputs) if output.type.element is not None]
+        self._lists_of_texts = [number for number in self._lists if outputs[number].type.element is STRING]
         self._coordinates = _coordinates(view)
         self._order = _order(view)
 
@@ -226,11 +238,22 @@ class _Function:
         if len(given) > MAX_ROWS:
             raise ValueError(f"an event gives at most {MAX_ROWS} rows, got more")
         rows = [msgspec.structs.astuple(msgspec.convert(row, self._row, builtin_types=_PYTHON_TYPES)) for row in given]
+        self._refuse_sets(given)
         for number in self._texts:
             for row in rows:
                 if row[number] is not None:
                     row[number].encode()  # a lone surrogate raises here, on its own event
+        for number in self._lists_of_texts:
+            for row in rows:
+                "".join(filter(None, row[number] or ())).encode()  # as above
         return rows
+
+    def _refuse_sets(self, given: list[Mapping[str, object]]) -> None:
+        """Raise ValueError for a set in the place of a list: msgspec takes it, and each process has another order."""
+        for number in self._lists:
+            name = self._outputs[number].name
+            if any(isinstance(row[name], set | frozenset) for row in given):
+                raise ValueError(f"{name} is a set, which has no order; give a list, as sorted(…) makes one")
 
     def _frame(
         self, events: pl.DataFrame, sources: list[int], ordinals: list[int], rows: list[tuple[Any, ...]]

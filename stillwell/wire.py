@@ -4,6 +4,8 @@ Shared by what comes in from outside (decoding) and what users' functions give b
 """
 
 import datetime
+import functools
+import types
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, cast
 
@@ -11,6 +13,7 @@ import msgspec
 import polars as pl
 
 from stillwell.instants import EPOCH, MICROSECOND, instant, instant_us
+from stillwell.lists import column_of_lists, elements_of, rows_of_elements
 from stillwell.series import FEW, microseconds
 from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP, FieldType
 
@@ -41,7 +44,19 @@ FITS: Mapping[str, Any] = {
     BYTES.name: bytes,
     TIMESTAMP.name: INSTANT,
 }
-"""For msgspec, by the name of the type. A float past Float32's range becomes infinite, as in any Float32 arithmetic."""
+"""For msgspec, by the name of the type of single values. A float past Float32's range becomes infinite, as in any
+Float32 arithmetic."""
+
+
+def listed(element: Any, size: int | None) -> Any:
+    """For msgspec: lists of what it knows by this. size: of a vector; None for any number."""
+    of_any_length = types.GenericAlias(list, (element,))
+    return of_any_length if size is None else Annotated[of_any_length, msgspec.Meta(min_length=size, max_length=size)]
+
+
+def fits(kind: FieldType, scalars: Mapping[str, Any] = FITS) -> Any:
+    """For msgspec, which values fit a type. scalars: as FITS."""
+    return scalars[kind.name] if kind.element is None else listed(scalars[kind.element.name], kind.size)
 
 
 def instants(times: Sequence[datetime.timedelta | None]) -> pl.Series:
@@ -54,8 +69,19 @@ def instants(times: Sequence[datetime.timedelta | None]) -> pl.Series:
 
 def column(kind: FieldType, values: Sequence[Any]) -> pl.Series:
     """Python values that fit a type, or nulls, as a column of it."""
+    if kind.element is not None:
+        return column_of_lists(kind, values, functools.partial(column, kind.element))
     if kind.name == TIMESTAMP.name:
         return instants([None if value is None else value - EPOCH for value in values])
+    return pl.Series(values, dtype=kind.polars)
+
+
+def stored_column(kind: FieldType, values: Sequence[Any]) -> pl.Series:
+    """The same of values as they are stored: a Timestamp is µs since the epoch."""
+    if kind.element is not None:
+        return column_of_lists(kind, values, functools.partial(stored_column, kind.element))
+    if kind is TIMESTAMP:
+        return pl.Series(values, dtype=pl.Int64()).cast(TIMESTAMP.polars)
     return pl.Series(values, dtype=kind.polars)
 
 
@@ -63,6 +89,18 @@ def python_values(kind: FieldType, values: pl.Series) -> list[Any]:
     """A column as Python values; times in UTC."""
     if kind.name == TIMESTAMP.name:
         return [None if us is None else instant(us) for us in microseconds(values)]
+    if kind.scalar is TIMESTAMP:
+        return [None if each is None else list(map(instant, each)) for each in stored_values(kind, values)]
+    return values.to_list()
+
+
+def stored_values(kind: FieldType, values: pl.Series) -> list[Any]:
+    """The same as values are stored: a Timestamp is µs since the epoch."""
+    if kind is TIMESTAMP:
+        return microseconds(values).to_list()
+    if kind.scalar is TIMESTAMP:
+        of_numbers = pl.List(pl.Int64()) if kind.size is None else pl.Array(pl.Int64(), kind.size)
+        return values.cast(of_numbers).to_list()
     return values.to_list()
 
 
@@ -72,7 +110,11 @@ def within_years(time: datetime.datetime) -> bool:
 
 
 def beyond_years(times: pl.Series) -> list[int]:
-    """The positions of times outside the years 1 to 9999, which Python and many a reader could not hold."""
+    """The positions of times, or of lists with times, outside the years 1 to 9999, which Python and many a reader could
+    not hold."""
+    if isinstance(times.dtype, pl.List | pl.Array):
+        elements = elements_of(times)
+        return rows_of_elements(elements, beyond_years(elements.flat))
     us = microseconds(times)
     least, greatest = cast("int | None", us.min()), cast("int | None", us.max())
     if least is None or greatest is None or (least >= EARLIEST_US and greatest <= LATEST_US):

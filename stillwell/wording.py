@@ -64,6 +64,10 @@ _KINDS = {
 }
 """The words that msgspec has for what it got, and those that people have."""
 
+_ELEMENT = re.compile(r"(?P<column>.*)\[(?P<number>\d+)\]", re.DOTALL)
+"""The place of an element of a list."""
+
+_LENGTH = re.compile(r"Expected `array` of length .*")
 _ERROR = re.compile(r"(?P<rule>.*?)(?: - at `\$(?P<place>.*)`)?", re.DOTALL)
 _GOT = re.compile(r".*, got `(?P<kind>\w+)`")
 _MISSING = re.compile(r"Object missing required field `(?P<name>.*)`", re.DOTALL)
@@ -105,6 +109,10 @@ class ValueWording:
                 return f"{say_unfit(column, 'nothing')}{elsewhere}" if elsewhere else say_null(column)
             came = _came(value, rule, column.path)
             return f"{say_unfit(column, came)}{self._elsewhere(value, column) if came == 'object' else ''}"
+        element = _ELEMENT.fullmatch(place)
+        if element and (column := self._columns.get(element["column"])) is not None:
+            number = int(element["number"])
+            return _say_element(column, number, _came(value, rule, (*column.path, number)))
         path = self._branches.get(place, ())
         subject = ".".join(path) or "value"
         came = "nothing" if missing else _came(value, rule, path)
@@ -200,7 +208,9 @@ def _other_form(name: str, known: Sequence[str]) -> str:
 
 def say_other(kind: FieldType, value: object) -> str:
     """What is said of a value in a request that is not of its type: what it must be, what came, and what to write."""
-    return f"must be {kind.name} ({_WRITTEN[kind.name]}), not {_said(value)}{_rewritten(kind, value)}"
+    written = _WRITTEN[kind.scalar.name]
+    written = written if kind.element is None else _of_each(kind, written)
+    return f"must be {kind.name} ({written}), not {_said(value)}{_rewritten(kind, value)}"
 
 
 def _said(value: object) -> str:
@@ -211,7 +221,13 @@ def _said(value: object) -> str:
         return json.dumps(value)
     if isinstance(value, int | float):
         return f"the number {shorten(str(value))}"
-    return "an object" if isinstance(value, dict) else "a list" if isinstance(value, list) else shorten(repr(value))
+    return (
+        "an object"
+        if isinstance(value, dict)
+        else f"a list of {len(value)}"
+        if isinstance(value, list)
+        else shorten(repr(value))
+    )
 
 
 def _rewritten(kind: FieldType, value: object) -> str:
@@ -236,6 +252,14 @@ def say_unfit(column: ColumnSpec, came: str) -> str:
     """The sentence for a column's value that does not fit its type."""
     kind = f"{column.type.name} or null" if column.nullable else column.type.name
     return f"{column.name}: expected {kind} ({_takes(column)}), got {came} ({where(column)})"
+
+
+def _say_element(column: ColumnSpec, number: int, came: str) -> str:
+    """The sentence for an element of a column's list that does not fit its type."""
+    kind = column.type.scalar.name
+    fix = "; no element is null: leave it out" if came == "null" else ""
+    there = f"{where(column)}[{number}]"
+    return f"{column.name}[{number}]: expected {kind} ({_takes_one(column)}), got {came} ({there}){fix}"
 
 
 def say_null(column: ColumnSpec) -> str:
@@ -267,16 +291,26 @@ def _place(path: Sequence[str]) -> str:
 
 
 def _takes(column: ColumnSpec) -> str:
+    return _takes_one(column) if column.type.element is None else _of_each(column.type, _takes_one(column))
+
+
+def _takes_one(column: ColumnSpec) -> str:
+    """What one value takes: the column's, or an element of its list."""
     if column.origin is Origin.RECORD_TIMESTAMP:
         return "a time in the years 1 to 9999"
     if column.unit is not None:
         return f"a whole number of {_UNITS[column.unit]} since 1970, in the years 1 to 9999"
     if column.type.name == BYTES.name and column.origin is not Origin.VALUE:
         return "bytes"
-    return _TAKES[column.type.name] + (', or "NaN", "Infinity" or "-Infinity"' if column.spelled else "")
+    return _TAKES[column.type.scalar.name] + (', or "NaN", "Infinity" or "-Infinity"' if column.spelled else "")
 
 
-def _came(value: bytes, rule: str, path: Sequence[str]) -> str:
+def _of_each(kind: FieldType, taken: str) -> str:
+    """What a list takes, whose elements take this."""
+    return f"a list{'' if kind.size is None else f' of exactly {kind.size}'}, each {taken}"
+
+
+def _came(value: bytes, rule: str, path: Sequence[str | int]) -> str:
     """What the value holds at the path: kind and excerpt, or the kind alone where a field given twice leaves doubt."""
     got = _GOT.fullmatch(rule)
     kind = _KINDS.get(got["kind"], got["kind"]) if got else None
@@ -286,6 +320,8 @@ def _came(value: bytes, rule: str, path: Sequence[str]) -> str:
             found = found[name]
     except (ValueError, LookupError, TypeError):
         return kind or shown(value)
+    if isinstance(found, list) and _LENGTH.fullmatch(rule):
+        return f"a list of {len(found)}"
     found_kind, excerpt = _described(found)
     if kind not in (None, found_kind):
         return kind or found_kind

@@ -206,7 +206,7 @@ def _mended(df: Mapping[str, list[Any]], of_view: RowColumns, transform: bool) -
         columns[event_time] = columns.pop("event_timestamp")
     for name, column in columns.items():
         spec = specs.get(name)
-        if spec is not None and spec.type is TIMESTAMP and spec.unit is None:
+        if spec is not None and spec.type.scalar is TIMESTAMP and spec.unit is None:
             columns[name] = [
                 value if type(value) is str and value.endswith(_IN_UTC) else _time(value) for value in column
             ]
@@ -214,7 +214,9 @@ def _mended(df: Mapping[str, list[Any]], of_view: RowColumns, transform: bool) -
 
 
 def _time(value: Any) -> Any:
-    """As ISO-8601 with a zone; what is no time stays as it is, to be refused."""
+    """As ISO-8601 with a zone, in a list too; what is no time stays as it is, to be refused."""
+    if type(value) is list:
+        return list(map(_time, value))
     if type(value) is int:
         try:
             return (EPOCH + datetime.timedelta(seconds=value)).isoformat()

@@ -118,7 +118,7 @@ def _read(
 
     async def read() -> "Row":
         async with Client.of(direct(settings, definitions, Retries(), seen), timeout=timeout) as client:
-            return (await client.features(references, entity, after=after)).one()
+            return (await client.features(references, [entity], after=after)).one()
 
     return asyncio.run(read())
 

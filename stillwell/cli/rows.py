@@ -96,6 +96,11 @@ def _of_csv(file: BinaryIO, types: "Types") -> "Iterator[tuple[int, Row]]":
         for name in names:
             if name not in types:
                 raise click.UsageError(f"the first line names a column {name!r}{did_you_mean(name, types)}")
+            if types[name].type.element is not None:
+                raise click.UsageError(
+                    f"the column {name!r} is {types[name].type.name}, and a cell of CSV holds a single value; push "
+                    "JSON lines or Parquet"
+                )
         if len(set(names)) < len(names):
             raise click.UsageError("the first line names a column twice")
         for cells in reader:

@@ -25,7 +25,9 @@ def parse(kind: "FieldType", text: str) -> object:
 
 
 def jsonable(value: object) -> object:
-    """A value as JSON has it: times in ISO-8601, bytes in base64, a number that JSON lacks by its name."""
+    """A value as JSON has it: times in ISO-8601, bytes in base64, a number that it lacks by name, lists of such."""
+    if isinstance(value, list | tuple):
+        return list(map(jsonable, value))
     if isinstance(value, datetime.datetime):
         return value.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
     if isinstance(value, bytes):
@@ -34,8 +36,15 @@ def jsonable(value: object) -> object:
 
 
 def shown(value: object) -> str:
-    """A value on one line for people."""
+    """A value on one line for people; of a long list its beginning."""
+    if isinstance(value, list) and len(value) > _MOST_ELEMENTS:
+        begin = json.dumps(jsonable(value[:_MOST_ELEMENTS]), ensure_ascii=False)[:-1]
+        return printable(f"{begin}, …] ({len(value):,} elements)")
     return printable(json.dumps(jsonable(value), ensure_ascii=False))
+
+
+_MOST_ELEMENTS = 8
+"""Of a list that people are shown; `--json` has all."""
 
 
 def printable(text: str) -> str:

@@ -5,6 +5,7 @@ Each raises ValueError, and others of Python's that tell of a wrong value, for w
 
 import base64
 import datetime
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from stillwell.floats import NAMED
 from stillwell.pushing.status import PushStatus
 from stillwell.pushing.token import Token
 from stillwell.reading.status import Freshness, Status
+
+_LISTED = re.compile(r"(?:List|Vector)\[(?P<element>\w+)(?:, \d+)?\]", re.ASCII)
 
 
 class _Column(msgspec.Struct):
@@ -192,6 +195,9 @@ def _age(seconds: float | None) -> datetime.timedelta | None:
 
 def _values(kind: str, values: Sequence[Any]) -> Sequence[Any]:
     """Values of a type from JSON, as Python has them."""
+    if (listed := _LISTED.fullmatch(kind)) is not None:
+        element = listed["element"]
+        return [None if value is None else list(_values(element, _list(value))) for value in values]
     if kind in ("Float32", "Float64"):
         return [value if value is None or not isinstance(value, str) else _named(value) for value in values]
     if kind == "Timestamp":
@@ -201,6 +207,12 @@ def _values(kind: str, values: Sequence[Any]) -> Sequence[Any]:
     if kind not in ("Bool", "Int32", "Int64", "String"):
         raise ValueError(f"the type {kind} is unknown here: upgrade the client")
     return values
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r:.80} is no list")
+    return value
 
 
 def _named(text: str) -> float:

@@ -204,9 +204,11 @@ def _column(column: FeatureColumn, at_us: int) -> Column:
 
 
 def _values(kind: str, values: Sequence[Any]) -> Sequence[Any]:
-    if kind != "Timestamp":
-        return values
-    return list(map(_time, values))
+    if kind == "Timestamp":
+        return list(map(_time, values))
+    if "[Timestamp" in kind:
+        return [None if value is None else list(map(_time, value)) for value in values]
+    return values
 
 
 def _prediction(entity: Mapping[str, Any], model: ModelSpec, told: Told, now_us: int) -> Prediction:

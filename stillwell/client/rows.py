@@ -69,12 +69,16 @@ def encoded_row(row: Row, number: int = 0) -> msgspec.Raw:
 
 
 def jsonable(value: Any) -> Any:
-    """A value as the service reads it: msgspec would write null for what is no number."""
-    return writable(value) if isinstance(value, float) else value
+    """A value as the service reads it: msgspec would write null for what is no number, in a list too."""
+    if isinstance(value, float):
+        return writable(value)
+    return list(map(jsonable, value)) if isinstance(value, list | tuple) else value
 
 
 def plain(value: Any) -> Any:
-    """For msgspec: a scalar of NumPy's, which it does not know, as Python's."""
+    """For msgspec: an array or scalar of NumPy's, which it does not know, as Python's."""
+    if getattr(value, "ndim", 0) and hasattr(value, "tolist"):
+        return jsonable(value.tolist())
     if hasattr(value, "item"):
         return jsonable(value.item())
     raise TypeError(f"{type(value).__name__} {value!r:.80}")

@@ -95,7 +95,9 @@ def columns_of(entities: Entities) -> EntityColumns:
         if columns:
             single = next(name for name, values in several.items() if values is None)
             raise RequestError(
-                f"entities.{single}", "must be a list, as other keys are: give all keys as lists, or none of them"
+                f"entities.{single}",
+                "must be a list, as other keys are: give all keys as lists, or none of them; where a value is itself a "
+                "list, give a list of entities",
             )
         return {name: (value,) for name, value in entities.items()}
     if isinstance(entities, Table):
@@ -127,6 +129,6 @@ def _several(values: Any) -> tuple[Any, ...] | None:
 def json_columns(columns: EntityColumns) -> EntityColumns:
     """With the names of floats that JSON lacks."""
     return {
-        name: tuple(map(jsonable, values)) if any(isinstance(value, float) for value in values) else values
+        name: tuple(map(jsonable, values)) if any(isinstance(value, float | list) for value in values) else values
         for name, values in columns.items()
     }

@@ -13,11 +13,11 @@ def arrow_table(columns: Mapping[str, Sequence[Any]], types: Mapping[str, str]) 
     """A table of Arrow. types: of columns, as definitions write them; others are what their values are."""
     import pyarrow as pa
 
-    from stillwell.types import FIELD_TYPES
+    from stillwell.types import field_type
 
     return pa.table(
         {
-            name: pa.array(values, FIELD_TYPES[types[name]].arrow if name in types else None)
+            name: pa.array(values, field_type(types[name]).arrow if name in types else None)
             for name, values in columns.items()
         }
     )

@@ -1,13 +1,16 @@
 """What a view makes of events, written down so that another process, machine or version of Polars can compare.
 
 Values are JSON by their declared types: Bool as it is, integers as numbers, a float as C's `%a` writes it (the exact
-bits, but for NaN, which is one), String as it is, Bytes in base64, a Timestamp in microseconds since the epoch.
+bits, but for NaN, which is one), String as it is, Bytes in base64, a Timestamp in microseconds since the epoch, a list
+or vector as a list of such.
 Nothing of Polars' or Arrow's memory shows.
 """
 
 import base64
 import datetime
+import functools
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,12 +19,18 @@ from typing import Any
 import polars as pl
 
 from stillwell.definitions.samples import empty_events, numbered, sample_events, whole_events
+from stillwell.lists import column_of_lists, elements_of
 from stillwell.spec import Spec, ViewSpec
 from stillwell.transform import Transformation
-from stillwell.types import BYTES, FIELD_TYPES, FLOAT32, FLOAT64, INT64, TIMESTAMP, FieldType
+from stillwell.types import BYTES, FLOAT32, FLOAT64, INT64, TIMESTAMP, FieldType, field_type
+from stillwell.wire import python_values
 
-Encoded = bool | int | str | None
+_One = bool | int | str | None
+Encoded = _One | tuple[_One, ...]
 """One value as this module writes it."""
+
+_MOST_ELEMENTS = 200_000
+"""Of vectors that are recorded, some megabytes: of long ones there are fewer events, which prove less."""
 
 
 class Column(Spec):
@@ -60,6 +69,9 @@ def observe(view: ViewSpec, golden: pl.DataFrame) -> Behaviour:
     """What a view makes of the golden and the made-up events, each once."""
     samples = sample_events(view, golden)
     events = numbered(samples.unique(samples.columns[:-2], maintain_order=True))
+    sizes = [column.type.size or 1 for column in view.source.columns]
+    if any(size > 1 for size in sizes):
+        events = events.head(max(1, _MOST_ELEMENTS // sum(sizes)))
     columns = tuple(Column(name=each.name, type=each.type.name, nullable=each.nullable) for each in view.source.columns)
     encoded = (_encoded(each.type, events.get_column(view.source.qualified(each))) for each in view.source.columns)
     return Behaviour(columns=columns, events=tuple(zip(*encoded, strict=True)), outcomes=_outcomes(view, events))
@@ -88,8 +100,20 @@ def columns_of(view: ViewSpec, expressions: Iterable[pl.Expr | None]) -> tuple[s
 
 def shown(kind: str, value: Encoded) -> str:
     """A value of the named type, as a reader would write it."""
-    decoded = _decoded_values(FIELD_TYPES[kind], [value])[0]
-    return decoded.isoformat() if isinstance(decoded, datetime.datetime) else repr(decoded)
+    of_type = field_type(kind)
+    (decoded,) = python_values(of_type, _decoded_values(of_type, [value]))
+    return _shown(decoded)
+
+
+def _shown(value: object) -> str:
+    """Of a long list its beginning."""
+    if isinstance(value, list):
+        more = ", …" if len(value) > _MOST_SHOWN else ""
+        return f"[{', '.join(map(_shown, value[:_MOST_SHOWN]))}{more}]"
+    return value.isoformat() if isinstance(value, datetime.datetime) else repr(value)
+
+
+_MOST_SHOWN = 8
 
 
 def canonical(value: Any) -> bytes:
@@ -126,6 +150,11 @@ def _rows(view: ViewSpec, frame: pl.DataFrame) -> Iterator[Row]:
 
 
 def _encoded(kind: FieldType, values: pl.Series) -> list[Any]:
+    if kind.element is not None:
+        flat, lengths = elements_of(values)
+        elements = iter(_encoded(kind.element, flat))
+        there = zip(values.is_null(), lengths.tolist(), strict=True)
+        return [None if null else tuple(itertools.islice(elements, length)) for null, length in there]
     if kind is TIMESTAMP:
         return values.to_physical().to_list()
     if kind in (FLOAT32, FLOAT64):
@@ -136,6 +165,8 @@ def _encoded(kind: FieldType, values: pl.Series) -> list[Any]:
 
 
 def _decoded_values(kind: FieldType, values: Sequence[Any]) -> pl.Series:
+    if kind.element is not None:
+        return column_of_lists(kind, values, functools.partial(_decoded_values, kind.element))
     if kind is TIMESTAMP:
         return pl.Series(values, dtype=pl.Int64()).cast(TIMESTAMP.polars)
     if kind in (FLOAT32, FLOAT64):
@@ -148,7 +179,7 @@ def _decoded_values(kind: FieldType, values: Sequence[Any]) -> pl.Series:
 def _decoded(view: ViewSpec, earlier: Behaviour) -> pl.DataFrame:
     """Recorded events as a frame of the topic as it is now; what it has gained since is null, or one and the same."""
     recorded = {
-        each.name: _decoded_values(FIELD_TYPES[each.type], values)
+        each.name: _decoded_values(field_type(each.type), values)
         for each, values in zip(earlier.columns, zip(*earlier.events, strict=True), strict=True)
     }
     made_up = whole_events(view, empty_events(view.source))[[0] * len(earlier.events)]

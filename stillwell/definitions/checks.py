@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import polars as pl
 
+from stillwell.counting import counted
 from stillwell.definitions.mistakes import Mistakes
 from stillwell.definitions.samples import (
     empty_events,
@@ -26,14 +27,20 @@ from stillwell.definitions.samples import (
     with_nulls,
 )
 from stillwell.evaluate import WHAT_CODE_RAISES, describe, evaluate, select, without
+from stillwell.lists import column_of_elements, elements_of, with_null_elements
 from stillwell.spec import ColumnSpec, FeatureSpec, OnDemandSpec, RequestSpec, ViewSpec, input_fields
 from stillwell.transform import Transformation, Transformed
-from stillwell.types import FLOAT32, FLOAT64
+from stillwell.types import FLOAT32, FLOAT64, INT32, INT64, list_of, of_polars, vector_of
 from stillwell.validate import Expectations
 
 TILES = 32
 """How many times over the events are tried in one frame: each comes again, and there are enough of them for Polars to
 leave its paths for short columns."""
+
+_NO_NULLS = "no element of a list is null: fill it before it goes into the list, or leave it out"
+
+_MOST_BYTES = 64 * 1024 * 1024
+"""Of events that are tried in one frame: long vectors come fewer times."""
 
 _LOCAL = (
     "a view sees one event at a time, so that no cut of a batch changes a row: "
@@ -107,7 +114,7 @@ def _dependence(events: pl.DataFrame, expression: pl.Expr) -> str | None:
         return f"fails for every event that was tried, {said}; {_GOLDEN_FIX}"
     expected = pl.concat(result for result in alone if isinstance(result, pl.DataFrame))
     usable = without(events, raised)
-    for way, order in _arrangements(usable.height).items():
+    for way, order in _arrangements(usable).items():
         together = _tried(usable[order], columns)
         if isinstance(together, BaseException):
             return f"fails on several events, though on none of them alone ({describe(together)}); {_LOCAL}"
@@ -137,9 +144,9 @@ def _difference(
     places = _differing(together.get_column("computed"), expected.get_column("computed"))
     if not places:
         return None
-    among, alone = (frame.get_column("computed")[places[0]] for frame in (together, expected))
+    among, alone = (_at(frame.get_column("computed"), places[0]) for frame in (together, expected))
     event = _shown(events[places[0] : places[0] + 1], expression.meta.root_names())
-    return f"gives {among!r} {way} but {alone!r} alone, for {event}; {_mend(among, alone)}"
+    return f"gives {_said(among)} {way} but {_said(alone)} alone, for {event}; {_mend(among, alone)}"
 
 
 def _mend(among: object, alone: object) -> str:
@@ -148,6 +155,9 @@ def _mend(among: object, alone: object) -> str:
 
 def _is_rounded_otherwise(one: object, other: object) -> bool:
     """Whether two numbers differ as those do that are rounded at different steps; of a zero the sign is no rounding."""
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        differing = [pair for pair in zip(one, other, strict=True) if pair[0] != pair[1]]
+        return bool(differing) and all(_is_rounded_otherwise(*pair) for pair in differing)
     if not isinstance(one, float) or not isinstance(other, float):
         return False
     return one != other and math.isclose(one, other, rel_tol=1e-6)
@@ -161,14 +171,15 @@ def _tried(events: pl.DataFrame, columns: tuple[pl.Expr, str]) -> pl.DataFrame |
         return error
 
 
-def _arrangements(height: int) -> Mapping[str, list[int]]:
+def _arrangements(events: pl.DataFrame) -> Mapping[str, list[int]]:
     """Orders in which to try the events together. Chance betrays itself too: it would have to repeat itself thrice."""
-    as_they_are = list(range(height))
-    shuffled = random.Random(0).sample(as_they_are, height)
+    as_they_are = list(range(events.height))
+    shuffled = random.Random(0).sample(as_they_are, events.height)
+    tiles = min(TILES, max(2, _MOST_BYTES // max(1, int(events.estimated_size()))))
     return {
         "among others": as_they_are,
         "in another order": shuffled,
-        "in a large batch": as_they_are * TILES,
+        "in a large batch": as_they_are * tiles,
     }
 
 
@@ -178,6 +189,13 @@ def _differing(one: pl.Series, other: pl.Series) -> list[int]:
 
 
 def _bits(values: pl.Series) -> pl.Series:
+    kind = of_polars(values.dtype)
+    if kind is not None and kind.element in (FLOAT32, FLOAT64):
+        width = INT32 if kind.element is FLOAT32 else INT64
+        flat, lengths = elements_of(values)
+        there = [None if null else length for null, length in zip(values.is_null(), lengths.tolist(), strict=True)]
+        bits = flat.reinterpret(dtype=width.polars)
+        return column_of_elements(list_of(width) if kind.size is None else vector_of(width, kind.size), bits, there)
     if values.dtype == FLOAT32.polars:
         return values.reinterpret(dtype=pl.UInt32)
     if values.dtype == FLOAT64.polars:
@@ -209,7 +227,7 @@ def _other_rows(
     expected = _outcomes(events, alone)
     # Each event over which a function of frames raises costs a dozen more calls of it, in a batch of thousands.
     tried = [place for place, result in enumerate(alone) if view.frame is None or not result.rejects]
-    for way, order in _orders(view, len(tried)):
+    for way, order in _orders(view, events[tried]):
         origins = [tried[place] for place in order]
         together = numbered(events[origins])
         given = _outcomes(together, [transformation.run(together)])
@@ -221,10 +239,11 @@ def _other_rows(
     return None
 
 
-def _orders(view: ViewSpec, height: int) -> Iterator[tuple[str, list[int]]]:
+def _orders(view: ViewSpec, events: pl.DataFrame) -> Iterator[tuple[str, list[int]]]:
     """Orders in which to try a function on events together; one that sees frames, also on any two."""
-    yield from _arrangements(height).items()
+    yield from _arrangements(events).items()
     if view.frame is not None:
+        height = events.height
         yield from (("in twos", [place, (place + 1) % height]) for place in range(height))
 
 
@@ -287,6 +306,9 @@ def _check_nulls_of_expressions(view: ViewSpec, golden: pl.DataFrame, mistakes: 
         problem = _null_without_cause(view, label, usable) or _null_by_a_column(view, label, whole, computed)
         if problem:
             _note(label, problem, mistakes)
+    for feature in view.features:
+        if feature.type.element is not None and (problem := _null_in_a_list(view, feature.name, usable, whole)):
+            mistakes.add(problem, field=feature.name)
 
 
 def _null_without_cause(view: ViewSpec, label: str, usable: pl.DataFrame) -> str | None:
@@ -314,6 +336,19 @@ def _null_by_a_column(view: ViewSpec, label: str, whole: pl.DataFrame, computed:
     return None
 
 
+def _null_in_a_list(view: ViewSpec, label: str, usable: pl.DataFrame, whole: pl.DataFrame) -> str | None:
+    """An event that might come, and of which a list holds a null."""
+    nullable = nullable_columns(view.source)
+    computed = _computed(view, usable)
+    for place in with_null_elements(computed.get_column(label))[:1]:
+        event = usable.filter(pl.col("_offset") == computed.get_column("_offset")[place])
+        return f"has a null in it for {_shown(event, _expressions(view)[label].meta.root_names())}; {_NO_NULLS}"
+    for columns in (*([name] for name in nullable), nullable):
+        if with_null_elements(_computed(view, with_nulls(whole, columns)).get_column(label)):
+            return f"has a null in it where {' and '.join(columns)} is null; {_NO_NULLS}"
+    return None
+
+
 def _computed(view: ViewSpec, events: pl.DataFrame) -> pl.DataFrame:
     """Every output for the events that `where` lets through, with their offsets; without events that raise."""
     expressions = _expressions(view)
@@ -333,7 +368,7 @@ def _check_nulls_of_function(view: ViewSpec, golden: pl.DataFrame, mistakes: Mis
     events = sample_events(view, golden)
     usable = Expectations(view.source, empty_events(view.source)).check(events).frame
     for reject in Transformation(view, empty_events(view.source)).run(usable).rejects:
-        if reject.reason in ("null_key", "null_feature"):
+        if reject.reason in ("null_key", "null_feature", "null_element"):
             event = usable.filter(pl.col("_offset") == reject.offset)
             mistakes.add(f"gives a null for {_shown(event, event.columns[:-2])}: {reject.error}")
             return
@@ -358,6 +393,8 @@ def check_on_demand_nulls(view: OnDemandSpec, mistakes: Mistakes) -> None:
         if not feature.nullable and (problem := _on_demand_null(feature, view, whole, columns)):
             fix = f"add .fill_null(…), or declare Feature[{feature.type.name} | None]"
             mistakes.add(f"{problem}; {fix}", field=feature.name)
+        if feature.type.element is not None and (problem := _on_demand_null_in_a_list(feature, view, whole, columns)):
+            mistakes.add(problem, field=feature.name)
 
 
 def _on_demand_null(
@@ -376,6 +413,22 @@ def _on_demand_null(
         if computed.join(had_value, on="_offset").get_column("computed").null_count():
             why = ", as it is where there is no row or an old one" if stored & set(nulls) else ""
             return f"is null where {' and '.join(nulls)} is null{why}"
+    return None
+
+
+def _on_demand_null_in_a_list(
+    feature: FeatureSpec, view: OnDemandSpec, whole: pl.DataFrame, columns: Mapping[str, ColumnSpec]
+) -> str | None:
+    """A row of inputs of which a list holds a null."""
+    expression = _on_demand_expressions(view)[feature.name]
+    read = [name for name in dict.fromkeys(expression.meta.root_names()) if columns[name].nullable]
+    computed = _values_of(whole, expression)
+    for place in with_null_elements(computed.get_column("computed"))[:1]:
+        row = whole.filter(pl.col("_offset") == computed.get_column("_offset")[place])
+        return f"has a null in it for {_shown(row, expression.meta.root_names())}; {_NO_NULLS}"
+    for nulls in (*([name] for name in read), read):
+        if with_null_elements(_values_of(with_nulls(whole, nulls), expression).get_column("computed")):
+            return f"has a null in it where {' and '.join(nulls)} is null; {_NO_NULLS}"
     return None
 
 
@@ -419,4 +472,19 @@ def _shown(event: pl.DataFrame, columns: Sequence[str]) -> str:
     if not columns:
         return "any event"
     values = event.select(*dict.fromkeys(columns)).row(0, named=True)
-    return ", ".join(f"{name}={value!r}" for name, value in values.items())
+    return ", ".join(f"{name}={_said(value)}" for name, value in values.items())
+
+
+def _at(column: pl.Series, place: int) -> object:
+    """One value of a column; a list as Python has it."""
+    return column[place : place + 1].to_list()[0]
+
+
+def _said(value: object) -> str:
+    """A value as a reader would write it; of a long list its beginning."""
+    if isinstance(value, list) and len(value) > _MOST_SAID:
+        return f"[{', '.join(map(repr, value[:_MOST_SAID]))}, …] ({counted(len(value), 'element')})"
+    return repr(value)
+
+
+_MOST_SAID = 8

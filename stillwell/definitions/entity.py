@@ -48,7 +48,13 @@ class Entity:
 def _check_key(key: Declared[Key[Any]], mistakes: Mistakes) -> None:
     if key.nullable:
         mistakes.add("is a key that may be null; take `| None` away", field=key.name)
-    if not key.type.key_tag:
+    if key.type.element is not None:
+        mistakes.add(
+            f"is a key of type {key.type.name}, and a key is a single value; give each part of it a key of its own, or "
+            "use a String that holds all",
+            field=key.name,
+        )
+    elif not key.type.key_tag:
         mistakes.add(
             f"is a key of type {key.type.name}, of which equal ones may differ in a bit; use an integer or a String",
             field=key.name,

@@ -37,6 +37,10 @@ def expectations(
 ) -> tuple[Expectation, ...]:
     """The rules for one column; what cannot be a rule for its type is noted as a mistake."""
     warn, stop = (_told(name, word, getattr(options, word), mistakes) for word in ("warn", "stop"))
+    if field_type.element is not None:
+        for action, told in (("", options.must), ("warn", warn), ("stop", stop)):
+            _refuse_rules(name, field_type, action, told, mistakes)
+        return ()
     return (
         *_Column(name, field_type, "reject", mistakes).rules(options.must),
         *_Column(name, field_type, "warn", mistakes).rules(warn),
@@ -128,6 +132,19 @@ class _Column:
             self._mistake("regex", pattern, f", which is none: {error}")
             return
         yield self._expectation(f"matches {pattern}", pl.col(self.name).str.contains(f"^(?:{pattern})$"))
+
+
+def _refuse_rules(name: str, field_type: FieldType, action: str, told: Rule, mistakes: Mistakes) -> None:
+    """Note the rules of a list or vector: they are for single values."""
+    for word in (*_COMPARISONS, "one_of", "regex"):
+        if (given := getattr(told, word)) is not None:
+            namespace = "list" if field_type.size is None else "arr"
+            written = f"{action}=rule({word}={given!r})" if action else f"{word}={given!r}"
+            mistakes.add(
+                f"has {written}, but is {field_type.name}, and a rule is about a single value; leave such "
+                f"events out by a view's where=, which can look into it by .{namespace}",
+                field=name,
+            )
 
 
 def _bound_problem(bound: Bound, field_type: FieldType) -> str | None:

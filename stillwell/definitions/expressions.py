@@ -7,7 +7,7 @@ import polars as pl
 
 from stillwell.definitions.mistakes import did_you_mean
 from stillwell.spec import AS_OF, OnDemandInput, TopicSpec, input_fields, input_qualifier
-from stillwell.types import FIELD_TYPES, TIMESTAMP, FieldType
+from stillwell.types import TIMESTAMP, FieldType, of_polars
 
 
 def qualified(source: TopicSpec, column: str) -> str:
@@ -89,6 +89,22 @@ def _column_problem(name: str, source: TopicSpec, schema: Mapping[str, pl.DataTy
 
 
 def _type_problem(dtype: pl.DataType, declared: FieldType) -> str:
-    known = {kind.polars: kind.name for kind in FIELD_TYPES.values()}
-    computed = known.get(dtype, repr(dtype))
-    return f"is declared {declared.name} but computes {computed}; add .cast(pl.{declared.polars!r}), or declare that"
+    known = of_polars(dtype)
+    computed = known.name if known else repr(dtype)
+    return f"is declared {declared.name} but computes {computed}; {_cast(dtype, declared)}, or declare that"
+
+
+def _cast(dtype: pl.DataType, declared: FieldType) -> str:
+    """What gives the declared type in place of another."""
+    if declared.size is not None and isinstance(dtype, pl.List):
+        return f"add .list.to_array({declared.size}) and .cast({_written(declared.polars)}), where all have that length"
+    return f"add .cast({_written(declared.polars)})"
+
+
+def _written(dtype: pl.DataType) -> str:
+    """A type of Polars as code has it."""
+    if isinstance(dtype, pl.List):
+        return f"pl.List({_written(dtype.inner)})"  # type: ignore[arg-type]
+    if isinstance(dtype, pl.Array):
+        return f"pl.Array({_written(dtype.inner)}, {dtype.size})"  # type: ignore[arg-type]
+    return f"pl.{dtype!r}"

@@ -5,20 +5,16 @@ import inspect
 import sys
 import types
 from collections.abc import Collection, Iterable, Iterator
-from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
+from typing import Any, Generic, TypeVar, Union, get_args, get_origin
 
-import polars as pl
-
+from stillwell.definitions.annotated import SCALARS, field_type_of, shown_type, type_problem
 from stillwell.definitions.columns import Feature, Field
 from stillwell.definitions.mistakes import Mistakes, did_you_mean
 from stillwell.definitions.names import doubles, name_problem
 from stillwell.spec import FeatureSpec
-from stillwell.types import FIELD_TYPES, FieldType
+from stillwell.types import FieldType
 
 F = TypeVar("F", bound=Field[Any])
-
-_TYPES = {kind.polars: kind for kind in FIELD_TYPES.values()}
-_SUGGESTIONS = {bool: "Bool", int: "Int64", float: "Float64", str: "String", bytes: "Bytes"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,7 +89,7 @@ def _parse(
         try:
             annotation = eval(annotation, vars(sys.modules[cls.__module__]), dict(vars(cls)))
         except NameError as error:
-            near = did_you_mean(error.name or "", [*FIELD_TYPES, kind.__name__])
+            near = did_you_mean(error.name or "", [*SCALARS, kind.__name__])
             mistakes.add(f"has an annotation that cannot be read: {error}{near}", field=name)
             return None
         except Exception as error:
@@ -110,11 +106,9 @@ def _parse(
         mistakes.add(f"has several types, {_shown(inner)}; choose one, with `| None` where it may be null", field=name)
         return None
     (member,) = members
-    field_type = _field_type(member)
+    field_type = field_type_of(member)
     if field_type is None:
-        better = _SUGGESTIONS.get(member) if isinstance(member, type) else None
-        fix = f"use {better}" if better else f"use one of {', '.join(FIELD_TYPES)} from stillwell"
-        mistakes.add(f"has the type {_shown(member)}, which says no width; {fix}", field=name)
+        mistakes.add(f"has the type {_shown(member)}, {type_problem(member)}", field=name)
         return None
     return field_type, nullable
 
@@ -125,22 +119,13 @@ def _members(annotation: object) -> set[object]:
     return {annotation}
 
 
-def _field_type(annotation: object) -> FieldType | None:
-    if get_origin(annotation) is not Annotated:
-        return None
-    declared = (extra for extra in get_args(annotation)[1:] if isinstance(extra, pl.DataType))
-    return next((_TYPES[dtype] for dtype in declared if dtype in _TYPES), None)
-
-
 def _shown(annotation: object) -> str:
     origin = get_origin(annotation)
     if isinstance(origin, type) and issubclass(origin, Field):
         return f"{origin.__name__}[{', '.join(map(_shown, get_args(annotation)))}]"
-    if (field_type := _field_type(annotation)) is not None:
-        return field_type.name
     if origin in (Union, types.UnionType):
         return " | ".join(map(_shown, get_args(annotation)))
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return shown_type(annotation)
 
 
 def refuse_strangers(cls: type, known: Collection[str], fix: str, mistakes: Mistakes) -> None:

@@ -215,6 +215,10 @@ def _row(row: Mapping[str, Any], types: Mapping[str, FieldType]) -> dict[str, ob
 
 def _value(name: str, value: Any, kind: FieldType) -> object:
     """A JSON value in the width of its column, so that 0.1 is what a Float32 makes of it."""
+    if kind.element is not None and value is not None:
+        if not isinstance(value, list) or len(value) != (kind.size or len(value)):
+            raise ValueError(f"has {name}={value!r}, which is no {kind.name}")
+        return [_element(f"{name}[{at}]", each, kind.element) for at, each in enumerate(value)]
     try:
         if value is not None and kind is TIMESTAMP:
             value = datetime.datetime.fromisoformat(value)
@@ -224,6 +228,13 @@ def _value(name: str, value: Any, kind: FieldType) -> object:
     except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
         raise ValueError(f"has {name}={value!r}, which is no {kind.name}: {error}") from error
     return fitting
+
+
+def _element(name: str, value: Any, kind: FieldType) -> object:
+    """The same of an element of a list."""
+    if value is None:
+        raise ValueError(f"has {name} null, and no element of a list is")
+    return _value(name, value, kind)
 
 
 def _differences_in_rejects(example: ExampleSpec, outcome: Outcome) -> Iterator[str]:

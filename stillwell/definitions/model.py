@@ -21,6 +21,8 @@ from stillwell.definitions.source import location
 from stillwell.definitions.spoken import name_of
 from stillwell.definitions.view import View
 from stillwell.definitions.words import CardWords, card, check_class, check_words
+from stillwell.errors import DefinitionError
+from stillwell.layout.prediction import OutputLayout
 from stillwell.spec import AS_OF, InputSpec, ModelSpec, OpenInferenceSpec, OutputSpec
 from stillwell.types import FieldType
 
@@ -32,6 +34,8 @@ LOG_COLUMNS = ("model_version", "computed_at")
 MAX_RETRIES = 10
 MAX_BATCH = 4096
 MAX_FAN_OUT = 10_000
+
+_VECTOR_INSTEAD = "a model takes and gives vectors: Annotated[list[Float32], Size(128)]"
 
 _VERSION = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _URL = re.compile(r"https?://[^/\s?#]+(/[^\s?#]*)?|env:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -106,6 +110,7 @@ class Model:
         if complete:
             _check_statement(words, mistakes)
             _check_entity_and_inputs(cls, words, outputs, mistakes)
+            _check_tensors(cls, outputs, mistakes)
         told = card(cls, words, mistakes)
         mistakes.check()
         server = words["server"]
@@ -235,6 +240,21 @@ def _check_entity_and_inputs(
     cls._entity = entity
     cls._inputs = dict(_checked_inputs(words["inputs"], entity, mistakes))
     cls._refresh_on_write = tuple(_checked_triggers(cls, words, entity, mistakes))
+
+
+def _check_tensors(cls: type[Model], outputs: list[Declared[Output[Any]]], mistakes: Mistakes) -> None:
+    """Note inputs and outputs that are lists of any length: those of all entities are one tensor, which has a width."""
+    lists = {f"has an input {name} that is": _type_of(each) for name, each in getattr(cls, "_inputs", {}).items()}
+    for said, kind in lists.items():
+        if kind.element is not None and kind.size is None:
+            mistakes.add(f"{said} {kind.name}, of any length; {_VECTOR_INSTEAD}")
+    for output in outputs:
+        if output.type.element is not None and output.type.size is None:
+            mistakes.add(f"is {output.type.name}, of any length; {_VECTOR_INSTEAD}", field=output.name)
+    try:
+        OutputLayout(cls.__name__, [OutputSpec(name=each.name, type=each.type) for each in outputs])
+    except DefinitionError as error:
+        mistakes.add(f"cannot be kept: {error}")
 
 
 def _checked_inputs(given: object, entity: type[Entity], mistakes: Mistakes) -> Iterator[tuple[str, Reference]]:

@@ -2,10 +2,12 @@
 
 A transformation is tried on values that it is likely to treat specially: those around each constant that it mentions,
 those that the topic's golden examples hold, the ends of each type, and a few of the same again in other columns, so
-that comparisons between columns go both ways.
+that comparisons between columns go both ways. Lists are made of the same values: of none, one and several, of equal
+ones, and of floats with a NaN, which stored lists may hold.
 """
 
 import datetime
+import math
 import random
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,11 +19,16 @@ import polars as pl
 
 from stillwell.instants import MICROSECOND
 from stillwell.spec import AS_OF, ColumnSpec, OnDemandSpec, RequestSpec, TopicSpec, ViewSpec, input_fields
-from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP
+from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP, FieldType
+from stillwell.wire import column as column_of
+from stillwell.wire import python_values
 
 FEWEST, MOST = 48, 128
 """Events whose columns are drawn freely: as many as it takes for every value to come up once, within these bounds.
 With 32 events some of the mistakes that the tests know go unseen; past the most, every start would be felt."""
+
+_FEWEST_LISTS, _MOST_ELEMENTS = 8, 100_000
+"""Vectors of which there are few if they are long, or every start would be felt."""
 
 Value = bool | int | float | str | bytes | datetime.datetime
 Constant = str | float | datetime.datetime
@@ -120,8 +127,13 @@ def _whole(columns: Mapping[str, ColumnSpec], constants: Sequence[Constant], gol
     domains = {}
     for name, column in columns.items():
         bounds = [bound for rule in column.expectations for bound in _constants_of_text(str(rule.holds))]
-        worth = _worth_trying([*constants, *bounds])[column.type.name]
-        domains[name] = _domain(column, [*worth, *golden.get_column(name).drop_nulls(), *_COMMON[column.type.name]])
+        of_type = column.type.scalar.name
+        worth, common = _worth_trying([*constants, *bounds])[of_type], _COMMON[of_type]
+        known = python_values(column.type, golden.get_column(name).drop_nulls())
+        if column.type.element is None:
+            domains[name] = _domain(column, [*worth, *known, *common])
+        else:
+            domains[name] = _lists(column.type, [*worth, *common], known, random.Random(f"{_SEED} lists {name}"))
     height = min(MOST, max(FEWEST, *map(len, domains.values())))
     drawn = [_drawn(domain, height, random.Random(f"{_SEED} {name}")).alias(name) for name, domain in domains.items()]
     return numbered(pl.DataFrame(drawn))
@@ -156,6 +168,32 @@ def _domain(column: ColumnSpec, values: Iterable[Value]) -> pl.Series:
     series = pl.Series(column.name, list(distinct), dtype=column.type.polars)
     meeting = series.to_frame().filter(*(rule.holds for rule in column.requirements))
     return meeting.to_series() if meeting.height else series
+
+
+def _lists(
+    kind: FieldType, values: Sequence[Value], known: Sequence[Sequence[Value]], randomness: random.Random
+) -> pl.Series:
+    """Lists or vectors of these values, those that are known first.
+
+    Each is of a few of the values alone: with the greatest of them in every list, no sum would tell anything."""
+    distinct = list({repr(value): value for value in values}.values())
+    count = min(2 * len(distinct), MOST, max(_FEWEST_LISTS, _MOST_ELEMENTS // (kind.size or 1)))
+    made = [
+        _list(kind, randomness.sample(distinct, min(len(distinct), 1 + number % 5)), number, randomness)
+        for number in range(count)
+    ]
+    if kind.size is None:
+        made.insert(0, [])
+    if kind.element in (FLOAT32, FLOAT64):
+        made.insert(1, [math.nan, *made[1][1:]])
+    return column_of(kind, [*known, *made])
+
+
+def _list(kind: FieldType, values: Sequence[Value], number: int, randomness: random.Random) -> list[Value]:
+    """One list of some of the values: each once or so in a list of any length, as often as it comes in a vector."""
+    if kind.size is not None:
+        return randomness.choices(values, k=kind.size)
+    return [*values, values[0]] if number % 4 == 3 else list(values)
 
 
 def _drawn(domain: pl.Series, height: int, randomness: random.Random) -> pl.Series:

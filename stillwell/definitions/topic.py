@@ -139,6 +139,13 @@ def _origin(field: Declared[Col[Any]], mistakes: Mistakes) -> Origin:
     if len(given) > 1:
         mistakes.add(f"comes from {' and '.join(given)}; choose one", field=field.name)
     origin = next(iter(given.values()), Origin.VALUE)
+    if field.type.element is not None and origin in (Origin.KEY, Origin.HEADER):
+        whence = "Kafka's key" if origin is Origin.KEY else "a header"
+        mistakes.add(
+            f"is {field.type.name}, which {whence} cannot hold; read it from the value, or declare Col[String] and "
+            "split it in the view",
+            field=field.name,
+        )
     if origin is Origin.RECORD_TIMESTAMP and field.type is not TIMESTAMP:
         mistakes.add(f"is the record's timestamp, but {field.type.name}; declare it Col[Timestamp]", field=field.name)
     return origin
@@ -151,7 +158,7 @@ def _unit(field: Declared[Col[Any]], origin: Origin, mistakes: Mistakes) -> Unit
     if unit not in get_args(Unit):
         mistakes.add(f"has unit={unit!r}; use one of {', '.join(get_args(Unit))}", field=field.name)
         return None
-    if field.type is not TIMESTAMP or origin is Origin.RECORD_TIMESTAMP:
+    if field.type.scalar is not TIMESTAMP or origin is Origin.RECORD_TIMESTAMP:
         mistakes.add("has a unit, which only a Timestamp that producers write can have; take it away", field=field.name)
     return unit
 

@@ -20,6 +20,8 @@ from stillwell.definitions.samples import empty_events
 from stillwell.definitions.source import location, source_digest
 from stillwell.definitions.topic import Topic
 from stillwell.definitions.words import CardWords, card, check_class, check_words
+from stillwell.errors import DefinitionError
+from stillwell.layout.value import RowLayout
 from stillwell.pushing.on_write import on_write_topic
 from stillwell.spec import EntitySpec, FeatureSpec, OnDemandSpec, TopicSpec, ViewSpec
 from stillwell.types import BOOL
@@ -100,6 +102,11 @@ class View(Readable):
         else:
             cls.spec = _spec_of_topic(cls, words, features, maker, mistakes)
         cls.spec = cls.spec.model_copy(update=told)
+        mistakes.check()
+        try:
+            RowLayout.of(cls.spec)
+        except DefinitionError as error:
+            mistakes.add(f"cannot be stored: {error}")
         mistakes.check()
         # Golden examples come with loading, where this is done again; most mistakes show without them, at their line.
         check_nulls(cls.spec, empty_events(cls.spec.source), mistakes)

@@ -38,14 +38,18 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 from stillwell.errors import DefinitionError, FormatError
-from stillwell.layout.value import MAX_FEATURES, SLOT_CODES
+from stillwell.layout import elements
+from stillwell.layout.value import MAX_FEATURES, slot_code
 from stillwell.spec import ModelSpec, OutputSpec
-from stillwell.types import BYTES
+from stillwell.types import STRING
 
 FORMAT = 1
 FINGERPRINT_BYTES = 16
 MAX_REASON_BYTES = 500
 MAX_RECORD_BYTES = 1 << 20
+_MOST_BYTES = MAX_RECORD_BYTES - 2 * MAX_REASON_BYTES
+"""Of outputs; a reason may stand beside them."""
+
 AHEAD_US = 1_000_000
 """How far ahead of a server's clock an instant may be that was read by it: not at all, but for its own corrections."""
 
@@ -169,19 +173,27 @@ class OutputLayout:
     """How the outputs of one model are laid out: bitmap, slots and tail, as those of a row are."""
 
     def __init__(self, model: str, outputs: Sequence[OutputSpec]) -> None:
-        """Raises DefinitionError for more outputs than a row may have features."""
+        """Raises DefinitionError for more outputs than a row may have features, and vectors that no record can hold."""
         if len(outputs) > MAX_FEATURES:
             raise DefinitionError(f"model {model}: has {len(outputs)} outputs, at most {MAX_FEATURES} are allowed")
+        if sum(output.type.width for output in outputs) > _MOST_BYTES:
+            raise DefinitionError(
+                f"model {model}: its outputs would take more than {_MOST_BYTES} bytes, most of them its vectors; make "
+                "them shorter"
+            )
         self.model = model
         self.outputs = tuple(outputs)
         lines = [model, *(f"{output.name} {output.type.name}" for output in outputs)]
         self.id = hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).digest()[:4]
         self._bitmap_bytes = -(-len(outputs) // 8)
-        self._body = struct.Struct("<" + "".join(SLOT_CODES[output.type.name] for output in outputs))
+        self._body = struct.Struct("<" + "".join(slot_code(output.type) for output in outputs))
         self._plain = struct.Struct(f"<{self._bitmap_bytes}s{self._body.format[1:]}")
         self._plain_length = _OUTPUTS.size + self._plain.size
         self._no_nulls = bytes(self._bitmap_bytes)
         self._variable = [at for at, output in enumerate(outputs) if not output.type.width]
+        self._lists = [
+            (at, elements.unpacker(output.type)) for at, output in enumerate(outputs) if output.type.element is not None
+        ]
 
     @classmethod
     def of(cls, model: ModelSpec) -> Self:
@@ -198,14 +210,17 @@ class OutputLayout:
             value = values[output.name]
             if value is None:
                 nulls |= 1 << at
+            elif output.type.element is not None:
+                value = elements.pack(output.type, value)  # type: ignore[arg-type]
             if output.type.width:
-                slots.append(0 if value is None else value)
+                nothing = 0 if output.type.element is None else b""
+                slots.append(nothing if value is None else value)
                 continue
             tails.append(b"" if value is None else value.encode() if isinstance(value, str) else bytes(value))  # type: ignore[call-overload]
             end += len(tails[-1])
             slots.append(end)
         body = nulls.to_bytes(self._bitmap_bytes, "little") + self._body.pack(*slots) + b"".join(tails)
-        if len(body) > MAX_RECORD_BYTES - 2 * MAX_REASON_BYTES:
+        if len(body) > _MOST_BYTES:
             raise ValueError(f"the outputs take {len(body)} bytes, more than a record may have")
         return body
 
@@ -223,7 +238,14 @@ class OutputLayout:
         if length != self._plain_length or len(record) < _HEAD.size + length:
             return None
         slots = self._plain.unpack_from(record, _WHOLE_HEAD.size)
-        return (read_at, computed_at, cost_us, slots[1:]) if slots[0] == self._no_nulls else None
+        if slots[0] != self._no_nulls:
+            return None
+        if self._lists:
+            values = list(slots[1:])
+            for at, unpack in self._lists:
+                values[at] = unpack(values[at])
+            return read_at, computed_at, cost_us, tuple(values)
+        return read_at, computed_at, cost_us, slots[1:]
 
     def decode(self, outputs: Outputs) -> tuple[object, ...]:
         """The values, in the order of the model's outputs. Raises FormatError for those of another layout."""
@@ -242,8 +264,14 @@ class OutputLayout:
             raise self._damaged(body)
         for at, (begin, end) in zip(self._variable, itertools.pairwise(ends), strict=True):
             data = body[tail_at + begin : tail_at + end]
-            slots[at] = data if self.outputs[at].type is BYTES else data.decode(errors="replace")
+            slots[at] = data.decode(errors="replace") if self.outputs[at].type is STRING else data
         nulls = int.from_bytes(body[: self._bitmap_bytes], "little")
+        for at, unpack in self._lists:
+            if not nulls >> at & 1:
+                try:
+                    slots[at] = unpack(slots[at])  # type: ignore[arg-type]
+                except ValueError:
+                    raise self._damaged(body) from None
         if nulls:
             slots = [None if nulls >> at & 1 else slot for at, slot in enumerate(slots)]
         return tuple(slots)

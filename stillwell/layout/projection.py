@@ -12,19 +12,20 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from stillwell.errors import FormatError
+from stillwell.layout import elements
 from stillwell.layout.value import (
     FORMAT,
     HEADER_BYTES,
     KIND_AT,
     LENGTH_AT,
     ROW,
-    SLOT_CODES,
     LayoutSet,
     RowLayout,
     layout_id,
+    slot_code,
 )
 from stillwell.spec import FeatureSpec, ViewSpec
-from stillwell.types import BYTES, FieldType
+from stillwell.types import BYTES, STRING, FieldType
 
 
 class _Absent:
@@ -105,6 +106,14 @@ class UnknownLayout(FormatError):
 
 
 _Reader = Callable[[bytes], tuple[Any, ...]]
+_ReadTail = Callable[[bytes], Any]
+
+
+def _read_tail(kind: FieldType) -> _ReadTail | None:
+    """From what a row has of a feature in its tail to the value; raises ValueError. None: it is the value."""
+    if kind is BYTES:
+        return None
+    return bytes.decode if kind is STRING else elements.unpacker(kind)
 
 
 def _reader(layout: RowLayout, wanted: Sequence[FeatureSpec]) -> _Reader:
@@ -135,10 +144,16 @@ class _RowReader:
         self._last_end = at_slot[layout.variable[-1]] if layout.variable else None
         self._pick = _picker([1 if at is None else at_slot[at] for at in taken])
         self._texts = [
-            (position, at_slot[before[at]] if at in before else None, layout.features[at].type)
+            (position, at, at_slot[before[at]] if at in before else None, _read_tail(layout.features[at].type))
             for position, at in enumerate(taken)
             if at is not None and at in layout.variable
         ]
+        self._vectors = [
+            (position, elements.unpacker(layout.features[at].type))
+            for position, at in enumerate(taken)
+            if at is not None and layout.features[at].type.width and layout.features[at].type.element is not None
+        ]
+        self._plain = not self._texts and not self._vectors
         self._bits = [(position, at) for position, at in enumerate(taken) if at is not None]
         self._absent = [position for position, at in enumerate(taken) if at is None]
 
@@ -150,16 +165,18 @@ class _RowReader:
         if not int.from_bytes(slots[0]) == len(value) == self._fixed + end:
             raise self._damaged(value)
         row: tuple[Any, ...] = self._pick(slots)
-        if slots[1] == self._no_nulls and not self._texts and not self._absent:
+        if slots[1] == self._no_nulls and self._plain and not self._absent:
             return row
         return tuple(self._closer(value, slots, list(row)))
 
     def _closer(self, value: bytes, slots: tuple[Any, ...], row: list[Any]) -> list[Any]:
-        """The row with its texts, its nulls and what it lacks."""
+        """The row with its texts, its lists, its nulls and what it lacks."""
         nulls = int.from_bytes(slots[1], "little")
-        for position, start_slot, kind in self._texts:
+        for position, at, start_slot, read in self._texts:
             start = slots[start_slot] if start_slot else 0
-            row[position] = self._text(value, start, row[position], kind)
+            row[position] = self._text(value, start, row[position], None if nulls >> at & 1 else read)
+        for position, unpack in self._vectors:
+            row[position] = unpack(row[position])
         for position, at in self._bits:
             if nulls >> at & 1:
                 row[position] = None
@@ -167,16 +184,18 @@ class _RowReader:
             row[position] = ABSENT
         return row
 
-    def _text(self, value: bytes, start: int, end: int, kind: FieldType) -> str | bytes:
+    def _text(self, value: bytes, start: int, end: int, read: "_ReadTail | None") -> Any:
         if not start <= end <= len(value) - self._fixed:
             raise self._damaged(value)
         data = value[self._fixed + start : self._fixed + end]
-        if kind is BYTES:
+        if read is None:
             return data
         try:
-            return data.decode()
+            return read(data)
         except UnicodeDecodeError as error:
             raise FormatError(f"view {self._view}: a text in the row is not UTF-8 ({error})") from None
+        except ValueError as error:
+            raise FormatError(f"view {self._view}: a list in the row is none ({error})") from None
 
     def _damaged(self, value: bytes) -> FormatError:
         return FormatError(f"view {self._view}: the row's {len(value)} bytes do not end where its layout says")
@@ -196,7 +215,7 @@ class WholeRows:
         slots = sorted(read | {before[at] for at in read & before.keys()} | set(layout.variable[-1:]))
         chosen = set(slots)
         codes = [
-            SLOT_CODES[feature.type.name] if at in chosen else f"{feature.type.width or 4}x"
+            slot_code(feature.type) if at in chosen else f"{feature.type.width or 4}x"
             for at, feature in enumerate(layout.features)
         ]
         self._fixed = layout.fixed.itemsize
@@ -210,9 +229,14 @@ class WholeRows:
         self._wanted = [at_slot[places[feature.name]] for feature in wanted]
         self._pick = _picker(self._wanted)
         self._texts = [
-            (position, at_slot[before[at]] if at in before else None, at_slot[at], feature.type is BYTES)
+            (position, at_slot[before[at]] if at in before else None, at_slot[at], _read_tail(feature.type))
             for position, feature in enumerate(wanted)
             if not layout.features[at := places[feature.name]].type.width
+        ]
+        self._vectors = [
+            (position, elements.unpacker(feature.type))
+            for position, feature in enumerate(wanted)
+            if feature.type.width and feature.type.element is not None
         ]
 
     @property
@@ -222,8 +246,9 @@ class WholeRows:
 
     @property
     def even(self) -> bool:
-        """Whether all such rows are of one length: the layout has no texts and no bytes."""
-        return self._last_end is None
+        """Whether all such rows are of one length, and read by nothing but unpacking: the layout has no texts, bytes
+        and lists, and no vector is wanted."""
+        return self._last_end is None and not self._vectors
 
     @classmethod
     def together(cls, each: "Sequence[WholeRows]") -> "Callable[[Sequence[bytes | None]], _Together | None]":
@@ -268,15 +293,19 @@ class WholeRows:
         row: Sequence[Any] = self._pick(slots)
         if self._texts:
             row = list(row)
-            for position, start_slot, end_slot, binary in self._texts:
+            for position, start_slot, end_slot, read in self._texts:
                 start = slots[start_slot] if start_slot else 0
                 if not start <= slots[end_slot] <= end:
                     return None
                 text = value[self._fixed + start : self._fixed + slots[end_slot]]
                 try:
-                    row[position] = text if binary else text.decode()
-                except UnicodeDecodeError:
+                    row[position] = text if read is None else read(text)
+                except ValueError:
                     return None
+        if self._vectors:
+            row = list(row)
+            for position, unpack in self._vectors:
+                row[position] = unpack(row[position])
         return int.from_bytes(slots[1]) - _SIGN, row
 
     def many(self, stored: Sequence[bytes | None]) -> tuple[list[int], list[Sequence[Any]]] | None:
@@ -303,14 +332,16 @@ class WholeRows:
         if self._last_end and [fixed + end for end in slots[self._last_end]] != lengths:
             return None
         columns = list(self._pick(slots))
-        for position, start_slot, end_slot, binary in self._texts:
+        for position, unpack in self._vectors:
+            columns[position] = list(map(unpack, columns[position]))
+        for position, start_slot, end_slot, read in self._texts:
             starts, ends = slots[start_slot] if start_slot else (0,) * count, slots[end_slot]
             if not all(map(operator.le, starts, ends)) or not all(map(operator.le, map(fixed.__add__, ends), lengths)):
                 return None
             texts = [row[fixed + start : fixed + end] for row, start, end in zip(rows, starts, ends, strict=True)]
             try:
-                columns[position] = texts if binary else list(map(bytes.decode, texts))
-            except UnicodeDecodeError:
+                columns[position] = texts if read is None else list(map(read, texts))
+            except ValueError:
                 return None
         times = struct.unpack(f">{count}Q", b"".join(slots[1]))
         return [time - _SIGN for time in times], columns
@@ -320,7 +351,7 @@ def _format(layout: RowLayout, slots: Sequence[int]) -> str:
     """What `struct` unpacks from the length on: length, null bitmap, and the slots wanted, in the layout's order."""
     chosen = set(slots)
     codes = [
-        SLOT_CODES[feature.type.name] if at in chosen else f"{feature.type.width or 4}x"
+        slot_code(feature.type) if at in chosen else f"{feature.type.width or 4}x"
         for at, feature in enumerate(layout.features)
     ]
     return f"<4s{HEADER_BYTES - KIND_AT}x{layout.bitmap_bytes}s{''.join(codes)}"

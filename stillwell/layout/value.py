@@ -8,13 +8,15 @@
     58      4  layout id     the first 4 bytes of SHA-256 over the layout's description
     62      n  null bitmap   one bit for each feature, lowest bit of the first byte first; set where it is null
      …      …  fixed body    one slot for each feature, little-endian; zero, or no bytes of the tail, where it is null
-     …      …  tail          the bytes of texts and binaries, one behind the other
+     …      …  tail          the bytes of texts, binaries and lists, one behind the other
 
 The format stands right before the stamp, and the length right behind it, so that the script takes them in one read: it
 never looks further. Format and stamp it compares as they are; a value of the same length it writes over the old one in
 its place. A slot is 1 byte for Bool, 4 for Int32 and Float32, 8 for Int64, Float64 and Timestamp (µs since
-the epoch), and 4 for String and Bytes: where its bytes end, counted from the tail's start; they begin where those of
-the feature of variable length before it end. The same row is the same bytes, whoever encodes it.
+the epoch), and 4 for String, Bytes and lists: where its bytes end, counted from the tail's start; they begin where
+those of the feature of variable length before it end. A vector has as many slots as elements, unless those are String
+or Bytes: then it is in the tail like a list, of which `stillwell.layout.elements` says more. The same row is the same
+bytes, whoever encodes it.
 
 A layout is a view's name with the names and types of its features in their order. Its description is text: a line for
 the view, then one for each feature, `<name> <type>`, each ended by a line feed.
@@ -25,8 +27,8 @@ import datetime
 import hashlib
 import itertools
 import struct
-from collections.abc import Iterable, Sequence
-from typing import Self
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -36,10 +38,11 @@ import pyarrow.compute as pc
 
 from stillwell.errors import DefinitionError, FormatError
 from stillwell.instants import instant
+from stillwell.layout import elements
 from stillwell.layout.stamp import STAMP_BYTES, Stamp
 from stillwell.series import at_most_bytes, filled, microseconds
 from stillwell.spec import FeatureSpec, ViewSpec
-from stillwell.types import BYTES, TIMESTAMP
+from stillwell.types import STRING, TIMESTAMP, FieldType
 
 FORMAT = 1
 ROW = 1
@@ -96,9 +99,19 @@ class RowLayout:
         )
         self.variable = [at for at, feature in enumerate(self.features) if not feature.type.width]
         self.timestamps = [at for at, feature in enumerate(self.features) if feature.type is TIMESTAMP]
-        self.body = struct.Struct("<" + "".join(SLOT_CODES[feature.type.name] for feature in self.features))
-        if len(self.features) > MAX_FEATURES or self.fixed.itemsize > MAX_VALUE_BYTES:
+        self.lists = [
+            (at, elements.unpacker(feature.type), feature.type.element is TIMESTAMP)
+            for at, feature in enumerate(self.features)
+            if feature.type.element is not None
+        ]
+        self.body = struct.Struct("<" + "".join(slot_code(feature.type) for feature in self.features))
+        if len(self.features) > MAX_FEATURES:
             raise DefinitionError(f"view {view}: has {len(self.features)} features, at most {MAX_FEATURES} are allowed")
+        if self.fixed.itemsize > MAX_VALUE_BYTES:
+            raise DefinitionError(
+                f"view {view}: a row would have more than {MAX_VALUE_BYTES} bytes, most of them of its vectors; make "
+                "them shorter, or give them views of their own"
+            )
 
     @classmethod
     def of(cls, view: ViewSpec) -> Self:
@@ -108,12 +121,14 @@ class RowLayout:
 
 def too_long(layout: RowLayout, frame: pl.DataFrame) -> npt.NDArray[np.bool_]:
     """Which rows would have more than MAX_VALUE_BYTES: they are to be rejected, for they cannot be encoded."""
-    columns = [frame.get_column(layout.features[at].name) for at in layout.variable]
-    if layout.fixed.itemsize + sum(map(at_most_bytes, columns)) <= MAX_VALUE_BYTES:
+    variable = [layout.features[at] for at in layout.variable]
+    most = sum(_at_most_bytes(frame.get_column(feature.name), feature.type) for feature in variable)
+    if layout.fixed.itemsize + most <= MAX_VALUE_BYTES:
         return np.zeros(frame.height, np.bool_)
     total = np.full(frame.height, layout.fixed.itemsize, np.int64)
-    for column in columns:
-        total += _lengths(_tail(column))
+    for feature in variable:
+        for tail in _tails(frame.get_column(feature.name), feature.type):
+            total += _lengths(tail)
     return total > MAX_VALUE_BYTES
 
 
@@ -134,10 +149,11 @@ def encode(layout: RowLayout, frame: pl.DataFrame, stamps: npt.NDArray[np.uint8]
         if column.null_count():
             rows["nulls"][:, at >> 3] |= column.is_null().to_numpy().astype(np.uint8) << (at & 7)
         if feature.type.width:
-            rows[f"feature {at}"] = _slots(column)
+            rows[f"feature {at}"] = _slots(column, feature.type)
         else:
-            tails.append(_tail(column))
-            ends += _lengths(tails[-1])
+            for tail in _tails(column, feature.type):
+                tails.append(tail)
+                ends += _lengths(tail)
             rows[f"feature {at}"] = ends
     rows["length"] = layout.fixed.itemsize + ends
     if not layout.variable:
@@ -163,6 +179,9 @@ def decode(layout: RowLayout, value: bytes) -> DecodedRow:
     for at in layout.timestamps:
         slots[at] = _instant(slots[at], f"feature {layout.features[at].name}")
     nulls = int.from_bytes(value[HEADER_BYTES:body_at], "little")
+    for at, unpack, are_times in layout.lists:
+        if not nulls >> at & 1:
+            slots[at] = _list_value(layout, at, unpack, slots[at], are_times)
     values = {
         feature.name: None if nulls >> at & 1 else slot
         for at, (feature, slot) in enumerate(zip(layout.features, slots, strict=True))
@@ -170,9 +189,20 @@ def decode(layout: RowLayout, value: bytes) -> DecodedRow:
     return DecodedRow(values, Stamp.unpack(value[STAMP_AT:LENGTH_AT]))
 
 
+def _list_value(
+    layout: RowLayout, at: int, unpack: Callable[[bytes], list[Any]], data: bytes, are_times: bool
+) -> list[Any]:
+    name = layout.features[at].name
+    try:
+        values = unpack(data)
+    except ValueError as error:
+        raise FormatError(f"view {layout.view}: feature {name} is no list ({error})") from None
+    return [_instant(value, f"feature {name}") for value in values] if are_times else values
+
+
 def _variable_value(layout: RowLayout, at: int, data: bytes) -> str | bytes:
     feature = layout.features[at]
-    if feature.type is BYTES:
+    if feature.type is not STRING:
         return data
     try:
         return data.decode()
@@ -227,20 +257,17 @@ def stamp_of(value: bytes) -> bytes:
     return value[STAMP_AT:LENGTH_AT]
 
 
-SLOT_CODES = {
-    "Bool": "?",
-    "Int32": "i",
-    "Int64": "q",
-    "Float32": "f",
-    "Float64": "d",
-    "String": "I",
-    "Bytes": "I",
-    "Timestamp": "q",
-}
+def slot_code(kind: FieldType) -> str:
+    """How `struct` has a value in the fixed body: a vector as its bytes, what has a tail as where that ends."""
+    if kind.element is not None:
+        return f"{kind.width}s" if kind.width else "I"
+    return elements.CODES.get(kind.name, "I")
 
 
-def _slots(column: pl.Series) -> npt.NDArray[np.generic]:
+def _slots(column: pl.Series, kind: FieldType) -> npt.NDArray[np.generic]:
     """Values of fixed width as numbers, zero for null."""
+    if kind.element is not None:
+        return elements.vectors(column, kind)
     if column.dtype == pl.Boolean:
         column = column.cast(pl.UInt8)
     elif column.dtype == TIMESTAMP.polars:
@@ -248,9 +275,16 @@ def _slots(column: pl.Series) -> npt.NDArray[np.generic]:
     return filled(column, 0).to_numpy()
 
 
-def _tail(column: pl.Series) -> pa.LargeBinaryArray:
-    """Values of variable length, none for null."""
-    return filled(column.cast(pl.Binary), b"").to_arrow().cast(pa.large_binary())
+def _tails(column: pl.Series, kind: FieldType) -> list[pa.LargeBinaryArray]:
+    """Values of variable length, none for null; of one column there may be several that follow each other."""
+    if kind.element is not None:
+        return elements.tails(column, kind)
+    return [filled(column.cast(pl.Binary), b"").to_arrow().cast(pa.large_binary())]
+
+
+def _at_most_bytes(column: pl.Series, kind: FieldType) -> int:
+    """A number of bytes that no value of variable length in the column exceeds."""
+    return at_most_bytes(column) if kind.element is None else elements.at_most(column, kind)
 
 
 def _lengths(tail: pa.LargeBinaryArray) -> npt.NDArray[np.uint32]:

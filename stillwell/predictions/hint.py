@@ -102,12 +102,19 @@ def encode(hint: Hint) -> tuple[bytes, bytes]:
 
 def _written(value: Any) -> Any:
     # Or it would be a null, and that another prediction.
+    if isinstance(value, list):
+        return list(map(_written, value))
     return writable(value) if isinstance(value, float) else value
 
 
 def _read(value: Any, kind: FieldType) -> Any:
     if value is None:
         return None
+    if kind.element is not None:
+        listed = msgspec.convert(value, list[Any])
+        if len(listed) != (kind.size or len(listed)):
+            raise msgspec.ValidationError(f"Expected a list of {kind.size}, got one of {len(listed)}")
+        return [_read(each, kind.element) for each in listed]
     if kind in (FLOAT32, FLOAT64) and isinstance(value, str) and value in NAMED:
         return float(value)
     return msgspec.convert(value, FITS[kind.name])

@@ -218,5 +218,12 @@ def _led_to(alias: AliasSpec) -> tuple[str, tuple[str, ...]]:
 
 
 def _plain(values: Sequence[Any]) -> list[Any]:
-    """Request values, times as numbers."""
-    return [instant_us(value) if isinstance(value, datetime.datetime) else value for value in values]
+    """Request values, times as numbers, in lists too."""
+    return [
+        instant_us(value)
+        if isinstance(value, datetime.datetime)
+        else _plain(value)
+        if isinstance(value, list)
+        else value
+        for value in values
+    ]

@@ -2,6 +2,7 @@
 
 import datetime
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import structlog
 
@@ -15,7 +16,7 @@ from stillwell.predictions.outcome import Entity, Outcome
 from stillwell.pushing.log import PushLog
 from stillwell.pushing.record import PushEncoder, PushRecord, To, push_topic
 from stillwell.spec import ModelSpec
-from stillwell.types import TIMESTAMP
+from stillwell.types import TIMESTAMP, FieldType
 
 _log = structlog.get_logger(__name__)
 
@@ -51,11 +52,18 @@ class PredictionLog:
         row: Mapping[str, object] = {
             **{key.name: entity.values[key.name] for key in model.entity.keys},
             "event_timestamp": _time(outputs.read_at),
-            **{each.name: _time(value) if each.type is TIMESTAMP else value for each, value in values},
+            **{each.name: _kept(each.type, value) for each, value in values},
             "model_version": model.version,
             "computed_at": _time(outputs.computed_at),
         }
         return self._encoders[model.name].final(row, to=To.OFFLINE)
+
+
+def _kept(kind: FieldType, value: Any) -> object:
+    """An output as its row has it."""
+    if kind is TIMESTAMP:
+        return _time(value)
+    return list(map(_time, value)) if kind.element is TIMESTAMP and value is not None else value
 
 
 def _time(us: object) -> datetime.datetime | None:

@@ -11,13 +11,18 @@
 | Bytes     | BYTES                     | as base64                                                                   |
 | Timestamp | INT64                     | µs since the epoch                                                          |
 
-A tensor has the shape [entities] or [entities, 1]. The protocol has no nulls: a float has `null`, which MLServer and
-its like read as NaN; another input that is null keeps its entity from being predicted. A model with a single output
-takes the server's single output whatever it is called, since many servers call theirs `predict` and know no other name.
+A tensor has the shape [entities] or [entities, 1], that of a vector [entities, its size]: what is sent is flat, and the
+elements of one vector stand beside each other; what is taken may be nested as well. Lists of any length are no tensors,
+and definitions refuse them.
+
+The protocol has no nulls: a float has `null`, which MLServer and its like read as NaN; another input that is null, a
+vector too, keeps its entity from being predicted. A model with a single output takes the server's single output
+whatever it is called, since many servers call theirs `predict` and know no other name.
 """
 
 import binascii
 import dataclasses
+import itertools
 import json
 import math
 from base64 import b64decode, b64encode
@@ -122,7 +127,7 @@ def mismatches(model: ModelSpec, metadata: Metadata) -> list[str]:
     if metadata.inputs:
         inputs = {each.name: each for each in metadata.inputs}
         for each in model.inputs:
-            found += _mismatch("input", each.name, [DATATYPES[each.type.name]], each.type, inputs)
+            found += _mismatch("input", each.name, [DATATYPES[each.type.scalar.name]], each.type, inputs)
         found += [
             f"the server wants an input {name!r}, which inputs= does not have"
             for name in inputs.keys() - {each.name for each in model.inputs}
@@ -132,7 +137,7 @@ def mismatches(model: ModelSpec, metadata: Metadata) -> list[str]:
         if len(outputs) == len(model.outputs) == 1:
             outputs = {model.outputs[0].name: metadata.outputs[0]}
         for output in model.outputs:
-            found += _mismatch("output", output.name, _TAKEN[output.type.name], output.type, outputs)
+            found += _mismatch("output", output.name, _TAKEN[output.type.scalar.name], output.type, outputs)
     return found
 
 
@@ -147,8 +152,13 @@ def _mismatch(
         found.append(
             f"{what} {name!r} is {kind.name}, which wants {' or '.join(allowed)}, and {server.datatype} at the server"
         )
-    if not server.shape or any(each not in (-1, 1) for each in server.shape[1:]) or len(server.shape) > 2:
-        found.append(f"{what} {name!r} has the shape {server.shape} at the server: one value for each entity, [-1, 1]")
+    width = kind.size or 1
+    wrong = not server.shape or any(each not in (-1, width) for each in server.shape[1:]) or len(server.shape) > 2
+    if wrong or (width > 1 and len(server.shape) == 1):
+        of_each = "one value" if kind.size is None else f"{kind.size} values"
+        found.append(
+            f"{what} {name!r} has the shape {server.shape} at the server: {of_each} for each entity, [-1, {width}]"
+        )
     return found
 
 
@@ -175,14 +185,16 @@ def request(model: ModelSpec, columns: Mapping[str, Sequence[Any]]) -> bytes:
     tensors = []
     for each in model.inputs:
         values = columns[each.name]
+        scalar = each.type.scalar
+        flat = values if each.type.element is None else list(itertools.chain.from_iterable(values))
         tensor: dict[str, object] = {
             "name": each.name,
-            "shape": [len(values), 1],
-            "datatype": DATATYPES[each.type.name],
-            "data": _SENT.get(each.type.name, list)(values),
+            "shape": [len(values), each.type.size or 1],
+            "datatype": DATATYPES[scalar.name],
+            "data": _SENT.get(scalar.name, list)(flat),
         }
-        if each.type in (STRING, BYTES):
-            tensor["parameters"] = {"content_type": "str" if each.type is STRING else "base64"}
+        if scalar in (STRING, BYTES):
+            tensor["parameters"] = {"content_type": "str" if scalar is STRING else "base64"}
         tensors.append(tensor)
     return msgspec.json.encode({"inputs": tensors})
 
@@ -228,9 +240,11 @@ def _column(output: OutputSpec, tensors: Mapping[str, _Tensor], count: int) -> l
     tensor = tensors.get(output.name)
     if tensor is None:
         raise ModelError(f"its answer has no output {output.name!r}, only {', '.join(tensors) or 'none'}")
-    if tensor.datatype not in _TAKEN[output.type.name]:
+    if tensor.datatype not in _TAKEN[output.type.scalar.name]:
         raise ModelError(f"output {output.name} must be {output.type.name}, not a tensor of {tensor.datatype}")
     data = tensor.data or []
+    if output.type.size is not None:
+        return _vectors(output, output.type.size, tensor.shape, data, count)
     if data and all(type(each) is list and len(each) == 1 for each in data):
         data = [each[0] for each in data]
     if tensor.shape not in ([count], [count, 1]) or len(data) != count:
@@ -239,6 +253,22 @@ def _column(output: OutputSpec, tensors: Mapping[str, _Tensor], count: int) -> l
             f"for {counted(count, 'entity', 'entities')}"
         )
     return [_value(output, value) for value in data]
+
+
+def _vectors(output: OutputSpec, size: int, shape: Sequence[int], data: list[Any], count: int) -> list[object]:
+    """The same of an output that is a vector."""
+    if data and all(type(each) is list for each in data):
+        rows = data
+    else:
+        rows = [data[at : at + size] for at in range(0, len(data), size)]
+    flat_shape = size == 1 and shape == [count]
+    if not (shape == [count, size] or flat_shape) or len(rows) != count or any(len(row) != size for row in rows):
+        values = sum(map(len, rows))
+        raise ModelError(
+            f"output {output.name} has the shape {shape} and {counted(values, 'value')}, "
+            f"for {counted(count, 'entity', 'entities')} with {size} each"
+        )
+    return [_value(output, row) for row in rows]
 
 
 def spoken(model: ModelSpec, columns: object, count: int) -> list[Said]:
@@ -272,9 +302,28 @@ def _value(output: OutputSpec, value: Any) -> object:
             f"output {output.name} is null, None or NaN, and must be {output.type.name}: have the model give a value "
             f"for each entity, or define the output as {output.type.name} | None"
         )
-    if not is_finite(value):
-        return Unusable(f"output {output.name} is {value}")
+    if output.type.element is not None:
+        return _vector(output, value)
+    return _single(output.name, output.type, value)
+
+
+def _vector(output: OutputSpec, value: Any) -> object:
+    """A vector as the model said it: a list, or what has a `tolist`, as arrays of NumPy's do."""
     kind = output.type
+    values = value.tolist() if hasattr(value, "tolist") else value
+    if not isinstance(values, list | tuple) or len(values) != kind.size:
+        came = f"a list of {len(values)}" if isinstance(values, list | tuple) else repr(value)[:_QUOTED]
+        return Unusable(f"output {output.name} must be {kind.name}, not {came}")
+    if None in values:
+        return Unusable(f"output {output.name} has a null in it, None or NaN: no element of {kind.name} is null")
+    taken = [_single(f"{output.name}[{number}]", kind.scalar, each) for number, each in enumerate(values)]
+    return next((each for each in taken if isinstance(each, Unusable)), taken)
+
+
+def _single(name: str, kind: FieldType, value: Any) -> object:
+    """A value that is no vector. name: of the output, or the element."""
+    if not is_finite(value):
+        return Unusable(f"output {name} is {value}")
     try:
         if kind is TIMESTAMP:
             return msgspec.convert(value, FITS["Int64"])
@@ -282,9 +331,9 @@ def _value(output: OutputSpec, value: Any) -> object:
             return value if isinstance(value, bytes) else b64decode(value, validate=True)
         fitting = msgspec.convert(value, FITS[kind.name])
     except (msgspec.ValidationError, binascii.Error, TypeError):
-        return Unusable(f"output {output.name} must be {kind.name}, not {repr(value)[:_QUOTED]}")
+        return Unusable(f"output {name} must be {kind.name}, not {repr(value)[:_QUOTED]}")
     if kind is FLOAT32 and abs(fitting) > _LARGEST_FLOAT32:
-        return Unusable(f"output {output.name} is {fitting}, too large for Float32")
+        return Unusable(f"output {name} is {fitting}, too large for Float32")
     return fitting
 
 

@@ -93,6 +93,6 @@ def _column(name: str, kind: FieldType, *, nullable: bool = False, read_as: str 
         type=kind,
         nullable=nullable,
         path=(name,),
-        spelled=kind in (FLOAT32, FLOAT64),
+        spelled=kind.scalar in (FLOAT32, FLOAT64),
         read_as=read_as,
     )

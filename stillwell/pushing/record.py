@@ -19,6 +19,7 @@ Both forms are ordinary topics to the decoder, closed ones: a field that no colu
 import dataclasses
 import datetime
 import enum
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -30,8 +31,9 @@ import polars as pl
 from stillwell.floats import exactly
 from stillwell.instants import instant_us
 from stillwell.layout.entity_key import entity_key, entity_keys
+from stillwell.lists import elements_of
 from stillwell.records import Headers
-from stillwell.spec import ColumnSpec, Origin, TopicSpec, ViewSpec
+from stillwell.spec import ColumnSpec, Origin, TopicSpec, ViewSpec, element_of
 from stillwell.types import BYTES, FLOAT32, FLOAT64, INT64, TIMESTAMP, FieldType
 from stillwell.wire import US_PER_UNIT, python_values
 
@@ -102,7 +104,7 @@ def raw_topic(project: str, view: ViewSpec) -> TopicSpec:
 
 
 def _column(name: str, kind: FieldType, *, nullable: bool) -> ColumnSpec:
-    return ColumnSpec(name=name, type=kind, nullable=nullable, path=(name,), spelled=kind in (FLOAT32, FLOAT64))
+    return ColumnSpec(name=name, type=kind, nullable=nullable, path=(name,), spelled=kind.scalar in (FLOAT32, FLOAT64))
 
 
 def _by_name(column: ColumnSpec) -> ColumnSpec:
@@ -274,13 +276,24 @@ class _Forms:
 def _written(column: ColumnSpec, values: pl.Series) -> list[Any]:
     found = python_values(column.type, values)
     # A sum is finite if all are; it may overflow without one that is not, which costs no more than a closer look.
-    if column.spelled and not math.isfinite(values.sum()):
+    if not column.spelled or math.isfinite(_sum(values)):
+        return found
+    if column.type.element is None:
         return [None if value is None else exactly(value) for value in found]
-    return found
+    return [None if value is None else list(map(exactly, value)) for value in found]
+
+
+def _sum(values: pl.Series) -> float:
+    """Of numbers, or of the elements of lists; whatever is null adds nothing."""
+    if isinstance(values.dtype, pl.List | pl.Array):
+        values = elements_of(values).flat
+    return float(values.sum())
 
 
 def _form(column: ColumnSpec) -> Callable[[Any], object]:
     """From a Python value to what JSON is made of; raises ValueError for one of another type."""
+    if column.type.element is not None:
+        return functools.partial(_listed, column.type.size, _form(element_of(column)))
     if column.spelled:
         return lambda value: exactly(_of_type(value, int, float))
     if column.type.name == TIMESTAMP.name and column.unit is not None:
@@ -292,6 +305,22 @@ def _form(column: ColumnSpec) -> Callable[[Any], object]:
     if column.type.name in (FLOAT32.name, FLOAT64.name):
         return lambda value: _finite(_of_type(value, int, float))
     return lambda value: _of_type(value, column.type.python)
+
+
+def _listed(size: int | None, form: Callable[[Any], object], values: Any) -> list[object]:
+    """The elements of a list, a tuple, or what has a `tolist`, as arrays of NumPy's do. form: of each."""
+    found = values.tolist() if hasattr(values, "tolist") else values
+    if not isinstance(found, list | tuple):
+        raise ValueError(f"expected a list, got {type(values).__name__}")
+    if size not in (None, len(found)):
+        raise ValueError(f"expected a list of exactly {size}, got one of {len(found)}")
+    written = []
+    for number, value in enumerate(found):
+        try:
+            written.append(form(value))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"element {number}: {error}") from None
+    return written
 
 
 def _of_type(value: Any, *kinds: type) -> Any:

@@ -22,9 +22,7 @@ from stillwell.layout.projection import ABSENT, StoredColumns
 from stillwell.on_demand import at_one_instant
 from stillwell.reading.plan import Computation, RequestInput, StoredInput
 from stillwell.reading.status import Freshness, Status, present
-from stillwell.series import microseconds
-from stillwell.types import TIMESTAMP, FieldType
-from stillwell.wire import column
+from stillwell.wire import column, stored_column, stored_values
 
 
 class FoundRows(NamedTuple):
@@ -72,7 +70,7 @@ def compute(
     by_name = {each.qualified: each for each in computation.stored}
     answers = []
     for feature in computation.on_demand.features:
-        values = _python(feature.type, computed.frame.get_column(feature.name))[:count]
+        values = stored_values(feature.type, computed.frame.get_column(feature.name))[:count]
         read = [by_name[name] for name in computation.on_demand.reads[feature.name] if name in by_name]
         answers.append(
             ComputedColumn(values, worth.statuses(values, read), worth.event_times(read), worth.freshness(read))
@@ -90,18 +88,11 @@ def _stored(given: StoredInput, rows: FoundRows, times: int) -> pl.Series:
         ]
     elif ABSENT in values:
         values = [None if value is ABSENT else value for value in values]
-    if given.type is TIMESTAMP:
-        return pl.Series(given.qualified, [*values] * times, dtype=pl.Int64()).cast(TIMESTAMP.polars)
-    return pl.Series(given.qualified, [*values] * times, dtype=given.type.polars)
+    return stored_column(given.type, [*values] * times).alias(given.qualified)
 
 
 def _requested(given: RequestInput, values: Sequence[Any], times: int) -> pl.Series:
     return column(given.type, [*values] * times).alias(given.qualified)
-
-
-def _python(kind: FieldType, values: pl.Series) -> list[Any]:
-    """Values as stored ones are shown: times in µs since the epoch."""
-    return microseconds(values).to_list() if kind is TIMESTAMP else values.to_list()
 
 
 class _Worth:

@@ -118,7 +118,7 @@ class Draft:
             views=tuple(rows.view.name for rows in self._rows),
             places=self._rows_at,
             sources=tuple(output.source for output in outputs),
-            plain=all(output.feature.type is not TIMESTAMP for output in outputs),
+            plain=all(output.feature.type.scalar is not TIMESTAMP for output in outputs),
             objectives=tuple(at for at, lookup in enumerate(lookups) if lookup.freshness_us is not None),
             of_one_key=bool(lookups) and not any(lookup.alike for lookup in lookups),
             whole=None if computations or self._models else self._whole(lookups, outputs),

@@ -3,28 +3,41 @@
 import binascii
 import contextlib
 import datetime
+import functools
+import itertools
 import math
 import types
 from base64 import b64decode
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
 
 import msgspec
 
 from stillwell.definitions.mistakes import did_you_mean
 from stillwell.errors import RequestError
-from stillwell.floats import meant
+from stillwell.floats import TEXTS, meant
 from stillwell.layout.entity_key import WrongKey, keys_of_columns
 from stillwell.reading.plan import Lookup, Plan
 from stillwell.spec import RequestColumnSpec
 from stillwell.types import BYTES, FLOAT32, FLOAT64, STRING, TIMESTAMP, FieldType
-from stillwell.wire import FITS, INSTANT, WITHIN_FLOAT32, within_years
+from stillwell.wire import FITS, INSTANT, WITHIN_FLOAT32, fits, within_years
 from stillwell.wording import say_other, shorten
 
 _FITS: Mapping[str, Any] = {**FITS, FLOAT32.name: WITHIN_FLOAT32}
 """What a request may bring is what an event may: features are computed on write from the same values."""
 
-_FITS_ALL: Mapping[str, Any] = {name: types.GenericAlias(list, (fits | None,)) for name, fits in _FITS.items()}
+_SPELLED = Annotated[str, msgspec.Meta(pattern=TEXTS)]
+_FITS_ELEMENTS: Mapping[str, Any] = {
+    **_FITS,
+    **{name: _FITS[name] | _SPELLED for name in (FLOAT32.name, FLOAT64.name)},
+}
+
+
+@functools.cache
+def _fits_all(kind: FieldType) -> Any:
+    """Whole columns of values, or nulls."""
+    return types.GenericAlias(list, (fits(kind, _FITS if kind.element is None else _FITS_ELEMENTS) | None,))
+
 
 _MOST_SHOWN = 20
 """Columns that an error tells of: a request may bring any number."""
@@ -99,15 +112,28 @@ def keys(lookup: Lookup, columns: Mapping[str, Sequence[object]]) -> list[bytes]
 
 def _requested(column: RequestColumnSpec, values: Sequence[object]) -> list[Any]:
     """A column of request values in its type. Raises RequestError for one that does not fit."""
-    fits = _FITS_ALL[column.type.name]
     if None not in values or column.nullable:
         with contextlib.suppress(msgspec.ValidationError, UnicodeEncodeError):
-            fitting: list[Any] = msgspec.convert(values, fits)
-            if column.type is STRING:
-                "".join(filter(None, fitting)).encode()  # a lone surrogate is no text; told below, with its row
-            if column.type is not TIMESTAMP or all(map(within_years, filter(None, fitting))):
+            fitting: list[Any] = msgspec.convert(values, _fits_all(column.type))
+            one_by_one: Iterable[Any] = filter(None, fitting)
+            if column.type.element is not None:
+                fitting = _with_floats(column.type, fitting)
+                one_by_one = itertools.chain.from_iterable(filter(None, fitting))
+            if column.type.scalar is STRING:
+                "".join(one_by_one).encode()  # a lone surrogate is no text; told below, with its row
+            if column.type.scalar is not TIMESTAMP or all(map(within_years, one_by_one)):
                 return fitting
     return [_request_value(column, row, value) for row, value in enumerate(values)]
+
+
+def _with_floats(kind: FieldType, lists: list[Any]) -> list[Any]:
+    """Lists of floats with the floats that texts in them stand for; others as they are."""
+    if kind.element not in (FLOAT32, FLOAT64):
+        return lists
+    return [
+        None if each is None else [meant(value) if isinstance(value, str) else value for value in each]
+        for each in lists
+    ]
 
 
 def _request_value(column: RequestColumnSpec, row: int, value: object) -> object:
@@ -116,19 +142,28 @@ def _request_value(column: RequestColumnSpec, row: int, value: object) -> object
         if column.nullable:
             return None
         raise _unfit(field, column.type, None)
-    if column.type in (FLOAT32, FLOAT64):
+    if column.type.element is None:
+        return _single(field, column.type, value)
+    if not isinstance(value, list) or len(value) != (column.type.size or len(value)):
+        raise _unfit(field, column.type, value)
+    return [_single(f"{field}[{number}]", column.type.element, each) for number, each in enumerate(value)]
+
+
+def _single(field: str, kind: FieldType, value: object) -> object:
+    """A value that is no list, in its type."""
+    if kind in (FLOAT32, FLOAT64):
         if isinstance(value, str) and (number := meant(value)) is not None:
             return number
         if isinstance(value, float) and not math.isfinite(value):  # named so in a URL
             return value
     try:
-        fitting: object = msgspec.convert(value, _FITS[column.type.name])
+        fitting: object = msgspec.convert(value, _FITS[kind.name])
         if isinstance(fitting, str):
             fitting.encode()
         if isinstance(fitting, datetime.datetime) and not within_years(fitting):
-            raise _unfit(field, column.type, value)
+            raise _unfit(field, kind, value)
     except (msgspec.ValidationError, UnicodeEncodeError):
-        raise _unfit(field, column.type, value) from None
+        raise _unfit(field, kind, value) from None
     return fitting
 
 

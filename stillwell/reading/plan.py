@@ -101,8 +101,8 @@ class Plan:
     out. whole: reads what is looked up, where nothing is to be computed besides, and no model asked.
 
     Known of each once, because every request needs it: views, of the lookups by name; places, their numbers by where
-    their rows are; sources, of the outputs; plain: whether no output is a time; objectives: the lookups of views that
-    have one; of_one_key: whether all lookups make the same entity keys.
+    their rows are; sources, of the outputs; plain: whether no output is a time, or has some; objectives: the lookups of
+    views that have one; of_one_key: whether all lookups make the same entity keys.
     """
 
     join_keys: Mapping[str, KeySpec]

@@ -21,9 +21,12 @@ from tests.worker import WorkerProcess
 
 DEFINITIONS = '''
 from datetime import timedelta
+from typing import Annotated
+
+import polars as pl
 
 from stillwell import AS_OF, Bool, Bytes, Col, Entity, Feature, FeatureService, Float64, Int64, Key, Model
-from stillwell import OnDemandView, Output, Request, String, Timestamp, Topic, View, feature
+from stillwell import OnDemandView, Output, Request, Size, String, Timestamp, Topic, View, feature
 
 
 class Coded(Entity, owner="tests"):
@@ -50,6 +53,16 @@ class Reading(Topic, name="{topic}", event_time="at", start="earliest"):
     amount: Col[Float64 | None]
     label: Col[String]
     raw: Col[Bytes]
+    tags: Col[list[String] | None]
+    pair: Col[Annotated[list[Float64], Size(2)] | None]
+
+
+class ListsNow(View, source=Reading, entity=Coded, keys={{"code": Reading.code}}, ttl=timedelta(hours=1)):
+    """Lists and vectors."""
+
+    tags: Feature[list[String] | None] = feature(Reading.tags)
+    numbers: Feature[list[Int64] | None] = feature(Reading.tags.list.eval(pl.element().str.len_chars().cast(pl.Int64)))
+    pair: Feature[Annotated[list[Float64], Size(2)] | None] = feature(Reading.pair)
 
 
 class CodeNow(View, source=Reading, entity=Coded, keys={{"code": Reading.code}}, ttl=timedelta(hours=1)):
@@ -126,7 +139,7 @@ class Whole(FeatureService, features=(Payer.label, Payee, Offer.more, Worth, Cod
     """Of every kind."""
 '''
 
-VIEWS = ("CodeNow", "NumberNow", "SpelledNow", "BothNow")
+VIEWS = ("CodeNow", "ListsNow", "NumberNow", "SpelledNow", "BothNow")
 NOW = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
 MINUTE = datetime.timedelta(minutes=1)
 
@@ -142,6 +155,8 @@ def _reading(code: str, number: int, label: str, amount: float | None, age: date
         "amount": amount,
         "label": label,
         "raw": "AP8=",
+        "tags": label.split(),
+        "pair": None if amount is None else [amount, -amount],
     }
 
 
@@ -255,6 +270,16 @@ def test_every_status_reaches_the_client_with_the_value_that_belongs_to_it(ask: 
         "seen": {"values": [seen, seen, None, None], "statuses": whole},
         "raw": {"values": ["AP8=", "AP8=", None, None], "statuses": whole},
     }
+
+
+def test_lists_and_vectors_reach_the_client_as_lists(ask: Ask) -> None:
+    answer = ask([f"ListsNow:{name}" for name in ("tags", "numbers", "pair")], code=["fresh", "1", "nobody", "old"])
+    statuses = ["PRESENT", "PRESENT", "NOT_FOUND", "OUTSIDE_MAX_AGE"]
+    assert answer["tags"]["values"][:2] == [["seven"], ["the", "text", "1,", "the", "number", "2"]]
+    assert answer["numbers"]["values"][:2] == [[5], [3, 4, 2, 3, 6, 1]]
+    assert answer["pair"]["values"][:2] == [[12.5, -12.5], [1.0, -1.0]]
+    assert all(not any(answer[name]["values"][2:]) for name in ("tags", "numbers", "pair"))
+    assert all(answer[name]["statuses"] == statuses for name in ("tags", "numbers", "pair"))
 
 
 def test_entities_come_in_the_order_of_the_request_and_as_often_as_they_are_named(ask: Ask) -> None:
@@ -376,7 +401,7 @@ def test_a_bad_key_among_good_ones_has_the_whole_request_refused_and_is_named(as
 @pytest.mark.parametrize("by", ["retrieve_online_documents", "retrieve_online_documents_v2"])
 def test_a_search_by_vectors_is_refused_and_says_what_there_is_not(client: FeastClient, by: str) -> None:
     client.call("apply_searched", view="Searched", keys={"code": "String"})
-    with pytest.raises(FeastRaisedError, match="no vectors") as raised:
+    with pytest.raises(FeastRaisedError, match="looks vectors up by their keys alone") as raised:
         client.call("search", view="Searched", by=by)
     assert raised.value.kind == "FeastError"
 

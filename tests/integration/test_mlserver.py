@@ -11,7 +11,7 @@ from stillwell.errors import ModelError, ModelUnavailable
 from stillwell.predictions.inference import ServedModel
 from stillwell.predictions.tensors import Unusable
 from stillwell.spec import ModelSpec, OpenInferenceSpec
-from stillwell.types import BOOL, FLOAT32, INT32, INT64
+from stillwell.types import BOOL, FLOAT32, INT32, INT64, vector_of
 from tests.mlserver.server import MODEL, ModelServer
 from tests.predicted import model
 
@@ -92,5 +92,25 @@ async def test_a_shape_that_it_does_not_take_is_a_failure_with_its_own_words(tmp
         with pytest.raises(ModelError, match=r"failed with 500|refused with 4\d\d"):
             await asked.infer({"late": [True]}, 1)
         await asked.close()
+    finally:
+        running.stop()
+
+
+async def test_a_vector_is_one_tensor_of_its_width(server: ModelServer, tmp_path: Path) -> None:
+    """The three inputs of the model in one give what they give as three."""
+    together = [{"name": "flight", "datatype": "FP32", "shape": [-1, 3]}]
+    running = ModelServer(tmp_path, inputs=together, parameters={"content_type": "np"})
+    running.start()
+    try:
+        asked = client(running, model({"flight": vector_of(FLOAT32, 3)}))
+        await asked.check()
+        flights = [[float(value) for value in row] for row in zip(*(FLIGHTS[name][:2] for name in INPUTS), strict=True)]
+        apart = client(server)
+        assert await asked.infer({"flight": flights}, 2) == (await apart.infer(FLIGHTS, 3))[:2]
+        wide = client(running, model({"flight": vector_of(FLOAT32, 4)}))
+        with pytest.raises(ModelError, match=r"the shape \[-1, 3\] at the server: 4 values for each entity, \[-1, 4\]"):
+            await wide.check()
+        for each in (asked, apart, wide):
+            await each.close()
     finally:
         running.stop()

@@ -37,6 +37,7 @@ class Order(Topic, name="shop.orders", event_time="at"):
     gift: Col[Bool]
     note: Col[String | None]
     raw: Col[Bytes | None]
+    tags: Col[list[String] | None]
 
 
 class Orders(View, source=Order, entity=Customer, keys={"customer": Order.customer}, ttl=timedelta(days=90)):
@@ -116,6 +117,11 @@ def test_final_rows_of_csv_have_keys_event_timestamp_and_features(folder: Path, 
         ("at,custmer", "Orders", "a column 'custmer'; did you mean 'customer'?"),
         ("at,at", "Orders", "names a column twice"),
         ('at,"cust', "Orders", "line 2 is not CSV in UTF-8"),
+        (
+            "at,tags",
+            "Orders",
+            "the column 'tags' is List[String], and a cell of CSV holds a single value; push JSON lines",
+        ),
         (HEAD, "Order", "Order is a topic: push to Orders"),
     ],
 )
@@ -130,12 +136,18 @@ def test_a_csv_file_that_cannot_be_right_is_refused(
 
 def test_parquet_brings_its_own_types(folder: Path, service: Service, capsys: pytest.CaptureFixture[str]) -> None:
     at = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.UTC)
-    columns = {"at": [at] * 1_200, "n": [*range(1_199), -1], "raw": [b"\x00\x01"] * 1_200}
+    columns = {
+        "at": [at] * 1_200,
+        "n": [*range(1_199), -1],
+        "raw": [b"\x00\x01"] * 1_200,
+        "tags": [["a", "b"], None, []] * 400,
+    }
     pq.write_table(pa.table(columns), folder / "orders.parquet", row_group_size=100)
     assert run(["push", "Orders", "orders.parquet", "--url", service.url]) == 1
     rows = pushed(service)
     assert [row["n"] for row in rows] == columns["n"]
     assert (rows[0]["at"], rows[0]["raw"]) == ("2026-01-31T12:00:00Z", "AAE=")
+    assert [row["tags"] for row in rows[:3]] == [["a", "b"], None, []]
     assert "orders.parquet:row 1200: rejected (expectation)" in capsys.readouterr().out
     (folder / "orders.parquet").write_bytes(b"PAR1 and no more")
     assert run(["push", "Orders", "orders.parquet", "--url", service.url]) == 2

@@ -17,7 +17,19 @@ from stillwell.decode import MAX_NESTING, Decoder
 from stillwell.errors import DefinitionError
 from stillwell.records import Records
 from stillwell.spec import ColumnSpec, Origin, TopicSpec
-from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP
+from stillwell.types import (
+    BOOL,
+    BYTES,
+    FLOAT32,
+    FLOAT64,
+    INT32,
+    INT64,
+    STRING,
+    TIMESTAMP,
+    FieldType,
+    list_of,
+    vector_of,
+)
 from tests.batches import NOW, NOW_MS, column, event, records, take, topic
 
 UTC = datetime.UTC
@@ -626,3 +638,73 @@ def test_values_arrive_to_the_bit(
     assert frame.get_column("T.name")[0] == name
     assert frame.get_column("T.seen").to_physical()[0] == microseconds
     assert frame.get_column("T.tick").to_physical()[0] == math.floor(tick // 1_000)
+
+
+# Lists and vectors
+
+
+def of_lists(x: ColumnSpec, size: int | None = None) -> ColumnSpec:
+    """The column of lists, or vectors, of what a column has."""
+    kind = list_of(x.type) if size is None else vector_of(x.type, size)
+    return x.model_copy(update={"type": kind})
+
+
+@pytest.mark.parametrize(("x", "written", "value"), ACCEPTED)
+def test_an_element_fits_where_a_value_of_its_type_does(x: ColumnSpec, written: str, value: object) -> None:
+    batch = records([text(f"[{written}]"), text("[]"), text(f"[{written}, {written}]")])
+    assert decoded(of_lists(x), batch) == [[value], [], [value, value]]
+    assert decoded(of_lists(x, 2), take(batch, [2])) == [[value, value]]
+    maybe = of_lists(x, 1).model_copy(update={"nullable": True})
+    assert decoded(maybe, records([text("null"), text(f"[{written}]"), event()])) == [None, [value], None]
+
+
+@pytest.mark.parametrize(("x", "written", "says"), REFUSED)
+def test_an_element_is_refused_where_a_value_of_its_type_is_and_its_place_is_told(
+    x: ColumnSpec, written: str, says: str
+) -> None:
+    reason, error = refusal(topic(of_lists(x, 1)), records([text(f"[{written}]")]))
+    assert reason == "decode"
+    if not error.startswith("value: "):
+        kind = x.type.name if error.startswith("x[0]: ") else f"Vector[{x.type.name}, 1]"  # a time beyond the years
+        assert error.startswith(("x[0]: expected ", "x: expected "))
+        assert kind in error
+        assert "$.x" in error
+
+
+@pytest.mark.parametrize(
+    ("kind", "written", "says"),
+    [
+        (
+            list_of(STRING),
+            '["a", null]',
+            "x[1]: expected String (Unicode text), got null (at $.x[1]); no element is null",
+        ),
+        (list_of(STRING), '"a"', 'x: expected List[String] (a list, each Unicode text), got string "a" (at $.x)'),
+        (list_of(STRING), '{"0": "a"}', "got object (at $.x)"),
+        (list_of(STRING), "null", "x: expected List[String]"),
+        (list_of(INT64), "[1, 2.0]", "x[1]: expected Int64"),
+        (list_of(INT64), "[[1]]", "x[0]: expected Int64"),
+        (vector_of(FLOAT32, 3), "[1, 2]", "x: expected Vector[Float32, 3] (a list of exactly 3, each a number within"),
+        (vector_of(FLOAT32, 3), "[1, 2]", "got a list of 2 (at $.x)"),
+        (vector_of(FLOAT32, 3), "[1, 2, 3, 4]", "got a list of 4 (at $.x)"),
+        (vector_of(FLOAT32, 3), "[1, null, 3]", "x[1]: expected Float32"),
+    ],
+)
+def test_what_is_no_such_list_is_refused_with_its_lengths_or_its_elements_place(
+    kind: FieldType, written: str, says: str
+) -> None:
+    reason, error = refusal(topic(column("x", kind)), records([text(written)]))
+    assert reason == "decode"
+    assert says in error
+
+
+def test_the_place_of_an_element_is_told_by_its_path_and_a_name_may_look_like_one() -> None:
+    nested = column("x", list_of(INT64), path=("a", "b[0]"))
+    record = json.dumps({"at": NOW, "a": {"b[0]": [1, "x"]}}).encode()
+    _, error = refusal(topic(nested), records([record]))
+    assert error.startswith("x[1]: expected Int64")
+    assert error.endswith('got string "x" (at $.a.b[0][1])')
+    _, error = refusal(
+        topic(column("x", INT64, path=("b[0]",))), records([json.dumps({"at": NOW, "b[0]": "x"}).encode()])
+    )
+    assert error.startswith("x: expected Int64")

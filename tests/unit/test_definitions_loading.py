@@ -312,3 +312,72 @@ def test_a_definition_that_another_one_of_its_name_replaces_is_told_before_anyth
 def test_a_name_that_is_defined_once_in_each_of_two_branches_is_none_twice(write: Write) -> None:
     write(GOOD | {"entities.py": ENTITIES + "if True:\n    LIMIT: int = 1\nelse:\n    LIMIT: int = 2\n"})
     assert names(load_definitions("mine"))[2] == ["Late"]
+
+
+LISTS = """
+from datetime import timedelta
+from typing import Annotated
+
+from stillwell import Col, Entity, Feature, Float32, Key, Size, String, Timestamp, Topic, View, feature
+
+
+class Shop(Entity):
+    shop: Key[String]
+
+
+class Basket(Topic, name="shop.baskets", event_time="at"):
+    at: Col[Timestamp]
+    shop: Col[String]
+    items: Col[list[String]]
+    taste: Col[Annotated[list[Float32], Size(2)]]
+    times: Col[list[Timestamp] | None]
+
+
+class Baskets(View, source=Basket, entity=Shop, keys={"shop": Basket.shop}, ttl=timedelta(0)):
+    items: Feature[list[String]] = feature(Basket.items.list.sort())
+    taste: Feature[Annotated[list[Float32], Size(2)]] = feature(Basket.taste)
+    times: Feature[list[Timestamp] | None] = feature(Basket.times)
+"""
+BASKET = {
+    "at": "2013-01-01T10:00:00Z",
+    "shop": "a",
+    "items": ["tea", "ale"],
+    "taste": [0.1, 2],
+    "times": ["2013-01-01T11:00:00+01:00"],
+}
+OF_BASKET = {
+    "shop": "a",
+    "event_timestamp": "2013-01-01T10:00:00Z",
+    "items": ["ale", "tea"],
+    "taste": [0.1, 2],
+    "times": ["2013-01-01T10:00:00Z"],
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({}, None),
+        ({"items": ["tea", "ale"]}, "expects of Baskets shop='a'"),
+        ({"taste": [0.1]}, "has taste=[0.1], which is no Vector[Float32, 2]"),
+        ({"items": "ale"}, "has items='ale', which is no List[String]"),
+        ({"items": ["ale", None]}, "has items[1] null, and no element of a list is"),
+        ({"items": ["ale", 1]}, "has items[1]=1, which is no String"),
+        ({"times": ["2013"]}, "has times[0]='2013', which is no Timestamp"),
+        ({"times": None}, "expects of Baskets shop='a'"),
+    ],
+)
+def test_a_golden_example_has_lists_in_json(write: Write, row: dict[str, object], says: str | None) -> None:
+    example = {
+        "about": "a",
+        "timestamp": "2013-01-01T10:00:01Z",
+        "value": BASKET,
+        "rows": {"Baskets": [OF_BASKET | row]},
+    }
+    write({"__init__.py": LISTS, "golden/shop.baskets/a.json": json.dumps(example)})
+    problems = check_examples(load_definitions("mine"))
+    if says is None:
+        assert problems == ()
+    else:
+        (problem,) = problems
+        assert says in problem

@@ -1,10 +1,11 @@
 """A view that looks at more than one event is refused, whatever Polars calls it; one that does not is let through."""
 
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import polars as pl
 import pytest
@@ -19,6 +20,7 @@ from stillwell import (
     Int32,
     Int64,
     Key,
+    Size,
     String,
     Timestamp,
     Topic,
@@ -33,7 +35,7 @@ from stillwell.definitions.functions import Rows
 from stillwell.definitions.mistakes import Mistakes
 from stillwell.definitions.samples import empty_events, sample_events
 from stillwell.spec import FeatureSpec, ViewSpec
-from stillwell.types import FIELD_TYPES
+from stillwell.types import of_polars
 
 
 class Airport(Entity):
@@ -62,13 +64,27 @@ def problems(view: ViewSpec) -> tuple[str, ...]:
     return mistakes.messages
 
 
-def with_feature(expression: pl.Expr) -> ViewSpec:
+def with_feature(expression: pl.Expr, template: ViewSpec = Template.spec) -> ViewSpec:
     """The template with one feature, of the type that the expression has."""
-    schema = empty_events(Departure.spec).schema
+    schema = empty_events(template.source).schema
     (dtype,) = pl.LazyFrame(schema=schema).select(expression).collect_schema().values()
-    kind = next(kind for kind in FIELD_TYPES.values() if kind.polars == dtype)
+    kind = of_polars(dtype)
+    assert kind is not None
     tried = FeatureSpec(name="tried", type=kind, nullable=True, expression=expression)
-    return Template.spec.model_copy(update={"features": (tried,)})
+    return template.model_copy(update={"features": (tried,)})
+
+
+class Basket(Topic, name="shop.baskets", event_time="at"):
+    at: Col[Timestamp]
+    shop: Col[String]
+    items: Col[list[String] | None]
+    counts: Col[list[Int64]]
+    taste: Col[Annotated[list[Float32], Size(200)] | None]
+    wish: Col[Annotated[list[Float32], Size(200)]]
+
+
+class Baskets(View, source=Basket, entity=Airport, keys={"airport": Basket.shop}, ttl=timedelta(0)):
+    items: Feature[list[String] | None] = feature(Basket.items)
 
 
 def _hexadecimal(number: int) -> str:
@@ -167,6 +183,73 @@ LOCAL = {
     "fails on some": Departure.number.cast(pl.Int32),
     "a function of values": Departure.number.map_elements(_hexadecimal, return_dtype=pl.String),
 }
+
+
+NOT_LOCAL_OF_LISTS = {
+    "of another event": Basket.items.shift(1),
+    "of the first": Basket.wish.first(),
+    "gathered": Basket.counts.implode().list.first(),
+    "exploded": Basket.counts.explode(),
+    "elements of the batch": Basket.shop.is_in(Basket.items.explode().implode()),
+    "less the first": Basket.wish - Basket.wish.first(),
+    "in another order": Basket.counts.reverse(),
+    "how many in the batch": Basket.counts.len().cast(pl.Int64),
+    "drawn by chance": Basket.counts.list.sample(fraction=1, shuffle=True),
+    "the sign of a zero": pl.when(pl.len() > 5).then(Basket.wish * -0.0).otherwise(Basket.wish * 0.0),
+}
+
+LOCAL_OF_LISTS = {
+    "the list": Basket.items,
+    "the vector": Basket.taste,
+    "sorted": Basket.items.list.sort(),
+    "of distinct elements": Basket.items.list.unique(maintain_order=True),
+    "how many": Basket.items.list.len().cast(pl.Int64),
+    "contained": Basket.items.list.contains("a"),
+    "joined": Basket.items.list.join(","),
+    "one of them": Basket.counts.list.get(2, null_on_oob=True),
+    "the last three": Basket.counts.list.tail(3),
+    "each changed": Basket.items.list.eval(pl.element().str.to_uppercase()),
+    "each ranked": Basket.counts.list.eval(pl.element().rank("dense").cast(pl.Int64)),
+    "filtered": Basket.counts.list.eval(pl.element().filter(pl.element() > 0)),
+    "their sum": Basket.counts.list.sum(),
+    "put together": pl.concat_list(Basket.counts, Basket.counts),
+    "split": Basket.shop.str.split(","),
+    "a dot product": (Basket.taste * Basket.wish).arr.sum(),
+    "the length of a vector": (Basket.wish * Basket.wish).arr.sum().sqrt(),
+    "the angle of two": (Basket.taste * Basket.wish).arr.sum()
+    / ((Basket.taste * Basket.taste).arr.sum() * (Basket.wish * Basket.wish).arr.sum()).sqrt(),
+    "their difference": Basket.taste - Basket.wish,
+    "the mean of a vector": Basket.taste.arr.to_list().list.mean(),
+    "the nearest": Basket.taste.arr.arg_max().cast(pl.Int64),
+    "a vector filled": Basket.taste.fill_null(Basket.wish),
+    "in other numbers": Basket.wish.cast(pl.Array(pl.Float64, 200)),
+    "as a list": Basket.wish.arr.to_list(),
+    "fails on some": Basket.counts.list.to_array(3),
+}
+
+
+@pytest.mark.parametrize("expression", NOT_LOCAL_OF_LISTS.values(), ids=NOT_LOCAL_OF_LISTS)
+def test_what_depends_on_other_events_lists_is_refused(expression: pl.Expr) -> None:
+    (message,) = problems(with_feature(expression, Baskets.spec))
+    assert "a view sees one event at a time" in message
+    assert len(message) < 2_000
+
+
+@pytest.mark.parametrize("expression", LOCAL_OF_LISTS.values(), ids=LOCAL_OF_LISTS)
+def test_what_depends_on_the_events_own_lists_is_let_through(expression: pl.Expr) -> None:
+    assert problems(with_feature(expression, Baskets.spec)) == ()
+
+
+def test_made_up_lists_are_empty_of_one_of_several_and_of_equal_elements_and_some_have_a_nan() -> None:
+    events = sample_events(Baskets.spec, empty_events(Basket.spec))
+    items = [each for each in events.get_column("Basket.items").to_list() if each is not None]
+    assert {0, 1, 2, 3} <= {len(each) for each in items}
+    assert any(len(set(each)) < len(each) for each in items)
+    assert events.get_column("Basket.items").null_count()
+    vectors = events.get_column("Basket.wish").to_list()
+    assert {len(each) for each in vectors} == {200}
+    assert any(math.isnan(value) for each in vectors for value in each)
+    assert any(len(set(each)) == 1 for each in vectors)
 
 
 @pytest.mark.parametrize("expression", NOT_LOCAL.values(), ids=NOT_LOCAL)

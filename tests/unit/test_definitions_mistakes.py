@@ -15,6 +15,7 @@ PRELUDE = """\
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 import polars as pl
+from typing import Annotated
 from stillwell import *
 
 class Airport(Entity):
@@ -30,6 +31,8 @@ class Departure(Topic, name="flights.departures", event_time="at"):
     number: Col[Int32]
     delay: Col[Float32 | None]
     cancelled: Col[Bool]
+    stops: Col[list[String]]
+    place: Col[Annotated[list[Float32], Size(2)]]
 
 class Arrival(Topic, name="flights.arrivals", event_time="at"):
     at: Col[Timestamp]
@@ -107,6 +110,112 @@ CASES = {
     "a type that does not exist": (
         entity('a: "Key[Strin]"'),
         "Wrong.a has an annotation that cannot be read: name 'Strin' is not defined; did you mean 'String'?",
+    ),
+    # Lists and vectors
+    "a list of nothing said": (topic("a: Col[list]"), "Wrong.a has the type list, which says nothing of its elements"),
+    "a list of Python's": (topic("a: Col[list[int]]"), "list[int], whose elements have no width; use list[Int64]"),
+    "a list of strangers": (topic("a: Col[list[timedelta]]"), "whose elements have no width; use one of Bool, Int32"),
+    "a list of lists": (
+        topic("a: Col[list[list[String]]]"),
+        "list[List[String]], a list of lists, which are not stored; flatten it",
+    ),
+    "a list of vectors": (
+        topic("a: Col[list[Annotated[list[Int64], Size(2)]]]"),
+        "list[Vector[Int64, 2]], a list of l",
+    ),
+    "elements that may be null": (
+        topic("a: Col[list[String | None]]"),
+        "list[String | None], whose elements are never null; take `| None` away from them",
+    ),
+    "a list by another name": (
+        topic("a: Col[tuple[Float32, ...]]"),
+        "which is no list; use list[Float32], or Annotated",
+    ),
+    "an array": (topic("import numpy as np\n    a: Col[np.ndarray]"), "Wrong.a has the type ndarray, which is no list"),
+    "a list of Polars'": (topic("a: Col[pl.List(pl.String)]"), "Wrong.a has the type List(String), which is no list"),
+    "a mapping": (topic("a: Col[dict]"), "Wrong.a has the type dict, which says no width"),
+    "a size of nothing": (
+        topic("a: Col[Annotated[list[Float32], Size(0)]]"),
+        "Annotated[List[Float32], Size(0)], whose size is no integer from 1 to 65536; write one, as Size(128)",
+    ),
+    "a size past the most": (topic("a: Col[Annotated[list[Float32], Size(65537)]]"), "no integer from 1 to 65536"),
+    "a size that is text": (topic("a: Col[Annotated[list[Float32], Size('3')]]"), "no integer from 1 to 65536"),
+    "a size that is a truth": (topic("a: Col[Annotated[list[Float32], Size(True)] | None]"), "no integer from 1 to"),
+    "two sizes": (topic("a: Col[Annotated[list[Float32], Size(1), Size(2)]]"), "which has several sizes; keep one"),
+    "a size of a single value": (
+        topic("a: Col[Annotated[Float32, Size(3)]]"),
+        "which has a Size, and is no list; write",
+    ),
+    "a list as a key": (
+        entity("a: Key[list[String]]"),
+        "Wrong.a is a key of type List[String], and a key is a single value; give each part of it a key of its own",
+    ),
+    "a vector as a key": (entity("a: Key[Annotated[list[Int64], Size(2)]]"), "is a key of type Vector[Int64, 2]"),
+    "a list from the key": (
+        topic("a: Col[list[String]] = col(key=True)"),
+        "Wrong.a is List[String], which Kafka's key cannot hold; read it from the value",
+    ),
+    "a list from a header": (
+        topic("a: Col[list[Bool]] = col(header='a')"),
+        "is List[Bool], which a header cannot hold",
+    ),
+    "a unit of a list of texts": (topic('t: Col[list[String]] = col(unit="s")'), "a unit, which only a Timestamp"),
+    "a bound of a list": (
+        topic("a: Col[list[Float32]] = col(ge=1)"),
+        "Wrong.a has ge=1, but is List[Float32], and a rule is about a single value; leave such events out by a view's "
+        "where=, which can look into it by .list",
+    ),
+    "a set for a vector": (
+        topic("a: Col[Annotated[list[Float32], Size(2)]] = col(one_of=[1])"),
+        "Wrong.a has one_of=[1], but is Vector[Float32, 2], and a rule is about a single value",
+    ),
+    "a pattern for a list": (
+        topic("a: Col[list[String]] = col(regex='a')"),
+        "Wrong.a has regex='a', but is List[String]",
+    ),
+    "a list of another type": (
+        view("a: Feature[list[Int64]] = feature(Departure.stops)"),
+        "Wrong.a is declared List[Int64] but computes List[String]; add .cast(pl.List(pl.Int64))",
+    ),
+    "a list for a vector": (
+        view("a: Feature[Annotated[list[String], Size(2)]] = feature(Departure.stops)"),
+        "Vector[String, 2] but computes List[String]; add .list.to_array(2) and .cast(pl.Array(pl.String, 2))",
+    ),
+    "a vector of another size": (
+        view("a: Feature[Annotated[list[Float32], Size(3)]] = feature(Departure.place)"),
+        "Wrong.a is declared Vector[Float32, 3] but computes Vector[Float32, 2]; add .cast(pl.Array(pl.Float32, 3))",
+    ),
+    "a null in a list where a column is": (
+        view("a: Feature[list[Float32]] = feature(pl.concat_list(Departure.delay, Departure.delay))"),
+        "Wrong.a has a null in it where Departure.delay is null; no element of a list is null: fill it before it goes",
+    ),
+    "a null in a list for a value": (
+        view("a: Feature[list[Int64]] = feature(Departure.stops.list.eval(pl.element().str.to_integer(strict=False)))"),
+        "Wrong.a has a null in it for Departure.stops=",
+    ),
+    "a null in a list of a @rows function": (
+        view(
+            "a: Feature[list[String]]\n    @rows\n    @staticmethod\n    def make(event):\n"
+            "        yield {'airport': event.origin, 'a': [event.tail]}",
+            f"View, source=Departure, entity=Airport, {WEEK}",
+        ),
+        "Wrong gives a null for Departure.",
+    ),
+    "a set of a @rows function": (
+        view(
+            "a: Feature[list[String]]\n    @rows\n    @staticmethod\n    def make(event):\n"
+            "        yield {'airport': event.origin, 'a': {'x'}}",
+            f"View, source=Departure, entity=Airport, {WEEK}",
+        ),
+        "a is a set, which has no order; give a list, as sorted(…) makes one",
+    ),
+    "vectors beyond a row": (
+        view(
+            "_zeros = pl.lit([0.0] * 65_536, pl.Array(pl.Float64, 65_536))\n"
+            "    a: Feature[Annotated[list[Float64], Size(65_536)]] = feature(_zeros)\n"
+            "    b: Feature[Annotated[list[Float64], Size(65_536)]] = feature(_zeros)"
+        ),
+        "Wrong cannot be stored: view Wrong: a row would have more than 1048576 bytes, most of them of its vectors",
     ),
     "several types": (topic("a: Col[String | Bool]"), "Wrong.a has several types"),
     "a field without a type": (topic("a = col()"), "Wrong.a has no type; write `a: Col[…] = …`"),
@@ -400,6 +509,16 @@ def model(body: str = "minutes: Output[Float32]", **words: str) -> str:
 
 QUIET = "s: Feature[Int64 | None] = feature((AS_OF - AirportDepartures.left).dt.total_seconds())"
 READ_CASES = {
+    # Lists and vectors
+    "a null in a list on demand": (
+        on_demand("a: Feature[list[Timestamp]] = feature(pl.concat_list(AirportDepartures.left))"),
+        "Wrong.a has a null in it where AirportDepartures.left is null; no element of a list is null",
+    ),
+    "an input of any length": (
+        "class Wish(Request):\n    a: Col[list[Float32]]\n\n" + model(inputs='{"a": Wish.a}'),
+        "Wrong has an input a that is List[Float32], of any length; a model takes and gives vectors: Annotated[list[",
+    ),
+    "an output of any length": (model("a: Output[list[Float32]]"), "Wrong.a is List[Float32], of any length; a model"),
     # Freshness
     "an objective in seconds": (view(GOOD, VIEW + ", freshness=60"), "Wrong has freshness=60; write timedelta(minutes"),
     "an objective of nothing": (
@@ -450,7 +569,7 @@ READ_CASES = {
     ),
     "an alias that another replaces": (
         "Start = AirportDepartures.at(airport=Route.dest)\nStart = AirportDepartures.at(airport=Route.origin)",
-        "Start stands in line 50 already, and only this one would count",
+        "Start stands in line 53 already, and only this one would count",
     ),
     "an alias called like a view": (
         "Waiting_ = 1\nrouteDepartures = AirportDepartures.at(airport=Route.dest)",

@@ -293,9 +293,11 @@ def test_a_null_is_refused_where_the_class_statement_stands() -> None:
 TYPED = """\
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import assert_type
+from typing import Annotated, assert_type
 import polars as pl
 from stillwell import *
+
+Place = Annotated[list[Float32], Size(2)]
 
 class Airport(Entity, owner="ops"):
     airport: Key[String]
@@ -304,9 +306,12 @@ class Departure(Topic, name="flights.departures", event_time="at"):
     at: Col[Timestamp]
     origin: Col[String] = col(path="route.origin", regex="[A-Z]{3}")
     delay: Col[Float32 | None]
+    stops: Col[list[String]]
+    place: Col[Place | None]
 
 class Late(View, source=Departure, entity=Airport, keys={"airport": Departure.origin}, ttl=timedelta(days=1)):
     late: Feature[Bool] = feature((Departure.delay > 15).fill_null(False))
+    stops: Feature[list[String]] = feature(Departure.stops)
 
 class Made(View, source=Departure, entity=Airport, ttl=timedelta(days=1)):
     delay: Feature[Float32 | None]
@@ -316,6 +321,8 @@ class Made(View, source=Departure, entity=Airport, ttl=timedelta(days=1)):
     def make(event: Departure) -> Rows:
         assert_type(event.delay, float | None)
         assert_type(event.origin, str)
+        assert_type(event.stops, list[str])
+        assert_type(event.place, list[float] | None)
         yield {"airport": event.origin, "delay": event.delay}
 
 assert_type(Departure.delay, pl.Expr)

@@ -43,3 +43,33 @@ def test_many_rows_are_computed_as_few_are(rng: random.Random) -> None:
     expected, failures = evaluate(frame, COLUMNS)
     assert failures == ()
     assert pl.concat([evaluate(frame[at : at + 100], COLUMNS)[0] for at in range(0, 3_000, 100)]).equals(expected)
+
+
+@pytest.mark.parametrize("size", [3, 128, 1_536])
+@pytest.mark.parametrize("width", [pl.Float32, pl.Float64])
+def test_vectors_are_added_up_alike_whether_or_not_another_one_is_null(
+    size: int, width: type[pl.DataType], rng: random.Random
+) -> None:
+    """Polars takes another order where one is, and a batch is cut by chance."""
+    vectors = [[rng.gauss(0, 1) for _ in range(size)] for _ in range(40)]
+    whole = pl.DataFrame({"a": vectors}, schema={"a": pl.Array(width, size)}).with_row_index("n")
+    holes = whole.with_columns(pl.when(pl.col("n") % 4 != 0).then("a").alias("a"))
+    sums: list[pl.Expr | str] = [pl.col("a").arr.sum(), pl.col("a").arr.to_list().list.mean().alias("mean"), "n"]
+    expected = select(whole, sums)
+    assert select(holes, sums).filter(pl.col("n") % 4 != 0).equals(expected.filter(pl.col("n") % 4 != 0))
+    assert select(holes, sums).get_column("a").null_count() == 10
+    for place in range(40):
+        assert select(whole[[place]], sums).equals(expected[[place]])
+        assert select(whole[[place, place - 1]], sums).head(1).equals(expected[[place]])
+
+
+def test_a_frame_with_lists_and_no_rows_gives_none() -> None:
+    empty = pl.DataFrame({"a": []}, schema={"a": pl.List(pl.Int64())})
+    assert select(empty, [pl.col("a").list.sum()]).height == 0
+
+
+def test_what_raises_for_a_list_raises_for_its_row_alone() -> None:
+    frame = pl.DataFrame({"a": [[1, 2], [1], [3, 4]]}).with_row_index("n")
+    computed, failures = evaluate(frame, [pl.col("a").list.to_array(2), "n"])
+    assert computed.get_column("n").to_list() == [0, 2]
+    assert [failure.position for failure in failures] == [1]

@@ -27,7 +27,8 @@ from stillwell.layout.parquet import (
 )
 from stillwell.pipeline import compile_pipeline
 from stillwell.records import Headers, Records
-from stillwell.types import FIELD_TYPES, FLOAT64, INT64, STRING, FieldType
+from stillwell.types import FIELD_TYPES, FLOAT64, INT64, STRING, FieldType, list_of, vector_of
+from stillwell.wire import column as column_of
 from tests import batches
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -37,11 +38,17 @@ AT = datetime.datetime(2026, 3, 1, 12, 0, 0, 123_457, tzinfo=datetime.UTC)
 KEY_TYPES = [kind for kind in FIELD_TYPES.values() if kind.key_tag]
 SOURCE = batches.topic()
 
+TYPES = [
+    *FIELD_TYPES.values(),
+    *map(list_of, FIELD_TYPES.values()),
+    *(vector_of(kind, 2) for kind in FIELD_TYPES.values()),
+]
+
 EVERY_TYPE = batches.view(
     SOURCE,
     {f"key_{kind.name}": (kind, None) for kind in KEY_TYPES},
-    *(batches.feature(f"sure_{kind.name}", kind, None) for kind in FIELD_TYPES.values()),
-    *(batches.feature(f"maybe_{kind.name}", kind, None, nullable=True) for kind in FIELD_TYPES.values()),
+    *(batches.feature(f"sure_{kind.name}", kind, None) for kind in TYPES),
+    *(batches.feature(f"maybe_{kind.name}", kind, None, nullable=True) for kind in TYPES),
     rows=lambda event: [],
 )
 """A view with every type: as key where it can be one, as feature, and as feature that may be null."""
@@ -61,12 +68,19 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
 }
 
 
+def values_of(kind: FieldType) -> st.SearchStrategy[object]:
+    """Of a single value, or lists of them."""
+    if kind.element is None:
+        return VALUES[kind.name]
+    return st.lists(VALUES[kind.element.name], min_size=kind.size or 0, max_size=kind.size or 2)
+
+
 def columns_of_every_type() -> dict[str, FieldType]:
     """The frame's columns for `EVERY_TYPE`, but for its tail."""
     return {
         **{f"key_{kind.name}": kind for kind in KEY_TYPES},
         "event_timestamp": FIELD_TYPES["Timestamp"],
-        **{f"{form}_{kind.name}": kind for form in ("sure", "maybe") for kind in FIELD_TYPES.values()},
+        **{f"{form}_{kind.name}": kind for form in ("sure", "maybe") for kind in TYPES},
     }
 
 
@@ -79,8 +93,8 @@ def frames(draw: st.DrawFn) -> pl.DataFrame:
         return draw(st.lists(values, min_size=height, max_size=height))
 
     series = [
-        pl.Series(
-            name, column(st.none() | VALUES[kind.name] if name.startswith("maybe") else VALUES[kind.name]), kind.polars
+        column_of(kind, column(st.none() | values_of(kind) if name.startswith("maybe") else values_of(kind))).alias(
+            name
         )
         for name, kind in columns_of_every_type().items()
     ]
@@ -111,9 +125,14 @@ def in_a_file(*tables: pa.Table) -> bytes:
 
 def bits(frame: pl.DataFrame) -> list[tuple[object, ...]]:
     """Rows whose floats are compared by their bits, so that NaN is itself and minus zero is not zero."""
-    return [
-        tuple(struct.pack(">d", value) if isinstance(value, float) else value for value in row) for row in frame.rows()
-    ]
+    return [tuple(map(bits_of, row)) for row in frame.rows()]
+
+
+def bits_of(value: object) -> object:
+    """One value, or the elements of a list."""
+    if isinstance(value, list):
+        return list(map(bits_of, value))
+    return struct.pack(">d", value) if isinstance(value, float) else value
 
 
 @UNHURRIED
@@ -204,12 +223,23 @@ def logical_types(data: bytes) -> dict[str, str]:
     return {leaf.path: f"{leaf.physical_type} {leaf.logical_type}" for leaf in leaves}
 
 
+ONE: dict[str, object] = {
+    **dict.fromkeys(("Int32", "Int64"), 0),
+    **dict.fromkeys(("Float32", "Float64"), 0.0),
+    "Bool": False,
+    "String": "x",
+    "Bytes": b"x",
+    "Timestamp": AT,
+}
+
+
 def test_types_in_the_file_are_parquets_own() -> None:
     """Readers in other languages know nothing of Arrow."""
     every = pl.DataFrame(
         [
-            pl.Series(name, [b"x" if kind.name == "Bytes" else "x" if kind.name == "String" else 0]).cast(kind.polars)
+            column_of(kind, [one if kind.element is None else [one] * (kind.size or 1)]).alias(name)
             for name, kind in columns_of_every_type().items()
+            for one in [ONE[kind.scalar.name]]
         ]
         + [pl.Series(name, [0], pl.Int64) for name in ("_sequence", "_offset", "_timestamp")]
         + [pl.Series("_row", [0], pl.UInt32)]
@@ -227,6 +257,9 @@ def test_types_in_the_file_are_parquets_own() -> None:
         "Bytes": "BYTE_ARRAY None",
         "Timestamp": instant,
     }
+    for name in FIELD_TYPES:
+        for listed in (f"List[{name}]", f"Vector[{name}, 2]"):
+            assert found[f"sure_{listed}.list.element"] == found[f"sure_{name}"]
     assert {name: found[name] for name in found if name.startswith("_")} == {
         "_sequence": "INT64 None",
         "_offset": "INT64 None",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillwell.errors import FormatError
+from stillwell.errors import DefinitionError, FormatError
 from stillwell.layout.prediction import (
     MAX_REASON_BYTES,
     Failure,
@@ -21,7 +21,7 @@ from stillwell.layout.prediction import (
     merged,
 )
 from stillwell.spec import OutputSpec
-from stillwell.types import FIELD_TYPES
+from stillwell.types import FIELD_TYPES, field_type
 
 PRINT = st.binary(min_size=16, max_size=16)
 NEAR = st.integers(0, 6)
@@ -106,14 +106,26 @@ VALUES: Mapping[str, st.SearchStrategy[object]] = {
     "Bytes": st.binary(max_size=9),
     "Timestamp": st.integers(-(2**63), 2**63 - 1),
 }
-SAID = st.lists(st.sampled_from(sorted(FIELD_TYPES)), min_size=1, max_size=18).flatmap(
-    lambda types: st.tuples(st.just(types), st.tuples(*(st.none() | VALUES[name] for name in types)))
+NAMES = st.sampled_from(sorted(FIELD_TYPES))
+TYPES = NAMES | st.builds("Vector[{}, {}]".format, NAMES, st.integers(1, 3))
+
+
+def values_of(name: str) -> st.SearchStrategy[object]:
+    """Of a single value, or vectors of them."""
+    kind = field_type(name)
+    if kind.element is None:
+        return VALUES[name]
+    return st.lists(VALUES[kind.element.name], min_size=kind.size or 0, max_size=kind.size)
+
+
+SAID = st.lists(TYPES, min_size=1, max_size=18).flatmap(
+    lambda types: st.tuples(st.just(types), st.tuples(*(st.none() | values_of(name) for name in types)))
 )
 
 
 def layout_of(kinds: list[str]) -> OutputLayout:
     return OutputLayout(
-        "M", [OutputSpec(name=f"o{at}", type=FIELD_TYPES[kind], nullable=True) for at, kind in enumerate(kinds)]
+        "M", [OutputSpec(name=f"o{at}", type=field_type(kind), nullable=True) for at, kind in enumerate(kinds)]
     )
 
 
@@ -132,7 +144,7 @@ def test_the_quick_look_finds_what_the_closer_one_does_or_nothing(
     kinds, values = said
     layout = layout_of(kinds)
     outputs = Outputs(5, of, 7, 9, layout.id, layout.encode({f"o{at}": value for at, value in enumerate(values)}))
-    quick = all(FIELD_TYPES[kind].width for kind in kinds) and None not in values
+    quick = all(field_type(kind).width for kind in kinds) and None not in values
     for failure in (None, failed):
         record = Record(outputs, failure).pack()
         assert layout.of_inputs(record, of) == ((5, 7, 9, values) if quick else None)
@@ -148,6 +160,22 @@ def test_outputs_of_another_layout_or_length_are_refused() -> None:
     for id, wrong in ((layout_of(["Float64", "String"]).id, body), (layout.id, body + b"x"), (layout.id, body[:4])):
         with pytest.raises(FormatError, match="model M"):
             layout.decode(Outputs(0, b"f" * 16, 0, 0, id, wrong))
+
+
+def test_vectors_that_no_record_can_hold_are_refused_when_they_are_defined() -> None:
+    layout_of(["Vector[Float64, 65536]"])
+    with pytest.raises(
+        DefinitionError, match="its outputs would take more than 1047576 bytes, most of them its vectors"
+    ):
+        layout_of(["Vector[Float64, 65536]", "Vector[Float64, 65536]"])
+
+
+def test_damaged_vectors_are_refused() -> None:
+    layout = layout_of(["Vector[String, 2]"])
+    body = layout.encode({"o0": ["a", "b"]})
+    wrong = body[:5] + b"\1" + body[6:]  # says that it has one element
+    with pytest.raises(FormatError, match="model M"):
+        layout.decode(Outputs(0, b"f" * 16, 0, 0, layout.id, wrong))
 
 
 def test_what_no_output_may_be() -> None:

@@ -14,7 +14,7 @@ from stillwell.errors import FormatError
 from stillwell.layout.projection import ABSENT, Projection, UnknownLayout, WholeRows
 from stillwell.layout.value import HEADER_BYTES, LENGTH_AT, RowLayout, decode, encode
 from stillwell.spec import EntitySpec, FeatureSpec, KeySpec, TopicSpec, ViewSpec
-from stillwell.types import BOOL, BYTES, FLOAT64, INT32, INT64, STRING, FieldType
+from stillwell.types import BOOL, BYTES, FLOAT64, INT32, INT64, STRING, FieldType, list_of, vector_of
 from tests.unit.test_value import ROWS, features, frame_of, stamps_of
 
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -42,6 +42,8 @@ def plain(value: object) -> object:
     """A decoded value as a projection gives it, NaN so that it equals itself."""
     if isinstance(value, datetime.datetime):
         return (value - EPOCH) // datetime.timedelta(microseconds=1)
+    if isinstance(value, list):
+        return list(map(plain, value))
     return "NaN" if isinstance(value, float) and math.isnan(value) else value
 
 
@@ -95,6 +97,18 @@ def test_rows_of_fixed_length_are_read_together_only_where_all_are_whole(count: 
         for spoiled in ([damaged], [*whole, damaged]):
             with pytest.raises(FormatError):
                 projection.read(spoiled)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_whole_rows_with_vectors_and_lists_are_read_together(count: int) -> None:
+    types = [vector_of(FLOAT64, 2), INT64, vector_of(STRING, 1), list_of(INT64)]
+    rows = [([number, 0.5], number, [f"t{number}"], [1] * number) for number in range(count)]
+    view, stored = rows_of(types, rows)
+    for wanted in (view.features, view.features[::-1], view.features[:1], view.features[2:]):
+        found = Projection(view, wanted).read(stored)
+        assert found.whole
+        places = [view.features.index(each) for each in wanted]
+        assert [list(column) for column in found.columns] == [[row[at] for row in rows] for at in places]
 
 
 def test_rows_of_several_views_are_read_together_only_where_each_is_whole() -> None:

@@ -43,7 +43,20 @@ from stillwell.pushing.record import (
 from stillwell.pushing.topics import push_topics
 from stillwell.records import Headers, Outcome, Records, Reject
 from stillwell.spec import DefinitionsSpec, Expectation, Origin, ViewSpec
-from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP
+from stillwell.types import (
+    BOOL,
+    BYTES,
+    FLOAT32,
+    FLOAT64,
+    INT32,
+    INT64,
+    STRING,
+    TIMESTAMP,
+    FieldType,
+    list_of,
+    vector_of,
+)
+from stillwell.wire import column as column_of
 from tests.batches import NOW, NOW_MS, column, event, feature, records, take, topic, view
 
 UTC = datetime.UTC
@@ -445,18 +458,26 @@ def test_a_pushed_row_has_the_bits_that_the_view_computes_from_its_topic(events:
         assert stored(EVERYTHING, frame) == stored(EVERYTHING, computed)
 
 
+def _pairs(kind: FieldType) -> FieldType:
+    return vector_of(kind, 2)
+
+
 @pytest.mark.parametrize("bits", ["7ff8000000000000", "fff8000000000000", "7ff8000000000001", "fffc000000000000"])
-@pytest.mark.parametrize("kind", [FLOAT64, FLOAT32])
+@pytest.mark.parametrize("kind", [f(each) for each in (FLOAT64, FLOAT32) for f in (lambda kind: kind, list_of, _pairs)])
 def test_every_quiet_nan_keeps_its_bits(bits: str, kind: Any) -> None:
     (value,) = struct.unpack(">d", bytes.fromhex(bits))
-    of = view(SOURCE, {"customer": (STRING, x("customer"))}, feature("f", kind, x("share"), nullable=True))
+    share = x("share")
+    if kind.element is not None:
+        share = pl.concat_arr(share, share) if kind.size else pl.concat_list(share, share)
+    of = view(SOURCE, {"customer": (STRING, x("customer"))}, feature("f", kind, share.cast(kind.polars), nullable=True))
     source = (
         compile_pipeline(SOURCE, [of]).run(records([event(who={"customer": "a"}, number=1, share=1.0)])).rows[0].frame
     )
-    computed = source.with_columns(pl.Series("f", [value], dtype=kind.polars))
+    given_value = value if kind.element is None else [1.0, value]
+    computed = source.with_columns(column_of(kind, [given_value]).alias("f"))
     ((_, pushed),) = PushEncoder(of).keys_and_values(computed)
     (rows,) = run(records([pushed]), PushPipeline("shop", of)).rows
-    assert by_bits(rows.frame.drop("_to")) == by_bits(computed)
+    assert stored(of, rows.frame.drop("_to")) == stored(of, computed)
 
 
 def test_the_views_of_the_demo_compute_from_pushes_what_they_compute_from_their_topics() -> None:
@@ -566,6 +587,58 @@ def test_a_producer_in_python_writes_rows_and_events_that_are_taken() -> None:
 def test_what_cannot_be_a_row_is_refused_to_its_producer(fields: dict[str, object], error: str) -> None:
     with pytest.raises(ValueError, match=re.escape(error)):
         PushEncoder(VIEW).final({"customer": "a", "event_timestamp": NOW, "number": 1, **fields})
+
+
+LISTS = view(
+    topic(column("id", INT64), column("tags", list_of(STRING)), column("taste", vector_of(FLOAT32, 2))),
+    {"id": (INT64, x("id"))},
+    feature("tags", list_of(STRING), x("tags")),
+    feature("taste", vector_of(FLOAT32, 2), x("taste")),
+)
+
+
+@pytest.mark.parametrize("taste", [[0.5, math.nan], (0.5, math.nan), np.array([0.5, math.nan], np.float32)])
+def test_lists_are_taken_as_lists_tuples_and_arrays(taste: Any) -> None:
+    row = PushEncoder(LISTS).final({"id": 1, "event_timestamp": NOW, "tags": ("a",), "taste": taste})
+    assert json.loads(row.value) == {"id": 1, "event_timestamp": NOW, "tags": ["a"], "taste": [0.5, "NaN"]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"tags": "a"}, "tags: expected a list, got str"),
+        ({"tags": {"a"}}, "tags: expected a list, got set"),
+        ({"tags": ["a", None]}, "tags: element 1: expected str, got NoneType"),
+        ({"taste": [1, 2, 3]}, "taste: expected a list of exactly 2, got one of 3"),
+        ({"taste": [1, True]}, "taste: element 1: expected int or float, got bool"),
+    ],
+)
+def test_what_is_no_list_of_its_elements_is_refused_to_its_producer(fields: dict[str, object], error: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(error)):
+        PushEncoder(LISTS).final({"id": 1, "event_timestamp": NOW, "tags": [], "taste": [1, 2], **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"tags": ["a", None]}, "tags[1]: expected String (Unicode text), got null (at $.tags[1]); no element is null"),
+        ({"tags": None}, "tags: expected List[String] (a list, each Unicode text), got null (at $.tags)"),
+        (
+            {"taste": [1]},
+            "taste: expected Vector[Float32, 2] (a list of exactly 2, each a number within ±3.4028235e38, or",
+        ),
+        ({"taste": [1]}, "got a list of 1 (at $.taste)"),
+        ({"taste": [1, "nan"]}, 'taste[1]: expected Float32 (a number within ±3.4028235e38, or "NaN"'),
+        ({"taste": [[1, 2]]}, "taste[0]: expected Float32"),
+    ],
+)
+def test_a_pushed_list_that_is_none_is_refused_with_the_place_of_its_element(
+    fields: dict[str, object], error: str
+) -> None:
+    row = {"id": 1, "event_timestamp": NOW, "tags": [], "taste": [1, 2], **fields}
+    said = one(json.dumps(row).encode(), pipeline=PushPipeline("shop", LISTS))
+    assert isinstance(said, str)
+    assert error in said
 
 
 def test_times_of_raw_events_are_written_in_their_columns_unit() -> None:

@@ -1,6 +1,7 @@
 """Reading by a plan: aliases, on-demand features, objectives; each value with its honest status."""
 
 import datetime
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,7 +32,19 @@ from stillwell.spec import (
     ViewSpec,
 )
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
-from stillwell.types import BOOL, BYTES, FLOAT64, INT32, INT64, STRING, TIMESTAMP, FieldType
+from stillwell.types import (
+    BOOL,
+    BYTES,
+    FLOAT32,
+    FLOAT64,
+    INT32,
+    INT64,
+    STRING,
+    TIMESTAMP,
+    FieldType,
+    list_of,
+    vector_of,
+)
 from tests.batches import NOW_MS, column, event, feature, records, topic, view
 
 HOUR = datetime.timedelta(hours=1)
@@ -444,3 +457,107 @@ def test_a_column_of_two_types_is_asked_for_in_two_requests() -> None:
     for references in (["Waiting:dear", "Clash:price"], ["Departures:amount", "Clash:at"]):
         with pytest.raises(RequestError, match="ask for them in two requests"):
             catalog.plan(references)
+
+
+# Lists and vectors
+
+
+TASTE = vector_of(FLOAT32, 3)
+BASKET = topic(column("airport", STRING), column("taste", TASTE, nullable=True), column("tags", list_of(STRING)))
+TASTES = view(
+    BASKET,
+    {"airport": (STRING, pl.col("T.airport"))},
+    feature("taste", TASTE, pl.col("T.taste"), nullable=True),
+    feature("tags", list_of(STRING), pl.col("T.tags")),
+    name="Tastes",
+).model_copy(update={"entity": AIRPORT})
+WISH = RequestSpec(name="Wish", columns=(_asked("wish", TASTE), _asked("also", list_of(TIMESTAMP), nullable=True)))
+NEAR = _on_demand(
+    "Near",
+    (TASTES, WISH),
+    dot=(FLOAT32, (pl.col("Tastes.taste") * pl.col("Wish.wish")).arr.sum()),
+    apart=(TASTE, pl.col("Tastes.taste") - pl.col("Wish.wish")),
+    also=(list_of(TIMESTAMP), pl.col("Wish.also").list.sort()),
+    tags=(list_of(STRING), pl.col("Tastes.tags").list.eval(pl.element().str.to_uppercase())),
+    parsed=(list_of(INT64), pl.col("Tastes.tags").list.eval(pl.element().str.to_integer(strict=False))),
+)
+LISTS = DefinitionsSpec(entities=(AIRPORT,), topics=(BASKET,), views=(TASTES,), requests=(WISH,), on_demand=(NEAR,))
+
+
+async def of_lists(*references: str, **entities: Sequence[object]) -> list[list[tuple[object, Status]]]:
+    """What is read of two rows of lists, one of them with a null."""
+    store = MemoryOnlineStore(MemoryRedis(clock=lambda: NOW_MS))
+    made = compile_pipeline(BASKET, [TASTES]).run(
+        records(
+            [
+                event(airport="JFK", taste=[1, 2, 4], tags=["1", "2"]),
+                event(airport="EWR", tags=["x"]),
+            ]
+        )
+    )
+    assert made.rejects == ()
+    encoded, _ = ViewEncoder(TASTES, HOUR).encode(made.rows[0].frame, PartitionId("t", 1, 0))
+    await store.put(encoded, await store.initialise("epoch"))
+    catalog = Catalog(LISTS)
+    plan = catalog.plan(references)
+    found = await FeatureReader(store, RedisKeys("test", "test"), lambda: NOW_US).read(
+        plan, typed(plan, entities, catalog.keys)
+    )
+    return [values(each) for each in found.columns]
+
+
+async def test_vectors_are_computed_with_those_of_the_request() -> None:
+    dot, apart, also, tags = await of_lists(
+        *("Near:dot", "Near:apart", "Near:also", "Near:tags"),
+        airport=["JFK", "EWR", "XXX", "JFK"],
+        wish=[[1, 0, 0.5], [1, 1, 1], [1, 1, 1], ["NaN", 0, 0]],
+        also=[["2026-01-02T00:00:00Z", "2026-01-01T00:00:00+01:00"], [], None, []],
+    )
+    assert dot[:3] == [(3.0, P), (None, N), (None, M)]
+    assert str(dot[3][0]) == "nan"
+    assert apart[:3] == [([0.0, 2.0, 3.5], P), (None, N), (None, M)]
+    midnight = NOW_US - 3_600 * SECOND
+    assert also == [([midnight, NOW_US + 86_400 * SECOND], P), ([], P), (None, N), ([], P)]
+    assert tags == [(["1", "2"], P), (["X"], P), (None, M), (["1", "2"], P)]
+    for airport, wish, expected in (("JFK", [1, 0, 0.5], (3.0, P)), ("EWR", [1, 1, 1], (None, N))):
+        assert await of_lists("Near:dot", airport=[airport], wish=[wish]) == [[expected]]
+
+
+@pytest.mark.parametrize(
+    ("wish", "also", "field", "says"),
+    [
+        ([1, 2], None, "entities.wish[0]", "must be Vector[Float32, 3] (a list of exactly 3, each a number within"),
+        ([1, 2], None, "entities.wish[0]", "not a list of 2"),
+        ("1, 2, 3", None, "entities.wish[0]", "not the text"),
+        (None, None, "entities.wish[0]", "not null"),
+        ([1, None, 3], None, "entities.wish[0][1]", "must be Float32 (a number within ±3.4028235e38), not null"),
+        ([1, "2", 3], None, "entities.wish[0][1]", "must be Float32"),
+        ([1, 1e39, 3], None, "entities.wish[0][1]", "not the number 1e+39"),
+        ([1, 2, 3], ["2026-01-01"], "entities.also[0][0]", "must be Timestamp (a time with a zone"),
+        ([1, 2, 3], "2026-01-01", "entities.also[0]", "must be List[Timestamp] (a list, each a time with a zone"),
+        ([1, 2, 3], ["0001-01-01T00:00:00+05:00"], "entities.also[0][0]", "in the years 1 to 9999"),
+    ],
+)
+async def test_a_list_that_does_not_fit_is_refused_with_the_place_of_its_element(
+    wish: object, also: object, field: str, says: str
+) -> None:
+    with pytest.raises(RequestError, match=re.escape(says)) as refused:
+        await of_lists("Near:apart", "Near:also", airport=["JFK"], wish=[wish], also=[also])
+    assert refused.value.field == field
+
+
+def test_a_lone_surrogate_in_a_list_is_no_text() -> None:
+    """As who reads straight from the store may give it; from JSON none comes."""
+    asked = RequestSpec(name="Asked", columns=(_asked("texts", list_of(STRING)),))
+    same = _on_demand("Same", (asked,), texts=(list_of(STRING), pl.col("Asked.texts")))
+    catalog = Catalog(DefinitionsSpec(entities=(), topics=(), views=(), requests=(asked,), on_demand=(same,)))
+    with pytest.raises(RequestError, match="must be String") as refused:
+        typed(catalog.plan(["Same:texts"]), {"texts": [["a"], ["b", "\ud800"]]}, catalog.keys)
+    assert refused.value.field == "entities.texts[1][1]"
+
+
+async def test_a_computed_list_with_a_null_in_it_is_refused_for_its_entity() -> None:
+    assert await of_lists("Near:parsed", airport=["JFK"]) == [[([1, 2], P)]]
+    with pytest.raises(RequestError, match="parsed: expected a list without nulls") as refused:
+        await of_lists("Near:parsed", airport=["JFK", "EWR"])
+    assert refused.value.field == "entities[1]"

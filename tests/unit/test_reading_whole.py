@@ -19,7 +19,7 @@ from stillwell.reading.entities import typed
 from stillwell.reading.features import FeatureReader, Found, columns_of_rows
 from stillwell.spec import AliasSpec, DefinitionsSpec, EntitySpec, KeySpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
-from stillwell.types import BOOL, BYTES, FLOAT64, INT32, INT64, STRING
+from stillwell.types import BOOL, BYTES, FLOAT64, INT32, INT64, STRING, list_of, vector_of
 from tests.batches import NOW_MS, column, event, feature, records, topic, view
 
 NOW_US = NOW_MS * 1_000
@@ -37,6 +37,12 @@ AMOUNT = feature("amount", FLOAT64, pl.col("T.amount") * 1e10 - pl.col("T.amount
 NAME = feature("name", STRING, pl.col("T.name"))
 RAW = feature("raw", BYTES, pl.col("T.raw"))
 YES = feature("yes", BOOL, pl.col("T.yes"))
+VECTOR = feature(
+    "vector",
+    vector_of(FLOAT64, 2),
+    pl.concat_arr(pl.col("T.amount").fill_null(0.5), pl.col("T.count").cast(pl.Float64)),
+)
+PARTS = feature("parts", list_of(STRING), pl.col("T.name").str.split("a"))
 KEYS = {"id": (INT64, pl.col("T.id"))}
 VIEWS = [
     view(T, KEYS, *features, name=name).model_copy(update={"ttl": ttl, "freshness": freshness})
@@ -46,6 +52,8 @@ VIEWS = [
         ("One", (NAME,), HOUR, None),
         ("Even", (YES, AMOUNT), datetime.timedelta(0), None),
         ("Lasting", (COUNT,), datetime.timedelta(0), None),
+        ("Vectors", (VECTOR, COUNT), HOUR, None),
+        ("Lists", (PARTS, VECTOR, YES), HOUR, None),
     )
 ]
 OTHER = AliasSpec(

@@ -25,7 +25,8 @@ from stillwell.layout.value import RowLayout
 from stillwell.predictions.freshness import KEPT_FOR
 from stillwell.spec import FeatureSpec, KeySpec
 from stillwell.testing.online import MemoryOnlineStore, MemoryRedis
-from stillwell.types import BOOL, FIELD_TYPES, FLOAT32, STRING
+from stillwell.types import BOOL, FIELD_TYPES, FLOAT32, MAX_SIZE, STRING, FieldType, list_of, vector_of
+from stillwell.wire import column, stored_values
 from tests.online_support import EPOCH, LAYOUT, VIEW, now_us, rows
 from tests.online_support import stamp as stamp_at
 from tests.online_support import value as value_of
@@ -107,6 +108,7 @@ def test_the_limits_are_those_that_the_page_says() -> None:
     assert f"at most {MAX_KEY_BYTES} bytes" in PAGE
     assert f"at most {value.MAX_FEATURES:,} features" in PAGE
     assert (value.MAX_VALUE_BYTES, "at most 1 MiB" in PAGE) == (1 << 20, True)
+    assert f"at most {MAX_SIZE:,} elements" in PAGE
     assert f"a {LIFETIME_STEPS}th of TTL + grace" in PAGE
 
 
@@ -136,31 +138,39 @@ VALUES: Mapping[str, st.SearchStrategy[object]] = {
     "Bytes": st.binary(max_size=9),
     "Timestamp": st.datetimes(timezones=st.just(datetime.UTC)),
 }
-ROWS = st.lists(st.sampled_from(sorted(FIELD_TYPES)), min_size=1, max_size=18).flatmap(
-    lambda types: st.tuples(st.just(types), st.tuples(*(st.none() | VALUES[name] for name in types)))
+SCALARS = st.sampled_from(sorted(FIELD_TYPES)).map(FIELD_TYPES.__getitem__)
+TYPES = SCALARS | SCALARS.map(list_of) | st.builds(vector_of, SCALARS, st.integers(1, 3))
+
+
+def values_of(kind: FieldType) -> st.SearchStrategy[object]:
+    """Of a single value, or lists of them."""
+    if kind.element is None:
+        return VALUES[kind.name]
+    return st.lists(VALUES[kind.element.name], min_size=kind.size or 0, max_size=kind.size or 3)
+
+
+ROWS = st.lists(TYPES, min_size=1, max_size=18).flatmap(
+    lambda types: st.tuples(st.just(types), st.tuples(*(st.none() | values_of(kind) for kind in types)))
 )
 
 
 @settings(deadline=None, max_examples=100)
 @given(row=ROWS, at=st.integers(-(2**63), 2**63 - 1), sequence=st.none() | st.integers(-(2**63) + 1, 2**63 - 1))
 def test_the_pages_reader_reads_every_row(
-    reader: types.SimpleNamespace, row: tuple[list[str], tuple[object, ...]], at: int, sequence: int | None
+    reader: types.SimpleNamespace, row: tuple[list[FieldType], tuple[object, ...]], at: int, sequence: int | None
 ) -> None:
     kinds, put = row
     layout = RowLayout(
         "View",
-        [
-            FeatureSpec(name=f"f{n}", type=FIELD_TYPES[kind], nullable=True, expression=None)
-            for n, kind in enumerate(kinds)
-        ],
+        [FeatureSpec(name=f"f{n}", type=kind, nullable=True, expression=None) for n, kind in enumerate(kinds)],
     )
-    frame = pl.DataFrame([put], schema={each.name: each.type.polars for each in layout.features}, orient="row")
+    columns = zip(layout.features, put, strict=True)
+    frame = pl.DataFrame([column(each.type, [value]).alias(each.name) for each, value in columns])
     stamped = Stamp(at, sequence, -1, topic_digest("departures"), 1, 2, 3, 4, 5)
     packed = np.frombuffer(stamped.pack(), np.uint8).reshape(1, STAMP_BYTES)
     (written,) = value.encode(layout, frame, packed)
     values, read_stamp = reader.read_row(written, "View", [(each.name, each.type.name) for each in layout.features])
-    physical = frame.with_columns(pl.col(pl.Datetime).to_physical())
-    assert values == physical.row(0, named=True)
+    assert values == {each.name: stored_values(each.type, frame.get_column(each.name))[0] for each in layout.features}
     assert read_stamp == {name: getattr(stamped, name) for name in Stamp.__slots__}
 
 

@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 import sys
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import polars as pl
 import pytest
@@ -21,6 +21,7 @@ from stillwell import (
     Int64,
     Key,
     Rows,
+    Size,
     String,
     Timestamp,
     Topic,
@@ -33,6 +34,7 @@ from stillwell import (
 from stillwell.definitions.loading import load_definitions
 from stillwell.errors import DefinitionError, FormatError, StoreUnavailable
 from stillwell.known_views import Version, known_views, logs_of_predictions
+from stillwell.layout.value import RowLayout
 from stillwell.predictions.log import log_view
 from stillwell.registry import Caution, register, registered, review
 from stillwell.spec import (
@@ -50,7 +52,7 @@ from stillwell.spec import (
 )
 from stillwell.storage import LocalStore
 from stillwell.testing.objects import Fault, MemoryStore, Operation
-from stillwell.types import INT64, STRING
+from stillwell.types import FLOAT32, INT64, STRING, TIMESTAMP, vector_of
 from tests.predicted import model
 
 PATH = "_registry/Late/1.json"
@@ -586,3 +588,58 @@ def test_a_view_of_finished_rows_is_registered_by_its_layout_alone(store: Memory
     with pytest.raises(DefinitionError, match=r"Finished has no feature number, but version 1 .*raise version=2"):
         register(store, both.model_copy(update={"views": (fewer,)}), GRACE)
     assert register(store, both.model_copy(update={"views": (fewer.model_copy(update={"version": 2}),)}), GRACE) == []
+
+
+class Basket(Topic, name="shop.baskets", event_time="at"):
+    at: Col[Timestamp]
+    shop: Col[String]
+    items: Col[list[String] | None]
+    taste: Col[Annotated[list[Float32], Size(3)]]
+    photos: Col[list[Bytes]]
+    times: Col[Annotated[list[Timestamp], Size(2)] | None]
+
+
+class Baskets(View, source=Basket, entity=Airport, keys={"airport": Basket.shop}, ttl=timedelta(days=7)):
+    items: Feature[list[String] | None] = feature(Basket.items.list.sort())
+    taste: Feature[Annotated[list[Float32], Size(3)]] = feature(Basket.taste)
+    photos: Feature[list[Bytes]] = feature(Basket.photos)
+    times: Feature[Annotated[list[Timestamp], Size(2)] | None] = feature(Basket.times)
+
+
+def test_lists_and_vectors_are_registered_recognised_and_known_again() -> None:
+    store = MemoryStore()
+    assert run(store, Baskets.spec) == run(store, Baskets.spec) == []
+    document = json.loads(store.objects["_registry/Baskets/1.json"])
+    assert [each["type"] for each in document["features"]] == [
+        "List[String]",
+        "Vector[Float32, 3]",
+        "List[Bytes]",
+        "Vector[Timestamp, 2]",
+    ]
+    known = known_views(store, DefinitionsSpec(entities=(), topics=(), views=()))[Version("Baskets", 1)]
+    assert RowLayout.of(known).id == RowLayout.of(Baskets.spec).id
+    assert [each.type for each in known.features] == [each.type for each in Baskets.spec.features]
+    features = list(Baskets.spec.features)
+    features[0] = features[0].model_copy(update={"expression": Basket.items})
+    with pytest.raises(DefinitionError, match=r"gives items=\[.*\] for Basket.*T00:00:00\+00:00\], but"):
+        run(store, Baskets.spec.model_copy(update={"features": tuple(features)}))
+
+
+def test_of_long_vectors_few_events_are_registered() -> None:
+    """With all of them, a document would have a hundred megabytes."""
+    long = vector_of(FLOAT32, 16_384)
+    source = TopicSpec(
+        name="Long",
+        topic="shop.long",
+        columns=(
+            ColumnSpec(name="at", type=TIMESTAMP, nullable=False, path=("at",)),
+            ColumnSpec(name="v", type=long, nullable=False, path=("v",)),
+        ),
+        event_time="at",
+    )
+    keys = (pl.lit("a"),)
+    features = (FeatureSpec(name="first", type=FLOAT32, nullable=True, expression=pl.col("Long.v").arr.first()),)
+    of = Baskets.spec.model_copy(update={"name": "Longs", "source": source, "keys": keys, "features": features})
+    store = MemoryStore()
+    assert run(store, of) == run(store, of) == []
+    assert 1 <= len(json.loads(store.objects["_registry/Longs/1.json"])["behaviour"]["events"]) <= 13

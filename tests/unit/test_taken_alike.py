@@ -25,12 +25,25 @@ from stillwell.spec import (
     TopicSpec,
     ViewSpec,
 )
-from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP, FieldType
+from stillwell.types import (
+    BOOL,
+    BYTES,
+    FLOAT32,
+    FLOAT64,
+    INT32,
+    INT64,
+    STRING,
+    TIMESTAMP,
+    FieldType,
+    list_of,
+    vector_of,
+)
 from stillwell.wire import column as column_of
 from stillwell.wire import python_values
 from tests.batches import column, feature, records, topic, view
 
-KINDS = (BOOL, INT32, INT64, FLOAT32, FLOAT64, STRING, BYTES, TIMESTAMP)
+SCALARS = (BOOL, INT32, INT64, FLOAT32, FLOAT64, STRING, BYTES, TIMESTAMP)
+KINDS = (*SCALARS, *map(list_of, SCALARS), *(vector_of(kind, 2) for kind in SCALARS))
 
 TEXTS = (
     *("null", "true", "[1]", "{}", "0", "-0", "1", "-1", "1.0", "1.5", "0.1", "1e2", "2147483648", "-2147483649"),
@@ -42,6 +55,20 @@ TEXTS = (
     *('"2026-01-31T12:00Z"', '"2026-01-31T24:00:00Z"', '"2026-01-31T12:00:60Z"', '"2026-01-31T12:00:00+05:30"'),
     *('"0001-01-01T00:00:00+05:00"', '"0001-01-01T00:00:00Z"', '"9999-12-31T23:59:59-05:00"', '"9999-12-31T23:59:59Z"'),
 )
+
+
+LISTS = (
+    *("[]", "[null]", "[[1]]", "[[]]", "{}", "null", '""', "1", '{"0": 1}'),
+    *(f"[{text}]" for text in TEXTS if text not in ("[1]", "{}")),
+    *(f"[{text}, {text}]" for text in TEXTS if text not in ("[1]", "{}")),
+    *(f"[{text}, null]" for text in ("1", "1.5", '"a"', "true", '"aGk="', '"2026-01-31T12:00:00Z"', '"NaN"')),
+    *("[1, 2, 3]", "[1.5, 2.5, 3.5]", '["a", "b", "c"]', "[true, false, true]", '["aGk=", "aGk=", "aGk="]'),
+)
+
+
+def texts_of(kind: FieldType) -> Sequence[str]:
+    """What is tried for a type."""
+    return TEXTS if kind.element is None else LISTS
 
 
 def read_in_a_request(kind: FieldType) -> tuple[RequestSpec, OnDemandSpec]:
@@ -72,7 +99,14 @@ def asked_for(plan: Plan, catalog: Catalog, text: str) -> Sequence[object] | Non
 
 def bits(kind: FieldType, values: pl.Series) -> list[object]:
     """The values, floats as their bits."""
-    return [struct.pack(">d", each) if isinstance(each, float) else each for each in python_values(kind, values)]
+    return list(map(bits_of, python_values(kind, values)))
+
+
+def bits_of(value: object) -> object:
+    """One value, or the elements of a list."""
+    if isinstance(value, list):
+        return list(map(bits_of, value))
+    return struct.pack(">d", value) if isinstance(value, float) else value
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -84,11 +118,11 @@ def test_a_request_value_is_taken_where_a_pushed_one_is_and_has_its_bits(kind: F
     catalog = Catalog(DefinitionsSpec(entities=(), topics=(), views=(), requests=(asked,), on_demand=(same,)))
     plan = catalog.plan(["Same:x"])
     taken = 0
-    for text in TEXTS:
+    for text in texts_of(kind):
         written = bits(kind, decoded(source, "event_timestamp", text).get_column("Asked.x"))
         assert bits(kind, column_of(kind, asked_for(plan, catalog, text) or [])) == written, text
         taken += len(written)
-    assert 0 < taken < len(TEXTS)
+    assert 0 < taken < len(texts_of(kind))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.key_tag], ids=lambda kind: kind.name)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillwell.errors import DefinitionError, FormatError
+from stillwell.layout.projection import Projection
 from stillwell.layout.stamp import STAMP_BYTES, Stamp, topic_digest
 from stillwell.layout.value import (
     HEADER_BYTES,
@@ -31,7 +32,20 @@ from stillwell.layout.value import (
     too_long,
 )
 from stillwell.spec import EntitySpec, FeatureSpec, TopicSpec, ViewSpec
-from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT32, INT64, STRING, TIMESTAMP, FieldType
+from stillwell.types import (
+    BOOL,
+    BYTES,
+    FLOAT32,
+    FLOAT64,
+    INT32,
+    INT64,
+    STRING,
+    TIMESTAMP,
+    FieldType,
+    list_of,
+    vector_of,
+)
+from stillwell.wire import column
 
 UTC = datetime.UTC
 TYPES = [BOOL, INT32, INT64, FLOAT32, FLOAT64, STRING, BYTES, TIMESTAMP]
@@ -45,6 +59,19 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
     "Bytes": st.binary(max_size=20),
     "Timestamp": st.datetimes(timezones=st.just(UTC)),
 }
+
+
+def values_of(kind: FieldType) -> st.SearchStrategy[object]:
+    if kind.element is None:
+        return VALUES[kind.name]
+    return st.lists(VALUES[kind.element.name], min_size=kind.size or 0, max_size=kind.size or 4)
+
+
+EVERY_TYPE = (
+    st.sampled_from(TYPES)
+    | st.sampled_from(TYPES).map(list_of)
+    | st.builds(vector_of, st.sampled_from(TYPES), st.integers(1, 4))
+)
 
 
 def features(types: Sequence[FieldType]) -> list[FeatureSpec]:
@@ -65,11 +92,27 @@ def stamps_of(count: int) -> npt.NDArray[np.uint8]:
 
 
 def frame_of(layout: RowLayout, rows: Sequence[Sequence[object]]) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema={each.name: each.type.polars for each in layout.features}, orient="row")
+    if not rows or not layout.features:
+        return pl.DataFrame(rows, schema={each.name: each.type.polars for each in layout.features}, orient="row")
+    columns = zip(layout.features, zip(*rows, strict=True), strict=True)
+    return pl.DataFrame([column(each.type, values).alias(each.name) for each, values in columns])
 
 
 def encode_one(layout: RowLayout, *row: object) -> bytes:
     return encode(layout, frame_of(layout, [row]), stamps_of(1))[0]
+
+
+def slot_of(type_: str, value: object) -> bytes:
+    """One single value."""
+    match value:
+        case str():
+            return value.encode()
+        case bytes():
+            return value
+        case datetime.datetime():
+            since = value - datetime.datetime(1970, 1, 1, tzinfo=UTC)
+            return struct.pack("<q", since // datetime.timedelta.resolution)
+    return struct.pack({"Bool": "<?", "Int32": "<i", "Int64": "<q", "Float32": "<f", "Float64": "<d"}[type_], value)
 
 
 def by_the_reference(types: Sequence[FieldType], row: Sequence[object], stamp: Stamp, id: bytes) -> bytes:
@@ -79,20 +122,26 @@ def by_the_reference(types: Sequence[FieldType], row: Sequence[object], stamp: S
     for at, (type_, value) in enumerate(zip(types, row, strict=True)):
         if value is None:
             bitmap[at // 8] |= 1 << at % 8
-        match type_.name, value:
-            case "String" | "Bytes", _:
-                tail += value.encode() if isinstance(value, str) else value or b""  # type: ignore[operator]
+        of_elements = type_.scalar.name
+        is_text = of_elements in ("String", "Bytes")
+        match value:
+            case None:
+                body += struct.pack("<I", len(tail)) if is_text or type_.name.startswith("List") else bytes(type_.width)
+            case list() if is_text:
+                written = [slot_of(of_elements, each) for each in value]
+                ends = [sum(map(len, written[: number + 1])) for number in range(len(written))]
+                tail += struct.pack(f"<{1 + len(ends)}I", len(ends), *ends) + b"".join(written)
                 body += struct.pack("<I", len(tail))
-            case _, None:
-                body += bytes(type_.width)
-            case "Timestamp", datetime.datetime() as instant:
-                body += struct.pack(
-                    "<q", (instant - datetime.datetime(1970, 1, 1, tzinfo=UTC)) // datetime.timedelta.resolution
-                )
-            case name, _:
-                body += struct.pack(
-                    {"Bool": "<?", "Int32": "<i", "Int64": "<q", "Float32": "<f", "Float64": "<d"}[name], value
-                )
+            case list() if type_.name.startswith("List"):
+                tail += b"".join(slot_of(of_elements, each) for each in value)
+                body += struct.pack("<I", len(tail))
+            case list():
+                body += b"".join(slot_of(of_elements, each) for each in value)
+            case _ if is_text:
+                tail += slot_of(of_elements, value)
+                body += struct.pack("<I", len(tail))
+            case _:
+                body += slot_of(of_elements, value)
     rest = b"\x01" + id + bytes(bitmap) + body + tail
     head = b"\x01" + stamp.pack()
     return head + struct.pack(">I", len(head) + 4 + len(rest)) + rest
@@ -100,15 +149,17 @@ def by_the_reference(types: Sequence[FieldType], row: Sequence[object], stamp: S
 
 def same(one: object, other: object) -> bool:
     """Equal to the bit; all NaNs are equal here."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, float) and isinstance(other, float):
         return (math.isnan(one) and math.isnan(other)) or struct.pack("d", one) == struct.pack("d", other)
     return type(one) is type(other) and one == other
 
 
-ROWS = st.lists(st.sampled_from(TYPES), min_size=1, max_size=20).flatmap(
+ROWS = st.lists(EVERY_TYPE, min_size=1, max_size=20).flatmap(
     lambda types: st.tuples(
         st.just(types),
-        st.lists(st.tuples(*(st.none() | VALUES[each.name] for each in types)), min_size=1, max_size=6),
+        st.lists(st.tuples(*(st.none() | values_of(each) for each in types)), min_size=1, max_size=6),
     )
 )
 
@@ -181,10 +232,11 @@ def test_a_value_of_the_reference_page() -> None:
     [(FLOAT64, "<Q", 0x7FF4DEADBEEF0001), (FLOAT64, "<Q", 0xFFF8000000000000), (FLOAT32, "<I", 0x7FA12345)],
 )
 def test_the_payload_of_a_nan_is_kept(type_: FieldType, format_: str, bits: int) -> None:
-    layout = layout_of(type_)
-    column = np.frombuffer(struct.pack(format_, bits), type_.numpy)
-    (value,) = encode(layout, pl.DataFrame({"f0": column}), stamps_of(1))
-    assert value[-type_.width :] == struct.pack(format_, bits)
+    column = pl.Series(np.frombuffer(struct.pack(format_, bits), type_.numpy))
+    of_lists = {vector_of(type_, 1): column.reshape((1, 1)), list_of(type_): column.implode()}
+    for kind, values in {type_: column, **of_lists}.items():
+        (value,) = encode(layout_of(kind), pl.DataFrame({"f0": values}), stamps_of(1))
+        assert value[-type_.width :] == struct.pack(format_, bits)
 
 
 def test_zero_keeps_its_sign() -> None:
@@ -334,6 +386,84 @@ def test_ends_that_go_backwards_are_refused() -> None:
     at = HEADER_BYTES + 1
     with pytest.raises(FormatError, match="do not end"):
         decode(layout, good[:at] + struct.pack("<II", 5, 4) + good[at + 8 :])
+
+
+@pytest.mark.parametrize(
+    ("type_", "data"),
+    [
+        (list_of(INT32), b"\0\0\0\0\0"),
+        (list_of(STRING), b""),
+        (list_of(STRING), b"\1\0\0"),
+        (list_of(STRING), struct.pack("<I", 1)),
+        (list_of(STRING), struct.pack("<II", 1, 2) + b"a"),
+        (list_of(STRING), struct.pack("<II", 1, 1) + b"ab"),
+        (list_of(BYTES), struct.pack("<III", 2, 2, 1) + b"a"),
+        (list_of(STRING), struct.pack("<II", 1, 1) + b"\xff"),
+        (list_of(STRING), struct.pack("<I", 2**32 - 1) + b"abcd"),
+        (vector_of(STRING, 2), struct.pack("<II", 1, 1) + b"a"),
+    ],
+)
+def test_damaged_lists_are_refused_however_they_are_read(type_: FieldType, data: bytes) -> None:
+    layout = layout_of(type_)
+    (good,) = encode(layout, pl.DataFrame({"f0": [None]}, schema={"f0": type_.polars}), stamps_of(1))
+    length = struct.pack(">I", HEADER_BYTES + 5 + len(data))
+    damaged = good[:LENGTH_AT] + length + good[KIND_AT:HEADER_BYTES] + b"\0" + struct.pack("<I", len(data)) + data
+    with pytest.raises(FormatError, match="f0 is no list"):
+        decode(layout, damaged)
+    view = ViewSpec(
+        name="View",
+        version=1,
+        entity=EntitySpec(name="Airport", keys=()),
+        source=TopicSpec(name="Departure", topic="departures", columns=(), event_time="at"),
+        ttl=datetime.timedelta(0),
+        features=layout.features,
+    )
+    for stored in ([damaged], [damaged, damaged]):
+        with pytest.raises(FormatError, match=r"a (list|text) in the row"):
+            Projection(view, view.features).read(stored)
+
+
+def test_a_null_list_is_not_an_empty_one_and_neither_has_elements() -> None:
+    types = [list_of(INT64), list_of(INT64), list_of(STRING), list_of(STRING)]
+    value = encode_one(layout_of(*types), [], None, [], None)
+    assert decode(layout_of(*types), value).values == {"f0": [], "f1": None, "f2": [], "f3": None}
+    assert len(value) == HEADER_BYTES + 1 + 4 * 4 + 4  # of the empty list of texts its count alone
+
+
+def test_elements_under_a_null_do_not_come_to_rest() -> None:
+    """Polars keeps what lay under a list that was made null."""
+    for type_ in (list_of(INT64), list_of(STRING), vector_of(INT64, 2), vector_of(STRING, 2)):
+        values: list[object] = [1, 2] if type_.element is INT64 else ["a", "b"]
+        whole = pl.DataFrame({"f0": [values, values], "keep": [True, False]}, schema_overrides={"f0": type_.polars})
+        hidden = whole.select(pl.when("keep").then("f0"))
+        said = encode(layout_of(type_), hidden, stamps_of(2))
+        plain = pl.DataFrame({"f0": [values, None]}, schema={"f0": type_.polars})
+        assert said == encode(layout_of(type_), plain, stamps_of(2))
+
+
+@pytest.mark.parametrize("kind", [BOOL, FLOAT64, STRING])
+@pytest.mark.parametrize(("more", "refused"), [(0, False), (1, True)])
+def test_lists_beyond_the_limit_are_found_exactly(kind: FieldType, more: int, refused: bool) -> None:
+    layout = layout_of(list_of(kind))
+    room = MAX_VALUE_BYTES - HEADER_BYTES - 1 - 4
+    match kind.name:
+        case "Bool":
+            longest: list[object] = [True] * (room + more)
+        case "Float64":
+            longest = [0.5] * (room // 8 + more)
+        case _:
+            longest = ["é" * 500] * ((room - 4) // 1004)
+            longest.append("x" * (room - 8 - len(longest) * 1004 + more))
+    frame = frame_of(layout, [([],), (longest,), (None,)])
+    assert too_long(layout, frame).tolist() == [False, refused, False]
+    if not refused:
+        assert MAX_VALUE_BYTES - 8 < max(map(len, encode(layout, frame, stamps_of(3)))) <= MAX_VALUE_BYTES
+
+
+def test_vectors_that_make_every_row_too_long_are_refused_by_their_view() -> None:
+    layout_of(vector_of(FLOAT64, 65_536))
+    with pytest.raises(DefinitionError, match="more than 1048576 bytes, most of them of its vectors"):
+        layout_of(vector_of(FLOAT64, 65_536), vector_of(FLOAT64, 65_536))
 
 
 def test_a_tombstone_is_no_row() -> None:

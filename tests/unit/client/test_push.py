@@ -87,6 +87,10 @@ async def test_values_that_json_lacks_are_written_as_the_service_reads_them() ->
             "int": np.int64(7),
             "float": np.float32("inf"),
             "none": None,
+            "list": [math.nan, -math.inf],
+            "vector": np.array([0.5, math.nan], np.float32),
+            "scalars": (np.float32("inf"), np.int64(3)),
+            "times": [datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.UTC)],
         },
     )
     assert transport.sent[0].body["rows"] == [
@@ -98,8 +102,38 @@ async def test_values_that_json_lacks_are_written_as_the_service_reads_them() ->
             "int": 7,
             "float": "Infinity",
             "none": None,
+            "list": ["NaN", "-Infinity"],
+            "vector": [0.5, "NaN"],
+            "scalars": ["Infinity", 3],
+            "times": ["2026-01-31T12:00:00Z"],
         }
     ]
+
+
+LISTED = {"id": 1, "tags": ["a", "b"], "taste": [0.5, 1.5]}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        LISTED,
+        pl.DataFrame([LISTED], schema_overrides={"taste": pl.Array(pl.Float32, 2)}),
+        pa.Table.from_pylist([LISTED]),
+        pa.table(
+            {
+                **{name: [each] for name, each in LISTED.items()},
+                "taste": pa.array([[0.5, 1.5]], pa.list_(pa.float32(), 2)),
+            }
+        ),
+        pd.DataFrame([LISTED]),
+        pd.DataFrame({"id": [1], "tags": [np.array(["a", "b"])], "taste": [np.array([0.5, 1.5], np.float32)]}),
+        pd.DataFrame([LISTED]).convert_dtypes(dtype_backend="pyarrow"),
+    ],
+)
+async def test_lists_are_sent_alike_from_wherever_they_come(rows: Any) -> None:
+    transport = FakeTransport(TAKEN)
+    await push(transport, rows)
+    assert transport.sent[0].body["rows"] == [LISTED]
 
 
 @pytest.mark.parametrize(

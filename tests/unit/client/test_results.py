@@ -60,6 +60,11 @@ async def test_every_type_is_what_python_has_for_it() -> None:
         least=feature("Float32", "-Infinity"),
         whole=feature("Float64", 120.0),
         null=feature("Bytes", None, statuses=["NULL_VALUE"], freshness=["LATE"]),
+        tags=feature("List[String]", ["a", "NaN"]),
+        vector=feature("Vector[Float32, 3]", [1.5, "-Infinity", 2]),
+        times=feature("List[Timestamp]", ["2026-01-31T12:00:00Z"]),
+        raws=feature("Vector[Bytes, 1]", ["aGk="]),
+        nothing=feature("List[Bytes]", None, statuses=["NULL_VALUE"]),
     )
     row = found.one()
     values = {reference.removeprefix("V:"): each.value for reference, each in row.features.items()}
@@ -73,6 +78,11 @@ async def test_every_type_is_what_python_has_for_it() -> None:
         "least": -math.inf,
         "whole": 120.0,
         "null": None,
+        "tags": ["a", "NaN"],
+        "vector": [1.5, -math.inf, 2],
+        "times": [NOON],
+        "raws": [b"hi"],
+        "nothing": None,
     }
     assert isinstance(values["whole"], float)
     assert row["V:null"].status is Status.NULL_VALUE

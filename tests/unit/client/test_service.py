@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import math
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 
 from stillwell.client import (
@@ -49,6 +52,10 @@ async def ask(transport: FakeTransport, **options: Any) -> object:
         ({"k": ["a"], "n": (1,)}, {"k": ["a"], "n": [1]}),
         ([{"k": "a", "n": 1}], {"k": ["a"], "n": [1]}),
         ({"k": b"hi"}, {"k": ["aGk="]}),
+        ([{"k": "a", "v": [0.5, math.nan]}], {"k": ["a"], "v": [[0.5, "NaN"]]}),
+        ({"k": ["a"], "v": [(0.5, 1.5)]}, {"k": ["a"], "v": [[0.5, 1.5]]}),
+        ([{"k": "a", "v": np.array([0.5, math.nan])}], {"k": ["a"], "v": [[0.5, "NaN"]]}),
+        (pl.DataFrame({"k": ["a"], "v": [[0.5, 1.5]]}), {"k": ["a"], "v": [[0.5, 1.5]]}),
     ],
 )
 async def test_one_entity_lists_of_keys_and_a_list_of_entities_are_asked_for_alike(
@@ -65,6 +72,7 @@ async def test_one_entity_lists_of_keys_and_a_list_of_entities_are_asked_for_ali
     ("entities", "says"),
     [
         ({"k": ["a"], "n": 1}, "entities.n: must be a list, as other keys are"),
+        ({"k": "a", "v": [0.5]}, "entities.k: must be a list.*where a value is itself a list, give a list of entities"),
         ([{"k": "a"}, {"n": 1}], r"entities\[1\]: has the keys n, but the first has k"),
         ({"k": object()}, "entities: holds a value that JSON has no form for"),
     ],

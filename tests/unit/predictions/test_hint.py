@@ -11,17 +11,25 @@ from stillwell.predictions.inputs import ModelInputs
 from stillwell.spec import InputSpec, RequestColumnSpec, RequestSpec
 from stillwell.testing.online import MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
-from stillwell.types import FLOAT64
+from stillwell.types import FLOAT64, vector_of
 from tests.predicted import DEFINITIONS, Adding, model
 
-SEARCH = RequestSpec(name="Search", columns=(RequestColumnSpec(name="weight", type=FLOAT64, nullable=True),))
+TASTE = vector_of(FLOAT64, 2)
+SEARCH = RequestSpec(
+    name="Search",
+    columns=(
+        RequestColumnSpec(name="weight", type=FLOAT64, nullable=True),
+        RequestColumnSpec(name="taste", type=TASTE, nullable=True),
+    ),
+)
 
 
 def engine() -> Engine:
     """Of a model that reads a number of the request."""
     made = model()
     weight = InputSpec(name="weight", reference="Search:weight", type=FLOAT64)
-    made = made.model_copy(update={"inputs": (*made.inputs, weight)})
+    taste = InputSpec(name="taste", reference="Search:taste", type=TASTE)
+    made = made.model_copy(update={"inputs": (*made.inputs, weight, taste)})
     inputs = ModelInputs(made, DEFINITIONS.model_copy(update={"requests": (SEARCH,)}))
     return Engine(made, inputs, Adding(), MemoryPredictions(MemoryRedis()), RedisKeys("test", "test"))
 
@@ -31,9 +39,19 @@ def engine() -> Engine:
 def test_a_hint_leads_to_the_prediction_that_it_was_written_for(weight: float | None, early: int) -> None:
     """Else the model is asked for another one each time, and this one is stale for ever."""
     of = engine()
-    (entity,) = of.entities({"id": [7], "weight": [weight]})
+    taste = None if weight is None else [weight, -weight]
+    (entity,) = of.entities({"id": [7], "weight": [weight], "taste": [taste]})
     _, value = encode(Hint.of("Delay", entity, Cause.READ, early))
     found = decode(value, {"Delay": of}, 5)
     assert (found.model, found.key, found.digest, found.cause) == ("Delay", entity.key, entity.digest, Cause.READ)
     assert found.early == early
     assert repr(found.values["weight"]) == repr(weight)
+    assert repr(found.values["taste"]) == repr(taste)
+
+
+def test_a_hint_with_a_vector_of_another_size_is_none() -> None:
+    of = engine()
+    (entity,) = of.entities({"id": [7], "weight": [None], "taste": [[1.0, 2.0]]})
+    _, value = encode(Hint.of("Delay", entity, Cause.READ))
+    with pytest.raises(ValueError, match="does not fit: Expected a list of 2, got one of 1"):
+        decode(value.replace(b"[1.0,2.0]", b"[1.0]"), {"Delay": of}, 5)

@@ -22,7 +22,7 @@ from stillwell.spec import (
     RequestColumnSpec,
     RequestSpec,
 )
-from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT64, STRING, TIMESTAMP
+from stillwell.types import BOOL, BYTES, FLOAT32, FLOAT64, INT64, STRING, TIMESTAMP, vector_of
 from tests.predicted import DEFINITIONS, MINUTES, TOPIC, V, encoded_row, model
 
 KEYS = RedisKeys("test", "test")
@@ -35,6 +35,7 @@ SEARCH = RequestSpec(
     columns=(
         RequestColumnSpec(name="at", type=TIMESTAMP, nullable=False),
         RequestColumnSpec(name="share", type=FLOAT64, nullable=False),
+        RequestColumnSpec(name="times", type=vector_of(TIMESTAMP, 2), nullable=True),
     ),
 )
 SUM = OnDemandSpec(
@@ -70,7 +71,14 @@ HOUR_US = 3_600_000_000
 
 
 def pair_model(**inputs: str) -> ModelSpec:
-    kinds = {"delay": FLOAT32, "both": FLOAT64, "wait_s": INT64, "at": TIMESTAMP, "share": FLOAT64}
+    kinds = {
+        "delay": FLOAT32,
+        "both": FLOAT64,
+        "wait_s": INT64,
+        "at": TIMESTAMP,
+        "share": FLOAT64,
+        "times": vector_of(TIMESTAMP, 2),
+    }
     return model(outputs=(MINUTES,)).model_copy(
         update={
             "entity": PAIR,
@@ -109,16 +117,17 @@ def test_what_is_past_its_ttl_is_null_and_has_another_fingerprint() -> None:
 
 
 def test_on_demand_features_and_request_values_are_inputs_too() -> None:
-    inputs = ModelInputs(pair_model(sum="Sum:both", wait="Sum:wait_s", at="Search:at"), DEFINED)
-    assert set(inputs.request) == {"at", "share"}
+    inputs = ModelInputs(pair_model(sum="Sum:both", wait="Sum:wait_s", at="Search:at", times="Search:times"), DEFINED)
+    assert set(inputs.request) == {"at", "share", "times"}
     at = datetime.datetime.fromtimestamp(NOW_US / 1_000_000 + 90, datetime.UTC)
-    columns: Columns = {"one": [1, 2], "other": [3, 4], "at": [at, at], "share": [0.5, 0.25]}
+    columns: Columns = {"one": [1, 2], "other": [3, 4], "at": [at, at], "share": [0.5, 0.25], "times": [[at, at], None]}
     rows_of: dict[str, list[bytes | None]] = {"One": [row(1, 10.0), row(2, 20.0)], "Other": [row(3, 30.0), None]}
     rows: Rows = [rows_of[name] for name in inputs.sources]
     assert inputs.values(rows, columns, NOW_US) == {
         "sum": [25.0, None],
         "wait": [90, 90],
         "at": [NOW_US + 90_000_000] * 2,
+        "times": [[NOW_US + 90_000_000] * 2, None],
     }
     one, other = inputs.digests(columns)
     assert one != other

@@ -21,7 +21,7 @@ from stillwell.testing.online import MemoryRedis
 from stillwell.testing.predictions import MemoryPredictions
 from stillwell.testing.push_log import MemoryPushLog
 from stillwell.topics import chained_topics, needed_topics
-from stillwell.types import FIELD_TYPES, FLOAT32, FLOAT64, STRING
+from stillwell.types import FIELD_TYPES, FLOAT32, FLOAT64, STRING, vector_of
 from tests.batches import NOW_MS, records
 from tests.predicted import DEFINITIONS, Adding, model
 from tests.waiting import eventually_async
@@ -46,9 +46,14 @@ def engine_of(spec: ModelSpec) -> Engine:
 
 @pytest.mark.parametrize("null", [False, True])
 async def test_outputs_of_every_type_come_to_rest_as_they_were(null: bool) -> None:
-    spec = model(outputs=tuple(OutputSpec(name=f"o{name}", type=FIELD_TYPES[name], nullable=True) for name in VALUES))
+    outputs_of_each = [
+        *(OutputSpec(name=f"o{name}", type=FIELD_TYPES[name], nullable=True) for name in VALUES),
+        *(OutputSpec(name=f"v{name}", type=vector_of(FIELD_TYPES[name], 2), nullable=True) for name in VALUES),
+    ]
+    spec = model(outputs=tuple(outputs_of_each))
     engine = engine_of(spec)
     said = {f"o{name}": None if null else value for name, value in VALUES.items()}
+    said |= {f"v{name}": None if null else [value, value] for name, value in VALUES.items()}
     outputs = Outputs(READ_AT, b"f" * 16, READ_AT + 5, 5, engine.layout.id, engine.layout.encode(said))
     (entity,) = engine.entities({"id": [7]})
     outcome = Outcome(Record(outputs, None), State.FRESH, b"f" * 16, READ_AT, (), asked=True, under=b"")
@@ -59,7 +64,8 @@ async def test_outputs_of_every_type_come_to_rest_as_they_were(null: bool) -> No
     made = pipeline.run(records([record.value], keys=[record.key], headers=[record.headers]))
     assert made.rejects == ()
     (row,) = made.rows[0].frame.to_dicts()
-    expected = said | ({} if null else {"oTimestamp": EPOCH + datetime.timedelta(microseconds=1_700_000_000_000_001)})
+    at = EPOCH + datetime.timedelta(microseconds=1_700_000_000_000_001)
+    expected = said | ({} if null else {"oTimestamp": at, "vTimestamp": [at, at]})
     assert {name: row[name] for name in expected} == expected
     assert (row["id"], row["model_version"], row["_to"]) == (7, "3", "offline")
     assert row["computed_at"] - row["event_timestamp"] == datetime.timedelta(microseconds=5)

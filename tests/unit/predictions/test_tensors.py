@@ -5,12 +5,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from stillwell.errors import ModelError
 from stillwell.predictions.tensors import Said, Unusable, answers, left_out, metadata_of, mismatches, request, spoken
 from stillwell.spec import ModelSpec, OutputSpec
-from stillwell.types import FIELD_TYPES, FLOAT32, FLOAT64, STRING
+from stillwell.types import FIELD_TYPES, FLOAT32, FLOAT64, STRING, vector_of
 from tests.predicted import MINUTES, model
 
 
@@ -53,6 +54,85 @@ def test_an_entity_whose_null_no_tensor_can_hold_is_left_out() -> None:
     left = left_out(of, {"delay": [None, 1.0, 2.0], "carrier": ["UA", None, "AA"]}, 3)
     assert list(left) == [1]
     assert "input carrier (V:carrier) is null or missing" in left[1].reason
+
+
+EMBEDDING = OutputSpec(name="embedding", type=vector_of(FLOAT32, 3))
+
+
+def test_vectors_are_sent_flat_with_their_size_in_the_shape() -> None:
+    columns: dict[str, list[Any]] = {
+        "a": [[1.0, math.nan, 2.0], [3.0, 4.0, 5.0]],
+        "b": [["x", "y"], ["é", ""]],
+        "c": [[b"\xff"], [b""]],
+    }
+    kinds = {"a": vector_of(FLOAT32, 3), "b": vector_of(STRING, 2), "c": vector_of(FIELD_TYPES["Bytes"], 1)}
+    sent = json.loads(request(model(kinds), columns))["inputs"]
+    assert [(each["name"], each["datatype"], each["shape"], each["data"]) for each in sent] == [
+        ("a", "FP32", [2, 3], [1.0, None, 2.0, 3.0, 4.0, 5.0]),
+        ("b", "BYTES", [2, 2], ["x", "y", "é", ""]),
+        ("c", "BYTES", [2, 1], ["/w==", ""]),
+    ]
+    assert [each.get("parameters") for each in sent] == [None, {"content_type": "str"}, {"content_type": "base64"}]
+
+
+def test_a_null_vector_keeps_its_entity_from_being_asked_about() -> None:
+    left = left_out(model({"a": vector_of(FLOAT32, 2)}), {"a": [[1.0, 2.0], None]}, 2)
+    assert list(left) == [1]
+    assert "input a (V:a) is null or missing, and a tensor of Vector[Float32, 2] has no nulls" in left[1].reason
+
+
+@pytest.mark.parametrize("data", [[1, 2, 3, 4, 5, 6], [[1, 2, 3], [4, 5, 6]]])
+def test_a_vector_is_taken_flat_or_nested(data: list[Any]) -> None:
+    found = said(tensor("embedding", data=data) | {"shape": [2, 3]}, of=model(outputs=(EMBEDDING,)))
+    assert found == [{"embedding": [1.0, 2.0, 3.0]}, {"embedding": [4.0, 5.0, 6.0]}]
+    flat = said(tensor("e", data=[7, 8]), of=model(outputs=(OutputSpec(name="e", type=vector_of(FLOAT32, 1)),)))
+    assert flat == [{"e": [7.0]}, {"e": [8.0]}]
+
+
+@pytest.mark.parametrize(
+    ("shape", "data"),
+    [([2, 2], [1, 2, 3, 4]), ([2, 3], [1, 2, 3]), ([2, 3], [[1, 2, 3]]), ([2, 3], [[1, 2], [3, 4]]), ([6], [1] * 6)],
+)
+def test_vectors_of_another_size_are_refused_whole(shape: list[int], data: list[Any]) -> None:
+    with pytest.raises(ModelError, match=r"output embedding has the shape .* for 2 entities with 3 each"):
+        said(tensor("embedding", data=data) | {"shape": shape}, of=model(outputs=(EMBEDDING,)))
+
+
+@pytest.mark.parametrize(
+    ("odd", "telling"),
+    [
+        ([1, None, 3], "output embedding has a null in it"),
+        ([1, math.inf, 3], "output embedding[1] is inf"),
+        ([1, "x", 3], "output embedding[1] must be Float32, not 'x'"),
+        ([1, 1e39, 3], "output embedding[1] is 1e+39, too large for Float32"),
+    ],
+)
+def test_an_element_of_no_use_costs_its_entity_and_no_other(odd: list[Any], telling: str) -> None:
+    of = model(outputs=(EMBEDDING,))
+    for found in (
+        said(tensor("embedding", data=[*odd, 4, 5, 6]) | {"shape": [2, 3]}, of=of),
+        spoken(of, {"embedding": [odd, np.array([4, 5, 6], np.float32)]}, 2),
+    ):
+        first, second = found
+        assert isinstance(first, Unusable)
+        assert telling in first.reason
+        assert second == {"embedding": [4.0, 5.0, 6.0]}
+
+
+def test_a_functions_vectors_are_lists_or_rows_of_an_array() -> None:
+    of = model(outputs=(EMBEDDING,))
+    expected = [{"embedding": [1.0, 2.0, 3.0]}, {"embedding": [4.0, 5.0, 6.0]}]
+    assert spoken(of, {"embedding": np.array([[1, 2, 3], [4, 5, 6]], np.float32)}, 2) == expected
+    first, _ = spoken(of, {"embedding": [[1.0], [1.0, 2.0, 3.0]]}, 2)
+    assert first == Unusable("output embedding must be Vector[Float32, 3], not a list of 1")
+
+
+@pytest.mark.parametrize(("shape", "right"), [([-1, 3], True), ([-1, -1], True), ([-1], False), ([-1, 2], False)])
+def test_a_servers_shape_of_a_vector_is_compared(shape: list[int], right: bool) -> None:
+    said_by_server = {**METADATA, "outputs": [{"name": "embedding", "datatype": "FP32", "shape": shape}]}
+    found = mismatches(model(outputs=(EMBEDDING,)), metadata_of(json.dumps(said_by_server).encode()))
+    told = f"output 'embedding' has the shape {shape} at the server: 3 values for each entity, [-1, 3]"
+    assert found == ([] if right else [told])
 
 
 @pytest.mark.parametrize("shape", [[2], [2, 1]])

@@ -4,10 +4,13 @@ import json
 from typing import Any
 
 import msgspec
+import polars as pl
 import pytest
 
 from serving.pushing import bodies
 from serving.pushing.bodies import own, push_request
+from stillwell.types import INT64, TIMESTAMP, list_of
+from tests.batches import column, feature, topic, view
 
 
 @pytest.mark.parametrize(
@@ -45,3 +48,20 @@ def test_many_columns_are_not_remembered() -> None:
         body = json.dumps({"view": "V", "rows": {f"n{first}{number}": [1] for number in range(2_000)}}).encode()
         assert len(own(push_request.decode(body), 10).values) == 1
     assert bodies._row_of.cache_info().currsize == kept
+
+
+def test_times_of_feasts_clients_get_a_zone_in_lists_too() -> None:
+    of = view(
+        topic(column("id", INT64), column("times", list_of(TIMESTAMP))),
+        {"id": (INT64, pl.col("T.id"))},
+        feature("times", list_of(TIMESTAMP), pl.col("T.times")),
+    )
+    df: dict[str, list[Any]] = {
+        "id": [1],
+        "event_timestamp": [0],
+        "times": [["2026-01-01 00:00:00", 60, "2026-01-01T00:00:00Z"]],
+    }
+    asked = bodies.FeastWriteRequest(feature_view_name="V", df=df)
+    (value,) = bodies.written_by_feast(asked, bodies.RowColumns.of(of), 10).values
+    times = ["2026-01-01T00:00:00Z", "1970-01-01T00:01:00+00:00", "2026-01-01T00:00:00Z"]
+    assert json.loads(value) == {"id": 1, "event_timestamp": "1970-01-01T00:00:00+00:00", "times": times}

@@ -10,6 +10,7 @@ from serving.openapi import ANYTHING, Names, document
 from serving.predictions import PredictionPages
 from serving.status_pages import openapi_page
 from stillwell.predictions.columns import ModelReaders
+from stillwell.types import FLOAT32, INT64, STRING, list_of, vector_of
 from tests.served import DEFINITIONS, LIMITS, Served
 
 
@@ -63,3 +64,15 @@ async def test_what_a_push_is_answered_is_what_it_says(served: Served) -> None:
     for mode, schema in (("sync", "Pushed"), ("async", "Accepted")):
         _, answer = await served.post("/v1/push", view="Users", rows=rows, mode=mode)
         assert answer.keys() == schemas[schema]["properties"].keys() == set(schemas[schema]["required"])
+
+
+def test_a_list_is_an_array_in_a_body_and_in_a_url_json_of_one() -> None:
+    columns = {"id": INT64, "tags": list_of(STRING), "taste": vector_of(FLOAT32, 3)}
+    names = Names.of(DEFINITIONS, columns, LIMITS)
+    properties = names.entities()["properties"]
+    assert properties["tags"]["items"] == {"type": "array", "items": {"type": "string"}}
+    taste = {"type": "array", "items": {"type": "number"}, "minItems": 3, "maxItems": 3}
+    assert properties["taste"]["items"] == taste
+    words = {each["name"]: each["schema"] for each in names.entity_words()}
+    assert words["taste"] == {"type": "string", "description": "Vector[Float32, 3], as a list in JSON"}
+    assert words["id"]["type"] == "integer"
