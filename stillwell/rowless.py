@@ -22,7 +22,7 @@ def causes(view: ViewSpec) -> Mapping[str, str]:
     """What it mostly is, by each reason for which a record gives no row."""
     name, topic, event_time = view.name, view.source.name, view.source.event_time
     keys = " or ".join(key.name for key in view.entity.keys)
-    made_nothing = view.rows is not None and view.where is None
+    made_nothing = view.where is None and (view.rows is not None or view.frame is not None)
     return {
         "filtered": f"the function of {name} made no row of them"
         if made_nothing
@@ -34,6 +34,7 @@ def causes(view: ViewSpec) -> Mapping[str, str]:
         "future": f"{event_time} is more than STILLWELL_MAX_FUTURE past the record's timestamp; has it the right unit?",
         "null_key": f"{keys} came out null; map it to what never is, or leave such events out by where",
         "null_feature": "a feature came out null that is declared never to be; fill it, or add `| None`",
+        "null_element": "a feature came out as a list that holds a null; leave the nulls out, or fill them",
         "too_long": "their rows have more than a mebibyte; take less of them",
         "transform": f"an expression or the function of {name} failed on them",
     }

@@ -14,6 +14,8 @@ Kind = Literal["bool", "whole", "number", "text", "list", "object"]
 """What JSON tells apart, with whole numbers for themselves. An object counts as a field only where it is empty: of all
 others their fields do."""
 
+_DECODER = msgspec.json.Decoder(dict[str, object])
+
 MOST_FIELDS = 200
 """More are a map whose keys are data, and no columns."""
 
@@ -95,7 +97,7 @@ def kind_of(value: object) -> Kind:
 
 def _object(value: bytes | None) -> dict[str, object] | None:
     try:
-        return None if value is None else msgspec.json.decode(value, type=dict[str, object])
+        return None if value is None else _DECODER.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
