@@ -23,8 +23,9 @@ ANYTHING = "…"
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What a comment marks: a `file` to write, a `worker` or a `service` to start, a `shell` to type into, a piece of
-    `python` that goes on from those before it, the `output` to see, or the `stop` of the worker."""
+    """What a comment marks: a `file` to write, an `edit` of one that is there, a `worker` or a `service` to start, a
+    `shell` to type into, a piece of `python` that goes on from those before it, the `output` to see, the `stop` of the
+    worker or the `end` of the service. What is for `elsewhere` is not done."""
 
     kind: str
     text: str
@@ -57,7 +58,8 @@ class Reader:
         self.service: subprocess.Popen[bytes] | None = None
         self.seen = ""
         # Others have what a page names by its usual address, where this reader has one of their own.
-        self.elsewhere = {f"{host}:6566": f"{host}:{self.service_port}" for host in ("localhost", "127.0.0.1")}
+        ports = {6066: self.port, 6566: self.service_port}
+        self.elsewhere = {f"{host}:{p}": f"{host}:{ports[p]}" for host in ("localhost", "127.0.0.1") for p in ports}
         self._session = self.environment
         self._names: dict[str, Any] = {}
 
@@ -67,6 +69,8 @@ class Reader:
             case "file":
                 name = step.text.splitlines()[0].removeprefix("# ")
                 (self.home / name).write_text(step.text)
+            case "edit":
+                self._edit(step.text)
             case "worker":
                 self.worker = self._start(step.text, self.port, "worker")
             case "service":
@@ -79,7 +83,11 @@ class Reader:
                 pattern = re.escape(step.text.strip()).replace(re.escape(ANYTHING), ".*")
                 assert re.fullmatch(pattern, self.seen.strip()), f"expected:\n{step.text}\nseen:\n{self.seen}"
             case "stop":
-                assert self._stop_worker() == 0, self._log
+                assert self._interrupt(self.worker) == 0, self._log
+            case "end":
+                assert self._interrupt(self.service) == 0, self._log
+            case "elsewhere":
+                pass
             case unknown:
                 raise AssertionError(f"a block is marked as {unknown!r}")
 
@@ -136,10 +144,21 @@ class Reader:
             script = script.replace(there, here)
         return script
 
-    def _stop_worker(self) -> int:
-        assert self.worker
-        os.killpg(self.worker.pid, signal.SIGINT)
-        return self.worker.wait(60)
+    def _edit(self, change: str) -> None:
+        """Change a file as a piece of a diff says, whose first line names it."""
+        named, *lines = change.splitlines()
+        file = self.home / named.removeprefix("# ")
+        before, after = ("".join(f"{line[1:]}\n" for line in lines if line[:1] != sign) for sign in "+-")
+        text = file.read_text()
+        assert text.count(before) == 1, f"{file.name} does not have, once:\n{before}"
+        file.write_text(text.replace(before, after))
+
+    @staticmethod
+    def _interrupt(process: "subprocess.Popen[bytes] | None") -> int:
+        """Press Ctrl-C where it runs; the exit code."""
+        assert process
+        os.killpg(process.pid, signal.SIGINT)
+        return process.wait(60)
 
     @property
     def _log(self) -> str:
