@@ -203,6 +203,8 @@ def test_the_alarms_are_on_the_page_for_operators(page: Callable[[str, str], Non
     rows = ["| alarm | rings | when | then |\n", "|---|---|---|---|\n"]
     for rule in RULES:
         says = rule["annotations"]
-        after = f"after {rule['for']}" if "for" in rule else "at once"
-        rows.append(f"| `{rule['alert']}` | {rule['labels']['severity']}, {after} | {says['why']} | {says['what']} |\n")
+        ringing = f"after {rule['for']}" if "for" in rule else "at once"
+        rows.append(
+            f"| `{rule['alert']}` | {rule['labels']['severity']}, {ringing} | {says['why']} | {says['what']} |\n"
+        )
     page("howto/operate.md", before + begin + "".join(rows) + end + after)
