@@ -261,7 +261,7 @@ class Metrics:
         """Show 0 for what may become of requests for these pages."""
         for path in paths:
             self.begin(SECONDS, [path])
-            for status in (200, 422, 503):
+            for status in (200, 202, 422, 500, 503, 504):
                 self._requests.setdefault((path, status), 0)
 
     def get(self, metric: Metric, *labels: str) -> float:

@@ -33,6 +33,7 @@ class PushPages:
         self._repeated = repeated
         self._most_rows = most_rows
         self._metrics = metrics or Metrics()
+        self._metrics.begin(PUSHED, pusher.views, [status.value for status in PushStatus])
         self._names = names
         self._columns: dict[str, bodies.RowColumns] = {}
         """By view: there are no more than those that are defined."""

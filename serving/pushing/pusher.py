@@ -143,6 +143,11 @@ class Pusher:
         self._epoch: str | None = None
         self._under: str | None = None
 
+    @property
+    def views(self) -> Sequence[str]:
+        """The names of all that can be pushed to."""
+        return list(self._views)
+
     def view(self, name: str, field: str = "view") -> ViewBatches:
         """The view of a name. field: what a request calls it. Raises NotDefined."""
         found = self._views.get(name)

@@ -38,7 +38,9 @@ _FAREWELL = 2.0
 @click.argument("topic")
 @click.argument("file", type=click.File("rb"))
 @key_option
-@click.option("--create", is_flag=True, help="Make the topic if it is not there, as `stillwell topics create` makes topics.")
+@click.option(
+    "--create", is_flag=True, help="Make the topic if it is not there, as `stillwell topics create` makes topics."
+)
 @json_option
 def produce(topic: str, file: BinaryIO, key: str | None, create: bool, as_json: bool) -> None:
     """Write the lines of a FILE to a TOPIC of Kafka's; a FILE called - is standard input.

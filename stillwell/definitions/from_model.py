@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from stillwell.definitions.columns import Col, ColumnOptions, Field, Rule
 from stillwell.definitions.fields import Declared
 from stillwell.definitions.mistakes import Mistakes, did_you_mean
-from stillwell.types import BOOL, FLOAT64, INT64, STRING, TIMESTAMP, FieldType
+from stillwell.types import BOOL, FLOAT64, INT64, STRING, TIMESTAMP, FieldType, list_of
 
 _TYPES: Mapping[object, FieldType] = {
     bool: BOOL,
@@ -111,13 +111,18 @@ class ModelColumns:
         of_model = {}
         for field in self._found.values():
             if field.type is not None:
-                kind: Any = Annotated[field.type.python, field.type.polars]
+                kind: Any = _written(field.type)
                 of_model[field.name] = Col[kind | None] if field.nullable else Col[kind]
                 if field.name not in self._body:
                     made: Col[Any] = Col(field.options)
                     made.__set_name__(self._cls, field.name)
                     setattr(self._cls, field.name, made)
         self._cls.__annotations__ = {**of_model, **self._body}
+
+
+def _written(kind: FieldType) -> Any:
+    """A type as an annotation has it."""
+    return types.GenericAlias(list, (_written(kind.element),)) if kind.element else Annotated[kind.python, kind.polars]
 
 
 def _names(without: object, mistakes: Mistakes) -> dict[str, bool]:
@@ -419,11 +424,19 @@ def _kind(annotation: object) -> tuple[FieldType | None, list[object] | None]:
         values = [each.value for each in annotation]
     elif get_origin(annotation) is Literal:
         values = [each.value if isinstance(each, enum.Enum) else each for each in get_args(annotation)]
+    elif get_origin(annotation) is list:
+        return _list_type(*get_args(annotation)), None
     else:
         return (_TYPES.get(annotation) if isinstance(annotation, type) else None), None
     kinds = {type(value) for value in values}
     common = kinds.pop() if len(kinds) == 1 else None
     return (_TYPES[common], values) if common in (str, int) else (None, None)
+
+
+def _list_type(element: object) -> FieldType | None:
+    """Lists of elements that are of a type, and of which nothing more is asked: rules are about single values."""
+    kind, one_of = _kind(element)
+    return None if kind is None or one_of is not None or kind.element is not None else list_of(kind)
 
 
 def _shown(given: object) -> str:

@@ -233,8 +233,32 @@ def _type(field: Field, observed: Observed) -> _Type | str:
         case "text":
             return _text(field)
         case "list":
-            return "a list"
+            return _list(field, observed)
     return "an object without fields"
+
+
+def _list(field: Field, observed: Observed) -> _Type | str:
+    """Lists of one type, as their elements are."""
+    lists = [value for value in field.values if isinstance(value, list)]
+    elements = [element for each in lists for element in each]
+    if not elements:
+        return "a list that is always empty"
+    if None in elements:
+        return "a list with nulls in it"
+    of_one = Field(field.path, elements, [0] * len(elements))
+    element = _type(of_one, observed)
+    if isinstance(element, str):
+        return f"a list of elements {element}"
+    if element.name.startswith("list"):
+        return "a list of lists"
+    sizes = {len(each) for each in lists}
+    vector = len(lists) > 1 and len(sizes) == 1 and element.name == "Float64" and max(sizes) > 1
+    note = f"always {max(sizes)} elements: a vector, Annotated[list[Float32], Size({max(sizes)})]?" if vector else ""
+
+    def fits(value: object) -> bool:
+        return isinstance(value, list) and all(map(element.fits, value))
+
+    return _Type(f"list[{element.name}]", element.options, note, fits)
 
 
 def _shares(kinds: "dict[Kind, int]") -> str:

@@ -25,7 +25,9 @@ def write(topic: str, guess: Guess) -> Inferred:
     names = _class_names(topic, guess.key.name, guess.columns)
     features = [each for each in guess.columns if each is not guess.event_time and each is not guess.key]
     words = {"Col", "Entity", "Feature", "Key", "Topic", "View", "feature"}
-    words |= {each.type for each in guess.columns} | ({"col"} if any(each.options for each in guess.columns) else set())
+    words |= {word for each in guess.columns for word in re.findall(r"[A-Z]\w+", each.type)} | (
+        {"col"} if any(each.options for each in guess.columns) else set()
+    )
     if not features:
         words |= {"Bool"}
     lines = [

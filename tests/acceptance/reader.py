@@ -22,9 +22,10 @@ ANYTHING = "…"
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What a comment marks: a `file` to write; a `worker`, `stillwell dev` or a `service` to start; a `shell` to type
-    into, or one that is typed `until` the output is there; a piece of `python` that goes on from those before it; the
-    `output` to see; the `stop` of what was started; or a new `terminal`."""
+    """What a comment marks: a `file` to write, an `edit` of one that is there; a `worker`, `stillwell dev` or a
+    `service` to start; a `shell` to type into, or one that is typed `until` the output is there; a piece of `python`
+    that goes on from those before it; the `output` to see; the `stop` of the worker, the `end` of the service; a new
+    `terminal`. What is for `elsewhere` is not done."""
 
     kind: str
     text: str
@@ -81,6 +82,8 @@ class Reader:
             case "file":
                 name = step.text.splitlines()[0].removeprefix("# ")
                 (self.home / name).write_text(step.text)
+            case "edit":
+                self._edit(step.text)
             case "worker":
                 self.worker = self._start(step.text, self.port, "worker")
             case "dev":
@@ -101,9 +104,11 @@ class Reader:
             case "output":
                 assert matches(step.text, self.seen), f"expected:\n{step.text}\nseen:\n{self.seen}\n{self._log}"
             case "stop":
-                for process in (self.service, self.worker):
-                    assert process is None or self._interrupted(process) == 0, self._log
-                self.service = self.worker = None
+                assert self._interrupt(self.worker) == 0, self._log
+            case "end":
+                assert self._interrupt(self.service) == 0, self._log
+            case "elsewhere":
+                pass
             case unknown:
                 raise AssertionError(f"a block is marked as {unknown!r}")
 
@@ -184,8 +189,19 @@ class Reader:
             script = script.replace(there, here)
         return script
 
-    def _interrupted(self, process: "subprocess.Popen[bytes]") -> int:
-        """Press Ctrl-C in a terminal; the exit code of what ran there."""
+    def _edit(self, change: str) -> None:
+        """Change a file as a piece of a diff says, whose first line names it."""
+        named, *lines = change.splitlines()
+        file = self.home / named.removeprefix("# ")
+        before, after = ("".join(f"{line[1:]}\n" for line in lines if line[:1] != sign) for sign in "+-")
+        text = file.read_text()
+        assert text.count(before) == 1, f"{file.name} does not have, once:\n{before}"
+        file.write_text(text.replace(before, after))
+
+    @staticmethod
+    def _interrupt(process: "subprocess.Popen[bytes] | None") -> int:
+        """Press Ctrl-C where it runs; the exit code."""
+        assert process
         os.killpg(process.pid, signal.SIGINT)
         return process.wait(60)
 

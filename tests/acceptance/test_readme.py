@@ -45,6 +45,7 @@ def test_the_readme_works_by_copy_and_paste_in_five_minutes(reader: Reader, thei
         "service": 1,
         "worker": 1,
         "stop": 3,
+        "end": 1,
         "terminal": 2,
     }
     began = time.monotonic()

@@ -36,6 +36,12 @@ def test_the_page_names_every_header_in_order() -> None:
     assert shown == [name for name, _ in headers_of(LETTER)[len(LETTER.headers) :]]
 
 
+def test_the_how_to_says_of_every_reason_what_to_do() -> None:
+    how_to = (pathlib.Path(__file__).parent.parent.parent / "docs/howto/read-dead-letters.md").read_text()
+    named = [row[0].strip("`") for row in table(how_to, "## What each reason means")]
+    assert named == [*get_args(TopicReason), *get_args(ViewReason)]
+
+
 def test_the_page_names_every_reason_and_whom_it_counts_for() -> None:
     shown = {row[0].strip("`"): row[1] for row in table(PAGE, "The letter's own timestamp")}
     assert shown == dict.fromkeys(get_args(TopicReason), "all views") | dict.fromkeys(get_args(ViewReason), "one view")

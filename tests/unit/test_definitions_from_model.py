@@ -119,6 +119,22 @@ def described(spec: TopicSpec) -> dict[str, tuple[str, tuple[str, ...], list[str
     }
 
 
+def test_lists_of_a_models_are_lists() -> None:
+    class Event(BaseModel):
+        at: AwareDatetime
+        tags: list[str]
+        scores: list[float] | None = None
+
+    class Tagged(Topic, name="tagged", event_time="at", model=Event):
+        scores: Col[list[Float64] | None]
+
+    assert described(Tagged.spec) == {
+        "at": ("Timestamp", ("at",), []),
+        "tags": ("List[String]", ("tags",), []),
+        "scores": ("List[Float64] | None", ("scores",), []),
+    }
+
+
 def test_a_models_fields_are_columns_and_the_body_adds_to_them() -> None:
     assert described(Order.spec) == {
         "at": ("Timestamp", ("at",), [">= 2000-01-01 00:00:00+00:00"]),
@@ -308,7 +324,16 @@ REFUSED: dict[str, tuple[type[BaseModel], dict[str, Any], str]] = {
     ),
     "a UUID": (of(uuid.UUID), {}, "of the type UUID, which no column has: declare it in the body, as `x: Col[String]`"),
     "bytes": (of(bytes), {}, "as `x: Col[Bytes]`, which is base64, or Col[String]"),
-    "a list": (of(list[int]), {}, f"Made.x is Event.x of the type list[int], which no column has: {LEAVE}"),
+    "a list of lists": (
+        of(list[list[int]]),
+        {},
+        f"Made.x is Event.x of the type list[list[int]], which no column has: {LEAVE}",
+    ),
+    "a list of choices": (
+        of(list[Literal["a", "b"]]),
+        {},
+        f"Made.x is Event.x of the type list[Literal['a', 'b']], which no column has: {LEAVE}",
+    ),
     "a mapping": (of(dict[str, int]), {}, "of the type dict[str, int], which no column has"),
     "anything": (of(Any), {}, "of the type Any, which no column has"),
     "several types": (of(int | str), {}, "of the type int | str, which no column has"),

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from serving.processes import parent
 from stillwell.cli.main import run
 from stillwell.settings import Settings, variable
 
@@ -19,6 +20,8 @@ ROOT = Path(__file__).parent.parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
+SCRAPED: dict[str, Any] = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+PROVISIONING = ROOT / "deploy/grafana/provisioning"
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 each_of_ours = pytest.mark.parametrize("name", OURS)
@@ -70,11 +73,70 @@ def test_what_the_settings_point_at_is_a_service_that_listens_there(settings: Se
 def test_a_worker_is_shown_probed_and_given_time_to_drain(settings: Settings) -> None:
     worker = SERVICES["worker"]
     assert settings.web_host == "0.0.0.0"
-    assert instructions("EXPOSE") == [[str(settings.web_port)]]
+    assert instructions("EXPOSE") == [[str(settings.web_port), str(settings.serve_port)]]
     assert worker["ports"][0].endswith(f":{settings.web_port}")
     assert f":{settings.web_port}/healthz" in worker["healthcheck"]["test"][-1]
     assert int(worker["stop_grace_period"].removesuffix("s")) > settings.drain_timeout.total_seconds()
     assert worker["deploy"]["replicas"] == 2
+
+
+@pytest.mark.parametrize("settings", ["serve"], indirect=True)
+def test_the_service_is_shown_probed_for_readiness_and_given_time_to_end(settings: Settings) -> None:
+    service = SERVICES["serve"]
+    assert settings.serve_host == "0.0.0.0"
+    assert service["ports"] == [f"127.0.0.1:{settings.serve_port}:{settings.serve_port}"]
+    assert f":{settings.serve_port}/readyz" in service["healthcheck"]["test"][-1]
+    assert int(service["stop_grace_period"].removesuffix("s")) > parent._PATIENCE
+
+
+@each_of_ours
+def test_a_probe_of_ours_is_a_program_that_the_image_has_and_compiles(name: str) -> None:
+    """It is Python's own: the slim image has neither curl nor wget."""
+    if probe := SERVICES[name].get("healthcheck"):
+        program, how, code = probe["test"][1:]
+        assert (probe["test"][0], program, how) == ("CMD", "python", "-c")
+        compile(code, name, "exec")
+
+
+@pytest.mark.parametrize("settings", ["worker"], indirect=True)
+def test_prometheus_asks_every_worker_and_service_and_reads_the_alarms(settings: Settings) -> None:
+    asked = {
+        name: each["port"]
+        for job in SCRAPED["scrape_configs"]
+        for each in job["dns_sd_configs"]
+        for name in each["names"]
+    }
+    assert asked == {"worker": settings.web_port, "serve": settings.serve_port}
+    assert all(each["type"] == "A" for job in SCRAPED["scrape_configs"] for each in job["dns_sd_configs"])
+    assert [mounted("prometheus", file) for file in SCRAPED["rule_files"]] == [ROOT / "deploy/prometheus/rules.yml"]
+    (config,) = (word.partition("=")[2] for word in SERVICES["prometheus"]["command"] if "--config.file" in word)
+    assert mounted("prometheus", config) == ROOT / "deploy/prometheus/prometheus.yml"
+
+
+def test_grafana_finds_prometheus_and_the_dashboard_and_lets_people_look() -> None:
+    (source,) = yaml.safe_load((PROVISIONING / "datasources/prometheus.yml").read_text())["datasources"]
+    url = urlsplit(source["url"])
+    assert SERVICES[str(url.hostname)]["ports"] == [f"127.0.0.1:{url.port}:{url.port}"]
+    assert source["isDefault"]
+    (provider,) = yaml.safe_load((PROVISIONING / "dashboards/stillwell.yml").read_text())["providers"]
+    dashboards = mounted("grafana", provider["options"]["path"])
+    environment = SERVICES["grafana"]["environment"]
+    home = mounted("grafana", environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert home in dashboards.iterdir()
+    assert mounted("grafana", "/etc/grafana/provisioning") == PROVISIONING
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "${GRAFANA_ROLE:-Viewer}"
+
+
+def mounted(name: str, path: str) -> Path:
+    """What a service finds under a path: a file or folder of the repository, which it cannot change."""
+    for volume in SERVICES[name]["volumes"]:
+        here, there, *mode = volume.split(":")
+        if here.startswith("./") and Path(path).is_relative_to(there):
+            assert mode == ["ro"], volume
+            found: Path = (ROOT / here / Path(path).relative_to(there)).resolve()
+            assert found.exists(), found
+            return found
+    raise AssertionError(f"{name} has nothing at {path}")
 
 
 @each_of_ours
@@ -97,13 +159,22 @@ def test_services_and_volumes_that_are_named_are_there() -> None:
         for other, on in service.get("depends_on", {}).items():
             assert other in SERVICES
             assert on["condition"] != "service_healthy" or "healthcheck" in SERVICES[other]
-        assert {volume.split(":")[0] for volume in service.get("volumes", [])} <= COMPOSE["volumes"].keys()
+        sources = {volume.split(":")[0] for volume in service.get("volumes", [])}
+        assert {source for source in sources if not source.startswith("./")} <= COMPOSE["volumes"].keys()
+        assert [source for source in sources if source.startswith("./") and not (ROOT / source).exists()] == []
 
 
 def test_nothing_is_reachable_from_other_machines_and_images_are_of_one_version() -> None:
     for service in SERVICES.values():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
-        assert "build" in service or re.search(r":\d+\.\d+\.\d+$", service["image"])
+        assert "build" in service or re.search(r":v?\d+\.\d+\.\d+$", service["image"])
+
+
+def test_the_image_is_made_and_runs_on_one_version_of_python_that_is_tested() -> None:
+    ((made, *_), (run_on,)) = instructions("FROM")
+    assert made == run_on
+    version = re.fullmatch(r"python:(3\.(?:11|12)\.\d+)-slim-bookworm", run_on)
+    assert version, run_on
 
 
 def test_the_broker_is_the_version_of_the_embedded_stack() -> None:

@@ -13,6 +13,7 @@ import pytest
 from serving import metrics as serve_metrics
 from stillwell.cli.main import stillwell
 from stillwell.settings import NOT_SETTINGS, Settings, variable
+from stillwell.testing import plugin
 from streams import metrics as worker_metrics
 
 ROOT = Path(__file__).parent.parent.parent

@@ -128,6 +128,39 @@ def test_fields_that_no_column_can_be_are_left_out_with_the_reason(tmp_path: Pat
         assert said in source
 
 
+def test_lists_of_one_type_become_lists(tmp_path: Path) -> None:
+    values = [
+        {
+            "at": AT,
+            "customer": "c",
+            "tags": ["new"] * (n % 3),
+            "sizes": [n, 2],
+            "where": [n / 3, 0.5, 1.25],
+            "seen": [AT],
+            "odd": [1, "a"],
+            "deep": [[1]],
+            "holes": [1, None],
+            "never": [],
+        }
+        for n in range(12)
+    ]
+    source, types = guessed(records(values), tmp_path)
+    assert {name: types[name] for name in ("tags", "sizes", "where", "seen")} == {
+        "tags": "List[String]",
+        "sizes": "List[Int64]",
+        "where": "List[Float64]",
+        "seen": "List[Timestamp]",
+    }
+    assert "# always 3 elements: a vector, Annotated[list[Float32], Size(3)]?\n    where: " in source
+    for said in (
+        "left out: odd, a list of elements of several kinds: 12 whole numbers, 12 texts",
+        "left out: deep, a list of lists",
+        "left out: holes, a list with nulls in it",
+        "left out: never, a list that is always empty",
+    ):
+        assert said in source
+
+
 def test_a_map_is_left_out_as_a_whole(tmp_path: Path) -> None:
     values = [{"at": AT, "customer": "c", "by_user": {f"u{n}-{each}": 1 for each in range(40)}} for n in range(20)]
     source, types = guessed(records(values), tmp_path)

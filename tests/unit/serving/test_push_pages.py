@@ -14,7 +14,8 @@ from stillwell.errors import StoreUnavailable
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.online import MarkKey, MarkMove
 from stillwell.pushing.record import To, head_of
-from tests.served import Served
+from stillwell.pushing.status import PushStatus
+from tests.served import DEFINITIONS, Served
 from tests.waiting import eventually_here
 
 NOW = "2026-01-01T00:00:00Z"
@@ -320,6 +321,14 @@ def _message(text: Any) -> str:
     told: dict[str, str] = json.loads(text)
     assert told["module"] == "feast.errors"
     return told["message"]
+
+
+def test_what_may_become_of_pushes_is_shown_before_the_first(served: Served) -> None:
+    """Prometheus sees no rise in what first shows when it is 50."""
+    (shown,) = [family for family in served.metrics.collect() if f"{family.name}_total" == PUSHED.name]
+    began = {(sample.labels["view"], sample.labels["result"]): sample.value for sample in shown.samples}
+    views = {view.name for view in DEFINITIONS.views}
+    assert began == {(view, status.value): 0 for view in views for status in PushStatus}
 
 
 async def test_what_was_pushed_is_counted(served: Served) -> None:

@@ -18,7 +18,7 @@ import uvloop
 from serving import connections, v1
 from serving.connections import Server
 from serving.messages import Reply, Request
-from serving.metrics import REQUESTS
+from serving.metrics import REQUESTS, Metrics
 from serving.web import Bounds, Page, Site
 from tests.served import Served
 from tests.waiting import eventually_async, eventually_here
@@ -1365,6 +1365,14 @@ async def test_a_time_that_runs_out_in_a_page_is_not_taken_for_a_body_that_is_la
     served.store.faults = late  # type: ignore[assignment]
     status, answer = await served.post("/v1/features", **ASKED)
     assert (status, answer["error"]["kind"]) == (500, "StillwellError")
+
+
+def test_answers_that_alarms_go_by_are_shown_before_the_first() -> None:
+    metrics = Metrics()
+    metrics.begin_pages(["/v1/push"])
+    (shown,) = [family for family in metrics.collect() if f"{family.name}_total" == REQUESTS.name]
+    began = {sample.labels["status"]: sample.value for sample in shown.samples}
+    assert began == dict.fromkeys(["200", "202", "422", "500", "503", "504"], 0)
 
 
 async def test_each_request_is_counted_by_its_page_and_what_became_of_it(served: Served) -> None:
