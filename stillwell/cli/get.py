@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from stillwell.cli.neighbours import tell_neighbours
 from stillwell.cli.output import json_option, print_json
 from stillwell.cli.service import timeout_option, url_option
 from stillwell.cli.values import instant, jsonable, parse, shown
@@ -100,6 +101,8 @@ def _from_the_store(
         return
     place = _place(settings, definitions, _stamp(stored[-1])) if stored and stored[-1] is not None else None
     (_print_as_json if as_json else _print)(whole, row, place)
+    if place is None and not as_json and (others := tell_neighbours(settings, whole)):
+        click.echo(others)
 
 
 def _read(

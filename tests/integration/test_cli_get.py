@@ -155,7 +155,39 @@ def test_nulls_old_rows_and_missing_rows_are_told_apart(bookings: Bookings, caps
         "9C": ("NOT_FOUND", "NOT_FOUND"),
     }
     assert run(["get", "LastBooking", "flight=12", "seat=9C"]) == 0
-    assert "there is no row" in capsys.readouterr().out
+    assert "there is no row\n" in capsys.readouterr().out
+
+
+def test_who_asks_by_a_wrong_key_is_told_which_there_are(
+    bookings: Bookings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seat in ("7A", "8}:B"):
+        bookings.put(at=ago(hours=1), price=1.5, seat=seat)
+    assert run(["get", "LastBooking", "flight=12", "seat=7a"]) == 0
+    (told,) = capsys.readouterr().out.partition("there is no row\n")[2].splitlines()
+    assert told.startswith("others have one, such as ")
+    assert set(told.removeprefix("others have one, such as ").split("; ")) == {
+        'flight=12, seat="7A"',
+        'flight=12, seat="8}:B"',
+    }
+
+
+def test_who_asks_a_view_without_rows_is_told_that_it_has_none(
+    bookings: Bookings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As under the namespace of somebody else."""
+
+    async def make_ready() -> None:
+        online = await RedisOnlineStore.open(bookings.settings)
+        await online.initialise("an-epoch")
+        await online.close()
+
+    asyncio.run(make_ready())
+    assert run(["get", "LastBooking", "flight=12", "seat=7A"]) == 0
+    assert (
+        f"LastBooking has no row of any entity in the namespace {bookings.settings.namespace} of test; `stillwell try "
+        "LastBooking` shows what the records of its topic give"
+    ) in capsys.readouterr().out
 
 
 def test_some_features_are_shown_without_the_rest(bookings: Bookings, capsys: pytest.CaptureFixture[str]) -> None:
