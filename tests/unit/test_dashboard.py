@@ -62,6 +62,8 @@ def _labels(expression: Any, within: str = "") -> set[str]:
             return _labels(expression.expr)
         case promql.Call():
             vectors = [each for each in expression.args if not isinstance(each, promql.NumberLiteral)]
+            if not vectors:
+                return set()  # a number, as time() is
             (found,) = (_labels(each, expression.func.name) for each in vectors)
             if expression.func.name != "histogram_quantile":
                 return found
