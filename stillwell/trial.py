@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import polars as pl
 
+from stillwell.broken import Broken
 from stillwell.pipeline import compile_pipeline
 from stillwell.pushing.on_write import PUSHED
 from stillwell.pushing.pipeline import PushPipeline
@@ -50,6 +51,8 @@ class Tried:
     newest: tuple[TriedRow, ...]
     rejects: tuple[Reject, ...]
     filtered: tuple[int, ...]
+    broken: tuple[Broken, ...]
+    """The rules on columns that records broke, those that only warn too; `offset` is of the first record."""
 
     @property
     def why_without(self) -> Mapping[str, int]:
@@ -86,6 +89,7 @@ class Trial:
             newest=self._rows(newest(rows.frame, keys)),
             rejects=outcome.rejects,
             filtered=tuple(each.offset for each in records if each.offset not in without),
+            broken=outcome.broken,
         )
 
     def _rows(self, frame: pl.DataFrame) -> tuple[TriedRow, ...]:

@@ -14,6 +14,7 @@ from stillwell.cli.values import excerpt, jsonable, printable, shown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from stillwell.broken import Broken
     from stillwell.records import Reject
     from stillwell.spec import ViewSpec
     from stillwell.trial import Record, Tried
@@ -135,6 +136,9 @@ def _print(view: "ViewSpec", taken: _Source, tried: "Tried") -> None:
         _print_reject(taken, reject)
     for offset in tried.filtered[:_MOST_FILTERED]:
         click.echo(f"{taken.places[offset]:<10}  filtered: {excerpt(taken.records[offset].value)}")
+    for broken in tried.broken:
+        if broken.rule.action != "reject":
+            click.echo(_doubt(taken, broken))
     click.echo(_summary(view, taken, tried))
     if tried.records and not tried.rows:
         click.echo(explanation(view.name, tried.why_without, causes(view)))
@@ -153,6 +157,16 @@ def _print_reject(taken: _Source, reject: "Reject") -> None:
     whom = f" for {reject.view}" if reject.view else ""
     click.echo(f"{taken.places[reject.offset]:<10}  rejected{whom}, {reject.reason}: {printable(reject.error)}")
     click.echo(f"{'':<10}      {excerpt(taken.records[reject.offset].value) or 'no value'}")
+
+
+def _doubt(taken: _Source, broken: "Broken") -> str:
+    """What a rule says that does not reject: it keeps what it warns of, and would stop a worker."""
+    from stillwell.counting import counted
+
+    column, rule, action = broken.rule
+    does = "which is kept, counted and told" if action == "warn" else "which stops a worker"
+    what = f"{action}: {column} is not {rule}, got {printable(broken.value)}, {does}"
+    return f"{taken.places[broken.offset]:<10}  {what}; so {counted(broken.count, 'record')}"
 
 
 def _summary(view: "ViewSpec", taken: _Source, tried: "Tried") -> str:
@@ -185,5 +199,9 @@ def _print_as_json(view: "ViewSpec", taken: _Source, tried: "Tried") -> None:
                 for reject in tried.rejects
             ],
             "filtered": [taken.places[offset] for offset in tried.filtered],
+            "broken": [
+                {**each.rule._asdict(), "count": each.count, "first": taken.places[each.offset]}
+                for each in tried.broken
+            ],
         }
     )

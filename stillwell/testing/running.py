@@ -51,13 +51,15 @@ class Ran:
 
     rows: in the order of the events, each with every key, `event_timestamp` and every feature by name; floats have the
     width of their columns, so that a Float32 of 0.1 is 0.10000000149011612. newest: of each entity the one that the
-    online store keeps, in no order. rejected, filtered: the events that gave none.
+    online store keeps, in no order. rejected, filtered: the events that gave none. warned: how many events broke each
+    rule that warns, as ("amount", "<= 10000").
     """
 
     rows: tuple[Mapping[str, Any], ...]
     newest: tuple[Mapping[str, Any], ...]
     rejected: tuple[Rejected, ...]
     filtered: tuple[int, ...]
+    warned: Mapping[tuple[str, str], int]
 
 
 def run(view: type[View], events: Iterable[Event], *, at: datetime.datetime | None = None) -> Ran:
@@ -75,6 +77,7 @@ def run(view: type[View], events: Iterable[Event], *, at: datetime.datetime | No
         newest=_values(tried.newest),
         rejected=tuple(Rejected(reject.offset, reject.reason, reject.error) for reject in tried.rejects),
         filtered=tried.filtered,
+        warned={(each.rule.column, each.rule.rule): each.count for each in tried.broken if each.rule.action == "warn"},
     )
 
 

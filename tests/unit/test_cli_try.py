@@ -17,7 +17,7 @@ DEFINITIONS = """
 from datetime import timedelta
 
 from stillwell import Col, Entity, Feature, Float64, Key, OnDemandView, Request, Rows, String, Timestamp, Topic, View
-from stillwell import col, feature, rows
+from stillwell import col, feature, rows, rule
 
 
 class Customer(Entity):
@@ -27,7 +27,7 @@ class Customer(Entity):
 class Order(Topic, name="shop.orders", event_time="at"):
     at: Col[Timestamp]
     customer: Col[String]
-    amount: Col[Float64] = col(gt=0)
+    amount: Col[Float64] = col(gt=0, warn=rule(le=1_000), stop=rule(le=1_000_000))
     shard: Col[String | None] = col(key=True)
 
 
@@ -135,6 +135,19 @@ def test_every_reason_of_a_reject_is_explained() -> None:
 def test_a_function_that_makes_no_rows_is_said_to(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = tried(folder, capsys, [order("ada", 7.0)], view="Nobody")
     assert "1 filtered: the function of Nobody made no row of them" in said
+
+
+def test_rules_that_warn_or_stop_are_told_of(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [order("ada", 120.0), order("ada", 2_000.0), order("ada", 3_000.0), order("ada", 1e9)]
+    said = tried(folder, capsys, lines)
+    assert "line 2      warn: amount is not <= 1000, got 2000.0, which is kept, counted and told; so 3 records" in said
+    assert "line 4      stop: amount is not <= 1000000, got 1000000000.0, which stops a worker; so 1 record" in said
+    assert "4 records of events.ndjson: 3 rows of 1 entity, 0 filtered, 1 rejected." in said
+    broken = json.loads(tried(folder, capsys, lines, "--json"))["broken"]
+    assert [(each["rule"], each["action"], each["count"], each["first"]) for each in broken] == [
+        ("<= 1000", "warn", 3, "line 2"),
+        ("<= 1000000", "stop", 1, "line 4"),
+    ]
 
 
 def test_rows_by_themselves_need_no_explanation(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

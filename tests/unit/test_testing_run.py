@@ -29,6 +29,7 @@ from stillwell import (
     col,
     feature,
     rows,
+    rule,
 )
 from stillwell.testing import Record, run
 
@@ -42,7 +43,7 @@ class Customer(Entity):
 class Order(Topic, name="shop.orders", event_time="placed"):
     placed: Col[Timestamp] = col(unit="ms")
     customer: Col[String] = col(path="buyer.id")
-    amount: Col[Float64] = col(gt=0)
+    amount: Col[Float64] = col(gt=0, warn=rule(le=1_000))
     channel: Col[String | None] = col(header="channel")
     shard: Col[Int64 | None] = col(key=True)
     came: Col[Timestamp | None] = col(record_timestamp=True)
@@ -159,6 +160,12 @@ def test_a_function_gives_any_number_of_rows_of_an_event() -> None:
     ran = run(Ends, [order("ada", 20.0), order("ada", 1.0)], at=NOON)
     assert [(row["customer"], row["amount"]) for row in ran.rows] == [("ada", 20.0), ("everybody", 20.0)]
     assert ran.filtered == (1,)
+
+
+def test_what_a_rule_warns_of_is_counted_and_kept() -> None:
+    ran = run(LastOrder, [order("ada", 2_000.0), order("ada", 20.0)], at=NOON)
+    assert ran.warned == {("amount", "<= 1000"): 1}
+    assert len(ran.rows) == 2
 
 
 def test_no_events_give_no_rows() -> None:
