@@ -4,7 +4,7 @@ The function is given the topic's columns by their own names, and `INDEX`, by wh
 event it is of. It may leave events out, and give rows in any order.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,13 @@ class UnfitFrame(ValueError):
 class FrameFunction:
     """Calls one function. Holds no state between batches; what the function itself holds, it cannot know."""
 
-    def __init__(self, function: Callable[[Any], Any], columns: Mapping[str, pl.DataType]) -> None:
-        """columns: what the function must give beside the index, by name."""
+    def __init__(
+        self, function: Callable[[Any], Any], columns: Mapping[str, pl.DataType], nullable: Collection[str] = ()
+    ) -> None:
+        """columns: what the function must give beside the index, by name; nullable: the lists and vectors among the
+        topic's columns that may be null."""
         self._function = function
+        self._nullable = frozenset(nullable)
         self._types = {INDEX: _INDEX_TYPE, **columns}
 
     def run(self, events: pl.DataFrame) -> tuple[pl.DataFrame, tuple[Failure, ...]]:
@@ -52,14 +56,23 @@ class FrameFunction:
         else can know: here none is ever alone.
         """
         first, count = int(events.get_column(INDEX)[0]), events.height
-        given = self._function(twice(events).replace_column(0, _places(first, 2 * count)))
+        seen = self._beside_null(twice(events))
+        given = self._function(seen.replace_column(0, _places(first, seen.height)))
         self._check_columns(given)
-        rows = _check_index(given.get_column(INDEX), first, 2 * count)
+        rows = _check_index(given.get_column(INDEX), first, seen.height)
         chosen = np.flatnonzero(rows < first + count)
         chosen = chosen[np.argsort(rows[chosen])]
         in_place = np.array_equal(chosen, np.arange(len(chosen)))
         ordered = given.head(len(chosen)) if in_place else given[chosen]
         return pl.DataFrame([ordered.get_column(name) for name in self._types])
+
+    def _beside_null(self, events: pl.DataFrame) -> pl.DataFrame:
+        """The events, and behind them one whose lists are null, where they may be: Polars adds up the elements of lists
+        in another order where one of the column is null (`stillwell.evaluate.select`), whosever that is."""
+        if not self._nullable:
+            return events
+        last = [column.clear(1) if column.name in self._nullable else column.head(1) for column in events.get_columns()]
+        return pl.concat([events, pl.DataFrame(last)], rechunk=True)
 
     def _check_columns(self, given: object) -> None:
         if not isinstance(given, pl.DataFrame):

@@ -22,11 +22,13 @@ def causes(view: ViewSpec) -> Mapping[str, str]:
     """What it mostly is, by each reason for which a record gives no row."""
     name, topic, event_time = view.name, view.source.name, view.source.event_time
     keys = " or ".join(key.name for key in view.entity.keys)
-    made_nothing = view.where is None and (view.rows is not None or view.frame is not None)
+    where, function = f"{name}'s where is not true of them", f"the function of {name} made no row of them"
+    if view.rows is None and view.frame is None:
+        filtered = where
+    else:
+        filtered = function if view.where is None else f"{where}, or {function}"
     return {
-        "filtered": f"the function of {name} made no row of them"
-        if made_nothing
-        else f"{name}'s where is not true of them",
+        "filtered": filtered,
         "decode": f"they are not what {topic} declares; compare its columns with a record",
         "null_value": f"they have no value, which deletes for some topics, and for {topic} does not",
         "expectation": f"they break a rule of {topic}'s columns",

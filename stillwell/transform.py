@@ -272,7 +272,11 @@ class _FrameFunction:
 
     def __init__(self, view: ViewSpec, outputs: tuple[_Output, ...], function: FrameFunction) -> None:
         self.expressions: dict[str, pl.Expr] = {}
-        self._function = frame_function.FrameFunction(function, {each.name: each.type.polars for each in outputs})
+        self._function = frame_function.FrameFunction(
+            function,
+            {each.name: each.type.polars for each in outputs},
+            [spec.name for spec in view.source.columns if spec.nullable and spec.type.element is not None],
+        )
         self._columns = {view.source.qualified(spec): spec.name for spec in view.source.columns}
         self._coordinates = [*_coordinates(view), pl.lit(0, dtype=pl.UInt32()).alias("_row")]
         self._order = _order(view)

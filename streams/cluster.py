@@ -9,8 +9,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
+    GroupIdNotFound,
     KafkaError,
     TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
     for_code,
 )
 from aiokafka.protocol.admin import DeleteGroupsRequest
@@ -88,15 +90,21 @@ class Cluster(KafkaTopics):
     async def delete_topics(self, names: Sequence[str]) -> None:
         """Delete topics that nobody needs any more."""
         try:
-            await self._admin.delete_topics(list(names))
+            answer = await self._admin.delete_topics(list(names))
         except (KafkaError, OSError) as error:
             raise StoreUnavailable(f"Kafka cannot delete {', '.join(names)}: {error!r}") from error
+        for name, code, *_ in answer.topic_error_codes:
+            if code and for_code(code) is not UnknownTopicOrPartitionError:
+                raise StoreUnavailable(f"Kafka refuses to delete topic {name}: {for_code(code).__name__}")
 
     async def delete_group(self, name: str) -> None:
-        """Delete a group that has no member, with the offsets that it has committed."""
+        """Delete a group that has no member, with the offsets that it has committed; nothing, where there is none."""
         try:
             # Private API, as aiokafka 0.14.0, which is pinned, has it: its admin client knows the request by no method.
             coordinator = await self._admin.find_coordinator(name)
-            await self._admin._send_request_to_node(coordinator, DeleteGroupsRequest([name]))
+            answer = await self._admin._send_request_to_node(coordinator, DeleteGroupsRequest([name]))
         except (KafkaError, OSError, TimeoutError) as error:
             raise StoreUnavailable(f"Kafka cannot delete group {name}: {error!r}") from error
+        for _, code in answer.results:
+            if code and for_code(code) is not GroupIdNotFound:
+                raise StoreUnavailable(f"Kafka refuses to delete group {name}: {for_code(code).__name__}")

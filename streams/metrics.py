@@ -185,6 +185,10 @@ _RESULTS = tuple(field.name for field in dataclasses.fields(PutCounts))
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 
 
+_NOT_ZERO = (NEWEST, OBJECTIVE)
+"""Gauges of which 0 would be untrue: a row of 1970, and an objective that nothing meets."""
+
+
 class Metrics:
     """The values of one worker's metrics. Use it from the event loop alone: nothing is locked.
 
@@ -220,7 +224,7 @@ class Metrics:
 
     def _begin(self, **known: Collection[str]) -> None:
         for metric in METRICS:
-            if known.keys() >= set(metric.labels):
+            if known.keys() >= set(metric.labels) and metric not in _NOT_ZERO:
                 for labels in itertools.product(*(known[label] for label in metric.labels)):
                     if metric.kind == "histogram":
                         self._histograms[metric].setdefault(labels, _Histogram(metric.buckets))

@@ -1,7 +1,7 @@
 """`stillwell topics infer`."""
 
-import asyncio
 import pathlib
+import re
 import sys
 import tempfile
 import uuid
@@ -35,10 +35,17 @@ def infer(topic: str, limit: int, output: pathlib.Path | None) -> None:
     An entity, the topic and a view of the latest event: a module that passes `stillwell check` as it stands, with a
     comment at everything that was guessed, and at what some of the records are rejected for.
     """
+    import asyncio
+
     from stillwell.inferring import infer as inferred_from
     from stillwell.settings import KafkaSettings
 
     settings = KafkaSettings.load()
+    if output is not None and not (output.suffix == ".py" and output.stem.isidentifier()):
+        name = re.sub(r"\W", "_", output.name.removesuffix(".py"), flags=re.ASCII)
+        raise click.UsageError(
+            f"{output} is no name of a module, and would not be loaded; write {output.with_name(name)}.py"
+        )
     if output is not None and output.exists():
         raise click.UsageError(f"{output} is there already; name another file, or remove it")
     records = asyncio.run(_records(settings, topic, limit))

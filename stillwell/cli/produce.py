@@ -1,6 +1,5 @@
 """`stillwell produce`."""
 
-import asyncio
 import collections
 import contextlib
 import time
@@ -12,6 +11,7 @@ from stillwell.cli.events import FileEvent, events_of, key_option
 from stillwell.cli.output import json_option, print_json
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator
 
     from aiokafka import AIOKafkaProducer
@@ -48,6 +48,8 @@ def produce(topic: str, file: BinaryIO, key: str | None, create: bool, as_json: 
     Each line is the value of a record, as it stands: a JSON object, or what a producer might send by mistake. Ends when
     all in-sync copies have each of them. For trying things out: a second run sends all of it a second time.
     """
+    import asyncio
+
     from stillwell.counting import counted
     from stillwell.settings import KafkaSettings
 
@@ -100,6 +102,8 @@ def _sum_up(topic: str, told: _Told, as_json: bool) -> None:
 async def _produce(
     settings: "KafkaSettings", topic: str, events: "AsyncIterator[FileEvent]", create: bool, told: _Told
 ) -> None:
+    import asyncio
+
     from aiokafka import AIOKafkaProducer
     from aiokafka.errors import KafkaError
 

@@ -1,6 +1,5 @@
 """`stillwell try`."""
 
-import asyncio
 import dataclasses
 import pathlib
 from typing import TYPE_CHECKING, BinaryIO
@@ -88,10 +87,12 @@ def _source(view: "ViewSpec", source: str | None, limit: int, key: str | None) -
         raise click.UsageError(f"{view.name} reads no topic: what it stores is pushed. Name a file of events by --from")
     if source is not None and ("/" in source or source.endswith((".ndjson", ".jsonl", ".json"))):
         raise click.UsageError(f"there is no file {source!r}")
-    return asyncio.run(_of_topic(topic, limit))
+    return _of_topic(topic, limit)
 
 
 def _of_file(file: BinaryIO, name: str, limit: int, key: str | None) -> _Source:
+    import asyncio
+
     from stillwell.instants import now_ms
     from stillwell.trial import Record
 
@@ -110,13 +111,15 @@ async def _first_events(file: BinaryIO, key: str | None, limit: int) -> list[Fil
     return events
 
 
-async def _of_topic(topic: str, limit: int) -> _Source:
+def _of_topic(topic: str, limit: int) -> _Source:
+    import asyncio
+
     from stillwell.kafka_connection import connection
     from stillwell.settings import KafkaSettings
     from stillwell.trial import Record
     from streams.onlooker import newest_records
 
-    found = await newest_records(connection(KafkaSettings.load()), topic, limit)
+    found = asyncio.run(newest_records(connection(KafkaSettings.load()), topic, limit))
     records = (
         Record(each.value, each.key, tuple(each.headers), each.timestamp, offset=number)
         for number, each in enumerate(found)

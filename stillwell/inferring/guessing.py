@@ -75,8 +75,8 @@ _KEY_WORDS = frozenset(
         "uuid",
     }
 )
-WRITTEN_WITH = frozenset((*stillwell.__all__, "timedelta"))
-"""Names that a module of definitions imports: a field of one of them would hide it from the lines below."""
+WRITTEN_WITH = frozenset((*stillwell.__all__, "timedelta", "list"))
+"""Names that a module of definitions is written with: a field of one of them would hide it from the lines below."""
 
 _CANNOT_BE_NAMED = re.compile(r'["\\\x00-\x1f]')
 """What the decoder takes in no name of a field."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import keyword
 import re
 from collections.abc import Iterator, Sequence
 
@@ -82,9 +83,13 @@ def _class_names(topic: str, key: str, columns: Sequence[Column]) -> _ClassNames
     event = _camel(singular) or "Event"
     about = _camel(re.sub(r"_?(id|key|uuid|no|number)_?$", "", key, flags=re.IGNORECASE)) or "Subject"
     taken = WRITTEN_WITH | {column.name for column in columns}
-    if about in taken:
+    if about in taken or keyword.iskeyword(about):
         about = f"The{about}"
-    while event in taken or about.casefold() in (event.casefold(), f"latest{event}".casefold()):
+    while (
+        event in taken
+        or keyword.iskeyword(event)
+        or about.casefold() in (event.casefold(), f"latest{event}".casefold())
+    ):
         event = f"{event}Event"
     return _ClassNames(about[:60], event[:57], f"Latest{event[:57]}")
 

@@ -54,11 +54,29 @@ def test_a_session_from_the_first_row_over_two_changes_to_the_end(developer: Dev
     assert developer.run("dev", "--exports").returncode == 2
 
 
+def test_it_goes_on_behind_a_worker_that_has_ended_by_itself(developer: Developer) -> None:
+    """A rule stops it; mended, and computing otherwise under the same version, all is begun anew."""
+    developer.edit("features/orders.py", "col(gt=0)", "col(stop=rule(gt=0))")
+    developer.edit("features/orders.py", "col, feature\n", "col, feature, rule\n")
+    developer.start()
+    developer.until("A worker runs")
+    exports = developer.exports
+    developer.run("produce", "shop.orders", "events/orders.ndjson", environment=exports).check_returncode()
+    developer.until("The worker has ended. Waiting for a change.")
+    assert "must be > 0" in developer.shown or "> 0" in developer.shown
+    developer.edit("features/orders.py", "col(stop=rule(gt=0))", "col(gt=0)")
+    developer.edit("features/orders.py", "Order.amount > 100", "Order.amount > 50")
+    developer.until("LastOrder: 37 rows, 0 filtered, 4 rejected")
+    assert developer.end() == 0
+
+
 def test_of_a_kafka_that_is_there_it_reads_the_newest_records_and_leaves_it_as_it_was(
     developer: Developer, stack: LocalStack, topic: Callable[..., str], admin: AdminClient
 ) -> None:
     name = topic("orders", partitions=2)
     developer.edit("features/orders.py", '"shop.orders"', f'"{name}"')
+    unread = '\n\nclass Refund(Topic, name="shop.refunds", event_time="at_"):\n    at_: Col[Timestamp]\n'
+    (developer.folder / "features/refunds.py").write_text(f"from stillwell import Col, Timestamp, Topic{unread}")
     (developer.folder / "features/golden/shop.orders").rename(developer.folder / f"features/golden/{name}")
     kafka = {"STILLWELL_KAFKA_BOOTSTRAP": stack.bootstrap}
     developer.run("produce", name, "events/orders.ndjson", "--key", "buyer.id", environment=kafka).check_returncode()

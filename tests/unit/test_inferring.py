@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from stillwell.cli.main import run
 from stillwell.definitions.loading import load_definitions
 from stillwell.inferring import infer
 from stillwell.inferring.guessing import NothingToGuess
@@ -252,7 +253,9 @@ def test_whatever_records_hold_the_definitions_load(tmp_path: Path, rng: random.
         shape = _shape(rng, 3)
         values = [{**_made(shape, rng), "at": AT, "user_id": rng.choice("abc")} for _ in range(rng.randint(10, 40))]
         given = records(values)
-        topic = rng.choice(["a", "a.b-c_d", "Entity", "col", "view", "feature.topic", "x" * 200, "timedelta"])
+        topic = rng.choice(
+            ["a", "a.b-c_d", "Entity", "col", "view", "feature.topic", "app.none", "app.true", "x" * 200, "timedelta"]
+        )
         definitions = loaded(infer(topic, given).source, tmp_path)
         (view,) = definitions.views
         tried = Trial(view, timedelta(hours=1)).run(given)
@@ -260,6 +263,7 @@ def test_whatever_records_hold_the_definitions_load(tmp_path: Path, rng: random.
 
 
 _NAMES = [
+    "list",
     "a",
     "A",
     "b c",
@@ -302,3 +306,16 @@ _KINDS = [
     lambda rng: NOW + rng.randint(0, 1000),
     lambda rng: 10**30,
 ]
+
+
+@pytest.mark.parametrize("name", ["shop.orders.py", "2orders.py", "orders", "my orders.py"])
+def test_a_draft_is_written_where_it_will_be_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Before Kafka is asked for anything."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stillwell.toml").write_text('project = "shop"\ndefinitions = "features"\nkafka_bootstrap = "a:1"\n')
+    assert run(["topics", "infer", "shop.orders", "--output", f"features/{name}"]) == 2
+    assert (
+        f"features/{name} is no name of a module, and would not be loaded; write features/" in capsys.readouterr().err
+    )

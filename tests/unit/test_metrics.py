@@ -25,6 +25,8 @@ from streams.metrics import (
     EXPIRED,
     LAG,
     METRICS,
+    NEWEST,
+    OBJECTIVE,
     REJECTED,
     SERVABLE,
     STAGE,
@@ -105,6 +107,14 @@ def test_every_counter_is_0_before_anything_has_happened() -> None:
         "kafka",
         "refresh",
     }
+
+
+def test_no_view_begins_with_a_row_of_1970_or_an_objective_that_nothing_meets() -> None:
+    """An alarm compares the two: it would ring of every view without an objective, and after each restart."""
+    metrics = Metrics()
+    metrics.begin("orders", ["Last"])
+    page = shown(metrics)
+    assert page[NEWEST.name].samples == page[OBJECTIVE.name].samples == []
 
 
 def test_what_begins_again_keeps_its_count() -> None:

@@ -13,6 +13,8 @@ from typing import Any
 from stillwell.local import Process
 
 _COMMAND = (sys.executable, "-c", "from stillwell.cli.main import main; main()")
+_AHEAD = 10_000
+"""Rounds of batches that are told and not shown yet; beyond, the worker waits, as it does for a slow sink."""
 _GRACE_S = 20.0
 """For a worker to put to rest what it holds."""
 
@@ -35,7 +37,7 @@ class Child:
 
     def __init__(self, environment: Mapping[str, str], log: pathlib.Path) -> None:
         """log: the file for what it logs. Raises LocalStackError if it cannot be started."""
-        self.told: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self.told: queue.Queue[dict[str, Any]] = queue.Queue(_AHEAD)
         self._log = log
         self._log_read = log.stat().st_size if log.exists() else 0
         reading, writing = os.pipe()
@@ -54,7 +56,8 @@ class Child:
         finally:
             os.close(writing)
         # A pipe holds little, and a worker that cannot tell waits: it is read whatever else is done here.
-        threading.Thread(target=self._read, args=(reading,), name="told", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(reading,), name="told", daemon=True)
+        self._reader.start()
 
     @property
     def running(self) -> bool:
@@ -74,9 +77,13 @@ class Child:
 
     def stop(self) -> None:
         """End it, when it has put to rest what it holds."""
+        while self.told.full():  # it could not tell the rest, and would wait to be killed
+            self.told.get()
         self._process.stop()
+        self._reader.join(_GRACE_S)
 
     def _read(self, reading: int) -> None:
         with os.fdopen(reading, "rb") as lines:
             for line in lines:
-                self.told.put(json.loads(line))
+                if line.endswith(b"\n"):  # a worker that was killed may leave half of one
+                    self.told.put(json.loads(line))

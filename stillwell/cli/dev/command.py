@@ -97,6 +97,8 @@ class _Session:
         self._screen = screen
         self._child: Child | None = None
         self._waiting: Loaded | None = None
+        self._used = False
+        """Whether a worker has stored anything: one that ended by itself has too."""
         self._tally: Tally | None = None
 
     def go_on(self) -> None:
@@ -140,8 +142,8 @@ class _Session:
             return
         if loaded.caution:
             self._screen.say(loaded.caution, "yellow")
-        if self._child:
-            self._stop()
+        self._stop()
+        if self._used:
             self._stage.wipe()
         self._start(loaded)
 
@@ -158,12 +160,18 @@ class _Session:
             self._waiting = loaded
             return
         self._waiting = self._tally = None
+        self._used = True
         self._child = Child(self._stage.of_the_worker, self._stage.folder / "worker.log")
 
     def _stop(self) -> None:
-        if self._child:
-            self._child.stop()
+        """End the worker; what it has told and logged last is shown: mostly why it ended."""
+        if child := self._child:
+            child.stop()
             self._child = None
+            while not child.told.empty():
+                self._take(child.told.get())
+            for line in child.new_log():
+                self._screen.say(line, "yellow")
 
     def _look(self) -> None:
         """For a moment: what the worker tells and logs, and how things stand."""
@@ -217,9 +225,10 @@ class _Session:
 
 @contextlib.contextmanager
 def _not_interrupted() -> Iterator[None]:
-    """A second Ctrl-C would leave half of it behind."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A second Ctrl-C, or the SIGTERM of who has no patience, would leave half of it behind."""
+    before = {each: signal.signal(each, signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)

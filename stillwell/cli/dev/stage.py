@@ -142,7 +142,8 @@ class Stage:
 
         settings = Settings.load()
         events = [each["name"] for each in needed if each["use"] == "events" and each["views"]]
-        names = [each["name"] for each in needed]
+        # In a Kafka that is somebody's, a topic of events is theirs to make.
+        names = [each["name"] for each in needed if self._given is None or each["use"] != "events" or each["views"]]
         cluster = Cluster(connection(settings))
         await cluster.start()
         try:
@@ -154,7 +155,7 @@ class Stage:
                 copies = min(MOST_REPLICAS, await broker_count(connection(settings)))
                 # One partition, so that what is sent to a Kafka of ours is taken in in its order.
                 created, _ = await create_missing(cluster, sorted(missing), 1, copies, settings.dead_letter_topic)
-                self._made |= {each.name for each in created}
+                self._made |= {each.name for each in created if self.namespace in each.name}
                 if self._given is not None and self._newest is not None:
                     await _begin_late(settings, cluster, onlooker, events, self._newest)
         finally:
@@ -169,10 +170,18 @@ class Stage:
         cluster = Cluster(connection(settings))
         await cluster.start()
         try:
-            if self._made:
-                await cluster.delete_topics(sorted(self._made))
-            await cluster.delete_group(settings.kafka_group)
-            await cluster.delete_group(f"{settings.kafka_group}.refresh")
+            left = []
+            groups = (settings.kafka_group, f"{settings.kafka_group}.refresh")
+            for away in (
+                *([cluster.delete_topics(sorted(self._made))] if self._made else []),
+                *map(cluster.delete_group, groups),
+            ):
+                try:
+                    await away
+                except StoreUnavailable as error:
+                    left.append(str(error))
+            if left:
+                raise StoreUnavailable("; ".join(left))
         finally:
             await cluster.stop()
 

@@ -39,13 +39,13 @@ class Tally:
         self.views = {name: ViewTally(view["topic"], view["causes"]) for name, view in views.items()}
         self.records: Counter[str] = Counter({view.topic: 0 for view in self.views.values()})
         self._recent: collections.deque[tuple[float, int]] = collections.deque()
-        self._last = 0.0
+        self._last: dict[str, float] = {}
 
     def take(self, told: Mapping[str, Any], now: float) -> None:
         """A round of batches. now: seconds by a clock that does not go back."""
         self.records[told["topic"]] += told["records"]
         self._recent.append((now, told["records"]))
-        self._last = now
+        self._last[told["topic"]] = now
         for_all: Mapping[str, int] = told["reasons"].get("*", {})
         for name, counts in told["views"].items():
             view = self.views[name]
@@ -66,7 +66,7 @@ class Tally:
         told = []
         for name, view in self.views.items():
             seen = view.filtered + view.rejected
-            settled = now - self._last > _QUIET_S or seen > _MANY
+            settled = now - self._last.get(view.topic, now) > _QUIET_S or seen > _MANY
             if seen and not view.rows and settled and not view.explained:
                 view.explained = True
                 filtered = {"filtered": view.filtered} if view.filtered else {}
