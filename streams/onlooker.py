@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import heapq
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
@@ -120,6 +121,15 @@ class Onlooker:
             self._kafka.seek(partition, start)
 
 
+class _Ranked(NamedTuple):
+    """A record's place among the newest; no two have the same."""
+
+    timestamp: int
+    partition: int
+    offset: int
+    record: ConsumerRecord
+
+
 async def newest_records(connection: Mapping[str, Any], topic: str, count: int) -> list[ConsumerRecord]:
     """The newest records of a topic, `count` at most, by their timestamps, and within a partition by offset.
 
@@ -137,6 +147,8 @@ async def newest_records(connection: Mapping[str, Any], topic: str, count: int) 
             raise SettingsError(no_topic(topic, await onlooker.topics()))
         bounds = await onlooker.bounds(topic, facts.partitions)
         begins = {number: max(start, end - count) for number, (start, end) in enumerate(bounds)}
-        found = [record async for record in onlooker.records(topic, facts.partitions, begins=begins)]
-    found.sort(key=lambda record: (record.timestamp, record.partition, record.offset))
-    return found[-count:]
+        newest: list[_Ranked] = []  # so many at most, of however many partitions
+        async for record in onlooker.records(topic, facts.partitions, begins=begins):
+            ranked = _Ranked(record.timestamp, record.partition, record.offset, record)
+            (heapq.heappush if len(newest) < count else heapq.heappushpop)(newest, ranked)
+    return [ranked.record for ranked in sorted(newest)]

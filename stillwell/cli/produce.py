@@ -60,6 +60,8 @@ def produce(topic: str, file: BinaryIO, key: str | None, create: bool, as_json: 
     finally:
         if told.acknowledged or as_json:
             _sum_up(topic, told, as_json)
+    if not told.acknowledged:
+        click.echo(f"{file.name} holds no line: nothing was written", err=True)
     if key is not None and told.without_key:
         click.echo(f"{counted(told.without_key, 'line')} had no {key}: those records have no key", err=True)
 

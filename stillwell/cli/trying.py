@@ -176,7 +176,7 @@ def _summary(view: "ViewSpec", taken: _Source, tried: "Tried") -> str:
     from stillwell.counting import counted
 
     if not tried.records:
-        return f"{taken.name} holds no record: `stillwell produce` writes some"
+        return f"{taken.name} holds no record"
     of = counted(len(tried.newest), "entity", "entities")
     return (
         f"{counted(tried.records, 'record')} of {taken.name}: {counted(len(tried.rows), 'row')} of {of}, "

@@ -123,7 +123,9 @@ def guess(topic: str, observed: Observed) -> Guess:
     names = _Names()
     columns: list[Column] = []
     left_out = [(".".join(path), "a map: its fields are data") for path in observed.crowded]
-    for field in observed.fields:
+    fields, mixed = _apart(observed.fields)
+    left_out += mixed
+    for field in fields:
         found = _column(field, observed, names)
         if isinstance(found, str):
             left_out.append((".".join(field.path), found))
@@ -149,6 +151,35 @@ def guess(topic: str, observed: Observed) -> Guess:
         key_note,
         tuple(left_out),
     )
+
+
+def _apart(fields: Sequence[Field]) -> tuple[list[Field], list[tuple[str, str]]]:
+    """The fields of which none leads through another's value, and those that are left out for it, with the reason.
+
+    What is an object in some records and a value in others is what it is in most; where it is null in the others, it
+    is an object.
+    """
+    by_path = {field.path: field for field in fields}
+    within: dict[Path, list[Field]] = {}
+    for field in fields:
+        for length in range(1, len(field.path)):
+            if (path := field.path[:length]) in by_path:
+                within.setdefault(path, []).append(field)
+    gone: set[Path] = set()
+    left_out: list[tuple[str, str]] = []
+    for path, inner in within.items():
+        values = len(by_path[path].values)
+        objects = len({at for field in inner for at in field.at})
+        if values > objects:
+            gone |= {field.path for field in inner}
+            left_out.append(
+                (f"{'.'.join(path)}.…", f"an object in {counted(objects, 'record')}, where most have a value")
+            )
+        else:
+            gone.add(path)
+            if values:
+                left_out.append((".".join(path), f"no object in {counted(values, 'record')}: they are rejected"))
+    return [field for field in fields if field.path not in gone], left_out
 
 
 # ---- columns ----

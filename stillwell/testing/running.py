@@ -128,6 +128,8 @@ def _put(value: dict[str, Any], path: tuple[str, ...], given: object) -> None:
 
 def _plain(column: ColumnSpec, given: object) -> object:
     """A column's value as JSON has it."""
+    if isinstance(given, list):
+        return [_plain(column, each) for each in given]
     if isinstance(given, datetime.datetime) and column.unit is not None:
         factor, divisor = US_PER_UNIT[column.unit]
         return instant_us(given) * divisor // factor
@@ -136,6 +138,8 @@ def _plain(column: ColumnSpec, given: object) -> object:
 
 def _bare(given: object) -> bytes | None:
     """A value as a key or a header has it: without the quotes of JSON, and bytes as they are."""
+    if isinstance(given, datetime.datetime):
+        given = _in_json(given)
     return _bytes(given if given is None or isinstance(given, bytes | str) else json.dumps(given, default=_in_json))
 
 

@@ -162,6 +162,24 @@ def test_lists_of_one_type_become_lists(tmp_path: Path) -> None:
         assert said in source
 
 
+@pytest.mark.parametrize(
+    ("usual", "odd", "columns", "said"),
+    [
+        (5, {"value": 5}, {"amount"}, "left out: amount.…, an object in 1 record, where most have a value"),
+        ({"value": 5, "in": "EUR"}, 5, {"amount_value", "amount_in"}, "left out: amount, no object in 1 record"),
+        ({"value": 5}, None, {"amount_value"}, ""),
+    ],
+)
+def test_what_is_an_object_in_some_records_alone_is_what_it_is_in_most(
+    tmp_path: Path, usual: Any, odd: Any, columns: set[str], said: str
+) -> None:
+    values = [{"at": AT, "customer": "c", "amount": usual} for _ in range(19)]
+    source, types = guessed(records([*values, {"at": AT, "customer": "c", "amount": odd}]), tmp_path)
+    assert types.keys() - {"at", "customer"} == columns
+    assert said in source
+    assert "always null" not in source
+
+
 def test_a_map_is_left_out_as_a_whole(tmp_path: Path) -> None:
     values = [{"at": AT, "customer": "c", "by_user": {f"u{n}-{each}": 1 for each in range(40)}} for n in range(20)]
     source, types = guessed(records(values), tmp_path)

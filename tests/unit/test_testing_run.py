@@ -125,6 +125,23 @@ def test_an_event_of_the_topics_class_becomes_the_record_that_gives_it() -> None
     }
 
 
+class Visit(Topic, name="shop.visits", event_time="at"):
+    at: Col[Timestamp] = col(header="at")
+    customer: Col[String]
+    clicks: Col[list[Timestamp]] = col(unit="ms")
+
+
+class LastVisit(View, source=Visit, entity=Customer, keys={"customer": Visit.customer}, ttl=timedelta(days=1)):
+    clicks: Feature[list[Timestamp]] = feature(Visit.clicks)
+
+
+def test_times_in_headers_and_lists_go_as_the_decoder_takes_them() -> None:
+    visit = Visit(at=NOON, customer="ada", clicks=[NOON, NOON + timedelta(minutes=1)])
+    ran = run(LastVisit, [visit], at=NOON)
+    assert ran.rejected == ()
+    assert ran.rows[0]["clicks"] == [NOON, NOON + timedelta(minutes=1)]
+
+
 def test_an_event_of_another_topic_is_no_event_of_the_view() -> None:
     class Refund(Topic, name="shop.refunds", event_time="at"):
         at: Col[Timestamp]
