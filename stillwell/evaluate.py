@@ -154,6 +154,6 @@ def _try_on(empty: pl.DataFrame, expression: pl.Expr) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """An error as part of a sentence: its kind and the first line of what it says."""
-    lines = str(error).splitlines()
+    """An error as part of a sentence: its kind and the first line of what it says, as text that can be written."""
+    lines = str(error).encode(errors="backslashreplace").decode().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:_ERROR_LENGTH]

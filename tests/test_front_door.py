@@ -60,3 +60,14 @@ def test_the_client_loads_no_http_library_and_no_arrow_before_it_is_used() -> No
     loaded = _loaded_by("import stillwell; stillwell.Client('http://127.0.0.1:6566')")
     heavy = HEAVY | ROOMS | {"polars", "pyarrow", "numpy", "pydantic"}
     assert {name.partition(".")[0] for name in loaded} & heavy == set()
+
+
+def test_the_plugin_for_pytest_loads_nothing_of_the_product() -> None:
+    """It is there in every run of an environment, also of those who test something else."""
+    loaded = _loaded_by("import stillwell.testing.plugin")
+    assert {name.partition(".")[0] for name in loaded} & {"polars", "pyarrow", "numpy", "pydantic", "msgspec"} == set()
+    assert {name for name in loaded if name.startswith("stillwell")} == {
+        "stillwell",
+        "stillwell.testing",
+        "stillwell.testing.plugin",
+    }

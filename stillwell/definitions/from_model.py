@@ -8,14 +8,15 @@ import dataclasses
 import datetime
 import enum
 import inspect
+import re
 import types
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
 
 import annotated_types as at
-from pydantic import AliasPath, AllowInfNan, AwareDatetime, BaseModel, Strict
+from pydantic import AliasPath, AllowInfNan, AwareDatetime, BaseModel, RootModel, Strict
 from pydantic.fields import FieldInfo
 
 from stillwell.definitions.columns import Col, ColumnOptions, Field, Rule
@@ -74,7 +75,7 @@ class ModelColumns:
         self._found: dict[str, _Field] = {}
         self.closed = False
         """Whether the model refuses records with fields that it does not have."""
-        if not (isinstance(model, type) and issubclass(model, BaseModel) and model is not BaseModel):
+        if not _has_fields(model):
             mistakes.add(f"has model={model!r}; give a class that derives from pydantic.BaseModel")
             return
         reader = _Reader(model, _names(without, mistakes), mistakes)
@@ -118,6 +119,13 @@ class ModelColumns:
                     made.__set_name__(self._cls, field.name)
                     setattr(self._cls, field.name, made)
         self._cls.__annotations__ = {**of_model, **self._body}
+
+
+def _has_fields(model: object) -> TypeGuard[type[BaseModel]]:
+    """Whether it is a model of objects. What a RootModel holds stands in its place, not within it."""
+    if not isinstance(model, type):
+        return False
+    return issubclass(model, BaseModel) and model is not BaseModel and not issubclass(model, RootModel)
 
 
 def _written(kind: FieldType) -> Any:
@@ -200,7 +208,7 @@ class _Reader:
                 described.otherwise = f', or do without the validator by its name, "{".".join((*names, asks[0]))}"'
             here, there = (*names, name), (*path, *described.path)
             kind, may_be_null = described.annotation, nullable or described.nullable
-            if isinstance(kind, type) and issubclass(kind, BaseModel) and described.path:
+            if _has_fields(kind) and described.path:
                 self._check_nested(dotted, model, kind, described, within)
                 if kind not in (*within, model):
                     yield from self._fields_of(kind, here, there, nullable=may_be_null, within=(*within, model))
@@ -358,7 +366,9 @@ def _note(found: _Described, constraint: object) -> None:
 def _note_words(found: _Described, words: Mapping[str, Any]) -> None:
     """What pydantic has no class for: a pattern, and the like."""
     for word, value in words.items():
-        if word == "pattern" and value is not None:
+        if word == "pattern" and isinstance(value, re.Pattern) and value.flags & ~re.UNICODE:
+            found.problems.append(f"pattern={value!r}")  # flags that a rule cannot have
+        elif word == "pattern" and value is not None:
             found.rule["regex"] = _whole(value if isinstance(value, str) else value.pattern)
         elif value and word not in ("strict", "allow_inf_nan"):
             found.problems.append(f"{word}={value!r}")
@@ -411,6 +421,8 @@ def _path(model: type[BaseModel], name: str, info: FieldInfo) -> tuple[str, ...]
     alias = info.validation_alias
     if alias is None or model.model_config.get("validate_by_alias") is False:
         return (name,)
+    if alias != name and any(model.model_config.get(word) for word in ("populate_by_name", "validate_by_name")):
+        return None  # by either
     if isinstance(alias, str):
         return (alias,)
     if isinstance(alias, AliasPath) and all(isinstance(each, str) for each in alias.path):

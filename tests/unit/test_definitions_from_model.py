@@ -1,6 +1,7 @@
 """A topic of a pydantic model has its fields as columns, and nothing that the model asks is left out in silence."""
 
 import enum
+import re
 import uuid
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -17,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PastDatetime,
+    RootModel,
     StrictInt,
     StringConstraints,
     ValidationError,
@@ -253,6 +255,13 @@ def of(annotation: Any, default: Any = ...) -> type[BaseModel]:
     return create_model("Event", **fields)
 
 
+class ByName(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+    at: datetime
+    x: int | None = Field(None, alias="X")
+
+
 class Checked(BaseModel):
     """With validators of its own."""
 
@@ -360,6 +369,17 @@ REFUSED: dict[str, tuple[type[BaseModel], dict[str, Any], str]] = {
         of(int, Field(validation_alias=AliasChoices("x", "y"))),
         {},
         "asks for a field by several names, or in a list, and",
+    ),
+    "its name beside an alias": (ByName, {}, "asks for a field by several names, or in a list, and"),
+    "a pattern with flags": (
+        of(str, Field(pattern=re.compile("^[a-z]+$", re.IGNORECASE))),
+        {},
+        "asks for pattern=re.compile('^[a-z]+$', re.IGNORECASE), and no column can say that",
+    ),
+    "a model that stands for a value": (
+        of(RootModel[int]),
+        {},
+        f"Made.x is Event.x of the type RootModel[int], which no column has: {LEAVE}",
     ),
     "a place in a list": (of(int, Field(validation_alias=AliasPath("x", 0))), {}, "by several names, or in a list"),
     "a field's validator": (

@@ -5,7 +5,7 @@ import random
 import polars as pl
 import pytest
 
-from stillwell.evaluate import evaluate, select
+from stillwell.evaluate import describe, evaluate, select
 
 COLUMNS: list[pl.Expr | str] = [(pl.col("a") / 100 + pl.col("b") / 3.6).alias("x"), "n"]
 """Quotients whose last bit shows whether they were divided, or multiplied by the reciprocal."""
@@ -73,3 +73,10 @@ def test_what_raises_for_a_list_raises_for_its_row_alone() -> None:
     computed, failures = evaluate(frame, [pl.col("a").list.to_array(2), "n"])
     assert computed.get_column("n").to_list() == [0, 2]
     assert [failure.position for failure in failures] == [1]
+
+
+def test_an_error_that_quotes_half_a_character_can_be_written() -> None:
+    """Who decodes by surrogateescape gets such texts; dead letters, logs and terminals take them as little as JSON."""
+    said = describe(ValueError(b"\xff!".decode(errors="surrogateescape")))
+    assert said == "ValueError: \\udcff!"
+    assert said.encode()
