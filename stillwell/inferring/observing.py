@@ -1,7 +1,7 @@
 """What fields the records of a topic have, and what came in each."""
 
 import dataclasses
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -24,14 +24,12 @@ MOST_FIELDS = 200
 class Field:
     """What came in one field.
 
-    values: those of the records that had one, null left out; at: the places of those records; nulls: in how many it was
-    null.
+    values: those of the records that had one, null left out; at: the places of those records.
     """
 
     path: Path
     values: list[object] = dataclasses.field(default_factory=list)
     at: list[int] = dataclasses.field(default_factory=list)
-    nulls: int = 0
 
     @property
     def kinds(self) -> Counter[Kind]:
@@ -65,9 +63,7 @@ def observe(records: Sequence[Record]) -> Observed:
             continue
         for path, leaf in _leaves((), value):
             field = fields.setdefault(path, Field(path))
-            if leaf is None:
-                field.nulls += 1
-            else:
+            if leaf is not None:
                 field.values.append(leaf)
                 field.at.append(len(kept))
         kept.append(record)
@@ -111,14 +107,17 @@ def _leaves(path: Path, value: dict[str, object]) -> Iterator[tuple[Path, object
 
 
 def _crowded(fields: dict[Path, Field]) -> tuple[Path, ...]:
-    """The objects to leave out until few enough fields are left: those with the most fields, which are maps."""
+    """The objects to leave out until few enough fields are left: those with the most names in them, which are maps."""
     paths = set(fields)
     crowded: list[Path] = []
     while len(paths) > MOST_FIELDS:
-        parents = Counter(path[:-1] for path in paths if len(path) > 1)
-        if not parents:
+        names: dict[Path, set[str]] = defaultdict(set)
+        for path in paths:
+            for length in range(1, len(path)):
+                names[path[:length]].add(path[length])
+        if not names:
             break
-        ((parent, _),) = parents.most_common(1)
-        crowded.append(parent)
-        paths = {path for path in paths if path[: len(parent)] != parent}
+        fullest = max(names, key=lambda path: len(names[path]))
+        crowded.append(fullest)
+        paths = {path for path in paths if path[: len(fullest)] != fullest}
     return tuple(crowded)

@@ -187,6 +187,14 @@ def test_a_map_is_left_out_as_a_whole(tmp_path: Path) -> None:
     assert "left out: by_user, a map: its fields are data" in source
 
 
+def test_a_map_of_objects_is_left_out_as_one(tmp_path: Path) -> None:
+    prices = {f"C{n}": {"bid": 1, "ask": 2} for n in range(300)}
+    source, types = guessed(records([{"at": AT, "customer": "c", "prices": prices}] * 5), tmp_path)
+    assert types.keys() == {"at", "customer"}
+    assert source.count("left out") == 1
+    assert "left out: prices, a map: its fields are data" in source
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
