@@ -69,10 +69,14 @@ def _beside_null(frame: pl.DataFrame, expressions: Sequence[pl.Expr | str]) -> p
     whole = pl.DataFrame(columns)
     try:
         computed = whole.select(expressions) if frame.height > _FEW else whole.select_seq(expressions)
-    except WHAT_CODE_RAISES:
-        if frame.height == 1:
-            frame.select_seq(expressions)  # as above
+    except MemoryError:
         raise
+    except WHAT_CODE_RAISES as error:
+        if frame.height != 1:
+            raise
+        frame.select_seq(expressions)  # as above
+        said = f"it fails where a list is null, and lists are computed beside one that is: {describe(error)}"
+        raise ValueError(said) from error
     return computed.head(frame.height)
 
 

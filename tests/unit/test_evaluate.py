@@ -80,3 +80,15 @@ def test_an_error_that_quotes_half_a_character_can_be_written() -> None:
     said = describe(ValueError(b"\xff!".decode(errors="surrogateescape")))
     assert said == "ValueError: \\udcff!"
     assert said.encode()
+
+
+def test_what_fails_over_the_null_that_it_is_computed_beside_is_told_so() -> None:
+    def lengths(column: pl.Series) -> pl.Series:
+        return pl.Series([len(each) for each in column])
+
+    frame = pl.DataFrame({"a": [[1, 2], [1]]}).with_row_index("n")
+    _, failures = evaluate(frame, [pl.col("a").map_batches(lengths, return_dtype=pl.Int64()), "n"])
+    assert [failure.position for failure in failures] == [0, 1]
+    assert all(
+        "fails where a list is null, and lists are computed beside one that is" in each.error for each in failures
+    )
