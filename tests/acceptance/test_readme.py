@@ -38,8 +38,8 @@ def test_the_readme_works_by_copy_and_paste_in_five_minutes(reader: Reader, thei
     reader.elsewhere["gs://BUCKET/features"] = str(tmp_path / "bucket")
     marked = steps(README.read_text())
     assert Counter(step.kind for step in marked) == {
-        "shell": 8,
-        "until": 1,
+        "shell": 6,
+        "until": 4,
         "output": 8,
         "dev": 2,
         "service": 1,
