@@ -8,6 +8,8 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
+from stillwell.instants import now_ms
+
 TOPIC = "acme.purchases"
 COUNT = 600
 BAD = 18
@@ -47,9 +49,11 @@ def _purchase(rng: random.Random, number: int, at_ms: int) -> dict[str, Any]:
 
 
 async def _send(bootstrap: str, records: list[tuple[bytes | None, bytes]]) -> None:
+    """One a second until now: of records of one millisecond nobody could say which are the newest."""
+    now = now_ms()
     async with AIOKafkaProducer(bootstrap_servers=bootstrap) as producer:
-        for key, value in records:
-            await producer.send(TOPIC, value, key=key)
+        for ago, (key, value) in zip(range(len(records), 0, -1), records, strict=True):
+            await producer.send(TOPIC, value, key=key, timestamp_ms=now - ago * 1_000)
 
 
 def send(environment: Mapping[str, str], records: list[tuple[bytes | None, bytes]]) -> None:
