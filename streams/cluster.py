@@ -1,7 +1,7 @@
 """What Kafka says of topics and groups, beyond what aiokafka's consumer tells."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -87,13 +87,13 @@ class Cluster(KafkaTopics):
                 raise StoreUnavailable(f"Kafka refuses to create topic {name}: {for_code(code).__name__} {message}")
         return True
 
-    async def delete_topics(self, names: Sequence[str]) -> None:
-        """Delete topics that nobody needs any more."""
+    async def delete_topic(self, name: str) -> None:
+        """Delete a topic that nobody needs any more; nothing, where there is none."""
         try:
-            answer = await self._admin.delete_topics(list(names))
+            answer = await self._admin.delete_topics([name])
         except (KafkaError, OSError) as error:
-            raise StoreUnavailable(f"Kafka cannot delete {', '.join(names)}: {error!r}") from error
-        for name, code, *_ in answer.topic_error_codes:
+            raise StoreUnavailable(f"Kafka cannot delete topic {name}: {error!r}") from error
+        for _, code, *_ in answer.topic_error_codes:
             if code and for_code(code) is not UnknownTopicOrPartitionError:
                 raise StoreUnavailable(f"Kafka refuses to delete topic {name}: {for_code(code).__name__}")
 

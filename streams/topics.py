@@ -47,6 +47,11 @@ async def broker_count(connection: Mapping[str, Any]) -> int:
         await admin.close()
 
 
+async def default_replication(connection: Mapping[str, Any]) -> int:
+    """Copies of each partition of a new topic, where nobody says how many. Raises StoreUnavailable."""
+    return min(MOST_REPLICAS, await broker_count(connection))
+
+
 async def create_missing(
     cluster: Cluster, names: Sequence[str], partitions: int, replication: int, dead_letters: str
 ) -> tuple[list[NewTopic], dict[str, int]]:

@@ -1,12 +1,16 @@
-"""Events in a file: one JSON object a line, each the value of a record as it stands."""
+"""Events to look at: those of a file, one JSON object a line, each the value of a record; and a topic's newest."""
 
 import dataclasses
 from collections.abc import AsyncIterator, Callable
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import click
 
 from stillwell.cli.lines import lines
+
+if TYPE_CHECKING:
+    from stillwell.settings import KafkaSettings
+    from stillwell.trial import Record
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -53,3 +57,22 @@ def _key(value: bytes, path: list[str]) -> bytes | None:
     if found is None:
         return None
     return found.encode() if isinstance(found, str) else msgspec.json.encode(found)
+
+
+def newest_of(settings: "KafkaSettings", topic: str, limit: int) -> "tuple[tuple[Record, ...], tuple[str, ...]]":
+    """The newest records of a topic, numbered in their order, and where each is: its partition and offset, `0/17`.
+
+    Raises SettingsError where there is no such topic, StoreUnavailable where Kafka does not answer.
+    """
+    import asyncio
+
+    from stillwell.kafka_connection import connection
+    from stillwell.trial import Record
+    from streams.onlooker import newest_records
+
+    found = asyncio.run(newest_records(connection(settings), topic, limit))
+    records = (
+        Record(each.value, each.key, tuple(each.headers), each.timestamp, offset=number)
+        for number, each in enumerate(found)
+    )
+    return tuple(records), tuple(f"{each.partition}/{each.offset}" for each in found)

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from stillwell.cli.events import newest_of
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stillwell.inferring import Inferred
     from stillwell.settings import KafkaSettings
     from stillwell.trial import Record, Tried
@@ -35,20 +39,19 @@ def infer(topic: str, limit: int, output: pathlib.Path | None) -> None:
     An entity, the topic and a view of the latest event: a module that passes `stillwell check` as it stands, with a
     comment at everything that was guessed, and at what some of the records are rejected for.
     """
-    import asyncio
-
     from stillwell.inferring import infer as inferred_from
     from stillwell.settings import KafkaSettings
 
     settings = KafkaSettings.load()
     if output is not None and not (output.suffix == ".py" and output.stem.isidentifier()):
         name = re.sub(r"\W", "_", output.name.removesuffix(".py"), flags=re.ASCII)
+        name = name if name.isidentifier() else f"topic_{name}"
         raise click.UsageError(
             f"{output} is no name of a module, and would not be loaded; write {output.with_name(name)}.py"
         )
     if output is not None and output.exists():
         raise click.UsageError(f"{output} is there already; name another file, or remove it")
-    records = asyncio.run(_records(settings, topic, limit))
+    records, _ = newest_of(settings, topic, limit)
     inferred = inferred_from(topic, records)
     tried = _tried(settings, inferred, records)
     if output is None:
@@ -59,19 +62,7 @@ def infer(topic: str, limit: int, output: pathlib.Path | None) -> None:
     _sum_up(inferred.view, topic, tried)
 
 
-async def _records(settings: "KafkaSettings", topic: str, limit: int) -> "list[Record]":
-    from stillwell.kafka_connection import connection
-    from stillwell.trial import Record
-    from streams.onlooker import newest_records
-
-    found = await newest_records(connection(settings), topic, limit)
-    return [
-        Record(each.value, each.key, tuple(each.headers), each.timestamp, offset=number)
-        for number, each in enumerate(found)
-    ]
-
-
-def _tried(settings: "KafkaSettings", inferred: "Inferred", records: "list[Record]") -> "Tried":
+def _tried(settings: "KafkaSettings", inferred: "Inferred", records: "Sequence[Record]") -> "Tried":
     """What the view makes of the records that it was guessed from. Loads the module, so that what is wrong with it
     would be told before anybody has it."""
     from stillwell.definitions.loading import load_definitions

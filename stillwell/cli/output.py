@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import ProgressColumn
+
     from stillwell.local import Progress
     from stillwell.progress import Advance
 
@@ -27,20 +30,9 @@ def print_json(value: object) -> None:
 @contextlib.contextmanager
 def download_progress(what: str) -> Iterator["Progress"]:
     """A bar on standard error for a download, which appears if there is one."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
 
-    console = Console(stderr=True)
-    # In a log a bar would be an empty line.
-    with Progress(
-        TextColumn(what),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
+    with _bar(TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn()) as bar:
         tasks = [bar.add_task(what, visible=False)]
 
         def show(done: int, total: int) -> None:
@@ -52,18 +44,17 @@ def download_progress(what: str) -> Iterator["Progress"]:
 @contextlib.contextmanager
 def counting_progress(what: str) -> Iterator["Advance"]:
     """A bar on standard error for long work; gives a function of how many are done and how many are known."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn(what),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
+    with _bar(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, known: bar.update(task, completed=done, total=known)
+
+
+def _bar(*columns: "ProgressColumn") -> "Bar":
+    """A bar that is gone when it is done. In a log it would be an empty line."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    return Bar(*columns, console=console, transient=True, disable=not console.is_terminal)

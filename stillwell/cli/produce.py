@@ -9,6 +9,7 @@ import click
 
 from stillwell.cli.events import FileEvent, events_of, key_option
 from stillwell.cli.output import json_option, print_json
+from stillwell.cli.topics import PARTITIONS
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,9 +24,6 @@ _AHEAD = 2_000
 
 _SO_FAR = 10.0
 """Seconds after which it is told how many Kafka has."""
-
-_PARTITIONS = 6
-"""Of a topic that is made, as `stillwell topics create` makes them."""
 
 _TIMEOUT = 30.0
 """Seconds for Kafka to acknowledge a record."""
@@ -184,7 +182,7 @@ async def _require(settings: "KafkaSettings", topic: str, create: bool) -> None:
     from stillwell.kafka_connection import connection
     from streams.cluster import Cluster
     from streams.onlooker import Onlooker, no_topic
-    from streams.topics import MOST_REPLICAS, broker_count, create_missing
+    from streams.topics import create_missing, default_replication
 
     if problem := kafka_name_problem(topic):
         raise click.UsageError(f"the topic {problem}")
@@ -192,8 +190,8 @@ async def _require(settings: "KafkaSettings", topic: str, create: bool) -> None:
     await cluster.start()
     try:
         if create:
-            copies = min(MOST_REPLICAS, await broker_count(connection(settings)))
-            await create_missing(cluster, [topic], _PARTITIONS, copies, "")
+            copies = await default_replication(connection(settings))
+            await create_missing(cluster, [topic], PARTITIONS, copies, "")
         elif topic not in await cluster.topics([topic]):
             async with Onlooker.open(connection(settings)) as onlooker:
                 near = no_topic(topic, await onlooker.topics())

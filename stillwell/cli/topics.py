@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from stillwell.settings import Settings
     from stillwell.topics import NeededTopic, NewTopic, Situation
 
-_PARTITIONS = 6
+PARTITIONS = 6
+"""Of a topic that is made, where nobody says how many."""
 
 
 @click.group()
@@ -81,7 +82,7 @@ async def _partitions(settings: "Settings", names: Sequence[str]) -> dict[str, i
 
 @topics.command()
 @click.option(
-    "--partitions", type=click.IntRange(min=1), default=_PARTITIONS, show_default=True, help="Of each new topic."
+    "--partitions", type=click.IntRange(min=1), default=PARTITIONS, show_default=True, help="Of each new topic."
 )
 @click.option(
     "--replication",
@@ -127,9 +128,9 @@ async def _create(
 ) -> "tuple[list[NewTopic], dict[str, int]]":
     from stillwell.kafka_connection import connection
     from streams.cluster import Cluster
-    from streams.topics import MOST_REPLICAS, broker_count, create_missing
+    from streams.topics import create_missing, default_replication
 
-    copies = replication or min(MOST_REPLICAS, await broker_count(connection(settings)))
+    copies = replication or await default_replication(connection(settings))
     cluster = Cluster(connection(settings))
     await cluster.start()
     try:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from stillwell.cli.events import FileEvent, events_of, key_option
+from stillwell.cli.events import FileEvent, events_of, key_option, newest_of
 from stillwell.cli.output import json_option, print_json
 from stillwell.cli.values import excerpt, jsonable, printable, shown
 
@@ -63,7 +63,7 @@ def try_view(view: str, source: str | None, limit: int, key: str | None, as_json
     definitions = load_definitions(settings.definitions)
     views = {each.name: each for each in definitions.views}
     if view not in views:
-        raise click.UsageError(not_a_view(definitions, view))
+        raise click.UsageError(not_a_view(definitions, view, "try", "no view is computed from it"))
     chosen = views[view]
     trial = Trial(chosen, settings.max_future)
     taken = _source(chosen, source, limit, key)
@@ -76,6 +76,7 @@ def try_view(view: str, source: str | None, limit: int, key: str | None, as_json
 
 def _source(view: "ViewSpec", source: str | None, limit: int, key: str | None) -> _Source:
     from stillwell.pushing.on_write import PUSHED
+    from stillwell.settings import KafkaSettings
 
     if source == "-":
         return _of_file(click.get_binary_stream("stdin"), "standard input", limit, key)
@@ -87,7 +88,7 @@ def _source(view: "ViewSpec", source: str | None, limit: int, key: str | None) -
         raise click.UsageError(f"{view.name} reads no topic: what it stores is pushed. Name a file of events by --from")
     if source is not None and ("/" in source or source.endswith((".ndjson", ".jsonl", ".json"))):
         raise click.UsageError(f"there is no file {source!r}")
-    return _of_topic(topic, limit)
+    return _Source(topic, *newest_of(KafkaSettings.load(), topic, limit))
 
 
 def _of_file(file: BinaryIO, name: str, limit: int, key: str | None) -> _Source:
@@ -109,22 +110,6 @@ async def _first_events(file: BinaryIO, key: str | None, limit: int) -> list[Fil
         if len(events) == limit:
             break
     return events
-
-
-def _of_topic(topic: str, limit: int) -> _Source:
-    import asyncio
-
-    from stillwell.kafka_connection import connection
-    from stillwell.settings import KafkaSettings
-    from stillwell.trial import Record
-    from streams.onlooker import newest_records
-
-    found = asyncio.run(newest_records(connection(KafkaSettings.load()), topic, limit))
-    records = (
-        Record(each.value, each.key, tuple(each.headers), each.timestamp, offset=number)
-        for number, each in enumerate(found)
-    )
-    return _Source(topic, tuple(records), tuple(f"{each.partition}/{each.offset}" for each in found))
 
 
 # ---- for people ----

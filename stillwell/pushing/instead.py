@@ -1,4 +1,4 @@
-"""What is said to who pushes to a name that is no view: what it is, and what can be pushed to in its place. Pure."""
+"""What is said to who names what is no view, as to push to it: what it is, and which view to name instead. Pure."""
 
 from collections.abc import Iterable
 
@@ -10,8 +10,13 @@ _SHOWN = 10
 """Views that a sentence lists."""
 
 
-def not_a_view(definitions: DefinitionsSpec, name: str) -> str:
-    """The sentence for a name to which nothing can be pushed."""
+def not_a_view(
+    definitions: DefinitionsSpec, name: str, do: str = "push to", nothing: str = "nothing can be pushed for it"
+) -> str:
+    """The sentence for a name that is no view.
+
+    do: with a view, in its place; nothing: what is said where no view is behind the name.
+    """
     what = _what(definitions, name)
     if what is None:
         known = [view.name for view in definitions.views]
@@ -19,9 +24,9 @@ def not_a_view(definitions: DefinitionsSpec, name: str) -> str:
     told, views = what
     listed = list(dict.fromkeys(views))
     if not listed:
-        return f"{name} is {told}: nothing can be pushed for it"
+        return f"{name} is {told}: {nothing}"
     more = ", …" if len(listed) > _SHOWN else ""
-    return f"{name} is {told}: push to {' or '.join(listed[:_SHOWN])}{more}"
+    return f"{name} is {told}: {do} {' or '.join(listed[:_SHOWN])}{more}"
 
 
 def _what(definitions: DefinitionsSpec, name: str) -> tuple[str, Iterable[str]] | None:

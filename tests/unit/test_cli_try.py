@@ -188,6 +188,8 @@ def test_an_empty_file_is_said_to_be(folder: Path, capsys: pytest.CaptureFixture
     ("arguments", "said"),
     [
         (["Larg"], "did you mean 'Large'?"),
+        (["Order"], "Order is a topic: try Large or Nobody"),
+        (["Basket"], "Basket is what a request brings, and is not stored: no view is computed from it"),
         (["Large", "--from", "orders.ndjson"], "there is no file 'orders.ndjson'"),
         (["Large", "--from", "array.json"], "the file holds a JSON array, and one object a line is needed: `jq -c .[]"),
         (["Large"], "STILLWELL_KAFKA_BOOTSTRAP is missing"),

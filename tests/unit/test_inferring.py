@@ -334,14 +334,23 @@ _KINDS = [
 ]
 
 
-@pytest.mark.parametrize("name", ["shop.orders.py", "2orders.py", "orders", "my orders.py"])
+@pytest.mark.parametrize(
+    ("name", "better"),
+    [
+        ("shop.orders.py", "shop_orders.py"),
+        ("2orders.py", "topic_2orders.py"),
+        ("orders", "orders.py"),
+        ("my orders.py", "my_orders.py"),
+    ],
+)
 def test_a_draft_is_written_where_it_will_be_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, better: str
 ) -> None:
     """Before Kafka is asked for anything."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "stillwell.toml").write_text('project = "shop"\ndefinitions = "features"\nkafka_bootstrap = "a:1"\n')
     assert run(["topics", "infer", "shop.orders", "--output", f"features/{name}"]) == 2
     assert (
-        f"features/{name} is no name of a module, and would not be loaded; write features/" in capsys.readouterr().err
+        f"features/{name} is no name of a module, and would not be loaded; write features/{better}\n"
+        in capsys.readouterr().err
     )

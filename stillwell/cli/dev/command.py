@@ -192,8 +192,8 @@ class _Session:
                 self._screen.say(text, "yellow")
             self._screen.status(self._tally.lines(now))
         if not self._child.running:
+            self._stop()  # which tells why
             self._screen.say("The worker has ended. Waiting for a change.", "red")
-            self._stop()
 
     def _take(self, told: dict[str, Any]) -> None:
         from stillwell.cli.dev.tally import Tally

@@ -138,7 +138,7 @@ class Stage:
         from stillwell.settings import Settings
         from streams.cluster import Cluster
         from streams.onlooker import Onlooker, no_topic
-        from streams.topics import MOST_REPLICAS, broker_count, create_missing
+        from streams.topics import create_missing, default_replication
 
         settings = Settings.load()
         events = [each["name"] for each in needed if each["use"] == "events" and each["views"]]
@@ -152,7 +152,7 @@ class Stage:
                 if self._given is not None and (lacking := sorted(missing.intersection(events))):
                     known = await onlooker.topics()
                     raise NotReady("\n".join(no_topic(each, known) for each in lacking))
-                copies = min(MOST_REPLICAS, await broker_count(connection(settings)))
+                copies = await default_replication(connection(settings))
                 # One partition, so that what is sent to a Kafka of ours is taken in in its order.
                 created, _ = await create_missing(cluster, sorted(missing), 1, copies, settings.dead_letter_topic)
                 self._made |= {each.name for each in created if self.namespace in each.name}
@@ -171,13 +171,13 @@ class Stage:
         await cluster.start()
         try:
             left = []
-            groups = (settings.kafka_group, f"{settings.kafka_group}.refresh")
-            for away in (
-                *([cluster.delete_topics(sorted(self._made))] if self._made else []),
-                *map(cluster.delete_group, groups),
+            for delete, name in (
+                *((cluster.delete_topic, topic) for topic in sorted(self._made)),
+                (cluster.delete_group, settings.kafka_group),
+                (cluster.delete_group, f"{settings.kafka_group}.refresh"),
             ):
                 try:
-                    await away
+                    await delete(name)
                 except StoreUnavailable as error:
                     left.append(str(error))
             if left:
