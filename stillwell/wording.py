@@ -108,7 +108,8 @@ class ValueWording:
                 elsewhere = self._elsewhere(value, column)
                 return f"{say_unfit(column, 'nothing')}{elsewhere}" if elsewhere else say_null(column)
             came = _came(value, rule, column.path)
-            return f"{say_unfit(column, came)}{self._elsewhere(value, column) if came == 'object' else ''}"
+            fix = self._elsewhere(value, column) if came == "object" else self._other_unit(column, came)
+            return f"{say_unfit(column, came)}{fix}"
         element = _ELEMENT.fullmatch(place)
         if element and (column := self._columns.get(element["column"])) is not None:
             number = int(element["number"])
@@ -147,6 +148,15 @@ class ValueWording:
                 return f"{came}send it at ${_place(column.path)}, or define the column with path={'.'.join(place)!r}"
         return ""
 
+    def _other_unit(self, column: ColumnSpec, came: str) -> str:
+        """How a column is defined that takes the time that came, where text came for a number or the reverse."""
+        if self._pushed or column.type.name != TIMESTAMP.name:
+            return ""
+        if column.unit is not None:
+            return "; for text, define the column without a unit" if _ISO.match(came) else ""
+        number = _WHOLE.fullmatch(came)
+        return f"; for numbers, define the column with unit={_likely_unit(int(number[1]))!r}" if number else ""
+
     def _flat(self, value: bytes, branch: Sequence[str]) -> str:
         """The same of the columns of a branch, where all of it is missing."""
         columns = [each for each in self._columns.values() if each.path[: len(branch)] == tuple(branch)]
@@ -155,6 +165,16 @@ class ValueWording:
     def _say_flat(self) -> str:
         names = ", ".join(column.name for column in list(self._columns.values())[:_MOST_NAMED])
         return f"; rows are pushed flat, whatever paths their topic has: columns by their names alone, as {names}"
+
+
+_ISO = re.compile(r'string "\d{4}-\d\d-')
+_WHOLE = re.compile(r"number (-?\d{1,19})")
+"""What came, where it is a time in the other of its two forms."""
+
+
+def _likely_unit(number: int) -> str:
+    """The unit in which a number of this size is a time between 1973 and 5138, or one before."""
+    return next((unit for unit, most in (("s", 10**11), ("ms", 10**14), ("us", 10**17)) if abs(number) < most), "ns")
 
 
 def _parsed(value: bytes) -> dict[str, Any]:
