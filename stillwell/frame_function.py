@@ -57,14 +57,12 @@ class FrameFunction:
         """
         first, count = int(events.get_column(INDEX)[0]), events.height
         seen = self._beside_null(twice(events))
-        given = self._function(seen.replace_column(0, _places(first, seen.height)))
-        self._check_columns(given)
+        given = self._checked(self._function(seen.replace_column(0, _places(first, seen.height))))
         rows = _check_index(given.get_column(INDEX), first, seen.height)
         chosen = np.flatnonzero(rows < first + count)
         chosen = chosen[np.argsort(rows[chosen])]
         in_place = np.array_equal(chosen, np.arange(len(chosen)))
-        ordered = given.head(len(chosen)) if in_place else given[chosen]
-        return pl.DataFrame([ordered.get_column(name) for name in self._types])
+        return given.head(len(chosen)) if in_place else given[chosen]
 
     def _beside_null(self, events: pl.DataFrame) -> pl.DataFrame:
         """The events, and behind them one whose lists are null, where they may be: Polars adds up the elements of lists
@@ -74,19 +72,34 @@ class FrameFunction:
         last = [column.clear(1) if column.name in self._nullable else column.head(1) for column in events.get_columns()]
         return pl.concat([events, pl.DataFrame(last)], rechunk=True)
 
-    def _check_columns(self, given: object) -> None:
+    def _checked(self, given: object) -> pl.DataFrame:
+        """What was given, if it is a frame of the columns that there must be. Raises UnfitFrame.
+
+        What has no value has no type either: functions that make columns of Python values give Null where all of them
+        are None, a list of Null where all lists are empty, and a frame of no columns for no rows. Which events are
+        together must not tell whether that fits.
+        """
         if not isinstance(given, pl.DataFrame):
             more = "; add .collect()" if isinstance(given, pl.LazyFrame) else ""
             raise UnfitFrame(f"expected a pl.DataFrame, got a {type(given).__name__}{more}")
+        if not given.height:
+            return pl.DataFrame(schema=self._types)
         if missing := [name for name in self._types if name not in given.columns]:
             raise UnfitFrame(f"the frame lacks {_named(missing)}; give {_named(list(self._types))} and nothing else")
         if strangers := [name for name in given.columns if name not in self._types]:
             raise UnfitFrame(
                 f"the frame has {_named(strangers)}, which is no key or feature; end with .select({INDEX!r}, …)"
             )
-        for name, kind in self._types.items():
-            if given.schema[name] != kind:
-                raise UnfitFrame(f"{name}: expected {kind}, got {given.schema[name]}; add .cast(pl.{kind!r})")
+        return pl.DataFrame([_of_type(given.get_column(name), kind) for name, kind in self._types.items()])
+
+
+def _of_type(given: pl.Series, kind: pl.DataType) -> pl.Series:
+    """A column of this type, if it is one, or has no value that would give it another. Raises UnfitFrame."""
+    if given.dtype == kind:
+        return given
+    if given.dtype == pl.Null() or (given.dtype == pl.List(pl.Null()) and isinstance(kind, pl.List)):
+        return given.cast(kind)
+    raise UnfitFrame(f"{given.name}: expected {kind}, got {given.dtype}; add .cast(pl.{kind!r})")
 
 
 def _places(first: int, count: int) -> pl.Series:

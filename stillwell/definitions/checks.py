@@ -225,26 +225,32 @@ def _other_rows(
 ) -> str | None:
     """An event for which a function gives other rows among others than alone."""
     expected = _outcomes(events, alone)
-    # Each event over which a function of frames raises costs a dozen more calls of it, in a batch of thousands.
-    tried = [place for place, result in enumerate(alone) if view.frame is None or not result.rejects]
-    for way, order in _orders(view, events[tried]):
-        origins = [tried[place] for place in order]
-        together = numbered(events[origins])
+    for way, order in _orders(view, events, [not result.rejects for result in alone]):
+        together = numbered(events[order])
         given = _outcomes(together, [transformation.run(together)])
-        for place, origin in enumerate(origins):
+        for place, origin in enumerate(order):
             if given[place] != expected[origin]:
                 event = _shown(events[origin : origin + 1], events.columns[:-2])
                 fix = _PURE if view.frame is None else _PURE_FRAME
+                if refused := alone[origin].rejects:
+                    return f"gives a row {way} but fails alone, {refused[0].error}, for {event}; {fix}"
                 return f"gives other rows {way} than alone, for {event}; {fix}"
     return None
 
 
-def _orders(view: ViewSpec, events: pl.DataFrame) -> Iterator[tuple[str, list[int]]]:
-    """Orders in which to try a function on events together; one that sees frames, also on any two."""
-    yield from _arrangements(events).items()
+def _orders(view: ViewSpec, events: pl.DataFrame, usable: Sequence[bool]) -> Iterator[tuple[str, list[int]]]:
+    """Orders in which to try a function on events together; one that sees frames, also on any two.
+
+    usable: for each event whether it is no reject alone. Each for which a function of frames raises costs a dozen more
+    calls of it in a batch of thousands, so that such ones stand beside one other alone.
+    """
+    good = [place for place, is_good in enumerate(usable) if is_good or view.frame is None]
+    for way, order in _arrangements(events[good]).items():
+        yield way, [good[place] for place in order]
     if view.frame is not None:
-        height = events.height
-        yield from (("in twos", [place, (place + 1) % height]) for place in range(height))
+        yield from (("in twos", [place, good[(at + 1) % len(good)]]) for at, place in enumerate(good))
+        bad = (place for place, is_good in enumerate(usable) if not is_good)
+        yield from (("in twos", [place, good[at % len(good)]]) for at, place in enumerate(bad))
 
 
 def _failure_without_excuse(

@@ -435,11 +435,15 @@ def test_a_function_over_frames_that_sees_each_event_alone_is_let_through() -> N
         (lambda events: events.select("_index", value="ratio"), "the frame lacks airport; give _index, airport, value"),
         (lambda events: events.select("_index", airport="orgin", value="ratio"), "ColumnNotFoundError"),
         (
+            lambda events: events.select("_index", airport="origin", value="number"),
+            "value: expected Float64, got Int64; add .cast(pl.Float64)",
+        ),
+        (
             lambda events: events.select("_index", airport="origin", value=pl.lit(None)),
-            "value: expected Float64, got Null; add .cast(pl.Float64)",
+            "value: expected Float64, got null",
         ),
     ],
-    ids=["a missing key", "a column that is none", "another type"],
+    ids=["a missing key", "a column that is none", "another type", "nothing but null"],
 )
 def test_frames_of_another_shape_are_refused(function: Callable[[pl.DataFrame], pl.DataFrame], says: str) -> None:
     (message,) = problems(over(function))
@@ -457,6 +461,18 @@ def test_frames_that_do_not_fit_for_some_events_are_refused() -> None:
     (message,) = problems(over(sometimes))
     assert "Template fails for " in message
     assert "value: expected Float64, got Float32" in message
+
+
+def test_a_function_over_frames_whose_types_hang_on_the_values_is_refused() -> None:
+    """A column of Python values is Float64 where the first of them is a float, and Int64 where all are whole."""
+
+    def guessed(events: pl.DataFrame) -> pl.DataFrame:
+        values = [1 if number > 5 else 0.5 for number in events["number"]]
+        return events.select("_index", airport="origin").with_columns(pl.Series("value", values, strict=False))
+
+    (message,) = problems(over(guessed))
+    assert "gives a row in twos but fails alone" in message
+    assert "value: expected Float64, got Int64; add .cast(pl.Float64)" in message
 
 
 def test_a_null_that_a_function_over_frames_gives_must_be_declared() -> None:

@@ -76,7 +76,7 @@ def test_vectors_are_added_up_alike_whether_or_not_another_one_is_null(
 def test_an_element_gives_the_same_bits_where_it_is_the_only_one_of_a_batch(
     expression: pl.Expr, rng: random.Random
 ) -> None:
-    """Polars takes it for a constant, where the other lists of the batch are null or empty, and divides it otherwise."""
+    """Polars takes it for a constant where all other lists of the batch are null or empty, and divides otherwise."""
     numbers = [rng.uniform(600, 1_000) for _ in range(40)]
     lists = [*([each] for each in numbers), None, []]
     whole = pl.DataFrame({"a": lists, "b": [*map(repr, numbers), None, None]}).with_row_index("n")
