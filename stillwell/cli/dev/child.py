@@ -55,7 +55,7 @@ class Child:
             raise
         finally:
             os.close(writing)
-        # A pipe holds little, and of rounds that are told as one fewer rows are shown: it is read whatever is done here.
+        # A pipe holds little, and of rounds that are told as one fewer rows are shown: it is always read.
         self._reader = threading.Thread(target=self._read, args=(reading,), name="told", daemon=True)
         self._reader.start()
 
