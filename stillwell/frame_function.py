@@ -33,7 +33,7 @@ class FrameFunction:
         """columns: what the function must give beside the index, by name; nullable: the lists and vectors among the
         topic's columns that may be null."""
         self._function = function
-        self._nullable = frozenset(nullable)
+        self._nullable = tuple(nullable)
         self._types = {INDEX: _INDEX_TYPE, **columns}
 
     def run(self, events: pl.DataFrame) -> tuple[pl.DataFrame, tuple[Failure, ...]]:
@@ -56,7 +56,7 @@ class FrameFunction:
         else can know: here none is ever alone.
         """
         first, count = int(events.get_column(INDEX)[0]), events.height
-        seen = self._beside_null(twice(events))
+        seen = self._beside_null(events)
         given = self._checked(self._function(seen.replace_column(0, _places(first, seen.height))))
         rows = _check_index(given.get_column(INDEX), first, seen.height)
         chosen = np.flatnonzero(rows < first + count)
@@ -65,12 +65,19 @@ class FrameFunction:
         return given.head(len(chosen)) if in_place else given[chosen]
 
     def _beside_null(self, events: pl.DataFrame) -> pl.DataFrame:
-        """The events, and behind them one whose lists are null, where they may be: Polars adds up the elements of lists
-        in another order where one of the column is null (`stillwell.evaluate.select`), whosever that is."""
+        """The events, twice, and behind them once more for each column of lists that may be null, with null in it.
+
+        Polars adds up the elements of lists in another order where one of the column is null, whosever that is
+        (`stillwell.evaluate.select`). A function may leave events out before it adds up: whatever the other columns say
+        of an event, they say of the one with the null too.
+        """
         if not self._nullable:
-            return events
-        last = [column.clear(1) if column.name in self._nullable else column.head(1) for column in events.get_columns()]
-        return pl.concat([events, pl.DataFrame(last)], rechunk=True)
+            return twice(events)
+        return pl.DataFrame([self._repeated(column) for column in events.get_columns()])
+
+    def _repeated(self, column: pl.Series) -> pl.Series:
+        nulls = [column.clear(len(column)) if column.name == name else column for name in self._nullable]
+        return pl.concat([column, column, *nulls], rechunk=True)
 
     def _checked(self, given: object) -> pl.DataFrame:
         """What was given, if it is a frame of the columns that there must be. Raises UnfitFrame.

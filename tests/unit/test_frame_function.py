@@ -33,6 +33,31 @@ def test_lists_are_added_up_alike_whether_or_not_another_events_is_null(rng: ran
     assert differing, "by itself Polars gives the same: nothing is tried here"
 
 
+@pytest.mark.parametrize(
+    "kept", [pl.col("open"), pl.col("open") & pl.col("ys").is_not_null()], ids=["a flag", "a list"]
+)
+def test_lists_are_added_up_alike_whichever_events_a_function_leaves_out(kept: pl.Expr, rng: random.Random) -> None:
+    """What stands beside them for the sake of its null must not be left out with another event."""
+
+    def of_some(events: pl.DataFrame) -> pl.DataFrame:
+        return total(events.filter(kept))
+
+    function = FrameFunction(of_some, {"total": pl.Float64()}, ["xs", "ys"])
+    differing = 0
+    for _ in range(20):
+        numbers = [rng.uniform(-1e6, 1e6) for _ in range(200)]
+        alone = vectors(numbers).with_columns(open=True, ys=[1])
+        out = alone.with_columns(open=False)
+        null = vectors(None).with_columns(open=True, ys=[1])
+        totals = [
+            function.run(frame.clone())[0]["total"][-1]
+            for frame in (alone, pl.concat([out, alone]), pl.concat([out, null, alone]))
+        ]
+        assert len(set(totals)) == 1
+        differing += total(pl.concat([alone, alone]).with_row_index(INDEX))["total"][0] != totals[0]
+    assert differing, "by itself Polars gives the same: nothing is tried here"
+
+
 def test_a_column_that_is_never_null_is_not_given_a_null() -> None:
     def refuses_nulls(events: pl.DataFrame) -> pl.DataFrame:
         assert events["xs"].null_count() == 0
