@@ -5,6 +5,7 @@ halves until the bad rows stand alone changes nothing for the others.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Collection, Sequence
 
 import polars as pl
@@ -18,6 +19,12 @@ _FEW = 1_000
 """Rows up to which expressions are computed one after another: to hand them out to threads takes longer, 20 µs."""
 
 _NESTED = {pl.List, pl.Array}
+
+_BY_ELEMENT = re.compile(r"\.(?:list|arr)\.(?:eval|agg)\(")
+"""What computes expressions over the elements of all lists, as Polars writes it."""
+
+_ELEMENT = ""
+"""How Polars names the column that an element of a list is to the expression in `.list.filter(…)`."""
 
 _ERROR_LENGTH = 300
 """Characters of an error that go into a reject."""
@@ -41,8 +48,22 @@ def select(frame: pl.DataFrame, expressions: Sequence[pl.Expr | str]) -> pl.Data
 
     Of lists and vectors it adds up the elements in another order where one of the column is null, from 128 elements on.
     So a row whose lists are null stands below the others: they are always added up in that one.
+
+    To `.list.eval(…)` the elements of all lists are one column, and to `.list.agg(…)` what it makes of each: where the
+    other lists of a batch are empty, or come to nothing before, one element may be left alone. So each row is computed
+    twice.
     """
-    if not _NESTED.isdisjoint(map(type, frame.dtypes)) and frame.height:
+    if not frame.height:
+        return frame.select(expressions)
+    by_element = (isinstance(each, pl.Expr) and _BY_ELEMENT.search(str(each)) for each in expressions)
+    if frame.height > 1 and any(by_element):
+        return _computed(twice(frame), expressions).head(frame.height)
+    return _computed(frame, expressions)
+
+
+def _computed(frame: pl.DataFrame, expressions: Sequence[pl.Expr | str]) -> pl.DataFrame:
+    """The same where no element of a list is left alone."""
+    if not _NESTED.isdisjoint(map(type, frame.dtypes)):
         return _beside_null(frame, expressions)
     if frame.height != 1:
         whole = frame.rechunk()
@@ -123,6 +144,11 @@ def _apart(
             _apart(frame.slice(middle), start + middle, work, pieces, failures)
         elif frame.height == 1:
             failures.append(Failure(start, describe(error)))
+
+
+def root_names(expression: pl.Expr) -> list[str]:
+    """The columns of a frame that an expression reads, by name, each as often as it stands there."""
+    return [name for name in expression.meta.root_names() if name != _ELEMENT]
 
 
 def without(frame: pl.DataFrame, positions: Collection[int]) -> pl.DataFrame:

@@ -33,7 +33,7 @@ class FrameFunction:
         """columns: what the function must give beside the index, by name; nullable: the lists and vectors among the
         topic's columns that may be null."""
         self._function = function
-        self._nullable = frozenset(nullable)
+        self._nullable = tuple(nullable)
         self._types = {INDEX: _INDEX_TYPE, **columns}
 
     def run(self, events: pl.DataFrame) -> tuple[pl.DataFrame, tuple[Failure, ...]]:
@@ -56,37 +56,57 @@ class FrameFunction:
         else can know: here none is ever alone.
         """
         first, count = int(events.get_column(INDEX)[0]), events.height
-        seen = self._beside_null(twice(events))
-        given = self._function(seen.replace_column(0, _places(first, seen.height)))
-        self._check_columns(given)
+        seen = self._beside_null(events)
+        given = self._checked(self._function(seen.replace_column(0, _places(first, seen.height))))
         rows = _check_index(given.get_column(INDEX), first, seen.height)
         chosen = np.flatnonzero(rows < first + count)
         chosen = chosen[np.argsort(rows[chosen])]
         in_place = np.array_equal(chosen, np.arange(len(chosen)))
-        ordered = given.head(len(chosen)) if in_place else given[chosen]
-        return pl.DataFrame([ordered.get_column(name) for name in self._types])
+        return given.head(len(chosen)) if in_place else given[chosen]
 
     def _beside_null(self, events: pl.DataFrame) -> pl.DataFrame:
-        """The events, and behind them one whose lists are null, where they may be: Polars adds up the elements of lists
-        in another order where one of the column is null (`stillwell.evaluate.select`), whosever that is."""
-        if not self._nullable:
-            return events
-        last = [column.clear(1) if column.name in self._nullable else column.head(1) for column in events.get_columns()]
-        return pl.concat([events, pl.DataFrame(last)], rechunk=True)
+        """The events, twice, and behind them once more for each column of lists that may be null, with null in it.
 
-    def _check_columns(self, given: object) -> None:
+        Polars adds up the elements of lists in another order where one of the column is null, whosever that is
+        (`stillwell.evaluate.select`). A function may leave events out before it adds up: whatever the other columns say
+        of an event, they say of the one with the null too.
+        """
+        if not self._nullable:
+            return twice(events)
+        return pl.DataFrame([self._repeated(column) for column in events.get_columns()])
+
+    def _repeated(self, column: pl.Series) -> pl.Series:
+        nulls = [column.clear(len(column)) if column.name == name else column for name in self._nullable]
+        return pl.concat([column, column, *nulls], rechunk=True)
+
+    def _checked(self, given: object) -> pl.DataFrame:
+        """What was given, if it is a frame of the columns that there must be. Raises UnfitFrame.
+
+        What has no value has no type either: functions that make columns of Python values give Null where all of them
+        are None, a list of Null where all lists are empty, and a frame of no columns for no rows. Which events are
+        together must not tell whether that fits.
+        """
         if not isinstance(given, pl.DataFrame):
             more = "; add .collect()" if isinstance(given, pl.LazyFrame) else ""
             raise UnfitFrame(f"expected a pl.DataFrame, got a {type(given).__name__}{more}")
+        if not given.height:
+            return pl.DataFrame(schema=self._types)
         if missing := [name for name in self._types if name not in given.columns]:
             raise UnfitFrame(f"the frame lacks {_named(missing)}; give {_named(list(self._types))} and nothing else")
         if strangers := [name for name in given.columns if name not in self._types]:
             raise UnfitFrame(
                 f"the frame has {_named(strangers)}, which is no key or feature; end with .select({INDEX!r}, …)"
             )
-        for name, kind in self._types.items():
-            if given.schema[name] != kind:
-                raise UnfitFrame(f"{name}: expected {kind}, got {given.schema[name]}; add .cast(pl.{kind!r})")
+        return pl.DataFrame([_of_type(given.get_column(name), kind) for name, kind in self._types.items()])
+
+
+def _of_type(given: pl.Series, kind: pl.DataType) -> pl.Series:
+    """A column of this type, if it is one, or has no value that would give it another. Raises UnfitFrame."""
+    if given.dtype == kind:
+        return given
+    if given.dtype == pl.Null() or (given.dtype == pl.List(pl.Null()) and isinstance(kind, pl.List)):
+        return given.cast(kind)
+    raise UnfitFrame(f"{given.name}: expected {kind}, got {given.dtype}; add .cast(pl.{kind!r})")
 
 
 def _places(first: int, count: int) -> pl.Series:

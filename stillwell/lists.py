@@ -79,6 +79,13 @@ def column_of_elements(kind: FieldType, flat: pl.Series, lengths: Sequence[int |
     return _series(pa.LargeListArray.from_arrays(offsets, elements, mask=nulls)).cast(kind.polars)
 
 
+def with_elements(lists: pl.Series, change: Callable[[pl.Series], pl.Series], kind: FieldType) -> pl.Series:
+    """The lists with other elements of their type, one for each."""
+    flat, lengths = elements_of(lists)
+    there = [None if null else length for null, length in zip(lists.is_null(), lengths.tolist(), strict=True)]
+    return column_of_elements(kind, change(flat), there).alias(lists.name)
+
+
 def _series(array: pa.Array) -> pl.Series:
     found = pl.from_arrow(array)
     assert isinstance(found, pl.Series)  # a table gives a frame

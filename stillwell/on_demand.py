@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import polars as pl
 
 from stillwell.errors import DefinitionError
-from stillwell.evaluate import Failure, evaluate, result_type
+from stillwell.evaluate import Failure, evaluate, result_type, root_names
 from stillwell.lists import with_null_elements
 from stillwell.spec import AS_OF, FeatureSpec, OnDemandSpec, input_fields
 from stillwell.types import TIMESTAMP, FieldType
@@ -39,7 +39,7 @@ class OnDemand:
         known = {name: kind for given in view.inputs for name, kind in input_fields(given).items()}
         self._expressions = {feature.name: _expression(view, feature) for feature in self.features}
         self.reads: Mapping[str, tuple[str, ...]] = {
-            name: tuple(dict.fromkeys(column for column in each.meta.root_names() if column != AS_OF))
+            name: tuple(dict.fromkeys(column for column in root_names(each) if column != AS_OF))
             for name, each in self._expressions.items()
         }
         """For each feature, the columns that it reads, by their qualified names; AS_OF is not among them."""

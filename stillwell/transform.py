@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -14,10 +15,11 @@ from stillwell import frame_function
 from stillwell.errors import DefinitionError
 from stillwell.evaluate import WHAT_CODE_RAISES, Failure, describe, evaluate, result_type, without
 from stillwell.layout import entity_key, value
-from stillwell.lists import with_null_elements
+from stillwell.lists import elements_of, with_elements, with_null_elements
 from stillwell.records import Reject, ViewReason
+from stillwell.series import quiet
 from stillwell.spec import FrameFunction, RowsFunction, ViewSpec
-from stillwell.types import STRING, TIMESTAMP, FieldType
+from stillwell.types import FLOAT32, FLOAT64, STRING, TIMESTAMP, FieldType
 from stillwell.wire import FITS, beyond_years, column, fits, python_values
 
 MAX_ROWS = 65_536
@@ -69,6 +71,7 @@ class Transformation:
         self._keys = view.entity.keys
         self._layout = value.RowLayout.of(view)
         self._outputs = _outputs(view)
+        self._floats = [each for each in self._outputs if each.type.scalar in (FLOAT32, FLOAT64)]
         self._where = None if view.where is None else view.where.alias("_keeps")
         self._computation = _computation(view, self._outputs)
         if view.where is not None and result_type(empty, view.where, f"view {view.name}: where") != pl.Boolean():
@@ -82,6 +85,7 @@ class Transformation:
         kept = self._kept(events, rejects)
         filtered = events.height - len(rejects) - kept.height
         rows, failures, fruitless = self._computation.rows(kept)
+        rows = self._with_quiet_nans(rows)
         self._reject_failures(kept, failures, rejects)
         self._reject_unfit(rows, rejects)
         rows = _without(rows, rejects)
@@ -101,6 +105,19 @@ class Transformation:
         offsets = events.get_column("_offset")
         for failure in failures:
             self._reject(offsets[failure.position], "transform", failure.error, rejects)
+
+    def _with_quiet_nans(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows with every NaN a quiet one, which has the same bits wherever it goes."""
+        changed = []
+        for output in self._floats:
+            values = rows.get_column(output.name)
+            flat = values if output.type.element is None else elements_of(values).flat
+            # A sum is finite if all are, and costs a tenth of a look at each.
+            if not math.isfinite(flat.sum()):
+                changed.append(
+                    quiet(values) if output.type.element is None else with_elements(values, quiet, output.type)
+                )
+        return rows.with_columns(changed) if changed else rows
 
     def _reject_unfit(self, rows: pl.DataFrame, rejects: dict[int, Reject]) -> None:
         """Reject the events that gave a null where none may be, as in a list, or a time that few readers could hold."""

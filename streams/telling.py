@@ -8,14 +8,20 @@ The first line says what there is to be told of, every other one what became of 
 
 A row has its columns and where its record is, `_partition` and `_offset`; a reject has `partition`, `offset`, `view`,
 `reason`, `error` and `excerpt`. Of both there are some, so that a person can read along, whatever comes.
+
+Who reads too slowly, or not at all, holds nothing up: rounds of a topic that come meanwhile are told as one. Who has
+gone is told nothing more.
 """
 
 import itertools
-from collections import Counter, defaultdict
+import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import BinaryIO
+from types import TracebackType
+from typing import Any, BinaryIO, Self
 
 import msgspec
+import structlog
 
 from stillwell.layout.parquet import ViewTable
 from stillwell.rowless import causes
@@ -30,37 +36,99 @@ _EXCERPT = 200
 
 _PLACE = ("_partition", "_offset")
 
+_FAREWELL_S = 2.0
+"""For the last lines, when the worker ends and somebody reads them."""
+
+_log = structlog.get_logger(__name__)
+
+_Line = dict[str, Any]
+
 
 class Telling:
-    """Writes the lines. For the worker's loop, which it holds up for as long as nobody reads them."""
+    """Writes the lines, in a thread of its own, from `with Telling(…) as told:` on."""
 
     def __init__(self, out: BinaryIO, topics: Mapping[str, Sequence[ViewSpec]]) -> None:
-        """topics: Kafka's name of each topic, and the views that are computed from it."""
+        """out: without a buffer, whose lock a thread that hangs would hold when Python ends. topics: Kafka's name of
+        each topic, and the views that are computed from it."""
         self._out = out
+        self._told = threading.Condition()
+        self._waiting: dict[str, _Line] = {}
+        """What is not written yet: one line for each topic at most, and the first line under no topic's name."""
+        self._ended = self._gone = False
+        self._writing = threading.Thread(target=self._write, name="telling", daemon=True)
         views: dict[str, dict[str, object]] = {}
         for topic, of in topics.items():
             for view in of:  # that of its source comes before that of its pushes
                 views.setdefault(view.name, {"topic": topic, "causes": causes(view)})
-        self._write({"views": views})
+        self._waiting[""] = {"views": views}
+
+    def __enter__(self) -> Self:
+        self._writing.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Write what waits, unless nobody reads it."""
+        with self._told:
+            self._ended = True
+            self._told.notify()
+        self._writing.join(_FAREWELL_S)
 
     def __call__(self, topic: str, prepared: Sequence[Prepared]) -> None:
         """A round of batches of one topic."""
-        reasons: dict[str, Counter[str]] = defaultdict(Counter)
-        for reject in itertools.chain.from_iterable(each.rejects for each in prepared):
-            reasons[reject.view or "*"][reject.reason] += 1
-        self._write(
-            {
-                "topic": topic,
-                "records": sum(each.tables.raw.num_rows for each in prepared),
-                "views": {tables[0].view: _view(tables) for tables in _by_view(prepared)},
-                "reasons": reasons,
-                "rejects": list(itertools.islice(_rejects(prepared), SAMPLE)),
-            }
-        )
+        if self._gone:
+            return
+        line = _line(topic, prepared)
+        with self._told:
+            waiting = self._waiting.get(topic)
+            self._waiting[topic] = line if waiting is None else _together(waiting, line)
+            self._told.notify()
 
-    def _write(self, line: Mapping[str, object]) -> None:
-        self._out.write(msgspec.json.encode(line) + b"\n")
-        self._out.flush()
+    def _write(self) -> None:
+        """Until all is told, or nobody is there any more."""
+        try:
+            while lines := self._next():
+                for line in lines:
+                    left = memoryview(msgspec.json.encode(line) + b"\n")
+                    while left:
+                        left = left[self._out.write(left) :]
+        except OSError as error:
+            self._gone = True
+            _log.warning("nobody reads what becomes of records; nothing more is told", error=repr(error))
+
+    def _next(self) -> list[_Line]:
+        """What waits, as soon as anything does; nothing once all is told."""
+        with self._told:
+            self._told.wait_for(lambda: self._waiting or self._ended)
+            lines = list(self._waiting.values())
+            self._waiting.clear()
+        return lines
+
+
+def _line(topic: str, prepared: Sequence[Prepared]) -> _Line:
+    reasons: dict[str, Counter[str]] = {}
+    for reject in itertools.chain.from_iterable(each.rejects for each in prepared):
+        reasons.setdefault(reject.view or "*", Counter())[reject.reason] += 1
+    return {
+        "topic": topic,
+        "records": sum(each.tables.raw.num_rows for each in prepared),
+        "views": {tables[0].view: _view(tables) for tables in _by_view(prepared)},
+        "reasons": reasons,
+        "rejects": list(itertools.islice(_rejects(prepared), SAMPLE)),
+    }
+
+
+def _together(one: Any, other: Any) -> Any:
+    """Two lines of one topic, or parts of them, as one: counts are added up, samples and rejects are the first ones."""
+    match one:
+        case int():
+            return one + other
+        case list():
+            return [*one, *other][:SAMPLE]
+        case dict():
+            return one | other | {name: _together(one[name], other[name]) for name in one.keys() & other.keys()}
+    return one
 
 
 def _by_view(prepared: Sequence[Prepared]) -> Iterator[tuple[ViewTable, ...]]:

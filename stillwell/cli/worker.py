@@ -1,5 +1,6 @@
 """`stillwell worker`."""
 
+import contextlib
 import sys
 
 import click
@@ -22,13 +23,16 @@ def worker(tell: bool) -> None:
     from stillwell.settings import Settings
     from stillwell.starting import Starting
     from streams.app import run_worker, topics_of
-    from streams.ingest import unseen
+    from streams.ingest import Told, unseen
     from streams.telling import Telling
 
     settings = Settings.load()
     configure(settings.log_format, settings.log_level)
-    with Starting() as starting:
+    with Starting() as starting, contextlib.ExitStack() as ending:
         starting.at(f"the definitions of {settings.definitions}, which are loaded and checked")
         definitions = load_definitions(settings.definitions)
-        told = Telling(sys.stdout.buffer, topics_of(settings, definitions)) if tell else unseen
+        told: Told = unseen
+        if tell:
+            out = ending.enter_context(open(sys.stdout.fileno(), "wb", buffering=0, closefd=False))
+            told = ending.enter_context(Telling(out, topics_of(settings, definitions)))
         run_worker(settings, definitions, starting, told)

@@ -19,6 +19,7 @@ from typing import Any
 import polars as pl
 
 from stillwell.definitions.samples import empty_events, numbered, sample_events, whole_events
+from stillwell.evaluate import root_names
 from stillwell.lists import column_of_lists, elements_of
 from stillwell.spec import Spec, ViewSpec
 from stillwell.transform import Transformation
@@ -94,7 +95,7 @@ def columns_read(view: ViewSpec) -> tuple[str, ...]:
 def columns_of(view: ViewSpec, expressions: Iterable[pl.Expr | None]) -> tuple[str, ...]:
     """The columns of its topic that some of a view's expressions read."""
     names = {view.source.qualified(column): column.name for column in view.source.columns}
-    read = (name for each in expressions if each is not None for name in each.meta.root_names())
+    read = (name for each in expressions if each is not None for name in root_names(each))
     return tuple(dict.fromkeys(names[name] for name in read))
 
 

@@ -26,7 +26,7 @@ from stillwell.definitions.samples import (
     whole_inputs,
     with_nulls,
 )
-from stillwell.evaluate import WHAT_CODE_RAISES, describe, evaluate, select, without
+from stillwell.evaluate import WHAT_CODE_RAISES, describe, evaluate, root_names, select, without
 from stillwell.lists import column_of_elements, elements_of, with_null_elements
 from stillwell.spec import ColumnSpec, FeatureSpec, OnDemandSpec, RequestSpec, ViewSpec, input_fields
 from stillwell.transform import Transformation, Transformed
@@ -97,7 +97,7 @@ def _read_by(expression: pl.Expr, events: pl.DataFrame) -> pl.DataFrame:
     """The columns that an expression reads: it is tried a hundred times, and a topic may have hundreds of columns."""
     if expression.meta.has_multiple_outputs():  # by `pl.all()` and its like, which stand for any of them
         return events
-    return events.select({*expression.meta.root_names(), "_offset"})
+    return events.select({*root_names(expression), "_offset"})
 
 
 def _dependence(events: pl.DataFrame, expression: pl.Expr) -> str | None:
@@ -107,7 +107,7 @@ def _dependence(events: pl.DataFrame, expression: pl.Expr) -> str | None:
     raised = {place: result for place, result in enumerate(alone) if isinstance(result, BaseException)}
     for place, error in raised.items():
         if isinstance(error, pl.exceptions.ShapeError):
-            event = _shown(events[place : place + 1], expression.meta.root_names())
+            event = _shown(events[place : place + 1], root_names(expression))
             return f"gives none or several values for {event} ({describe(error)}); {_LOCAL}"
     if len(raised) == events.height:
         said = describe(raised[0])
@@ -145,7 +145,7 @@ def _difference(
     if not places:
         return None
     among, alone = (_at(frame.get_column("computed"), places[0]) for frame in (together, expected))
-    event = _shown(events[places[0] : places[0] + 1], expression.meta.root_names())
+    event = _shown(events[places[0] : places[0] + 1], root_names(expression))
     return f"gives {_said(among)} {way} but {_said(alone)} alone, for {event}; {_mend(among, alone)}"
 
 
@@ -225,26 +225,32 @@ def _other_rows(
 ) -> str | None:
     """An event for which a function gives other rows among others than alone."""
     expected = _outcomes(events, alone)
-    # Each event over which a function of frames raises costs a dozen more calls of it, in a batch of thousands.
-    tried = [place for place, result in enumerate(alone) if view.frame is None or not result.rejects]
-    for way, order in _orders(view, events[tried]):
-        origins = [tried[place] for place in order]
-        together = numbered(events[origins])
+    for way, order in _orders(view, events, [not result.rejects for result in alone]):
+        together = numbered(events[order])
         given = _outcomes(together, [transformation.run(together)])
-        for place, origin in enumerate(origins):
+        for place, origin in enumerate(order):
             if given[place] != expected[origin]:
                 event = _shown(events[origin : origin + 1], events.columns[:-2])
                 fix = _PURE if view.frame is None else _PURE_FRAME
+                if refused := alone[origin].rejects:
+                    return f"gives a row {way} but fails alone, {refused[0].error}, for {event}; {fix}"
                 return f"gives other rows {way} than alone, for {event}; {fix}"
     return None
 
 
-def _orders(view: ViewSpec, events: pl.DataFrame) -> Iterator[tuple[str, list[int]]]:
-    """Orders in which to try a function on events together; one that sees frames, also on any two."""
-    yield from _arrangements(events).items()
+def _orders(view: ViewSpec, events: pl.DataFrame, usable: Sequence[bool]) -> Iterator[tuple[str, list[int]]]:
+    """Orders in which to try a function on events together; one that sees frames, also on any two.
+
+    usable: for each event whether it is no reject alone. Each for which a function of frames raises costs a dozen more
+    calls of it in a batch of thousands, so that such ones stand beside one other alone.
+    """
+    good = [place for place, is_good in enumerate(usable) if is_good or view.frame is None]
+    for way, order in _arrangements(events[good]).items():
+        yield way, [good[place] for place in order]
     if view.frame is not None:
-        height = events.height
-        yield from (("in twos", [place, (place + 1) % height]) for place in range(height))
+        yield from (("in twos", [place, good[(at + 1) % len(good)]]) for at, place in enumerate(good))
+        bad = (place for place, is_good in enumerate(usable) if not is_good)
+        yield from (("in twos", [place, good[at % len(good)]]) for at, place in enumerate(bad))
 
 
 def _failure_without_excuse(
@@ -318,7 +324,7 @@ def _null_without_cause(view: ViewSpec, label: str, usable: pl.DataFrame) -> str
     if nulls.is_empty():
         return None
     event = usable.filter(pl.col("_offset") == nulls[0])
-    return f"is null for {_shown(event, _expressions(view)[label].meta.root_names())}; {_fix(view, label, None)}"
+    return f"is null for {_shown(event, root_names(_expressions(view)[label]))}; {_fix(view, label, None)}"
 
 
 def _null_by_a_column(view: ViewSpec, label: str, whole: pl.DataFrame, computed: pl.DataFrame) -> str | None:
@@ -342,7 +348,7 @@ def _null_in_a_list(view: ViewSpec, label: str, usable: pl.DataFrame, whole: pl.
     computed = _computed(view, usable)
     for place in with_null_elements(computed.get_column(label))[:1]:
         event = usable.filter(pl.col("_offset") == computed.get_column("_offset")[place])
-        return f"has a null in it for {_shown(event, _expressions(view)[label].meta.root_names())}; {_NO_NULLS}"
+        return f"has a null in it for {_shown(event, root_names(_expressions(view)[label]))}; {_NO_NULLS}"
     for columns in (*([name] for name in nullable), nullable):
         if with_null_elements(_computed(view, with_nulls(whole, columns)).get_column(label)):
             return f"has a null in it where {' and '.join(columns)} is null; {_NO_NULLS}"
@@ -401,11 +407,11 @@ def _on_demand_null(
     feature: FeatureSpec, view: OnDemandSpec, whole: pl.DataFrame, columns: Mapping[str, ColumnSpec]
 ) -> str | None:
     expression = _on_demand_expressions(view)[feature.name]
-    read = [name for name in dict.fromkeys(expression.meta.root_names()) if columns[name].nullable]
+    read = [name for name in dict.fromkeys(root_names(expression)) if columns[name].nullable]
     had_value = _values_of(whole, expression)
     for value, offset in had_value.iter_rows():
         if value is None:
-            return f"is null for {_shown(whole.filter(pl.col('_offset') == offset), expression.meta.root_names())}"
+            return f"is null for {_shown(whole.filter(pl.col('_offset') == offset), root_names(expression))}"
     stored = {name for each in view.inputs if not isinstance(each, RequestSpec) for name in input_fields(each)}
     of_inputs = ([name for name in read if name in input_fields(each)] for each in view.inputs)
     for nulls in (*([name] for name in read), *of_inputs, read):
@@ -421,11 +427,11 @@ def _on_demand_null_in_a_list(
 ) -> str | None:
     """A row of inputs of which a list holds a null."""
     expression = _on_demand_expressions(view)[feature.name]
-    read = [name for name in dict.fromkeys(expression.meta.root_names()) if columns[name].nullable]
+    read = [name for name in dict.fromkeys(root_names(expression)) if columns[name].nullable]
     computed = _values_of(whole, expression)
     for place in with_null_elements(computed.get_column("computed"))[:1]:
         row = whole.filter(pl.col("_offset") == computed.get_column("_offset")[place])
-        return f"has a null in it for {_shown(row, expression.meta.root_names())}; {_NO_NULLS}"
+        return f"has a null in it for {_shown(row, root_names(expression))}; {_NO_NULLS}"
     for nulls in (*([name] for name in read), read):
         if with_null_elements(_values_of(with_nulls(whole, nulls), expression).get_column("computed")):
             return f"has a null in it where {' and '.join(nulls)} is null; {_NO_NULLS}"

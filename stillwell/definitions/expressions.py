@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import polars as pl
 
 from stillwell.definitions.mistakes import did_you_mean
+from stillwell.evaluate import root_names
 from stillwell.spec import AS_OF, OnDemandInput, TopicSpec, input_fields, input_qualifier
 from stillwell.types import TIMESTAMP, FieldType, of_polars
 
@@ -51,7 +52,7 @@ def _problem(
         return f"is {expression!r}, no expression; write pl.lit(…) for a constant, or use {whose} columns"
     if expression.meta.has_multiple_outputs():
         return f"reads columns by a pattern, which gives another result when {source} grows; name each column"
-    for name in expression.meta.root_names():
+    for name in root_names(expression):
         if name not in schema:
             return stranger(name)
     try:

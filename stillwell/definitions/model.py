@@ -22,6 +22,7 @@ from stillwell.definitions.spoken import name_of
 from stillwell.definitions.view import View
 from stillwell.definitions.words import CardWords, card, check_class, check_words
 from stillwell.errors import DefinitionError
+from stillwell.evaluate import root_names
 from stillwell.layout.prediction import OutputLayout
 from stillwell.spec import AS_OF, InputSpec, ModelSpec, OpenInferenceSpec, OutputSpec
 from stillwell.types import FieldType
@@ -317,7 +318,7 @@ def _entity_problem(owner: Any, entity: type[Entity]) -> str | None:
 def _read_by(owner: type[OnDemandView], field: str) -> Iterator[Any]:
     """The views and aliases that an on-demand feature reads."""
     (feature,) = (each for each in owner.spec.features if each.name == field)
-    roots = feature.expression.meta.root_names() if feature.expression is not None else []
+    roots = root_names(feature.expression) if feature.expression is not None else []
     qualifiers = {name.rpartition(".")[0] for name in roots if name != AS_OF}
     for given in owner._inputs:
         if isinstance(given, Alias):
@@ -380,5 +381,5 @@ def _request_read(reference: Reference) -> str | None:
         return str(owner.__name__)
     (feature,) = (each for each in owner.spec.features if each.name == reference.field)
     names = {each.__name__ for each in owner._inputs if isinstance(each, type) and issubclass(each, Request)}
-    read = (name.rpartition(".")[0] for name in feature.expression.meta.root_names())
+    read = (name.rpartition(".")[0] for name in root_names(feature.expression))
     return next((name for name in read if name in names), None)

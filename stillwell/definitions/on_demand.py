@@ -17,6 +17,7 @@ from stillwell.definitions.request import Request
 from stillwell.definitions.source import location, source_digest
 from stillwell.definitions.view import View, check_version
 from stillwell.definitions.words import CardWords, card, check_class, check_words
+from stillwell.evaluate import root_names
 from stillwell.spec import AS_OF as AS_OF_COLUMN
 from stillwell.spec import (
     OnDemandInput,
@@ -148,7 +149,7 @@ def _check_features(spec: OnDemandSpec, mistakes: Mistakes) -> None:
         elif problem := on_demand_problem(feature.expression, spec.inputs, feature.type):
             mistakes.add(problem, field=feature.name)
         else:
-            read.update(feature.expression.meta.root_names())
+            read.update(root_names(feature.expression))
     if not mistakes.messages:
         for given in spec.inputs:
             if not read & input_fields(given).keys():

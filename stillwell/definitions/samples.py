@@ -3,7 +3,7 @@
 A transformation is tried on values that it is likely to treat specially: those around each constant that it mentions,
 those that the topic's golden examples hold, the ends of each type, and a few of the same again in other columns, so
 that comparisons between columns go both ways. Lists are made of the same values: of none, one and several, of equal
-ones, and of floats with a NaN, which stored lists may hold.
+ones, of floats with a NaN, which stored lists may hold, and long ones, whose sums show in which order they were added.
 """
 
 import datetime
@@ -29,6 +29,12 @@ With 32 events some of the mistakes that the tests know go unseen; past the most
 
 _FEWEST_LISTS, _MOST_ELEMENTS = 8, 100_000
 """Vectors of which there are few if they are long, or every start would be felt."""
+
+_LONG = 200
+_LONG_LISTS = ((0.0, 1_000.0), (-1_000.0, 0.0), (-1_000.0, 1_000.0))
+"""The least and the greatest element of float lists that are so long. Polars adds up 128 elements and more in another
+order than fewer, and in another again where any list of the batch holds a null, as an expression can make one of some
+elements: only the last bits of a sum of many values, and the sign of a sum of zeros, show it."""
 
 Value = bool | int | float | str | bytes | datetime.datetime
 Constant = str | float | datetime.datetime
@@ -114,12 +120,13 @@ def input_columns(view: OnDemandSpec) -> Mapping[str, ColumnSpec]:
 
 
 def _with_holes(whole: pl.DataFrame, nullable: Sequence[str], name: str) -> list[pl.DataFrame]:
-    """The rows with nulls here and there, some with one null, and one with all. name: what they are made for."""
+    """The rows with nulls here and there, the last of them as it is, some with one null, and one with all. name: what
+    they are made for."""
     randomness = random.Random(f"{_SEED} nulls {name}")
     holes = {name: pl.Series([randomness.random() < _NULLS for _ in range(whole.height)]) for name in nullable}
     mixed = whole.with_columns(pl.when(~holes[name]).then(name).alias(name) for name in nullable)
     each_null = [with_nulls(whole[place : place + 1], [name]) for place, name in enumerate(nullable)]
-    return [mixed, *each_null, with_nulls(whole[:1], nullable)]
+    return [mixed, whole[-1:], *each_null, with_nulls(whole[:1], nullable)]
 
 
 def _whole(columns: Mapping[str, ColumnSpec], constants: Sequence[Constant], golden: pl.DataFrame) -> pl.DataFrame:
@@ -136,7 +143,17 @@ def _whole(columns: Mapping[str, ColumnSpec], constants: Sequence[Constant], gol
             domains[name] = _lists(column.type, [*worth, *common], known, random.Random(f"{_SEED} lists {name}"))
     height = min(MOST, max(FEWEST, *map(len, domains.values())))
     drawn = [_drawn(domain, height, random.Random(f"{_SEED} {name}")).alias(name) for name, domain in domains.items()]
-    return numbered(pl.DataFrame(drawn))
+    return numbered(_with_zeros(pl.DataFrame(drawn), domains))
+
+
+def _with_zeros(events: pl.DataFrame, domains: Mapping[str, pl.Series]) -> pl.DataFrame:
+    """The events, and one more whose floats are all the negative zero, where they may be."""
+    zeros = [
+        pl.Series(name, [-0.0], dtype=domain.dtype)
+        for name, domain in domains.items()
+        if domain.dtype.is_float() and "-0.0" in map(repr, domain)
+    ]
+    return pl.concat([events, events.head(1).with_columns(zeros)]) if zeros else events
 
 
 def empty_events(topic: TopicSpec) -> pl.DataFrame:
@@ -186,6 +203,8 @@ def _lists(
         made.insert(0, [])
     if kind.element in (FLOAT32, FLOAT64):
         made.insert(1, [math.nan, *made[1][1:]])
+        made[2:2] = ([randomness.uniform(*ends) for _ in range(kind.size or _LONG)] for ends in _LONG_LISTS)
+        made.insert(2, [-0.0] * (kind.size or 2))
     return column_of(kind, [*known, *made])
 
 

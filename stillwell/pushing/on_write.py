@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from stillwell.evaluate import root_names
 from stillwell.pushing.record import EVENT_TIMESTAMP, SEQUENCE
 from stillwell.spec import (
     AS_OF,
@@ -77,7 +78,7 @@ def on_write_topic(
 
 def _read(on_demand: OnDemandSpec, features: Sequence[FeatureSpec]) -> Iterator[_Read]:
     """In the order of the inputs and their fields: it must not hang on how expressions are written."""
-    names = {name for each in features if each.expression is not None for name in each.expression.meta.root_names()}
+    names = {name for each in features if each.expression is not None for name in root_names(each.expression)}
     for given in on_demand.inputs:
         declared = {column.name: column.nullable for column in given.columns} if isinstance(given, RequestSpec) else {}
         prefix = f"{input_qualifier(given)}."

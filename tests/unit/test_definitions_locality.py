@@ -79,6 +79,9 @@ class Basket(Topic, name="shop.baskets", event_time="at"):
     shop: Col[String]
     items: Col[list[String] | None]
     counts: Col[list[Int64]]
+    prices: Col[list[Float64]]
+    paid: Col[Float64]
+    owed: Col[Float64 | None]
     taste: Col[Annotated[list[Float32], Size(200)] | None]
     wish: Col[Annotated[list[Float32], Size(200)]]
 
@@ -196,6 +199,11 @@ NOT_LOCAL_OF_LISTS = {
     "how many in the batch": Basket.counts.len().cast(pl.Int64),
     "drawn by chance": Basket.counts.list.sample(fraction=1, shuffle=True),
     "the sign of a zero": pl.when(pl.len() > 5).then(Basket.wish * -0.0).otherwise(Basket.wish * 0.0),
+    "a mean beside lists with nulls": Basket.prices.list.eval(
+        pl.when(pl.element() > -5).then(pl.element())
+    ).list.mean(),
+    "a sum beside lists that were too short": Basket.prices.list.gather([0, 1], null_on_oob=True).list.sum(),
+    "a sum of what may be null": pl.concat_list(Basket.paid, Basket.owed).list.sum(),
 }
 
 LOCAL_OF_LISTS = {
@@ -211,6 +219,11 @@ LOCAL_OF_LISTS = {
     "each changed": Basket.items.list.eval(pl.element().str.to_uppercase()),
     "each ranked": Basket.counts.list.eval(pl.element().rank("dense").cast(pl.Int64)),
     "filtered": Basket.counts.list.eval(pl.element().filter(pl.element() > 0)),
+    "filtered in a word": Basket.counts.list.filter(pl.element() > 0),
+    "each divided": Basket.prices.list.eval(pl.element() / 3.6),
+    "some divided": Basket.prices.list.filter(pl.element() > 50).list.eval(pl.element() / 3.6),
+    "their sum divided": Basket.prices.list.agg(pl.element().sum() / 3.6),
+    "of one element divided": pl.concat_list(Basket.paid).list.eval(pl.element() / 3.6),
     "their sum": Basket.counts.list.sum(),
     "put together": pl.concat_list(Basket.counts, Basket.counts),
     "split": Basket.shop.str.split(","),
@@ -422,11 +435,15 @@ def test_a_function_over_frames_that_sees_each_event_alone_is_let_through() -> N
         (lambda events: events.select("_index", value="ratio"), "the frame lacks airport; give _index, airport, value"),
         (lambda events: events.select("_index", airport="orgin", value="ratio"), "ColumnNotFoundError"),
         (
+            lambda events: events.select("_index", airport="origin", value="number"),
+            "value: expected Float64, got Int64; add .cast(pl.Float64)",
+        ),
+        (
             lambda events: events.select("_index", airport="origin", value=pl.lit(None)),
-            "value: expected Float64, got Null; add .cast(pl.Float64)",
+            "value: expected Float64, got null",
         ),
     ],
-    ids=["a missing key", "a column that is none", "another type"],
+    ids=["a missing key", "a column that is none", "another type", "nothing but null"],
 )
 def test_frames_of_another_shape_are_refused(function: Callable[[pl.DataFrame], pl.DataFrame], says: str) -> None:
     (message,) = problems(over(function))
@@ -444,6 +461,18 @@ def test_frames_that_do_not_fit_for_some_events_are_refused() -> None:
     (message,) = problems(over(sometimes))
     assert "Template fails for " in message
     assert "value: expected Float64, got Float32" in message
+
+
+def test_a_function_over_frames_whose_types_hang_on_the_values_is_refused() -> None:
+    """A column of Python values is Float64 where the first of them is a float, and Int64 where all are whole."""
+
+    def guessed(events: pl.DataFrame) -> pl.DataFrame:
+        values = [1 if number > 5 else 0.5 for number in events["number"]]
+        return events.select("_index", airport="origin").with_columns(pl.Series("value", values, strict=False))
+
+    (message,) = problems(over(guessed))
+    assert "gives a row in twos but fails alone" in message
+    assert "value: expected Float64, got Int64; add .cast(pl.Float64)" in message
 
 
 def test_a_null_that_a_function_over_frames_gives_must_be_declared() -> None:

@@ -63,6 +63,31 @@ def test_vectors_are_added_up_alike_whether_or_not_another_one_is_null(
         assert select(whole[[place, place - 1]], sums).head(1).equals(expected[[place]])
 
 
+@pytest.mark.parametrize(
+    "expression",
+    [
+        pl.col("a").list.eval(pl.element() / 3.6).list.first(),
+        pl.col("a").list.filter(pl.element() > 500).list.eval(pl.element() / 3.6).list.first(),
+        pl.col("a").list.agg(pl.element().sum() / 3.6),
+        pl.col("b").str.split(",").list.eval(pl.element().cast(pl.Float64, strict=False) / 3.6).list.first(),
+    ],
+    ids=str,
+)
+def test_an_element_gives_the_same_bits_where_it_is_the_only_one_of_a_batch(
+    expression: pl.Expr, rng: random.Random
+) -> None:
+    """Polars takes it for a constant where all other lists of the batch are null or empty, and divides otherwise."""
+    numbers = [rng.uniform(600, 1_000) for _ in range(40)]
+    lists = [*([each] for each in numbers), None, []]
+    whole = pl.DataFrame({"a": lists, "b": [*map(repr, numbers), None, None]}).with_row_index("n")
+    frame = whole.select({*expression.meta.root_names()} - {""} | {"n"})
+    expected = select(frame, [expression.alias("x"), "n"])
+    for place in range(40):
+        for other in (40, 41):
+            assert select(frame[[place, other]], [expression.alias("x"), "n"]).head(1).equals(expected[[place]])
+        assert select(frame[[place]], [expression.alias("x"), "n"]).equals(expected[[place]])
+
+
 def test_a_frame_with_lists_and_no_rows_gives_none() -> None:
     empty = pl.DataFrame({"a": []}, schema={"a": pl.List(pl.Int64())})
     assert select(empty, [pl.col("a").list.sum()]).height == 0

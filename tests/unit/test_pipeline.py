@@ -698,7 +698,7 @@ def spoilt(change: Callable[[pl.DataFrame], Any]) -> Callable[[pl.DataFrame], An
             lambda given: given.cast({"half": pl.Float32()}),
             "half: expected Float64, got Float32; add .cast(pl.Float64)",
         ),
-        (lambda given: given.with_columns(n=None), "n: expected Int64, got Null; add .cast(pl.Int64)"),
+        (lambda given: given.with_columns(n="key"), "n: expected Int64, got String; add .cast(pl.Int64)"),
         (lambda given: given.cast({"_index": pl.Int64()}), "_index: expected UInt32, got Int64"),
         (lambda given: pl.concat([given, given]), "the frame has several rows of one event, by _index; only a @rows"),
         (

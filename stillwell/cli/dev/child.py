@@ -14,7 +14,7 @@ from stillwell.local import Process
 
 _COMMAND = (sys.executable, "-c", "from stillwell.cli.main import main; main()")
 _AHEAD = 10_000
-"""Rounds of batches that are told and not shown yet; beyond, the worker waits, as it does for a slow sink."""
+"""Rounds of batches that are told and not shown yet; beyond, the worker tells those of a topic as one."""
 _GRACE_S = 20.0
 """For a worker to put to rest what it holds."""
 
@@ -55,7 +55,7 @@ class Child:
             raise
         finally:
             os.close(writing)
-        # A pipe holds little, and a worker that cannot tell waits: it is read whatever else is done here.
+        # A pipe holds little, and of rounds that are told as one fewer rows are shown: it is always read.
         self._reader = threading.Thread(target=self._read, args=(reading,), name="told", daemon=True)
         self._reader.start()
 
@@ -77,7 +77,7 @@ class Child:
 
     def stop(self) -> None:
         """End it, when it has put to rest what it holds."""
-        while self.told.full():  # it could not tell the rest, and would wait to be killed
+        while self.told.full():  # the rest could not be read, and would not be waited for
             self.told.get()
         self._process.stop()
         self._reader.join(_GRACE_S)

@@ -1,0 +1,66 @@
+"""What becomes of batches is told to who reads it, and holds nobody up if nobody does."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO
+
+import pytest
+from structlog.testing import capture_logs
+
+from stillwell.layout.chain import PartitionId
+from streams.prepare import Prepared
+from streams.telling import SAMPLE, Telling
+from tests.batches import event, records
+from tests.unit.test_ingest import BY_EXPRESSION, preparation
+from tests.waiting import eventually
+
+TOPICS = {"t": [BY_EXPRESSION]}
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """Where lines are read, and where they are written."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as read, os.fdopen(writing, "wb", buffering=0) as write:
+        yield read, write
+
+
+def a_round() -> Sequence[Prepared]:
+    """Of three records of which one gives no row."""
+    batch = records([event(customer=customer) for customer in "1x2"])
+    return preparation(BY_EXPRESSION).prepare([(PartitionId("t", 1, 0), batch)]).batches
+
+
+def test_rounds_that_nobody_reads_yet_are_told_as_one_and_hold_up_nobody(pipe: tuple[BinaryIO, BinaryIO]) -> None:
+    read, write = pipe
+    prepared = a_round()
+    with Telling(write, TOPICS) as told:
+        for _ in range(2_000):  # a pipe holds a few hundred of the lines
+            told("t", prepared)
+        reader = ThreadPoolExecutor(1).submit(read.readlines)
+    write.close()
+    first, *rounds = map(json.loads, reader.result())
+    assert first["views"]["ByExpression"]["topic"] == "t"
+    assert len(rounds) < 2_000
+    counts = [line["views"]["ByExpression"] for line in rounds]
+    assert [sum(count[what] for count in counts) for what in ("rows", "rejected")] == [4_000, 2_000]
+    assert sum(line["reasons"]["ByExpression"]["transform"] for line in rounds) == 2_000
+    assert [row["number"] for row in counts[0]["sample"]][:2] == [1, 2]
+    assert (
+        max(max(len(line["rejects"]), len(count["sample"])) for line, count in zip(rounds, counts, strict=True))
+        == SAMPLE
+    )
+
+
+def test_who_has_gone_is_told_nothing_more_and_ends_nothing(pipe: tuple[BinaryIO, BinaryIO]) -> None:
+    read, write = pipe
+    prepared = a_round()
+    with capture_logs() as logs, Telling(write, TOPICS) as told:
+        read.close()
+        for _ in range(3):
+            told("t", prepared)
+        eventually(lambda: logs, within_s=5, what="a line of the log")
+        told("t", prepared)
+    assert [each["event"] for each in logs] == ["nobody reads what becomes of records; nothing more is told"]
