@@ -222,6 +222,43 @@ def test_a_missing_field_and_null_are_both_null_and_refused_only_where_null_may_
     assert null.error.endswith("got null (at $.x)")
 
 
+@pytest.mark.parametrize(
+    ("unit", "came", "fix"),
+    [
+        (None, "1796198535", "; a column of numbers says what they count, as col(unit='s')"),
+        (None, "1796198535574", "; a column of numbers says what they count, as col(unit='ms')"),
+        (None, "1796198535574000", "; a column of numbers says what they count, as col(unit='us')"),
+        (None, "796198535574000000", "; a column of numbers says what they count, as col(unit='ns')"),
+        (None, "5", ""),
+        (None, "1796198535.5", ""),
+        (None, '"2026-01-01T00:00:00"', "; it has no zone: add that which is meant, as Z for UTC"),
+        (None, '"2026-01-01"', ""),
+        (None, '"soon, but not yet"', ""),
+        ("ms", '"2026-01-01T00:00:00+02:00"', "; a column takes times as text without unit=…"),
+        ("ms", "1796198535574.0", ""),
+    ],
+)
+def test_what_is_a_time_to_people_but_not_to_the_column_says_what_to_do(unit: Any, came: str, fix: str) -> None:
+    _, error = refusal(topic(column("x", TIMESTAMP, unit=unit)), records([text(came)]))
+    assert error.endswith(f"(at $.x){fix}")
+
+
+def test_a_fault_in_the_middle_of_a_value_is_shown() -> None:
+    long = "y" * 500
+    for wrong, told in (
+        ("NaN", "; NaN is no JSON: have null written in its place"),
+        ("-Infinity", "; -Infinity is no JSON: have null written in its place"),
+        ("?!", "; there it goes on as b'?!}'"),
+    ):
+        _, error = refusal(
+            topic(column("x", STRING)), records([f'{{"at": "{NOW}", "a": "{long}", "x": {wrong}}}'.encode()])
+        )
+        assert error.endswith(told)
+        assert len(error) < 300
+    _, error = refusal(topic(), records([b"no JSON"]))
+    assert error.endswith("(byte 4))")
+
+
 def test_a_nullable_column_says_so_when_it_refuses() -> None:
     _, error = refusal(topic(column("x", INT32, nullable=True)), records([text('"a"')]))
     assert error.startswith("x: expected Int32 or null (")
