@@ -292,7 +292,7 @@ def _list(field: Field, observed: Observed) -> _Type | str:
 
 
 def _vector(lists: Sequence[list[Any]]) -> str:
-    """That lists of numbers may be vectors, where most are of one length; of the others a vector would cost the record."""
+    """That lists of numbers may be vectors, where most are of one length, and how many records that would cost."""
     size, count = Counter(map(len, lists)).most_common(1)[0]
     if len(lists) < 2 or size < 2 or count < MOSTLY * len(lists):
         return ""
