@@ -106,6 +106,11 @@ CASES = {
     # Fields
     "a field of another kind": (entity("a: Col[String]"), "Wrong.a is annotated Col"),
     "a field that is no field": (entity("a: str"), "Wrong.a is annotated str; write `a: Key[String]`"),
+    "a field of a number that is no field": (entity("a: int"), "Wrong.a is annotated int; write `a: Key[Int64]`"),
+    "a field of a list that is no field": (
+        entity("a: list[int]"),
+        "Wrong.a is annotated list[int]; write `a: Key[String]`",
+    ),
     "a Python type": (entity("a: Key[int]"), "Wrong.a has the type int, which says no width; use Int64"),
     "a type that does not exist": (
         entity('a: "Key[Strin]"'),
@@ -367,6 +372,14 @@ CASES = {
     "a feature of a constant": (
         view("one: Feature[Int32] = feature(1)"),
         "Wrong.one is 1, no expression; write pl.lit(…)",
+    ),
+    "a feature of a column's name": (
+        view('late: Feature[Bool] = feature("delay")'),
+        "Wrong.late is 'delay', no expression; write Departure.delay",
+    ),
+    "a feature of a text": (
+        view('late: Feature[Bool] = feature("late")'),
+        "Wrong.late is 'late', no expression; write pl.lit(…) for a constant, or use Departure's columns",
     ),
     "a feature of another width": (
         view("delay: Feature[Float32 | None] = feature(Departure.delay.cast(pl.Float64))"),
