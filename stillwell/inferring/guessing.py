@@ -362,6 +362,8 @@ def _text(field: Field) -> _Type:
     note = ""
     if sum(map(_is_time_without_zone, texts)) >= MOSTLY * len(texts):
         note = "times without a zone: nobody can tell which instant they mean"
+    elif sum(map(_is_fraction, texts)) >= MOSTLY * len(texts):
+        note = "numbers as texts: a feature of the number is .cast(pl.Float64, strict=False), null where it is none"
     elif 1 < len(set(texts)) <= 8 and len(texts) >= 100:
         note = f"always one of {', '.join(sorted(set(texts)))}"[:100]
     return _Type("String", note=note, fits=lambda value: isinstance(value, str))
@@ -380,6 +382,11 @@ def _is_time_without_zone(value: str) -> bool:
         return len(value) > 10 and datetime.datetime.fromisoformat(value).tzinfo is None
     except ValueError:
         return False
+
+
+def _is_fraction(value: str) -> bool:
+    """Whether a text is a number with a fraction: whole ones may be names, as of streets."""
+    return re.fullmatch(r"[+-]?[0-9]+\.[0-9]+", value) is not None
 
 
 def _words(name: str) -> set[str]:

@@ -124,6 +124,16 @@ def test_some_numbers_that_are_no_times_of_this_century_do_not_cost_the_event_it
     assert f"as numbers, {NOW} is 2026-05-28 20:26:40 UTC; 2 of 52 are before 2000 or after 2100" in source
 
 
+def test_texts_that_are_mostly_numbers_are_said_to_be(tmp_path: Path) -> None:
+    values = [
+        {"at": AT, "customer": "c", "price": "free" if n == 7 else f"{n}.50", "zip": f"{n:05}"} for n in range(20)
+    ]
+    source, types = guessed(records(values), tmp_path)
+    assert (types["price"], types["zip"]) == ("String", "String")
+    assert "# numbers as texts: a feature of the number is .cast(pl.Float64, strict=False)" in source
+    assert source.count("numbers as texts") == 1
+
+
 def test_lists_that_are_mostly_of_one_length_may_be_vectors(tmp_path: Path) -> None:
     values = [{"at": AT, "customer": "c", "where": [0.5] * (2 if n == 7 else 64)} for n in range(20)]
     source, types = guessed(records(values), tmp_path)
