@@ -363,6 +363,27 @@ CASES = {
         view(GOOD, VIEW + ", where=Departure.delay"),
         "Wrong has a where that is declared Bool but computes Float32",
     ),
+    # What Python and Polars refuse
+    "a word that col does not take": (
+        topic("a: Col[Int64] = col(gth=3)"),
+        "TypeError: col() got an unexpected keyword argument 'gth'; did you mean 'gt'?",
+    ),
+    "a word that feature does not take": (
+        view("delay: Feature[Float32 | None] = feature(Departure.delay, ge=3)"),
+        "TypeError: feature() got an unexpected keyword argument 'ge'; there is description, expression",
+    ),
+    "a word that another function does not take": (
+        topic("a: Col[Int64] = dict(**{}).get(key=1)"),
+        "TypeError: dict.get() takes no keyword arguments",
+    ),
+    "a type of ours where Polars wants one of its own": (
+        view("delay: Feature[Float64 | None] = feature(Departure.delay.cast(Float64))"),
+        "; in expressions types are Polars', as pl.Float64",
+    ),
+    "a type of ours that Polars calls otherwise": (
+        view("delay: Feature[Bool | None] = feature(Departure.delay.cast(Bool))"),
+        "; in expressions types are Polars', as pl.Boolean",
+    ),
     # Views: the features
     "a view without features": (f"class Wrong({VIEW}): ...", "Wrong has no feature"),
     "a feature without an expression": (
