@@ -30,7 +30,7 @@ from serving.processes.seat import Seat
 from serving.processes.siblings import Siblings
 from serving.processes.sockets import BACKLOG, bind
 from serving.pushing.batch import ViewBatches
-from serving.pushing.pages import PushPages
+from serving.pushing.pages import NoPushPages, PushPages
 from serving.pushing.pusher import Pusher
 from serving.pushing.repeated import Repeated
 from serving.pushing.topics import PushTopics
@@ -109,7 +109,7 @@ async def _serve(
         marks = Marks(rows, building.keys, settings.project, definitions.views)
         models = _models(building, rows)
         features = _features(building, rows, models, marks)
-        pushing = _push_pages(building, marks, features.names) if settings.push else None
+        pushing = _push_pages(building, marks, features.names) if settings.push else NoPushPages()
         siblings = _siblings(building, seat)
         site = _site(
             building,
@@ -118,7 +118,7 @@ async def _serve(
                 FeastPages(features),
                 OwnPages(features),
                 StatusPages(features, siblings, CONTENT_TYPE_LATEST, ended.is_set),
-                *([pushing] if pushing else []),
+                pushing,
                 PredictionPages(features, models, now_us, features.names) if models else NoPredictionPages(features),
             ],
         )

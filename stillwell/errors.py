@@ -3,6 +3,7 @@
 StillwellError
 ├── DefinitionError        a definition is wrong: names file, class, field and the fix
 ├── SettingsError          a setting is unknown, missing or wrong
+│   └── SettingsMissing    nothing is wrong but that what is needed is not given
 ├── RequestError           a request for features, or with rows, is wrong: names the field and the fix
 │   └── NotDefined         it names what the definitions do not have
 ├── StoreError             Redis, Kafka or the object store
@@ -40,6 +41,10 @@ class DefinitionError(StillwellError):
 
 class SettingsError(StillwellError):
     """A setting is unknown, missing or has a wrong value. The message names it and what is allowed."""
+
+
+class SettingsMissing(SettingsError):
+    """Settings are needed that nothing gives, and none of those that are given is wrong."""
 
 
 class RequestError(StillwellError):

@@ -35,7 +35,7 @@ from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import ValidationInfo
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from stillwell.errors import SettingsError
+from stillwell.errors import SettingsError, SettingsMissing
 from stillwell.redaction import hide_password
 
 PREFIX = "STILLWELL_"
@@ -218,13 +218,14 @@ class ProjectSettings(BaseSettings):
             Settings()  # type: ignore[call-arg,unused-ignore]
         except ValidationError as error:
             problems = [
-                _sentence(problem)
+                problem
                 for problem in error.errors()
                 if problem["type"] != "missing" or problem["loc"][0] in cls.model_fields
             ]
             if problems:
+                kind = SettingsMissing if all(each["type"] == "missing" for each in problems) else SettingsError
                 # Without the chain: pydantic's own words would only repeat ours, with less.
-                raise SettingsError("\n".join(problems)) from None
+                raise kind("\n".join(map(_sentence, problems))) from None
         return cls()  # type: ignore[call-arg,unused-ignore]
 
     @classmethod
@@ -561,7 +562,8 @@ def _sentence(problem: ErrorDetails) -> str:
     name = str(problem["loc"][0])
     if problem["type"] == "missing":
         meaning = (Settings.model_fields[name].description or "").split(".")[0].replace("\n", " ")
-        return f"{variable(name)} is missing. {meaning}. Set it in the environment, or `{name}` in {DEFAULT_FILE}."
+        file = DEFAULT_FILE if _file() else f"{DEFAULT_FILE}, which is not in {Path.cwd()}"
+        return f"{variable(name)} is missing. {meaning}. Set it in the environment, or `{name}` in {file}."
     if problem["type"] == "string_pattern_mismatch":
         rule = _IN_WORDS[problem["ctx"]["pattern"]]
     came = "not shown, as it may hold a secret" if name in _SECRETS else repr(problem["input"])

@@ -98,7 +98,7 @@ class Expectations:
         for (column, rule), broken in zip(self._rules, breaches, strict=True):
             if broken:
                 first = min(broken)
-                came = shorten(repr(plain.get_column(column.name)[first]))
+                came = _shown(plain.get_column(column.name)[first])
                 name = RuleId(column.name, rule.rule, rule.action)
                 yield Broken(name, len(broken), -1, plain.get_column("_offset")[first], came)
 
@@ -154,7 +154,12 @@ class EventTimes:
 
 def _say_broken(column: ColumnSpec, rule: Expectation, came: object) -> str:
     stops = ", by a rule that stops workers" if rule.action == "stop" else ""
-    return f"{column.name}: expected {rule.rule}, got {shorten(repr(came))} ({where(column)}){stops}"
+    return f"{column.name}: expected {rule.rule}, got {_shown(came)} ({where(column)}){stops}"
+
+
+def _shown(came: object) -> str:
+    """A value as the sentence has it: a time as its producer may have written it, whole, all else as Python does."""
+    return came.isoformat() if isinstance(came, datetime.datetime) else shorten(repr(came))
 
 
 def _iso(microseconds: int) -> str:

@@ -5,6 +5,7 @@ more. A second validator, asked for the wording alone, could contradict the deco
 """
 
 import collections
+import datetime
 import difflib
 import itertools
 import json
@@ -94,7 +95,7 @@ class ValueWording:
     def say(self, value: bytes, error: Exception) -> str:
         """The sentence for a value that the decoder refused with this error (a DecodeError or UnicodeDecodeError)."""
         if not isinstance(error, msgspec.ValidationError):
-            return f"value: expected one JSON object in UTF-8, got {shown(value)} ({error})"
+            return f"value: expected one JSON object in UTF-8, got {shown(value)} ({error}){_near_fault(value, error)}"
         match = _ERROR.fullmatch(str(error))
         rule, place = (match["rule"], match["place"] or "") if match else (str(error), "")
         if unknown := _UNKNOWN.fullmatch(rule):
@@ -108,7 +109,7 @@ class ValueWording:
                 elsewhere = self._elsewhere(value, column)
                 return f"{say_unfit(column, 'nothing')}{elsewhere}" if elsewhere else say_null(column)
             came = _came(value, rule, column.path)
-            fix = self._elsewhere(value, column) if came == "object" else self._other_unit(column, came)
+            fix = self._elsewhere(value, column) if came == "object" else _time_meant(column, came, self._pushed)
             return f"{say_unfit(column, came)}{fix}"
         element = _ELEMENT.fullmatch(place)
         if element and (column := self._columns.get(element["column"])) is not None:
@@ -148,15 +149,6 @@ class ValueWording:
                 return f"{came}send it at ${_place(column.path)}, or define the column with path={'.'.join(place)!r}"
         return ""
 
-    def _other_unit(self, column: ColumnSpec, came: str) -> str:
-        """How a column is defined that takes the time that came, where text came for a number or the reverse."""
-        if self._pushed or column.type.name != TIMESTAMP.name:
-            return ""
-        if column.unit is not None:
-            return "; for text, define the column without a unit" if _ISO.match(came) else ""
-        number = _WHOLE.fullmatch(came)
-        return f"; for numbers, define the column with unit={_likely_unit(int(number[1]))!r}" if number else ""
-
     def _flat(self, value: bytes, branch: Sequence[str]) -> str:
         """The same of the columns of a branch, where all of it is missing."""
         columns = [each for each in self._columns.values() if each.path[: len(branch)] == tuple(branch)]
@@ -167,14 +159,20 @@ class ValueWording:
         return f"; rows are pushed flat, whatever paths their topic has: columns by their names alone, as {names}"
 
 
-_ISO = re.compile(r'string "\d{4}-\d\d-')
-_WHOLE = re.compile(r"number (-?\d{1,19})")
-"""What came, where it is a time in the other of its two forms."""
+_BYTE = re.compile(r".*\(byte (?P<number>\d+)\)", re.DOTALL)
+_NO_NUMBER = re.compile(rb"-?(?:NaN|Infinity)\b")
 
 
-def _likely_unit(number: int) -> str:
-    """The unit in which a number of this size is a time between 1973 and 5138, or one before."""
-    return next((unit for unit, most in (("s", 10**11), ("ms", 10**14), ("us", 10**17)) if abs(number) < most), "ns")
+def _near_fault(value: bytes, error: Exception) -> str:
+    """What stands where a value stops being JSON, as far as the excerpt from its beginning does not show it."""
+    found = _BYTE.fullmatch(str(error))
+    at = int(found["number"]) if found else 0
+    # The fault of `-Infinity` is its second byte.
+    start = at - 1 if value[at - 1 : at] == b"-" else at
+    word = _NO_NUMBER.match(value, start)
+    if word:
+        return f"; {word[0].decode()} is no JSON: have null written in its place"
+    return f"; there it goes on as {shown(value[at : at + _EXCERPT // 2])}" if at >= _EXCERPT else ""
 
 
 def _parsed(value: bytes) -> dict[str, Any]:
@@ -272,6 +270,44 @@ def say_unfit(column: ColumnSpec, came: str) -> str:
     """The sentence for a column's value that does not fit its type."""
     kind = f"{column.type.name} or null" if column.nullable else column.type.name
     return f"{column.name}: expected {kind} ({_takes(column)}), got {came} ({where(column)})"
+
+
+def _time_meant(column: ColumnSpec, came: str, pushed: bool) -> str:
+    """What to do about what is a time to people, but not to the column; empty where it is none. came: kind and excerpt.
+
+    pushed: whether it came as a push, where who is told has written the time, and not the definition.
+    """
+    if column.type is not TIMESTAMP:
+        return ""
+    kind, _, excerpt = came.partition(" ")
+    if column.unit is None and kind == "number":
+        unit = _unit_of(excerpt)
+        if unit is None:
+            return ""
+        return "; write it as text" if pushed else f"; a column of numbers says what they count, as col(unit={unit!r})"
+    if kind != "string":
+        return ""
+    time = _time_of(excerpt.strip('"'))
+    if time is None:
+        return ""
+    if column.unit is not None:
+        return "; a column takes times as text without unit=…"
+    return "" if time.tzinfo else "; it has no zone: add that which is meant, as Z for UTC"
+
+
+def _unit_of(number: str) -> str | None:
+    """The unit in which a number is a time of this century, as the definition writes it; None where in none."""
+    digits = len(number) if number.isdecimal() else 0
+    units = {10: "s", 13: "ms", 16: "us", 19: "ns"}
+    return units.get(digits) or units.get(digits + 1)
+
+
+def _time_of(text: str) -> datetime.datetime | None:
+    """The time that a text is, with or without a zone; a date alone is none."""
+    try:
+        return datetime.datetime.fromisoformat(text) if len(text) > len("2026-01-31") else None
+    except ValueError:
+        return None
 
 
 def _say_element(column: ColumnSpec, number: int, came: str) -> str:

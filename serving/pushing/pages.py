@@ -12,9 +12,32 @@ from serving.pushing.bodies import Mode
 from serving.pushing.pusher import Pusher, Written
 from serving.pushing.repeated import Repeated
 from serving.web import Page
+from stillwell.errors import NotDefined
 from stillwell.pushing.status import PushStatus
 
 _ACCEPTED = 202
+
+
+class NoPushPages:
+    """In their place where the settings have nothing pushed: says so. The OpenAPI document does not speak of it."""
+
+    def pages(self) -> list[Page]:
+        """For a site."""
+        return [
+            Page("POST", path, self._none, error_body, words=None)
+            for path, error_body in (
+                ("/v1/push", v1.error_body),
+                ("/push", feast.error_body),
+                ("/write-to-online-store", feast.error_body),
+            )
+        ]
+
+    async def _none(self, request: Request) -> bytes:
+        raise NotDefined(
+            "path",
+            f"{request.path} takes nothing here: STILLWELL_PUSH is false, as it is beside a `stillwell dev` over a "
+            "Kafka of yours. Set it to true, run `stillwell topics create`, and start workers and this service anew",
+        )
 
 
 class PushPages:

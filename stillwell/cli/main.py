@@ -17,6 +17,7 @@ import click
 
 from stillwell.cli.check import check
 from stillwell.cli.dev import dev
+from stillwell.cli.dev.exports import pointing_here
 from stillwell.cli.dlq import dlq
 from stillwell.cli.doctor import doctor
 from stillwell.cli.get import get
@@ -35,7 +36,7 @@ from stillwell.cli.trying import try_view
 from stillwell.cli.verify import verify
 from stillwell.cli.version import version
 from stillwell.cli.worker import worker
-from stillwell.errors import RequestError, SettingsError, StillwellError
+from stillwell.errors import RequestError, SettingsError, SettingsMissing, StillwellError
 
 FOUND_WRONG = 1
 CALLED_WRONGLY = 2
@@ -122,6 +123,8 @@ def _invoke(context: click.Context, as_json: bool) -> int:
             traceback.print_exception(error)
         for message in error.args:
             click.echo(f"stillwell: {message}", err=True)
+        if isinstance(error, SettingsMissing) and (pointing := pointing_here()):
+            click.echo(pointing, err=True)
         if as_json:
             _print_error(type(error).__name__, error.field if isinstance(error, RequestError) else None, str(error))
         return CALLED_WRONGLY if isinstance(error, SettingsError | RequestError) else FOUND_WRONG

@@ -195,8 +195,9 @@ async def _require(settings: "KafkaSettings", topic: str, create: bool) -> None:
         elif topic not in await cluster.topics([topic]):
             async with Onlooker.open(connection(settings)) as onlooker:
                 near = no_topic(topic, await onlooker.topics())
+            ended = near if near.endswith("?") else f"{near}."
             raise SettingsError(
-                f"{near}. Name another one, make it by --create, or, if the definitions have it, by `stillwell topics "
+                f"{ended} Name another one, make it by --create, or, if the definitions have it, by `stillwell topics "
                 "create`"
             )
     finally:

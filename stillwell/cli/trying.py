@@ -1,6 +1,7 @@
 """`stillwell try`."""
 
 import dataclasses
+import datetime
 import pathlib
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -127,6 +128,8 @@ def _print(view: "ViewSpec", taken: _Source, tried: "Tried") -> None:
     for broken in tried.broken:
         if broken.rule.action != "reject":
             click.echo(_doubt(taken, broken))
+    if _is_past(view, tried):
+        click.echo(_too_old(view))
     click.echo(_summary(view, taken, tried))
     if tried.records and not tried.rows:
         click.echo(explanation(view.name, tried.why_without, causes(view)))
@@ -155,6 +158,25 @@ def _doubt(taken: _Source, broken: "Broken") -> str:
     does = "which is kept, counted and told" if action == "warn" else "which stops a worker"
     what = f"{action}: {column} is not {rule}, got {printable(broken.value)}, {does}"
     return f"{taken.places[broken.offset]:<10}  {what}; so {counted(broken.count, 'record')}"
+
+
+def _is_past(view: "ViewSpec", tried: "Tried") -> bool:
+    """Whether there are rows, and none that counts: mostly because the event time is read in a wrong unit."""
+    from stillwell.instants import now
+
+    if not tried.newest or not view.ttl:
+        return False
+    times = [row.values["event_timestamp"] for row in tried.newest]
+    return all(isinstance(time, datetime.datetime) and time + view.ttl <= now() for time in times)
+
+
+def _too_old(view: "ViewSpec") -> str:
+    from stillwell.counting import lasting
+
+    return (
+        f"No row counts any more, by {view.source.event_time} and {view.name}'s ttl of {lasting(view.ttl)}: who reads "
+        "finds none. Has the time the right unit?"
+    )
 
 
 def _summary(view: "ViewSpec", taken: _Source, tried: "Tried") -> str:

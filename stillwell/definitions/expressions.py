@@ -48,6 +48,8 @@ def _problem(
 ) -> str | None:
     """source: whose columns they are. stranger: what is wrong with reading a column that is not in the schema."""
     if not isinstance(expression, pl.Expr):
+        if isinstance(expression, str) and f"{source}.{expression}" in schema:
+            return f"is {expression!r}, no expression; write {source}.{expression}"
         whose = f"{source}'s" if source != "an input" else "its inputs'"
         return f"is {expression!r}, no expression; write pl.lit(…) for a constant, or use {whose} columns"
     if expression.meta.has_multiple_outputs():

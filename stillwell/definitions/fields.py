@@ -1,10 +1,11 @@
 """The fields that a class body declares, read from its annotations."""
 
 import dataclasses
+import datetime
 import inspect
 import sys
 import types
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin
 
 from stillwell.definitions.annotated import SCALARS, field_type_of, shown_type, type_problem
@@ -80,6 +81,16 @@ def _descriptor(cls: type, name: str, kind: type[F], mistakes: Mistakes) -> F:
     return made
 
 
+_MEANT: Mapping[object, str] = {
+    bool: "Bool",
+    int: "Int64",
+    float: "Float64",
+    bytes: "Bytes",
+    datetime.datetime: "Timestamp",
+}
+"""The types that stand for Python's, where no other is said."""
+
+
 def _parse(
     cls: type, name: str, annotation: object, kind: type[Field[Any]], mistakes: Mistakes
 ) -> tuple[FieldType, bool] | None:
@@ -96,7 +107,8 @@ def _parse(
             mistakes.add(f"has an annotation that cannot be read: {error}; {example}", field=name)
             return None
     if get_origin(annotation) is not kind:
-        mistakes.add(f"is annotated {_shown(annotation)}; {example}", field=name)
+        meant = _MEANT.get(annotation, "String") if isinstance(annotation, type) else "String"
+        mistakes.add(f"is annotated {_shown(annotation)}; write `{name}: {kind.__name__}[{meant}]`", field=name)
         return None
     (inner,) = get_args(annotation)
     members = _members(inner)

@@ -33,14 +33,15 @@ _TYPES: Mapping[object, FieldType] = {
     AwareDatetime: TIMESTAMP,
 }
 _INSTEAD: Mapping[object, str] = {
-    Decimal: "Col[String]`, or Col[Float64] where producers write a number",
-    bytes: "Col[Bytes]`, which is base64, or Col[String]",
-    uuid.UUID: "Col[String]`",
-    datetime.date: "Col[String]`",
-    datetime.time: "Col[String]`",
-    datetime.timedelta: "Col[String]`",
+    Decimal: "`{name}: Col[String{null}]`, or Col[Float64{null}] where producers write a number",
+    bytes: "`{name}: Col[Bytes{null}]`, which is base64, or Col[String{null}]",
+    uuid.UUID: "`{name}: Col[String{null}]`",
+    datetime.date: "`{name}: Col[String{null}]`",
+    datetime.time: "`{name}: Col[String{null}]`",
+    datetime.timedelta: "`{name}: Col[String{null}]`",
 }
-"""What to declare for a type that no column has, as producers write it in JSON."""
+"""What to declare for a type that no column has, as producers write it in JSON. null: where it may be null.
+"""
 
 _LONGEST = 1_000
 """Characters up to which a length can be a pattern: it is compiled to as many states."""
@@ -280,6 +281,8 @@ class _Described:
     lengths: tuple[int, int | None] | None
     description: str
     problems: list[str]
+    list_lengths: tuple[int | None, int | None] = (None, None)
+    """The least and the most elements that a list must have."""
     otherwise: str = ""
     """What may be done instead, where it is asked for by a name."""
 
@@ -290,27 +293,35 @@ class _Described:
             self.rule["one_of"] = one_of
         said = []
         if kind is None:
-            said.append(self._say_no_type(name, dotted))
+            said.append(self._say_no_type(name, dotted, nullable))
         elif self.lengths is not None:
             self._say_length()
         if self.problems:
             asked = " and ".join(self.problems)
             said.append(
                 f"is {self.model.__name__}.{self.name}, which asks for {asked}, and no column can "
-                f'say that: declare it in the body, with col(…), or leave it out by without=("{dotted}",)'
-                f"{self.otherwise}"
+                f"say that: declare it in the body, {self._vector(name, kind, nullable) or 'with col(…)'}, or leave it "
+                f'out by without=("{dotted}",){self.otherwise}'
             )
         options = ColumnOptions(path=path, must=Rule(**self.rule), description=self.description)
         return _Field(name, kind, nullable, options, tuple(said))
 
-    def _say_no_type(self, name: str, dotted: str) -> str:
+    def _say_no_type(self, name: str, dotted: str, nullable: bool) -> str:
         shown = _shown(self.annotation)
         instead = _INSTEAD.get(self.annotation) if isinstance(self.annotation, type) else None
-        declare = f"declare it in the body, as `{name}: {instead}, or " if instead else ""
+        words = instead.format(name=name, null=" | None" if nullable else "") if instead else None
+        declare = f"declare it in the body, as {words}, or " if words else ""
         return (
             f"is {self.model.__name__}.{self.name} of the type {shown}, which no column has: {declare}leave it out by "
             f'without=("{dotted}",)'
         )
+
+    def _vector(self, name: str, kind: FieldType | None, nullable: bool) -> str:
+        """How a list of numbers is declared that is always of one length; empty for what is none."""
+        least, most = self.list_lengths
+        if kind is None or kind.element is not FLOAT64 or not least or least != most or len(self.problems) > 2:
+            return ""
+        return f"as `{name}: Col[Annotated[list[Float32], Size({least})]{' | None' if nullable else ''}]`"
 
     def _say_length(self) -> None:
         """As a pattern, where the field has no other."""
@@ -355,6 +366,12 @@ def _note(found: _Described, constraint: object) -> None:
             found.lengths = (least, found.lengths[1] if found.lengths else None)
         case at.MaxLen(max_length=most) if found.annotation is str:
             found.lengths = (found.lengths[0] if found.lengths else 0, most)
+        case at.MinLen(min_length=least):
+            found.list_lengths = (least, found.list_lengths[1])
+            found.problems.append(_shown(constraint))
+        case at.MaxLen(max_length=most):
+            found.list_lengths = (found.list_lengths[0], most)
+            found.problems.append(_shown(constraint))
         case _ if isinstance(constraint, _NOT_ASKED):
             pass
         case _ if type(constraint).__module__ == "pydantic._internal._fields":

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import pathlib
 import pkgutil
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
@@ -278,8 +279,23 @@ def _import_root(name: str, folder: pathlib.Path) -> ModuleType:
         raise DefinitionError(*_import_mistakes(error, name)) from error
 
 
+_UNKNOWN_WORD = re.compile(r"(?P<function>\w+)\(\) got an unexpected keyword argument '(?P<word>\w+)'")
+_NO_POLARS_TYPE = re.compile(r"cannot parse input of type .* into Polars data type \(given: .*, (?P<type>\w+)\]\)")
+
+
+_AS_POLARS_HAS_IT = {"Bool": "Boolean", "Bytes": "Binary", "Timestamp": 'Datetime("us", "UTC")'}
+"""Our types that Polars has by another name."""
+
+
 def _meant(error: Exception) -> str:
-    """Which column or feature may have been meant by one that a class does not have."""
+    """What may have been meant: a column or feature by one that a class does not have, a word by one that a function of
+    ours does not take, a type of Polars' by one of ours."""
+    if isinstance(error, TypeError) and (unknown := _UNKNOWN_WORD.search(str(error))):
+        function = getattr(sys.modules["stillwell"], unknown["function"], None)
+        return did_you_mean(unknown["word"], inspect.signature(function).parameters) if callable(function) else ""
+    if isinstance(error, TypeError) and (ours := _NO_POLARS_TYPE.search(str(error))):
+        name = ours["type"]
+        return f"; in expressions types are Polars', as pl.{_AS_POLARS_HAS_IT.get(name, name)}"
     if not (isinstance(error, AttributeError) and error.name and isinstance(error.obj, type)):
         return ""
     return did_you_mean(error.name, vars(error.obj).get("__annotations__", ()))

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import keyword
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -260,7 +261,7 @@ def _type(field: Field, observed: Observed) -> _Type | str:
         case "bool":
             return _Type("Bool", fits=lambda value: isinstance(value, bool))
         case "number":
-            return _number(field, observed)
+            return _number(field)
         case "text":
             return _text(field)
         case "list":
@@ -282,14 +283,23 @@ def _list(field: Field, observed: Observed) -> _Type | str:
         return f"a list of elements {element}"
     if element.name.startswith("list"):
         return "a list of lists"
-    sizes = {len(each) for each in lists}
-    vector = len(lists) > 1 and len(sizes) == 1 and element.name == "Float64" and max(sizes) > 1
-    note = f"always {max(sizes)} elements: a vector, Annotated[list[Float32], Size({max(sizes)})]?" if vector else ""
 
     def fits(value: object) -> bool:
         return isinstance(value, list) and all(map(element.fits, value))
 
+    note = _vector(lists) if element.name == "Float64" else ""
     return _Type(f"list[{element.name}]", element.options, note, fits)
+
+
+def _vector(lists: Sequence[list[Any]]) -> str:
+    """That lists of numbers may be vectors, where most are of one length, and how many records that would cost."""
+    size, count = Counter(map(len, lists)).most_common(1)[0]
+    if len(lists) < 2 or size < 2 or count < MOSTLY * len(lists):
+        return ""
+    others = len(lists) - count
+    of_size = f"{size} elements in {count:,} of {len(lists):,}" if others else f"always {size} elements"
+    fate = f", which {counted(others, 'record')} would be rejected for" if others else ""
+    return f"{of_size}: a vector, Annotated[list[Float32], Size({size})]?{fate}"
 
 
 def _shares(kinds: "dict[Kind, int]") -> str:
@@ -297,7 +307,7 @@ def _shares(kinds: "dict[Kind, int]") -> str:
     return ", ".join(counted(count, called.get(kind, kind)) for kind, count in kinds.items())
 
 
-def _number(field: Field, observed: Observed) -> _Type:
+def _number(field: Field) -> _Type:
     numbers = [value for value in field.values if isinstance(value, int | float) and not isinstance(value, bool)]
     whole = [value for value in numbers if isinstance(value, int)]
     least, greatest = INT64_RANGE
@@ -310,28 +320,38 @@ def _number(field: Field, observed: Observed) -> _Type:
             note="mostly whole",
             fits=lambda value: isinstance(value, int | float) and not isinstance(value, bool),
         )
-    unit = _unit(field, whole, observed)
+    unit = _unit(field, whole)
     if unit is not None:
         factor, divisor = US_PER_UNIT[unit]
-        first = datetime.datetime.fromtimestamp(whole[0] * factor / divisor / 1e6, datetime.UTC)
+        times = [value for value in whole if value in _of_this_century(unit)]
+        first = datetime.datetime.fromtimestamp(times[0] * factor / divisor / 1e6, datetime.UTC)
+        note = f"as numbers, {times[0]} is {first:%Y-%m-%d %H:%M:%S} UTC"
+        if len(times) < len(whole):
+            note += f"; {len(whole) - len(times):,} of {len(whole):,} are before 2000 or after 2100"
         return _Type(
             "Timestamp",
             (f'unit="{unit}"',),
-            f"as numbers, {whole[0]} is {first:%Y-%m-%d %H:%M:%S} UTC",
+            note,
             lambda value: isinstance(value, int) and not isinstance(value, bool),
         )
     return _Type("Int64", fits=lambda value: isinstance(value, int) and not isinstance(value, bool))
 
 
-def _unit(field: Field, values: Sequence[int], observed: Observed) -> str | None:
-    """The unit in which whole numbers would be times of this century; None where they are no times."""
+def _unit(field: Field, values: Sequence[int]) -> str | None:
+    """The unit in which most whole numbers would be times of this century; None where they are no times."""
     for unit in ("s", "ms", "us", "ns"):
-        factor, divisor = US_PER_UNIT[unit]
-        per_second = 1_000_000 * divisor // factor
-        if all(_YEARS_FROM * per_second <= value < _YEARS_TO * per_second for value in values):
+        century = _of_this_century(unit)
+        if sum(value in century for value in values) >= MOSTLY * len(values):
             # A number of ten digits may be anything; a longer one that is a time of this century seldom is.
             return unit if unit != "s" or _words(field.path[-1]) & _TIME_WORDS else None
     return None
+
+
+def _of_this_century(unit: str) -> range:
+    """The numbers that are times of 2000 to 2100 in a unit."""
+    factor, divisor = US_PER_UNIT[unit]
+    per_second = 1_000_000 * divisor // factor
+    return range(_YEARS_FROM * per_second, _YEARS_TO * per_second)
 
 
 def _text(field: Field) -> _Type:
@@ -342,6 +362,8 @@ def _text(field: Field) -> _Type:
     note = ""
     if sum(map(_is_time_without_zone, texts)) >= MOSTLY * len(texts):
         note = "times without a zone: nobody can tell which instant they mean"
+    elif sum(map(_is_fraction, texts)) >= MOSTLY * len(texts):
+        note = "numbers as texts: a feature of the number is .cast(pl.Float64, strict=False), null where it is none"
     elif 1 < len(set(texts)) <= 8 and len(texts) >= 100:
         note = f"always one of {', '.join(sorted(set(texts)))}"[:100]
     return _Type("String", note=note, fits=lambda value: isinstance(value, str))
@@ -360,6 +382,11 @@ def _is_time_without_zone(value: str) -> bool:
         return len(value) > 10 and datetime.datetime.fromisoformat(value).tzinfo is None
     except ValueError:
         return False
+
+
+def _is_fraction(value: str) -> bool:
+    """Whether a text is a number with a fraction: whole ones may be names, as of streets."""
+    return re.fullmatch(r"[+-]?[0-9]+\.[0-9]+", value) is not None
 
 
 def _words(name: str) -> set[str]:

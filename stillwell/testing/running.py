@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from stillwell.definitions.golden import MAX_FUTURE
 from stillwell.definitions.topic import Topic
 from stillwell.definitions.view import View
@@ -66,8 +68,12 @@ def run(view: type[View], events: Iterable[Event], *, at: datetime.datetime | No
     """What a view makes of events, as a worker would that reads them one behind the other from one partition.
 
     at: the timestamp of their records where they bring none, now unless given. An event more than an hour past it is
-    rejected, as by a worker that was told nothing else. Raises TypeError for what is no event.
+    rejected, as by a worker that was told nothing else. Raises TypeError for what is no view and what is no event.
     """
+    if not (isinstance(view, type) and issubclass(view, View)):
+        raise TypeError(f"run takes the class of a view, got {view!r}; import it from the definitions")
+    if isinstance(events, Mapping | str | bytes | Record | Topic | BaseModel):
+        raise TypeError(f"run takes a list of events, got {type(events).__name__}; put brackets around the one")
     timestamp = _ms(at or now())
     topic = view.spec.source
     records = [_record(topic, number, event, timestamp) for number, event in enumerate(events)]
@@ -151,6 +157,9 @@ def _bytes(value: object) -> bytes | None:
         return value.encode()
     if isinstance(value, Mapping):
         return json.dumps(value, default=_in_json).encode()
+    if isinstance(value, BaseModel):
+        name = type(value).__name__
+        raise TypeError(f"an event is what its producer sends: of a {name}, as value.model_dump_json()")
     expected = "a mapping, text, bytes, None, a Record or an event of the view's topic"
     raise TypeError(f"an event is {expected}, got {value!r}")
 

@@ -25,6 +25,10 @@ def test_a_session_from_the_first_row_over_two_changes_to_the_end(developer: Dev
     assert second.returncode == 2
     assert f"runs already for the project shop, as process {process.pid}" in second.stderr
 
+    lost = developer.run("get", "LastOrder", "customer=ada")
+    assert lost.returncode == 2
+    assert lost.stderr.endswith('this points the shell at it: eval "$(stillwell dev --exports)"\n')
+
     developer.run("produce", "shop.orders", "events/orders.ndjson", environment=exports).check_returncode()
     developer.until('LastOrder  customer="ada"')
     developer.until("rejected, expectation: amount: expected > 0, got -3.5 (at $.amount)")
@@ -52,6 +56,7 @@ def test_a_session_from_the_first_row_over_two_changes_to_the_end(developer: Dev
     ] == [f"stillwell-{os.getuid()}"]
     assert list((developer.folder / "state").rglob("*.json")) == []
     assert developer.run("dev", "--exports").returncode == 2
+    assert "points the shell" not in developer.run("get", "LastOrder", "customer=ada").stderr
 
 
 def test_it_goes_on_behind_a_worker_that_has_ended_by_itself(developer: Developer) -> None:
@@ -112,6 +117,7 @@ def test_a_kafka_that_is_not_there_ends_it_at_once(developer: Developer) -> None
     process = developer.start(kafka_bootstrap="127.0.0.1:1")
     assert process.wait(60) == 1
     assert "Kafka cannot be reached" in developer.shown
+    assert "stay there" not in developer.shown
     assert developer.left == []
 
 

@@ -49,6 +49,8 @@ def test_a_topic_that_is_not_there_is_not_made_by_chance(deploy: Callable[..., D
     assert done.returncode == 2
     assert f"Kafka has no topic {fresh}" in done.stderr
     assert "make it by --create" in done.stderr
+    done = deployment.run("produce", f"{deployment.topic}s", written(deployment.folder, "{}"))
+    assert f"did you mean '{deployment.topic}'? Name another one, make it by --create" in done.stderr
 
 
 def test_a_line_that_kafka_does_not_take_is_named(deploy: Callable[..., Deployment], topic: Callable[..., str]) -> None:

@@ -60,6 +60,9 @@ def test_what_a_worker_writes_can_be_read(deploy: Callable[..., Deployment], rng
             assert column["statuses"][place] == shown["status"]
             assert column["values"][place] == shown["value"]
     assert answer["results"][1]["statuses"][-1] == "NOT_FOUND"
+    status, answer = ask(service, {"view": orders.VIEW, "rows": []}, "/v1/push")
+    assert (status, answer["error"]["kind"]) == (404, "NotDefined")
+    assert "/v1/push takes nothing here: STILLWELL_PUSH is false" in answer["error"]["message"]
     assert service.stop() == worker.stop() == 0
     assert "Traceback" not in log(service)
 

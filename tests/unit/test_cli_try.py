@@ -3,6 +3,7 @@
 import io
 import json
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -74,8 +75,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def order(customer: str | None, amount: object) -> str:
-    return json.dumps({"at": "2026-01-01T00:00:00Z", "customer": customer, "amount": amount})
+def order(customer: str | None, amount: object, at: str = "2026-01-01T00:00:00Z") -> str:
+    return json.dumps({"at": at, "customer": customer, "amount": amount})
 
 
 def tried(
@@ -152,6 +153,16 @@ def test_rules_that_warn_or_stop_are_told_of(folder: Path, capsys: pytest.Captur
 
 def test_rows_by_themselves_need_no_explanation(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "No record gave" not in tried(folder, capsys, [order("ada", 120.0), order("ada", 7.0)])
+
+
+def test_rows_of_which_none_counts_any_more_are_said_to_be_old(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = [order("ada", 120.0), order("bob", 130.0)]
+    said = "No row counts any more, by at and Large's ttl of 1 day: who reads finds none. Has the time the right unit?"
+    assert said in tried(folder, capsys, old)
+    assert "counts" not in tried(folder, capsys, [*old, order("ada", 140.0, f"{datetime.now(UTC):%FT%TZ}")])
+    assert "counts" not in tried(folder, capsys, [order("ada", -1)])
 
 
 def test_the_limit_is_of_records(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -333,6 +333,26 @@ REFUSED: dict[str, tuple[type[BaseModel], dict[str, Any], str]] = {
     ),
     "a UUID": (of(uuid.UUID), {}, "of the type UUID, which no column has: declare it in the body, as `x: Col[String]`"),
     "bytes": (of(bytes), {}, "as `x: Col[Bytes]`, which is base64, or Col[String]"),
+    "a Decimal that may be null": (
+        of(Decimal | None, None),
+        {},
+        f"as `x: Col[String | None]`, or Col[Float64 | None] where producers write a number, or {LEAVE}",
+    ),
+    "a vector": (
+        of(list[float], Field(min_length=16, max_length=16)),
+        {},
+        f"declare it in the body, as `x: Col[Annotated[list[Float32], Size(16)]]`, or {LEAVE}",
+    ),
+    "a vector that may be null": (
+        of(Annotated[list[float], Field(min_length=16, max_length=16)] | None, None),
+        {},
+        f"declare it in the body, as `x: Col[Annotated[list[Float32], Size(16)] | None]`, or {LEAVE}",
+    ),
+    "a list with bounds": (
+        of(list[float], Field(min_length=1, max_length=16)),
+        {},
+        f"declare it in the body, with col(…), or {LEAVE}",
+    ),
     "a list of lists": (
         of(list[list[int]]),
         {},

@@ -106,6 +106,11 @@ CASES = {
     # Fields
     "a field of another kind": (entity("a: Col[String]"), "Wrong.a is annotated Col"),
     "a field that is no field": (entity("a: str"), "Wrong.a is annotated str; write `a: Key[String]`"),
+    "a field of a number that is no field": (entity("a: int"), "Wrong.a is annotated int; write `a: Key[Int64]`"),
+    "a field of a list that is no field": (
+        entity("a: list[int]"),
+        "Wrong.a is annotated list[int]; write `a: Key[String]`",
+    ),
     "a Python type": (entity("a: Key[int]"), "Wrong.a has the type int, which says no width; use Int64"),
     "a type that does not exist": (
         entity('a: "Key[Strin]"'),
@@ -358,6 +363,27 @@ CASES = {
         view(GOOD, VIEW + ", where=Departure.delay"),
         "Wrong has a where that is declared Bool but computes Float32",
     ),
+    # What Python and Polars refuse
+    "a word that col does not take": (
+        topic("a: Col[Int64] = col(gth=3)"),
+        "TypeError: col() got an unexpected keyword argument 'gth'; did you mean 'gt'?",
+    ),
+    "a word that feature does not take": (
+        view("delay: Feature[Float32 | None] = feature(Departure.delay, ge=3)"),
+        "TypeError: feature() got an unexpected keyword argument 'ge'; there is description, expression",
+    ),
+    "a word that another function does not take": (
+        topic("a: Col[Int64] = dict(**{}).get(key=1)"),
+        "TypeError: dict.get() takes no keyword arguments",
+    ),
+    "a type of ours where Polars wants one of its own": (
+        view("delay: Feature[Float64 | None] = feature(Departure.delay.cast(Float64))"),
+        "; in expressions types are Polars', as pl.Float64",
+    ),
+    "a type of ours that Polars calls otherwise": (
+        view("delay: Feature[Bool | None] = feature(Departure.delay.cast(Bool))"),
+        "; in expressions types are Polars', as pl.Boolean",
+    ),
     # Views: the features
     "a view without features": (f"class Wrong({VIEW}): ...", "Wrong has no feature"),
     "a feature without an expression": (
@@ -367,6 +393,14 @@ CASES = {
     "a feature of a constant": (
         view("one: Feature[Int32] = feature(1)"),
         "Wrong.one is 1, no expression; write pl.lit(…)",
+    ),
+    "a feature of a column's name": (
+        view('late: Feature[Bool] = feature("delay")'),
+        "Wrong.late is 'delay', no expression; write Departure.delay",
+    ),
+    "a feature of a text": (
+        view('late: Feature[Bool] = feature("late")'),
+        "Wrong.late is 'late', no expression; write pl.lit(…) for a constant, or use Departure's columns",
     ),
     "a feature of another width": (
         view("delay: Feature[Float32 | None] = feature(Departure.delay.cast(pl.Float64))"),

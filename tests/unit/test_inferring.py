@@ -114,6 +114,37 @@ def test_some_bad_records_do_not_spoil_a_column_and_are_told_of(tmp_path: Path) 
     assert (len(tried.rows), len(tried.rejects)) == (50, 5)
 
 
+def test_some_numbers_that_are_no_times_of_this_century_do_not_cost_the_event_its_time(tmp_path: Path) -> None:
+    good = [{"ts": NOW + n, "device": f"d{n % 3}"} for n in range(50)]
+    source, types = guessed(
+        records([{"ts": -5, "device": "d0"}, {"ts": 9_000_000_000_000, "device": "d1"}, *good]), tmp_path
+    )
+    assert types["ts"] == "Timestamp"
+    assert 'event_time="ts"' in source
+    assert f"as numbers, {NOW} is 2026-05-28 20:26:40 UTC; 2 of 52 are before 2000 or after 2100" in source
+
+
+def test_texts_that_are_mostly_numbers_are_said_to_be(tmp_path: Path) -> None:
+    values = [
+        {"at": AT, "customer": "c", "price": "free" if n == 7 else f"{n}.50", "zip": f"{n:05}"} for n in range(20)
+    ]
+    source, types = guessed(records(values), tmp_path)
+    assert (types["price"], types["zip"]) == ("String", "String")
+    assert "# numbers as texts: a feature of the number is .cast(pl.Float64, strict=False)" in source
+    assert source.count("numbers as texts") == 1
+
+
+def test_lists_that_are_mostly_of_one_length_may_be_vectors(tmp_path: Path) -> None:
+    values = [{"at": AT, "customer": "c", "where": [0.5] * (2 if n == 7 else 64)} for n in range(20)]
+    source, types = guessed(records(values), tmp_path)
+    assert types["where"] == "List[Float64]"
+    told = " ".join(source.replace("#", " ").split())
+    assert (
+        "64 elements in 19 of 20: a vector, Annotated[list[Float32], Size(64)]?, which 1 record would be rejected for"
+        in told
+    )
+
+
 def test_fields_that_no_column_can_be_are_left_out_with_the_reason(tmp_path: Path) -> None:
     values: list[dict[str, Any]] = [
         {"at": AT, "customer": "c", "odd": n if n % 2 else "x", "no": {}, "never": None, 'q"': 1} for n in range(8)

@@ -306,6 +306,14 @@ def test_the_first_rule_that_is_broken_rejects_for_all_views_and_null_breaks_non
     assert [account(rows) for rows in outcome.rows] == [(3, 0, 2)] * 2
 
 
+def test_a_time_that_breaks_a_rule_is_told_whole_and_as_producers_write_it() -> None:
+    after = pl.col("since") > datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    source = topic(column("since", TIMESTAMP, unit="ms", expectations=expected("> 2020", after)))
+    outcome = run(source, [view(source, {"since": (TIMESTAMP, x("since"))})], records([event(since=-5)]))
+    (reject,) = outcome.rejects
+    assert reject.error == "since: expected > 2020, got 1969-12-31T23:59:59.995000+00:00 (at $.since)"
+
+
 def test_a_rule_that_fails_rejects_its_own_events_and_is_named_unless_one_before_it_is_broken() -> None:
     v = view(RULED, {"y": (INT64, x("y"))})
     batch = records(

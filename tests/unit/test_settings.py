@@ -135,8 +135,17 @@ def test_what_is_missing_is_named_with_its_meaning(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("STILLWELL_DEFINITIONS")
     assert refused() == (
         "STILLWELL_DEFINITIONS is missing. The package that holds the topics, entities and views, by its import name. "
-        "Set it in the environment, or `definitions` in stillwell.toml."
+        f"Set it in the environment, or `definitions` in stillwell.toml, which is not in {Path.cwd()}."
     )
+
+
+def test_what_is_missing_beside_a_settings_file_is_not_said_to_be_in_the_wrong_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stillwell.toml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STILLWELL_DEFINITIONS")
+    assert refused().endswith("Set it in the environment, or `definitions` in stillwell.toml.")
 
 
 def test_a_command_without_services_needs_no_services_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from stillwell import (
     AS_OF,
@@ -154,6 +155,32 @@ def test_an_event_of_another_topic_is_no_event_of_the_view() -> None:
 def test_what_is_no_event_is_refused(event: Any) -> None:
     with pytest.raises(TypeError, match="an event is a mapping, text, bytes"):
         run(LastOrder, [event])
+
+
+@pytest.mark.parametrize("one", [order("ada", 20.0), "{}", b"{}", Record({})])
+def test_one_event_is_no_list_of_events(one: Any) -> None:
+    """The keys of a mapping, or the letters of a text, would pass for events."""
+    with pytest.raises(TypeError, match=r"run takes a list of events, got .*; put brackets around the one"):
+        run(LastOrder, one)
+
+
+@pytest.mark.parametrize("view", ["LastOrder", Order, LastOrder.spec])
+def test_what_is_no_view_is_refused(view: Any) -> None:
+    with pytest.raises(TypeError, match=r"run takes the class of a view, got .*; import it"):
+        run(view, [])
+
+
+def test_an_event_of_a_pydantic_model_is_sent_as_its_producer_does() -> None:
+    class Placed(BaseModel):
+        placed: int
+        buyer: dict[str, str]
+        amount: float
+
+    placed = Placed(placed=int(NOON.timestamp() * 1_000), buyer={"id": "ada"}, amount=20.0)
+    with pytest.raises(TypeError, match=r"of a Placed, as value\.model_dump_json\(\)"):
+        run(LastOrder, [placed], at=NOON)  # type: ignore[list-item]  # that is the mistake
+    (row,) = run(LastOrder, [placed.model_dump_json()], at=NOON).rows
+    assert row["customer"] == "ada"
 
 
 def test_a_time_without_a_zone_is_refused() -> None:

@@ -1,5 +1,6 @@
 """The settings that lead another terminal to the `stillwell dev` that runs, kept in a file for as long as it does."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -61,6 +62,21 @@ class Exports:
             return kept if psutil.Process(kept.pid).create_time() == kept.born else None
         except (OSError, ValueError, TypeError, psutil.NoSuchProcess):
             return None
+
+
+def pointing_here() -> str | None:
+    """How this shell is pointed at the `stillwell dev` that runs for the project; None where none does, or it is."""
+    from stillwell.errors import SettingsError
+    from stillwell.settings import ProjectSettings
+
+    # Whoever has installed too little for `stillwell dev` has none that runs.
+    with contextlib.suppress(SettingsError, ModuleNotFoundError, click.UsageError):
+        settings = Exports(ProjectSettings.load().project).read()
+        if any(os.environ.get(name) != value for name, value in settings.items()):
+            return (
+                '`stillwell dev` runs for this project; this points the shell at it: eval "$(stillwell dev --exports)"'
+            )
+    return None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

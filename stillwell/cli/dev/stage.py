@@ -46,6 +46,7 @@ class Stage:
         self.namespace = f"dev-{secrets.token_hex(3)}"
         self._given = kafka
         self._newest = newest
+        self._set_up_once = False
         self._made: set[str] = set()
         self._ending = contextlib.ExitStack()
 
@@ -117,6 +118,7 @@ class Stage:
 
     def set_up(self, loaded: "Loaded") -> None:
         """Make what a worker needs. Raises NotReady, and StoreUnavailable where Kafka does not answer."""
+        self._set_up_once = True
         asyncio.run(self._set_up(loaded.topics))
 
     def wipe(self) -> None:
@@ -130,7 +132,7 @@ class Stage:
 
     def take_away(self) -> None:
         """Remove from a Kafka that was there before what was made in it; no worker runs. Raises StoreUnavailable."""
-        if self._given is not None:
+        if self._given is not None and self._set_up_once:
             asyncio.run(self._take_away())
 
     async def _set_up(self, needed: Sequence[Mapping[str, Any]]) -> None:

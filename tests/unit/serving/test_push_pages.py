@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestClient
 
-from serving import arrow, connections
-from serving.metrics import PUSHED
+from serving import arrow, connections, v1
+from serving.metrics import PUSHED, Metrics
 from serving.pushing.bodies import own, push_request
+from serving.pushing.pages import NoPushPages
+from serving.web import Site
 from stillwell.errors import StoreUnavailable
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.online import MarkKey, MarkMove
 from stillwell.pushing.record import To, head_of
 from stillwell.pushing.status import PushStatus
-from tests.served import DEFINITIONS, Served
+from tests.served import BOUNDS, DEFINITIONS, Listening, Served
 from tests.waiting import eventually_here
 
 NOW = "2026-01-01T00:00:00Z"
@@ -44,6 +47,15 @@ async def test_what_is_pushed_is_read_at_once(served: Served) -> None:
     assert status == 200
     assert answer["features"]["Users:amount"]["values"] == [120.0]
     assert answer["features"]["Users:large"]["values"] == [True]
+
+
+@pytest.mark.parametrize("path", ["/v1/push", "/push", "/write-to-online-store"])
+async def test_a_service_that_takes_no_pushes_says_why(path: str) -> None:
+    site = Site(NoPushPages().pages(), v1.error_body, BOUNDS, Metrics().request)
+    async with TestClient[Any, None](Listening(site)) as client, client.post(path, json={}) as response:
+        assert response.status == 404
+        told = await response.text()
+    assert f"{path} takes nothing here: STILLWELL_PUSH is false" in told
 
 
 async def test_a_token_goes_into_a_url_as_it_is(served: Served) -> None:
