@@ -1,7 +1,9 @@
-"""Why records were consumed, and no rows came of them."""
+"""Why records were consumed, and no rows came of them, or none that anybody can read."""
 
+import datetime
 from collections.abc import Mapping
 
+from stillwell.counting import lasting
 from stillwell.spec import ViewSpec
 
 
@@ -16,6 +18,19 @@ def explanation(view: str, why_without: Mapping[str, int], causes: Mapping[str, 
         for why, count in by_count
     )
     return "\n".join((f"No record gave {view} a row:", *lines))
+
+
+def counts_from(view: ViewSpec, now: datetime.datetime) -> datetime.datetime | None:
+    """The event time behind which a row counts for readers; None where each does."""
+    return now - view.ttl if view.ttl else None
+
+
+def too_old(view: ViewSpec) -> str:
+    """What to look at where a view got rows, and each has outlived its TTL."""
+    return (
+        f"No row counts any more, by {view.source.event_time} and {view.name}'s ttl of {lasting(view.ttl)}: who reads "
+        "finds none. Has the time the right unit?"
+    )
 
 
 def causes(view: ViewSpec) -> Mapping[str, str]:

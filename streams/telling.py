@@ -2,12 +2,13 @@
 
 The first line says what there is to be told of, every other one what became of a round of batches of one topic:
 
-    {"views": {<view>: {"topic": <Kafka's>, "causes": {<reason>: <what it mostly is>}}}}
-    {"topic": …, "records": n, "views": {<view>: {"rows": n, "filtered": n, "rejected": n, "sample": [row, …]}},
-     "reasons": {<view, or * for all>: {<reason>: n}}, "rejects": [reject, …]}
+    {"views": {<view>: {"topic": <Kafka's>, "causes": {<reason>: <what it mostly is>}, "too_old": <what it mostly is>}}}
+    {"topic": …, "records": n, "views": {<view>: {"rows": n, "too_old": n, "filtered": n, "rejected": n,
+     "sample": [row, …]}}, "reasons": {<view, or * for all>: {<reason>: n}}, "rejects": [reject, …]}
 
-A row has its columns and where its record is, `_partition` and `_offset`; a reject has `partition`, `offset`, `view`,
-`reason`, `error` and `excerpt`. Of both there are some, so that a person can read along, whatever comes.
+Too old are rows that have outlived their view's TTL. A row has its columns and where its record is, `_partition` and
+`_offset`; a reject has `partition`, `offset`, `view`, `reason`, `error` and `excerpt`. Of both there are some, so that
+a person can read along, whatever comes.
 
 Who reads too slowly, or not at all, holds nothing up: rounds of a topic that come meanwhile are told as one. Who has
 gone is told nothing more.
@@ -21,10 +22,13 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
 import structlog
 
-from stillwell.layout.parquet import ViewTable
-from stillwell.rowless import causes
+from stillwell.instants import now
+from stillwell.layout.parquet import EVENT_TIMESTAMP, ViewTable
+from stillwell.rowless import causes, counts_from, too_old
 from stillwell.spec import ViewSpec
 from streams.prepare import Prepared
 
@@ -56,10 +60,12 @@ class Telling:
         """What is not written yet: one line for each topic at most, and the first line under no topic's name."""
         self._ended = self._gone = False
         self._writing = threading.Thread(target=self._write, name="telling", daemon=True)
+        self._views: dict[str, ViewSpec] = {}
         views: dict[str, dict[str, object]] = {}
         for topic, of in topics.items():
             for view in of:  # that of its source comes before that of its pushes
-                views.setdefault(view.name, {"topic": topic, "causes": causes(view)})
+                self._views.setdefault(view.name, view)
+                views.setdefault(view.name, {"topic": topic, "causes": causes(view), "too_old": too_old(view)})
         self._waiting[""] = {"views": views}
 
     def __enter__(self) -> Self:
@@ -79,7 +85,7 @@ class Telling:
         """A round of batches of one topic."""
         if self._gone:
             return
-        line = _line(topic, prepared)
+        line = _line(topic, prepared, self._views)
         with self._told:
             waiting = self._waiting.get(topic)
             self._waiting[topic] = line if waiting is None else _together(waiting, line)
@@ -106,14 +112,14 @@ class Telling:
         return lines
 
 
-def _line(topic: str, prepared: Sequence[Prepared]) -> _Line:
+def _line(topic: str, prepared: Sequence[Prepared], views: Mapping[str, ViewSpec]) -> _Line:
     reasons: dict[str, Counter[str]] = {}
     for reject in itertools.chain.from_iterable(each.rejects for each in prepared):
         reasons.setdefault(reject.view or "*", Counter())[reject.reason] += 1
     return {
         "topic": topic,
         "records": sum(each.tables.raw.num_rows for each in prepared),
-        "views": {tables[0].view: _view(tables) for tables in _by_view(prepared)},
+        "views": {tables[0].view: _view(tables, views[tables[0].view]) for tables in _by_view(prepared)},
         "reasons": reasons,
         "rejects": list(itertools.islice(_rejects(prepared), SAMPLE)),
     }
@@ -135,14 +141,22 @@ def _by_view(prepared: Sequence[Prepared]) -> Iterator[tuple[ViewTable, ...]]:
     return zip(*(each.tables.views for each in prepared), strict=True)
 
 
-def _view(tables: Sequence[ViewTable]) -> dict[str, object]:
+def _view(tables: Sequence[ViewTable], view: ViewSpec) -> dict[str, object]:
     rows = itertools.chain.from_iterable(each.table.slice(0, SAMPLE).to_pylist() for each in tables)
     return {
         "rows": sum(each.table.num_rows for each in tables),
+        "too_old": sum(_too_old(each.table, view) for each in tables),
         "filtered": sum(each.filtered for each in tables),
         "rejected": sum(each.rejected for each in tables),
         "sample": [_row(row) for row in itertools.islice(rows, SAMPLE)],
     }
+
+
+def _too_old(rows: pa.Table, view: ViewSpec) -> int:
+    oldest = counts_from(view, now())
+    if oldest is None:
+        return 0
+    return pc.sum(pc.less_equal(rows.column(EVENT_TIMESTAMP), oldest)).as_py() or 0
 
 
 def _row(row: Mapping[str, object]) -> dict[str, object]:

@@ -59,6 +59,28 @@ def _key(value: bytes, path: list[str]) -> bytes | None:
     return found.encode() if isinstance(found, str) else msgspec.json.encode(found)
 
 
+def first_of(file: BinaryIO, limit: int, key: str | None) -> "tuple[tuple[Record, ...], tuple[str, ...]]":
+    """The first events of a file as records that came now, numbered in their order, and where each is: `line 3`."""
+    import asyncio
+
+    from stillwell.instants import now_ms
+    from stillwell.trial import Record
+
+    at = now_ms()
+    events = asyncio.run(_first_events(file, key, limit))
+    records = (Record(each.value, each.key, timestamp=at, offset=number) for number, each in enumerate(events))
+    return tuple(records), tuple(f"line {each.line}" for each in events)
+
+
+async def _first_events(file: BinaryIO, key: str | None, limit: int) -> list[FileEvent]:
+    events: list[FileEvent] = []
+    async for event in events_of(file, key):
+        events.append(event)
+        if len(events) == limit:
+            break
+    return events
+
+
 def newest_of(settings: "KafkaSettings", topic: str, limit: int) -> "tuple[tuple[Record, ...], tuple[str, ...]]":
     """The newest records of a topic, numbered in their order, and where each is: its partition and offset, `0/17`.
 

@@ -5,44 +5,51 @@ import re
 import sys
 import tempfile
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from stillwell.cli.events import newest_of
+from stillwell.cli.events import first_of, key_option, newest_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stillwell.inferring import Inferred
-    from stillwell.settings import KafkaSettings
+    from stillwell.settings import ProjectSettings
     from stillwell.trial import Record, Tried
 
 
 @click.command()
 @click.argument("topic")
 @click.option(
+    "--from",
+    "file",
+    type=click.File("rb"),
+    metavar="FILE",
+    help="Look at the JSON lines of a file instead, - for standard input, as if they were the topic's.",
+)
+@click.option(
     "--limit",
     type=click.IntRange(1, 100_000),
     default=1_000,
     show_default=True,
-    help="Look at so many records, the newest.",
+    help="Look at so many records: the newest of a topic, the first of a file.",
 )
+@key_option
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=pathlib.Path),
     help="The file to write, which must not be there yet. Without: standard output.",
 )
-def infer(topic: str, limit: int, output: pathlib.Path | None) -> None:
+def infer(topic: str, file: BinaryIO | None, limit: int, key: str | None, output: pathlib.Path | None) -> None:
     """Write definitions for a TOPIC from what is in it, to begin with.
 
     An entity, the topic and a view of the latest event: a module that passes `stillwell check` as it stands, with a
     comment at everything that was guessed, and at what some of the records are rejected for.
     """
     from stillwell.inferring import infer as inferred_from
-    from stillwell.settings import KafkaSettings
+    from stillwell.settings import KafkaSettings, ProjectSettings
 
-    settings = KafkaSettings.load()
     if output is not None and not (output.suffix == ".py" and output.stem.isidentifier()):
         name = re.sub(r"\W", "_", output.name.removesuffix(".py"), flags=re.ASCII)
         name = name if name.isidentifier() else f"topic_{name}"
@@ -51,18 +58,18 @@ def infer(topic: str, limit: int, output: pathlib.Path | None) -> None:
         )
     if output is not None and output.exists():
         raise click.UsageError(f"{output} is there already; name another file, or remove it")
-    records, _ = newest_of(settings, topic, limit)
+    records, _ = newest_of(KafkaSettings.load(), topic, limit) if file is None else first_of(file, limit, key)
     inferred = inferred_from(topic, records)
-    tried = _tried(settings, inferred, records)
+    tried = _tried(ProjectSettings.load(), inferred, records)
     if output is None:
         click.echo(inferred.source, nl=False)
     else:
         _write(output, inferred.source)
         click.echo(f"{output} written")
-    _sum_up(inferred.view, topic, tried)
+    _sum_up(inferred.view, topic if file is None else file.name, tried)
 
 
-def _tried(settings: "KafkaSettings", inferred: "Inferred", records: "Sequence[Record]") -> "Tried":
+def _tried(settings: "ProjectSettings", inferred: "Inferred", records: "Sequence[Record]") -> "Tried":
     """What the view makes of the records that it was guessed from. Loads the module, so that what is wrong with it
     would be told before anybody has it."""
     from stillwell.definitions.loading import load_definitions

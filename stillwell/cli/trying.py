@@ -3,11 +3,11 @@
 import dataclasses
 import datetime
 import pathlib
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import click
 
-from stillwell.cli.events import FileEvent, events_of, key_option, newest_of
+from stillwell.cli.events import first_of, key_option, newest_of
 from stillwell.cli.output import json_option, print_json
 from stillwell.cli.values import excerpt, jsonable, printable, shown
 
@@ -80,10 +80,10 @@ def _source(view: "ViewSpec", source: str | None, limit: int, key: str | None) -
     from stillwell.settings import KafkaSettings
 
     if source == "-":
-        return _of_file(click.get_binary_stream("stdin"), "standard input", limit, key)
+        return _Source("standard input", *first_of(click.get_binary_stream("stdin"), limit, key))
     if source is not None and pathlib.Path(source).is_file():
         with pathlib.Path(source).open("rb") as file:
-            return _of_file(file, source, limit, key)
+            return _Source(source, *first_of(file, limit, key))
     topic = source or view.source.topic
     if topic.startswith(PUSHED):
         raise click.UsageError(f"{view.name} reads no topic: what it stores is pushed. Name a file of events by --from")
@@ -92,32 +92,11 @@ def _source(view: "ViewSpec", source: str | None, limit: int, key: str | None) -
     return _Source(topic, *newest_of(KafkaSettings.load(), topic, limit))
 
 
-def _of_file(file: BinaryIO, name: str, limit: int, key: str | None) -> _Source:
-    import asyncio
-
-    from stillwell.instants import now_ms
-    from stillwell.trial import Record
-
-    at = now_ms()
-    events = asyncio.run(_first_events(file, key, limit))
-    records = (Record(each.value, each.key, timestamp=at, offset=number) for number, each in enumerate(events))
-    return _Source(name, tuple(records), tuple(f"line {each.line}" for each in events))
-
-
-async def _first_events(file: BinaryIO, key: str | None, limit: int) -> list[FileEvent]:
-    events: list[FileEvent] = []
-    async for event in events_of(file, key):
-        events.append(event)
-        if len(events) == limit:
-            break
-    return events
-
-
 # ---- for people ----
 
 
 def _print(view: "ViewSpec", taken: _Source, tried: "Tried") -> None:
-    from stillwell.rowless import causes, explanation
+    from stillwell.rowless import causes, explanation, too_old
 
     for row in tried.rows:
         click.echo(f"{taken.places[row.offset]:<10}  {_row(view, row.values)}")
@@ -129,7 +108,7 @@ def _print(view: "ViewSpec", taken: _Source, tried: "Tried") -> None:
         if broken.rule.action != "reject":
             click.echo(_doubt(taken, broken))
     if _is_past(view, tried):
-        click.echo(_too_old(view))
+        click.echo(too_old(view))
     click.echo(_summary(view, taken, tried))
     if tried.records and not tried.rows:
         click.echo(explanation(view.name, tried.why_without, causes(view)))
@@ -163,19 +142,12 @@ def _doubt(taken: _Source, broken: "Broken") -> str:
 def _is_past(view: "ViewSpec", tried: "Tried") -> bool:
     """Whether there are rows, and none that counts: mostly because the event time is read in a wrong unit."""
     from stillwell.instants import now
+    from stillwell.rowless import counts_from
 
-    if not tried.newest or not view.ttl:
-        return False
+    oldest = counts_from(view, now())
     times = [row.values["event_timestamp"] for row in tried.newest]
-    return all(isinstance(time, datetime.datetime) and time + view.ttl <= now() for time in times)
-
-
-def _too_old(view: "ViewSpec") -> str:
-    from stillwell.counting import lasting
-
     return (
-        f"No row counts any more, by {view.source.event_time} and {view.name}'s ttl of {lasting(view.ttl)}: who reads "
-        "finds none. Has the time the right unit?"
+        bool(times) and oldest is not None and all(isinstance(at, datetime.datetime) and at <= oldest for at in times)
     )
 
 

@@ -19,6 +19,7 @@ from stillwell.definitions.names import MAX_NAME_LENGTH, RESERVED
 from stillwell.errors import StillwellError
 from stillwell.inferring.observing import Field, Kind, Observed, Path
 from stillwell.wire import INSTANT, INT64_RANGE, US_PER_UNIT
+from stillwell.wording import shown
 
 MOSTLY = 0.9
 """The share of records that decides: what the rest has is a mistake of theirs, and is rejected."""
@@ -119,8 +120,7 @@ class Guess:
 def guess(topic: str, observed: Observed) -> Guess:
     """Raises NothingToGuess."""
     if not observed.count:
-        held = counted(observed.others, "record") if observed.others else "no record"
-        raise NothingToGuess(f"{topic} holds {held} that could be looked at, and none that is a JSON object")
+        raise NothingToGuess(_without_objects(topic, observed.others))
     names = _Names()
     columns: list[Column] = []
     left_out = [(".".join(path), "a map: its fields are data") for path in observed.crowded]
@@ -184,6 +184,22 @@ def _apart(fields: Sequence[Field]) -> tuple[list[Field], list[tuple[str, str]]]
 
 
 # ---- columns ----
+
+
+def _without_objects(topic: str, values: Sequence[bytes | None]) -> str:
+    """What there is instead, and what to do."""
+    if not values:
+        return (
+            f"{topic} holds no record that could be looked at. `stillwell produce {topic} FILE` sends it some; "
+            "`--from FILE` looks at those of a file"
+        )
+    said = f"{topic} holds {counted(len(values), 'record')} that could be looked at, and none that is a JSON object"
+    newest = next((value for value in reversed(values) if value is not None), None)
+    if newest is None:
+        return f"{said}: all are without a value"
+    framed = "; a zero byte in front is mostly that of a schema registry, before Avro or Protobuf"
+    more = framed if newest.startswith(b"\0") else ""
+    return f"{said}, and nothing else is read. The newest is {shown(newest)}{more}"
 
 
 class _Names:

@@ -41,15 +41,15 @@ class Field:
 class Observed:
     """Records that are JSON objects, by their fields in the order in which they came.
 
-    keys, timestamps: of those records; others: how many records were no JSON object; crowded: fields left out because
-    there are too many, by the object that holds them.
+    keys, timestamps: of those records; others: the values of the records that are no JSON object; crowded: fields left
+    out because there are too many, by the object that holds them.
     """
 
     count: int
     fields: tuple[Field, ...]
     keys: tuple[bytes | None, ...]
     timestamps: tuple[int, ...]
-    others: int
+    others: tuple[bytes | None, ...]
     crowded: tuple[Path, ...]
 
 
@@ -57,9 +57,11 @@ def observe(records: Sequence[Record]) -> Observed:
     """The fields of records."""
     fields: dict[Path, Field] = {}
     kept: list[Record] = []
+    others: list[bytes | None] = []
     for record in records:
         value = _object(record.value)
         if value is None:
+            others.append(record.value)
             continue
         for path, leaf in _leaves((), value):
             field = fields.setdefault(path, Field(path))
@@ -73,7 +75,7 @@ def observe(records: Sequence[Record]) -> Observed:
         fields=tuple(field for path, field in fields.items() if not any(path[: len(each)] == each for each in crowded)),
         keys=tuple(record.key for record in kept),
         timestamps=tuple(record.timestamp for record in kept),
-        others=len(records) - len(kept),
+        others=tuple(others),
         crowded=crowded,
     )
 

@@ -101,11 +101,13 @@ def _camel(name: str) -> str:
 
 def _head(topic: str, guess: Guess, view: str) -> Iterator[str]:
     observed = guess.observed
-    times = [_day(at) for at in (min(observed.timestamps), max(observed.timestamps))]
-    others = f"; {counted(observed.others, 'record')} beside them that no JSON object was" if observed.others else ""
+    times = dict.fromkeys(_day(at) for at in (min(observed.timestamps), max(observed.timestamps)))
+    others = (
+        f"; {counted(len(observed.others), 'record')} beside them that no JSON object was" if observed.others else ""
+    )
     yield from _comment(
-        f"Guessed by `stillwell topics infer {topic}` from {counted(observed.count, 'record')} that Kafka has of "
-        f"{times[0]} to {times[1]}{others}. Look at each comment, and take it away. Then:",
+        f"Guessed by `stillwell topics infer {topic}` from {counted(observed.count, 'record')} of "
+        f"{' to '.join(times)}{others}. Look at each comment, and take it away. Then:",
         "",
     )
     yield f"#   stillwell check; stillwell try {view}"

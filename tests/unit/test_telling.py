@@ -4,11 +4,13 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import BinaryIO
 
 import pytest
 from structlog.testing import capture_logs
 
+from stillwell.cli.dev.tally import Tally
 from stillwell.layout.chain import PartitionId
 from streams.prepare import Prepared
 from streams.telling import SAMPLE, Telling
@@ -64,3 +66,22 @@ def test_who_has_gone_is_told_nothing_more_and_ends_nothing(pipe: tuple[BinaryIO
         eventually(lambda: logs, within_s=5, what="a line of the log")
         told("t", prepared)
     assert [each["event"] for each in logs] == ["nobody reads what becomes of records; nothing more is told"]
+
+
+@pytest.mark.parametrize(("ttl", "old"), [(timedelta(days=1), 2), (timedelta(days=36_500), 0), (timedelta(0), 0)])
+def test_rows_that_have_outlived_their_ttl_are_counted_and_explained_where_there_are_no_others(
+    pipe: tuple[BinaryIO, BinaryIO], ttl: timedelta, old: int
+) -> None:
+    read, write = pipe
+    view = BY_EXPRESSION.model_copy(update={"ttl": ttl})
+    with Telling(write, {"t": [view]}) as told:
+        told("t", a_round())
+    write.close()
+    first, line = map(json.loads, read.readlines())
+    assert line["views"]["ByExpression"]["too_old"] == old
+    tally = Tally(first["views"])
+    tally.take(line, now=0)
+    assert tally.explanations(now=1) == []
+    said = "No row counts any more, by at and ByExpression's ttl of 1 day: who reads finds none. Has the time the right"
+    assert [each[: len(said)] for each in tally.explanations(now=10)] == ([said] if old else [])
+    assert tally.explanations(now=11) == []

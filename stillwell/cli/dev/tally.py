@@ -24,7 +24,9 @@ class ViewTally:
 
     topic: str
     causes: Mapping[str, str]
+    why_too_old: str
     rows: int = 0
+    too_old: int = 0
     filtered: int = 0
     rejected: int = 0
     reasons: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -36,7 +38,7 @@ class Tally:
 
     def __init__(self, views: Mapping[str, Mapping[str, Any]]) -> None:
         """views: the worker's first line."""
-        self.views = {name: ViewTally(view["topic"], view["causes"]) for name, view in views.items()}
+        self.views = {name: ViewTally(view["topic"], view["causes"], view["too_old"]) for name, view in views.items()}
         self.records: Counter[str] = Counter({view.topic: 0 for view in self.views.values()})
         self._recent: collections.deque[tuple[float, int]] = collections.deque()
         self._last: dict[str, float] = {}
@@ -50,6 +52,7 @@ class Tally:
         for name, counts in told["views"].items():
             view = self.views[name]
             view.rows += counts["rows"]
+            view.too_old += counts["too_old"]
             view.filtered += counts["filtered"]
             view.rejected += counts["rejected"]
             view.reasons.update(for_all)
@@ -62,15 +65,14 @@ class Tally:
         return sum(count for _, count in self._recent) / _RATE_S
 
     def explanations(self, now: float) -> list[str]:
-        """Of each view whose topic has had records and that has no row: why. Once for each."""
+        """Of each view whose topic has had records and that has no row, or none that counts: why. Once for each."""
         told = []
         for name, view in self.views.items():
-            seen = view.filtered + view.rejected
+            seen = view.rows + view.filtered + view.rejected
             settled = now - self._last.get(view.topic, now) > _QUIET_S or seen > _MANY
-            if seen and not view.rows and settled and not view.explained:
+            if seen and view.rows == view.too_old and settled and not view.explained:
                 view.explained = True
-                filtered = {"filtered": view.filtered} if view.filtered else {}
-                told.append(explanation(name, {**filtered, **view.reasons}, view.causes))
+                told.append(_why_nothing_is_read(name, view))
         return told
 
     def lines(self, now: float) -> list[str]:
@@ -84,6 +86,13 @@ class Tally:
             told.append(f"{topic}: {count:,} records" + (f", {rate:,.0f}/s in all" if rate else ""))
             told += [f"  {name}: {_counted(view)}" for name, view in views.items()]
         return told
+
+
+def _why_nothing_is_read(name: str, view: ViewTally) -> str:
+    if view.rows:
+        return view.why_too_old
+    filtered = {"filtered": view.filtered} if view.filtered else {}
+    return explanation(name, {**filtered, **view.reasons}, view.causes)
 
 
 def _counted(view: ViewTally) -> str:
