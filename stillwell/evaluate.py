@@ -18,7 +18,12 @@ WHAT_CODE_RAISES = (Exception, pl.exceptions.PanicException)
 _FEW = 1_000
 """Rows up to which expressions are computed one after another: to hand them out to threads takes longer, 20 µs."""
 
-_NESTED = {pl.List, pl.Array}
+_NESTED: frozenset[type[pl.DataType]] = frozenset({pl.List, pl.Array})
+_TEXTS: frozenset[type[pl.DataType]] = frozenset({pl.String, pl.Binary})
+"""What lists are made of, as numbers behind each other."""
+
+_OF_LISTS = re.compile(r"\.(?:list|arr)\.")
+"""What computes something of lists, as Polars writes it."""
 
 _BY_ELEMENT = re.compile(r"\.(?:list|arr)\.(?:eval|agg)\(")
 """What computes expressions over the elements of all lists, as Polars writes it."""
@@ -47,7 +52,8 @@ def select(frame: pl.DataFrame, expressions: Sequence[pl.Expr | str]) -> pl.Data
     from several, so that columns are made whole first.
 
     Of lists and vectors it adds up the elements in another order where one of the column is null, from 128 elements on.
-    So a row whose lists are null stands below the others: they are always added up in that one.
+    So a row whose lists are null, and the texts that lists may be made of, stands below the others: they are always
+    added up in that one.
 
     To `.list.eval(…)` the elements of all lists are one column, and to `.list.agg(…)` what it makes of each: where the
     other lists of a batch are empty, or come to nothing before, one element may be left alone. So each row is computed
@@ -55,16 +61,19 @@ def select(frame: pl.DataFrame, expressions: Sequence[pl.Expr | str]) -> pl.Data
     """
     if not frame.height:
         return frame.select(expressions)
-    by_element = (isinstance(each, pl.Expr) and _BY_ELEMENT.search(str(each)) for each in expressions)
-    if frame.height > 1 and any(by_element):
-        return _computed(twice(frame), expressions).head(frame.height)
-    return _computed(frame, expressions)
+    said = "\n".join(str(each) for each in expressions if isinstance(each, pl.Expr))
+    of_lists = _NESTED | _TEXTS if _OF_LISTS.search(said) else _NESTED
+    if frame.height > 1 and _BY_ELEMENT.search(said):
+        return _computed(twice(frame), expressions, of_lists).head(frame.height)
+    return _computed(frame, expressions, of_lists)
 
 
-def _computed(frame: pl.DataFrame, expressions: Sequence[pl.Expr | str]) -> pl.DataFrame:
-    """The same where no element of a list is left alone."""
-    if not _NESTED.isdisjoint(map(type, frame.dtypes)):
-        return _beside_null(frame, expressions)
+def _computed(
+    frame: pl.DataFrame, expressions: Sequence[pl.Expr | str], of_lists: Collection[type[pl.DataType]]
+) -> pl.DataFrame:
+    """The same where no element of a list is left alone. of_lists: the types of columns that may be or become lists."""
+    if any(type(each) in of_lists for each in frame.dtypes):
+        return _beside_null(frame, expressions, of_lists)
     if frame.height != 1:
         whole = frame.rechunk()
         return whole.select(expressions) if frame.height > _FEW else whole.select_seq(expressions)
@@ -81,11 +90,13 @@ def twice(frame: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame([pl.concat([column, column], rechunk=True) for column in frame.get_columns()])
 
 
-def _beside_null(frame: pl.DataFrame, expressions: Sequence[pl.Expr | str]) -> pl.DataFrame:
-    """The same with a row more for the time of it, whose lists and vectors are null."""
+def _beside_null(
+    frame: pl.DataFrame, expressions: Sequence[pl.Expr | str], of_lists: Collection[type[pl.DataType]]
+) -> pl.DataFrame:
+    """The same with a row more for the time of it, in which the columns of these types are null."""
     columns = []
     for column in frame.get_columns():
-        last = column.clear(1) if type(column.dtype) in _NESTED else column.head(1)
+        last = column.clear(1) if type(column.dtype) in of_lists else column.head(1)
         columns.append(pl.concat([column, column, last] if frame.height == 1 else [column, last], rechunk=True))
     whole = pl.DataFrame(columns)
     try:
@@ -96,7 +107,7 @@ def _beside_null(frame: pl.DataFrame, expressions: Sequence[pl.Expr | str]) -> p
         if frame.height != 1:
             raise
         frame.select_seq(expressions)  # as above
-        said = f"it fails where a list is null, and lists are computed beside one that is: {describe(error)}"
+        said = f"it fails where a list, or its text, is null, and lists are computed beside such: {describe(error)}"
         raise ValueError(said) from error
     return computed.head(frame.height)
 

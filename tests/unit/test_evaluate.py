@@ -63,6 +63,22 @@ def test_vectors_are_added_up_alike_whether_or_not_another_one_is_null(
         assert select(whole[[place, place - 1]], sums).head(1).equals(expected[[place]])
 
 
+@pytest.mark.parametrize("filled", [False, True])
+def test_texts_of_numbers_are_added_up_alike_whether_or_not_another_one_is_null(
+    filled: bool, rng: random.Random
+) -> None:
+    texts = [",".join(str(rng.gauss(0, 1)) for _ in range(200)) for _ in range(20)]
+    whole = pl.DataFrame({"a": texts}).with_row_index("n")
+    holes = whole.with_columns(pl.when(pl.col("n") % 4 != 0).then("a").alias("a"))
+    text = pl.col("a").fill_null(",".join(["0"] * 200)) if filled else pl.col("a")
+    vector = text.str.split(",").list.to_array(200).cast(pl.Array(pl.Float64, 200))
+    sums: list[pl.Expr | str] = [vector.arr.sum(), "n"]
+    expected = select(whole, sums)
+    assert select(holes, sums).filter(pl.col("n") % 4 != 0).equals(expected.filter(pl.col("n") % 4 != 0))
+    for place in range(20):
+        assert select(whole[[place]], sums).equals(expected[[place]])
+
+
 @pytest.mark.parametrize(
     "expression",
     [
@@ -115,5 +131,6 @@ def test_what_fails_over_the_null_that_it_is_computed_beside_is_told_so() -> Non
     _, failures = evaluate(frame, [pl.col("a").map_batches(lengths, return_dtype=pl.Int64()), "n"])
     assert [failure.position for failure in failures] == [0, 1]
     assert all(
-        "fails where a list is null, and lists are computed beside one that is" in each.error for each in failures
+        "fails where a list, or its text, is null, and lists are computed beside such" in each.error
+        for each in failures
     )
