@@ -282,7 +282,6 @@ def _import_root(name: str, folder: pathlib.Path) -> ModuleType:
 _UNKNOWN_WORD = re.compile(r"(?P<function>\w+)\(\) got an unexpected keyword argument '(?P<word>\w+)'")
 _NO_POLARS_TYPE = re.compile(r"cannot parse input of type .* into Polars data type \(given: .*, (?P<type>\w+)\]\)")
 
-
 _AS_POLARS_HAS_IT = {"Bool": "Boolean", "Bytes": "Binary", "Timestamp": 'Datetime("us", "UTC")'}
 """Our types that Polars has by another name."""
 
@@ -290,7 +289,8 @@ _AS_POLARS_HAS_IT = {"Bool": "Boolean", "Bytes": "Binary", "Timestamp": 'Datetim
 def _meant(error: Exception) -> str:
     """What may have been meant: a column or feature by one that a class does not have, a word by one that a function of
     ours does not take, a type of Polars' by one of ours."""
-    if isinstance(error, TypeError) and (unknown := _UNKNOWN_WORD.search(str(error))):
+    if isinstance(error, TypeError) and (unknown := _UNKNOWN_WORD.match(str(error))):
+        # From the start: of `Datetime.__init__()` the last name is one that every module has.
         function = getattr(sys.modules["stillwell"], unknown["function"], None)
         return did_you_mean(unknown["word"], inspect.signature(function).parameters) if callable(function) else ""
     if isinstance(error, TypeError) and (ours := _NO_POLARS_TYPE.search(str(error))):

@@ -372,10 +372,6 @@ CASES = {
         view("delay: Feature[Float32 | None] = feature(Departure.delay, ge=3)"),
         "TypeError: feature() got an unexpected keyword argument 'ge'; there is description, expression",
     ),
-    "a word that another function does not take": (
-        topic("a: Col[Int64] = dict(**{}).get(key=1)"),
-        "TypeError: dict.get() takes no keyword arguments",
-    ),
     "a type of ours where Polars wants one of its own": (
         view("delay: Feature[Float64 | None] = feature(Departure.delay.cast(Float64))"),
         "; in expressions types are Polars', as pl.Float64",
@@ -918,6 +914,11 @@ def test_a_mistake_is_refused_in_its_place_and_says_what_to_do(mistakes: Load, b
     first_line = PRELUDE.count("\n") + 1
     lines = range(first_line, first_line + body.count("\n") + 2)
     assert found[0].startswith(tuple(f"definitions_of_a_test.py:{line}: " for line in lines)), found
+
+
+def test_a_word_that_something_of_polars_does_not_take_is_told_as_it_is(mistakes: Load) -> None:
+    (found,) = mistakes(view('at: Feature[Timestamp] = feature(Departure.at.cast(pl.Datetime(unit="us")))'))
+    assert found.endswith("TypeError: Datetime.__init__() got an unexpected keyword argument 'unit'")
 
 
 def test_a_field_is_named_by_its_own_line(mistakes: Load) -> None:
