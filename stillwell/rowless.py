@@ -21,8 +21,13 @@ def explanation(view: str, why_without: Mapping[str, int], causes: Mapping[str, 
 
 
 def counts_from(view: ViewSpec, now: datetime.datetime) -> datetime.datetime | None:
-    """The event time behind which a row counts for readers; None where each does."""
-    return now - view.ttl if view.ttl else None
+    """The event time from which on a row counts for readers; None where each does."""
+    if not view.ttl:
+        return None
+    try:
+        return now - view.ttl
+    except OverflowError:  # a TTL of millennia, for ever in other words: it reaches beyond the years that there are
+        return None
 
 
 def too_old(view: ViewSpec) -> str:

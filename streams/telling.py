@@ -14,10 +14,11 @@ Who reads too slowly, or not at all, holds nothing up: rounds of a topic that co
 gone is told nothing more.
 """
 
+import datetime
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
@@ -51,10 +52,16 @@ _Line = dict[str, Any]
 class Telling:
     """Writes the lines, in a thread of its own, from `with Telling(…) as told:` on."""
 
-    def __init__(self, out: BinaryIO, topics: Mapping[str, Sequence[ViewSpec]]) -> None:
+    def __init__(
+        self,
+        out: BinaryIO,
+        topics: Mapping[str, Sequence[ViewSpec]],
+        clock: Callable[[], datetime.datetime] = now,
+    ) -> None:
         """out: without a buffer, whose lock a thread that hangs would hold when Python ends. topics: Kafka's name of
-        each topic, and the views that are computed from it."""
+        each topic, and the views that are computed from it. clock: by which rows are too old."""
         self._out = out
+        self._clock = clock
         self._told = threading.Condition()
         self._waiting: dict[str, _Line] = {}
         """What is not written yet: one line for each topic at most, and the first line under no topic's name."""
@@ -85,7 +92,7 @@ class Telling:
         """A round of batches of one topic."""
         if self._gone:
             return
-        line = _line(topic, prepared, self._views)
+        line = _line(topic, prepared, self._views, self._clock())
         with self._told:
             waiting = self._waiting.get(topic)
             self._waiting[topic] = line if waiting is None else _together(waiting, line)
@@ -112,14 +119,14 @@ class Telling:
         return lines
 
 
-def _line(topic: str, prepared: Sequence[Prepared], views: Mapping[str, ViewSpec]) -> _Line:
+def _line(topic: str, prepared: Sequence[Prepared], views: Mapping[str, ViewSpec], instant: datetime.datetime) -> _Line:
     reasons: dict[str, Counter[str]] = {}
     for reject in itertools.chain.from_iterable(each.rejects for each in prepared):
         reasons.setdefault(reject.view or "*", Counter())[reject.reason] += 1
     return {
         "topic": topic,
         "records": sum(each.tables.raw.num_rows for each in prepared),
-        "views": {tables[0].view: _view(tables, views[tables[0].view]) for tables in _by_view(prepared)},
+        "views": {tables[0].view: _view(tables, views[tables[0].view], instant) for tables in _by_view(prepared)},
         "reasons": reasons,
         "rejects": list(itertools.islice(_rejects(prepared), SAMPLE)),
     }
@@ -141,22 +148,23 @@ def _by_view(prepared: Sequence[Prepared]) -> Iterator[tuple[ViewTable, ...]]:
     return zip(*(each.tables.views for each in prepared), strict=True)
 
 
-def _view(tables: Sequence[ViewTable], view: ViewSpec) -> dict[str, object]:
+def _view(tables: Sequence[ViewTable], view: ViewSpec, instant: datetime.datetime) -> dict[str, object]:
+    oldest = counts_from(view, instant)
     rows = itertools.chain.from_iterable(each.table.slice(0, SAMPLE).to_pylist() for each in tables)
     return {
         "rows": sum(each.table.num_rows for each in tables),
-        "too_old": sum(_too_old(each.table, view) for each in tables),
+        "too_old": sum(_before(oldest, each.table) for each in tables),
         "filtered": sum(each.filtered for each in tables),
         "rejected": sum(each.rejected for each in tables),
         "sample": [_row(row) for row in itertools.islice(rows, SAMPLE)],
     }
 
 
-def _too_old(rows: pa.Table, view: ViewSpec) -> int:
-    oldest = counts_from(view, now())
+def _before(oldest: datetime.datetime | None, rows: pa.Table) -> int:
+    """How many rows are of events before the oldest that counts; none where each does."""
     if oldest is None:
         return 0
-    return pc.sum(pc.less_equal(rows.column(EVENT_TIMESTAMP), oldest)).as_py() or 0
+    return pc.sum(pc.less(rows.column(EVENT_TIMESTAMP), oldest)).as_py() or 0
 
 
 def _row(row: Mapping[str, object]) -> dict[str, object]:

@@ -146,9 +146,7 @@ def _is_past(view: "ViewSpec", tried: "Tried") -> bool:
 
     oldest = counts_from(view, now())
     times = [row.values["event_timestamp"] for row in tried.newest]
-    return (
-        bool(times) and oldest is not None and all(isinstance(at, datetime.datetime) and at <= oldest for at in times)
-    )
+    return bool(times) and oldest is not None and all(isinstance(at, datetime.datetime) and at < oldest for at in times)
 
 
 def _summary(view: "ViewSpec", taken: _Source, tried: "Tried") -> str:

@@ -165,6 +165,12 @@ def test_rows_of_which_none_counts_any_more_are_said_to_be_old(
     assert "counts" not in tried(folder, capsys, [order("ada", -1)])
 
 
+def test_a_ttl_of_more_years_than_there_are_makes_no_row_old(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (definitions,) = folder.glob("shop_*.py")
+    definitions.write_text(definitions.read_text().replace("ttl=timedelta(days=1)", "ttl=timedelta(days=999_999)"))
+    assert "1 row of 1 entity" in tried(folder, capsys, [order("ada", 120.0)])
+
+
 def test_the_limit_is_of_records(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = tried(folder, capsys, [order("ada", 101.0 + number) for number in range(30)], "--limit", "3")
     assert "3 records of events.ndjson: 3 rows of 1 entity" in said

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import BinaryIO
 
 import pytest
@@ -14,7 +14,7 @@ from stillwell.cli.dev.tally import Tally
 from stillwell.layout.chain import PartitionId
 from streams.prepare import Prepared
 from streams.telling import SAMPLE, Telling
-from tests.batches import event, records
+from tests.batches import NOW, event, records
 from tests.unit.test_ingest import BY_EXPRESSION, preparation
 from tests.waiting import eventually
 
@@ -68,13 +68,21 @@ def test_who_has_gone_is_told_nothing_more_and_ends_nothing(pipe: tuple[BinaryIO
     assert [each["event"] for each in logs] == ["nobody reads what becomes of records; nothing more is told"]
 
 
-@pytest.mark.parametrize(("ttl", "old"), [(timedelta(days=1), 2), (timedelta(days=36_500), 0), (timedelta(0), 0)])
+@pytest.mark.parametrize(
+    ("ttl", "old"),
+    [
+        (timedelta(days=1), 0),  # as old as may be
+        (timedelta(days=1) - timedelta(microseconds=1), 2),
+        (timedelta(days=999_999), 0),  # from before the year 1 on
+        (timedelta(0), 0),
+    ],
+)
 def test_rows_that_have_outlived_their_ttl_are_counted_and_explained_where_there_are_no_others(
     pipe: tuple[BinaryIO, BinaryIO], ttl: timedelta, old: int
 ) -> None:
     read, write = pipe
     view = BY_EXPRESSION.model_copy(update={"ttl": ttl})
-    with Telling(write, {"t": [view]}) as told:
+    with Telling(write, {"t": [view]}, lambda: datetime.fromisoformat(NOW) + timedelta(days=1)) as told:
         told("t", a_round())
     write.close()
     first, line = map(json.loads, read.readlines())
@@ -82,6 +90,6 @@ def test_rows_that_have_outlived_their_ttl_are_counted_and_explained_where_there
     tally = Tally(first["views"])
     tally.take(line, now=0)
     assert tally.explanations(now=1) == []
-    said = "No row counts any more, by at and ByExpression's ttl of 1 day: who reads finds none. Has the time the right"
+    said = "No row counts any more, by at and ByExpression's ttl of 23 hours 59 minutes 59.999999 seconds: who reads"
     assert [each[: len(said)] for each in tally.explanations(now=10)] == ([said] if old else [])
     assert tally.explanations(now=11) == []
