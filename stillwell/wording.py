@@ -280,23 +280,18 @@ def _time_meant(column: ColumnSpec, came: str, pushed: bool) -> str:
     if column.type is not TIMESTAMP:
         return ""
     kind, _, excerpt = came.partition(" ")
-    if column.unit is None and kind == "number":
-        unit = _unit_of(excerpt)
-        if unit is None:
-            return ""
+    if column.unit is None and kind == "number" and (unit := _unit_of(excerpt)):
         return "; write it as text" if pushed else f"; a column of numbers says what they count, as col(unit={unit!r})"
-    if kind != "string":
-        return ""
-    time = _time_of(excerpt.strip('"'))
+    time = _time_of(excerpt.strip('"')) if kind == "string" else None
     if time is None:
         return ""
     if column.unit is not None:
-        return "; a column takes times as text without unit=…"
+        return "" if pushed else "; a column takes times as text without unit=…"
     return "" if time.tzinfo else "; it has no zone: add that which is meant, as Z for UTC"
 
 
 def _unit_of(number: str) -> str | None:
-    """The unit in which a number is a time of this century, as the definition writes it; None where in none."""
+    """The unit in which a number is a time of 1973 to 2286, as the definition writes it; None where in none."""
     digits = len(number) if number.isdecimal() else 0
     units = {10: "s", 13: "ms", 16: "us", 19: "ns"}
     return units.get(digits) or units.get(digits + 1)

@@ -243,6 +243,16 @@ def test_what_is_a_time_to_people_but_not_to_the_column_says_what_to_do(unit: An
     assert error.endswith(f"(at $.x){fix}")
 
 
+@pytest.mark.parametrize(
+    ("unit", "came", "fix"),
+    [(None, "1796198535574", "; write it as text"), ("ms", '"2026-01-01T00:00:00Z"', "")],
+)
+def test_who_pushes_is_not_told_to_change_the_definition(unit: Any, came: str, fix: str) -> None:
+    pushed = topic(column("x", TIMESTAMP, unit=unit)).model_copy(update={"pushed": True})
+    _, error = refusal(pushed, records([text(came)]))
+    assert error.endswith(f"(at $.x){fix}")
+
+
 def test_a_fault_in_the_middle_of_a_value_is_shown() -> None:
     long = "y" * 500
     for wrong, told in (
