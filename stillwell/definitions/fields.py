@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin
 
 from stillwell.definitions.annotated import SCALARS, field_type_of, shown_type, type_problem
-from stillwell.definitions.columns import Feature, Field
+from stillwell.definitions.columns import Feature, Field, Key
 from stillwell.definitions.mistakes import Mistakes, did_you_mean
 from stillwell.definitions.names import doubles, name_problem
 from stillwell.spec import FeatureSpec
@@ -107,7 +107,7 @@ def _parse(
             mistakes.add(f"has an annotation that cannot be read: {error}; {example}", field=name)
             return None
     if get_origin(annotation) is not kind:
-        meant = _MEANT.get(annotation, "String") if isinstance(annotation, type) else "String"
+        meant = _meant(annotation, kind)
         mistakes.add(f"is annotated {_shown(annotation)}; write `{name}: {kind.__name__}[{meant}]`", field=name)
         return None
     (inner,) = get_args(annotation)
@@ -123,6 +123,12 @@ def _parse(
         mistakes.add(f"has the type {_shown(member)}, {type_problem(member)}", field=name)
         return None
     return field_type, nullable
+
+
+def _meant(annotation: object, kind: type[Field[Any]]) -> str:
+    """The type that stands for Python's; String where there is none, and for a float as a key, which no float is."""
+    meant = _MEANT.get(annotation, "String") if isinstance(annotation, type) else "String"
+    return "String" if kind is Key and meant == "Float64" else meant
 
 
 def _members(annotation: object) -> set[object]:

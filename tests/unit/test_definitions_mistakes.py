@@ -107,6 +107,8 @@ CASES = {
     "a field of another kind": (entity("a: Col[String]"), "Wrong.a is annotated Col"),
     "a field that is no field": (entity("a: str"), "Wrong.a is annotated str; write `a: Key[String]`"),
     "a field of a number that is no field": (entity("a: int"), "Wrong.a is annotated int; write `a: Key[Int64]`"),
+    "a key of a float that is no field": (entity("a: float"), "Wrong.a is annotated float; write `a: Key[String]`"),
+    "a column of a float that is no field": (topic("a: float"), "Wrong.a is annotated float; write `a: Col[Float64]`"),
     "a field of a list that is no field": (
         entity("a: list[int]"),
         "Wrong.a is annotated list[int]; write `a: Key[String]`",
