@@ -562,7 +562,7 @@ def _sentence(problem: ErrorDetails) -> str:
     name = str(problem["loc"][0])
     if problem["type"] == "missing":
         meaning = (Settings.model_fields[name].description or "").split(".")[0].replace("\n", " ")
-        file = DEFAULT_FILE if _file() else f"{DEFAULT_FILE}, which is not in {Path.cwd()}"
+        file = _file() or f"{DEFAULT_FILE}, which is not in {Path.cwd()}"
         return f"{variable(name)} is missing. {meaning}. Set it in the environment, or `{name}` in {file}."
     if problem["type"] == "string_pattern_mismatch":
         rule = _IN_WORDS[problem["ctx"]["pattern"]]

@@ -146,6 +146,9 @@ def test_what_is_missing_beside_a_settings_file_is_not_said_to_be_in_the_wrong_f
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("STILLWELL_DEFINITIONS")
     assert refused().endswith("Set it in the environment, or `definitions` in stillwell.toml.")
+    (tmp_path / "other.toml").write_text("")
+    monkeypatch.setenv("STILLWELL_CONFIG", "other.toml")
+    assert refused().endswith("Set it in the environment, or `definitions` in other.toml.")
 
 
 def test_a_command_without_services_needs_no_services_set(monkeypatch: pytest.MonkeyPatch) -> None:
