@@ -154,6 +154,22 @@ def guess(topic: str, observed: Observed) -> Guess:
     )
 
 
+def _without_objects(topic: str, values: Sequence[bytes | None]) -> str:
+    """What there is instead, and what to do."""
+    if not values:
+        return (
+            f"{topic} holds no record that could be looked at. `stillwell produce {topic} FILE` sends it some; "
+            "`--from FILE` looks at those of a file"
+        )
+    said = f"{topic} holds {counted(len(values), 'record')} that could be looked at, and none that is a JSON object"
+    newest = next((value for value in reversed(values) if value is not None), None)
+    if newest is None:
+        return f"{said}: all are without a value"
+    framed = "; a zero byte in front is mostly that of a schema registry, before Avro or Protobuf"
+    more = framed if newest.startswith(b"\0") else ""
+    return f"{said}, and nothing else is read. The newest is {shown(newest)}{more}"
+
+
 def _apart(fields: Sequence[Field]) -> tuple[list[Field], list[tuple[str, str]]]:
     """The fields of which none leads through another's value, and those that are left out for it, with the reason.
 
@@ -184,22 +200,6 @@ def _apart(fields: Sequence[Field]) -> tuple[list[Field], list[tuple[str, str]]]
 
 
 # ---- columns ----
-
-
-def _without_objects(topic: str, values: Sequence[bytes | None]) -> str:
-    """What there is instead, and what to do."""
-    if not values:
-        return (
-            f"{topic} holds no record that could be looked at. `stillwell produce {topic} FILE` sends it some; "
-            "`--from FILE` looks at those of a file"
-        )
-    said = f"{topic} holds {counted(len(values), 'record')} that could be looked at, and none that is a JSON object"
-    newest = next((value for value in reversed(values) if value is not None), None)
-    if newest is None:
-        return f"{said}: all are without a value"
-    framed = "; a zero byte in front is mostly that of a schema registry, before Avro or Protobuf"
-    more = framed if newest.startswith(b"\0") else ""
-    return f"{said}, and nothing else is read. The newest is {shown(newest)}{more}"
 
 
 class _Names:
@@ -238,7 +238,7 @@ def _column(field: Field, observed: Observed, names: _Names) -> Column | str:
         return "its name holds a quotation mark, a backslash or a control character"
     if not all(field.path):
         return "its name is empty"
-    kind = _type(field, observed)
+    kind = _type(field)
     if isinstance(kind, str):
         return kind
     unfit = sum(not kind.fits(value) for value in field.values)
@@ -263,7 +263,7 @@ def _missing(field: Field | None, observed: Observed, *, rejected: bool) -> str:
     return f"null or missing in {without:,} of {observed.count:,}{fate}" if without else ""
 
 
-def _type(field: Field, observed: Observed) -> _Type | str:
+def _type(field: Field) -> _Type | str:
     """The type that most values of a field have, or why it has none."""
     if not field.values:
         return "always null"
@@ -281,11 +281,11 @@ def _type(field: Field, observed: Observed) -> _Type | str:
         case "text":
             return _text(field)
         case "list":
-            return _list(field, observed)
+            return _list(field)
     return "an object without fields"
 
 
-def _list(field: Field, observed: Observed) -> _Type | str:
+def _list(field: Field) -> _Type | str:
     """Lists of one type, as their elements are."""
     lists = [value for value in field.values if isinstance(value, list)]
     elements = [element for each in lists for element in each]
@@ -294,7 +294,7 @@ def _list(field: Field, observed: Observed) -> _Type | str:
     if None in elements:
         return "a list with nulls in it"
     of_one = Field(field.path, elements, [0] * len(elements))
-    element = _type(of_one, observed)
+    element = _type(of_one)
     if isinstance(element, str):
         return f"a list of elements {element}"
     if element.name.startswith("list"):
@@ -324,33 +324,36 @@ def _shares(kinds: "dict[Kind, int]") -> str:
 
 
 def _number(field: Field) -> _Type:
-    numbers = [value for value in field.values if isinstance(value, int | float) and not isinstance(value, bool)]
+    numbers = [value for value in field.values if _is_number(value)]
     whole = [value for value in numbers if isinstance(value, int)]
     least, greatest = INT64_RANGE
     if len(whole) < MOSTLY * len(numbers) or any(not least <= value <= greatest for value in whole):
-        return _Type("Float64", fits=lambda value: isinstance(value, int | float) and not isinstance(value, bool))
+        return _Type("Float64", fits=_is_number)
     # A price that happened to be whole in most records must not lose those that are not.
     if len(whole) < len(numbers):
-        return _Type(
-            "Float64",
-            note="mostly whole",
-            fits=lambda value: isinstance(value, int | float) and not isinstance(value, bool),
-        )
+        return _Type("Float64", note="mostly whole", fits=_is_number)
     unit = _unit(field, whole)
-    if unit is not None:
-        factor, divisor = US_PER_UNIT[unit]
-        times = [value for value in whole if value in _of_this_century(unit)]
-        first = datetime.datetime.fromtimestamp(times[0] * factor / divisor / 1e6, datetime.UTC)
-        note = f"as numbers, {times[0]} is {first:%Y-%m-%d %H:%M:%S} UTC"
-        if len(times) < len(whole):
-            note += f"; {len(whole) - len(times):,} of {len(whole):,} are before 2000 or after 2100"
-        return _Type(
-            "Timestamp",
-            (f'unit="{unit}"',),
-            note,
-            lambda value: isinstance(value, int) and not isinstance(value, bool),
-        )
-    return _Type("Int64", fits=lambda value: isinstance(value, int) and not isinstance(value, bool))
+    if unit is None:
+        return _Type("Int64", fits=_is_whole)
+    return _Type("Timestamp", (f'unit="{unit}"',), _times(whole, unit), _is_whole)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _times(values: Sequence[int], unit: str) -> str:
+    """What the first of the numbers is as a time, and how many would be times that are hardly meant."""
+    factor, divisor = US_PER_UNIT[unit]
+    times = [value for value in values if value in _of_this_century(unit)]
+    first = datetime.datetime.fromtimestamp(times[0] * factor / divisor / 1e6, datetime.UTC)
+    others = len(values) - len(times)
+    doubt = f"; {others:,} of {len(values):,} are before 2000 or after 2100" if others else ""
+    return f"as numbers, {times[0]} is {first:%Y-%m-%d %H:%M:%S} UTC{doubt}"
 
 
 def _unit(field: Field, values: Sequence[int]) -> str | None:
