@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 import click
 
@@ -59,7 +59,22 @@ def _key(value: bytes, path: list[str]) -> bytes | None:
     return found.encode() if isinstance(found, str) else msgspec.json.encode(found)
 
 
-def first_of(file: BinaryIO, limit: int, key: str | None) -> "tuple[tuple[Record, ...], tuple[str, ...]]":
+STANDARD_INPUT = "-"
+"""In place of the name of a file."""
+
+
+def name_of(file: str) -> str:
+    """As sentences have it."""
+    return "standard input" if file == STANDARD_INPUT else file
+
+
+def refuse_key(key: str | None) -> None:
+    """Raises UsageError where a key is named for the records of a topic: it would be taken for that of an entity."""
+    if key is not None:
+        raise click.UsageError("--key is for the events of a file: records of a topic have keys. Take it away")
+
+
+def first_of(file: str, limit: int, key: str | None) -> "tuple[tuple[Record, ...], tuple[str, ...]]":
     """The first events of a file as records that came now, numbered in their order, and where each is: `line 3`."""
     import asyncio
 
@@ -67,7 +82,8 @@ def first_of(file: BinaryIO, limit: int, key: str | None) -> "tuple[tuple[Record
     from stillwell.trial import Record
 
     at = now_ms()
-    events = asyncio.run(_first_events(file, key, limit))
+    with click.open_file(file, "rb") as opened:
+        events = asyncio.run(_first_events(cast("BinaryIO", opened), key, limit))
     records = (Record(each.value, each.key, timestamp=at, offset=number) for number, each in enumerate(events))
     return tuple(records), tuple(f"line {each.line}" for each in events)
 

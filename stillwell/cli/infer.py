@@ -5,11 +5,11 @@ import re
 import sys
 import tempfile
 import uuid
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import click
 
-from stillwell.cli.events import first_of, key_option, newest_of
+from stillwell.cli.events import first_of, key_option, name_of, newest_of, refuse_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--from",
     "file",
-    type=click.File("rb"),
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
     metavar="FILE",
     help="Look at the JSON lines of a file instead, - for standard input, as if they were the topic's.",
 )
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=pathlib.Path),
     help="The file to write, which must not be there yet. Without: standard output.",
 )
-def infer(topic: str, file: BinaryIO | None, limit: int, key: str | None, output: pathlib.Path | None) -> None:
+def infer(topic: str, file: str | None, limit: int, key: str | None, output: pathlib.Path | None) -> None:
     """Write definitions for a TOPIC from what is in it, to begin with.
 
     An entity, the topic and a view of the latest event: a module that passes `stillwell check` as it stands, with a
@@ -58,15 +58,19 @@ def infer(topic: str, file: BinaryIO | None, limit: int, key: str | None, output
         )
     if output is not None and output.exists():
         raise click.UsageError(f"{output} is there already; name another file, or remove it")
-    records, _ = newest_of(KafkaSettings.load(), topic, limit) if file is None else first_of(file, limit, key)
-    inferred = inferred_from(topic, records)
+    if file is None:
+        refuse_key(key)
+        records, _ = newest_of(KafkaSettings.load(), topic, limit)
+    else:
+        records, _ = first_of(file, limit, key)
+    inferred = inferred_from(topic, records, "" if file is None else name_of(file))
     tried = _tried(ProjectSettings.load(), inferred, records)
     if output is None:
         click.echo(inferred.source, nl=False)
     else:
         _write(output, inferred.source)
         click.echo(f"{output} written")
-    _sum_up(inferred.view, topic if file is None else file.name, tried)
+    _sum_up(inferred.view, topic if file is None else name_of(file), tried)
 
 
 def _tried(settings: "ProjectSettings", inferred: "Inferred", records: "Sequence[Record]") -> "Tried":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stillwell.cli.events import first_of, key_option, newest_of
+from stillwell.cli.events import STANDARD_INPUT, first_of, key_option, name_of, newest_of, refuse_key
 from stillwell.cli.output import json_option, print_json
 from stillwell.cli.values import excerpt, jsonable, printable, shown
 
@@ -79,16 +79,14 @@ def _source(view: "ViewSpec", source: str | None, limit: int, key: str | None) -
     from stillwell.pushing.on_write import PUSHED
     from stillwell.settings import KafkaSettings
 
-    if source == "-":
-        return _Source("standard input", *first_of(click.get_binary_stream("stdin"), limit, key))
-    if source is not None and pathlib.Path(source).is_file():
-        with pathlib.Path(source).open("rb") as file:
-            return _Source(source, *first_of(file, limit, key))
+    if source is not None and (source == STANDARD_INPUT or pathlib.Path(source).is_file()):
+        return _Source(name_of(source), *first_of(source, limit, key))
     topic = source or view.source.topic
     if topic.startswith(PUSHED):
         raise click.UsageError(f"{view.name} reads no topic: what it stores is pushed. Name a file of events by --from")
     if source is not None and ("/" in source or source.endswith((".ndjson", ".jsonl", ".json"))):
         raise click.UsageError(f"there is no file {source!r}")
+    refuse_key(key)
     return _Source(topic, *newest_of(KafkaSettings.load(), topic, limit))
 
 

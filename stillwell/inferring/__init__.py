@@ -14,9 +14,10 @@ from stillwell.trial import Record
 __all__ = ["Inferred", "infer"]
 
 
-def infer(topic: str, records: Sequence[Record]) -> Inferred:
+def infer(topic: str, records: Sequence[Record], file: str = "") -> Inferred:
     """Definitions of a topic, from records of it: an entity, the topic and a view of the latest event.
 
-    Raises NothingToGuess where no record is a JSON object, or nothing in them can be a key.
+    file: what the records are from, if not from the topic. Raises NothingToGuess where no record is a JSON object, or
+    nothing in them can be a key.
     """
-    return write(topic, guess(topic, observe(records)))
+    return write(topic, guess(topic, observe(records), file))

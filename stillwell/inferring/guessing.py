@@ -117,10 +117,10 @@ class Guess:
     left_out: tuple[tuple[str, str], ...]
 
 
-def guess(topic: str, observed: Observed) -> Guess:
-    """Raises NothingToGuess."""
+def guess(topic: str, observed: Observed, file: str = "") -> Guess:
+    """file: what the records are from, if not from the topic. Raises NothingToGuess."""
     if not observed.count:
-        raise NothingToGuess(_without_objects(topic, observed.others))
+        raise NothingToGuess(_without_objects(topic, observed.others, file))
     names = _Names()
     columns: list[Column] = []
     left_out = [(".".join(path), "a map: its fields are data") for path in observed.crowded]
@@ -154,14 +154,17 @@ def guess(topic: str, observed: Observed) -> Guess:
     )
 
 
-def _without_objects(topic: str, values: Sequence[bytes | None]) -> str:
+def _without_objects(topic: str, values: Sequence[bytes | None], file: str) -> str:
     """What there is instead, and what to do."""
+    if not values and file:
+        return f"{file} holds no record"
     if not values:
         return (
             f"{topic} holds no record that could be looked at. `stillwell produce {topic} FILE` sends it some; "
             "`--from FILE` looks at those of a file"
         )
-    said = f"{topic} holds {counted(len(values), 'record')} that could be looked at, and none that is a JSON object"
+    held = counted(len(values), "record")
+    said = f"{file or topic} holds {held} that could be looked at, and none that is a JSON object"
     newest = next((value for value in reversed(values) if value is not None), None)
     if newest is None:
         return f"{said}: all are without a value"
@@ -314,7 +317,7 @@ def _vector(lists: Sequence[list[Any]]) -> str:
         return ""
     others = len(lists) - count
     of_size = f"{size} elements in {count:,} of {len(lists):,}" if others else f"always {size} elements"
-    fate = f", which {counted(others, 'record')} would be rejected for" if others else ""
+    fate = f" It would reject {counted(others, 'record')}" if others else ""
     return f"{of_size}: a vector, Annotated[list[Float32], Size({size})]?{fate}"
 
 

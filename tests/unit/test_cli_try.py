@@ -209,6 +209,7 @@ def test_an_empty_file_is_said_to_be(folder: Path, capsys: pytest.CaptureFixture
         (["Basket"], "Basket is what a request brings, and is not stored: no view is computed from it"),
         (["Large", "--from", "orders.ndjson"], "there is no file 'orders.ndjson'"),
         (["Large", "--from", "array.json"], "the file holds a JSON array, and one object a line is needed: `jq -c .[]"),
+        (["Large", "--key", "customer"], "--key is for the events of a file: records of a topic have keys"),
         (["Large"], "STILLWELL_KAFKA_BOOTSTRAP is missing"),
     ],
 )

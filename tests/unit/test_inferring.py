@@ -1,5 +1,6 @@
 """Definitions that are guessed from records: they load as they stand, and say what they are guesses of."""
 
+import io
 import itertools
 import json
 import random
@@ -140,10 +141,7 @@ def test_lists_that_are_mostly_of_one_length_may_be_vectors(tmp_path: Path) -> N
     source, types = guessed(records(values), tmp_path)
     assert types["where"] == "List[Float64]"
     told = " ".join(source.replace("#", " ").split())
-    assert (
-        "64 elements in 19 of 20: a vector, Annotated[list[Float32], Size(64)]?, which 1 record would be rejected for"
-        in told
-    )
+    assert "64 elements in 19 of 20: a vector, Annotated[list[Float32], Size(64)]? It would reject 1 record" in told
 
 
 def test_fields_that_no_column_can_be_are_left_out_with_the_reason(tmp_path: Path) -> None:
@@ -313,6 +311,30 @@ def test_the_events_of_a_file_are_enough(
     printed = capsys.readouterr()
     assert 'class Order(Topic, name="shop.orders", event_time="at"' in printed.out
     assert printed.err == said
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ('{"at": "2026-01-01T00:00:00Z", "customer": "a"}', "1 record of standard input looked at: 1 row of Latest"),
+        ("no JSON", "standard input holds 1 record that could be looked at, and none that is a JSON object"),
+        ("", "stillwell: standard input holds no record\n"),
+    ],
+)
+def test_of_events_that_are_typed_it_is_not_said_that_the_topic_holds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], typed: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stillwell.toml").write_text('project = "shop"\ndefinitions = "features"\n')
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(typed.encode())))
+    run(["topics", "infer", "shop.orders", "--from", "-"])
+    assert said in capsys.readouterr().err
+
+
+def test_a_key_is_not_asked_for_of_a_topics_records(capsys: pytest.CaptureFixture[str]) -> None:
+    """It might be meant as that of the entity."""
+    assert run(["topics", "infer", "shop.orders", "--key", "customer"]) == 2
+    assert "--key is for the events of a file: records of a topic have keys" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
