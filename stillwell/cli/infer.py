@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from stillwell.cli.events import first_of, key_option, name_of, newest_of, refuse_key
+from stillwell.cli.new_files import write_new_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +69,7 @@ def infer(topic: str, file: str | None, limit: int, key: str | None, output: pat
     if output is None:
         click.echo(inferred.source, nl=False)
     else:
-        _write(output, inferred.source)
+        write_new_files({output: inferred.source})
         click.echo(f"{output} written")
     _sum_up(inferred.view, topic if file is None else name_of(file), tried)
 
@@ -81,22 +82,13 @@ def _tried(settings: "ProjectSettings", inferred: "Inferred", records: "Sequence
 
     name = f"inferred_{uuid.uuid4().hex}"
     with tempfile.TemporaryDirectory() as folder:
-        (pathlib.Path(folder) / f"{name}.py").write_text(inferred.source)
+        write_new_files({pathlib.Path(folder) / f"{name}.py": inferred.source})
         try:
             definitions = load_definitions(name, pathlib.Path(folder))
         finally:
             sys.path.remove(folder)
     (view,) = definitions.views
     return Trial(view, settings.max_future).run(records)
-
-
-def _write(output: pathlib.Path, source: str) -> None:
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with output.open("x") as file:
-            file.write(source)
-    except OSError as error:
-        raise click.UsageError(f"{output} cannot be written: {error.strerror}") from None
 
 
 def _sum_up(view: str, topic: str, tried: "Tried") -> None:

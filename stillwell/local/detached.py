@@ -63,7 +63,8 @@ class DetachedStack:
         """
         with self._locked(), contextlib.ExitStack() as undo:
             stack, started = self._stack(progress), self._read()
-            stack.offline.mkdir(parents=True, exist_ok=True)
+            with self._writing():
+                stack.offline.mkdir(parents=True, exist_ok=True)
             for part in _parts(stack):
                 earlier = started.get(part.name)
                 if earlier is not None and earlier.process is not None:
@@ -129,11 +130,9 @@ class DetachedStack:
             yield
 
     def _open_lock(self) -> TextIO:
-        try:
+        with self._writing():
             self.folder.mkdir(parents=True, exist_ok=True)
             return open(self._lock_file, "w")
-        except OSError as error:
-            raise not_writable(self.folder, error) from error
 
     def _read(self) -> dict[str, _Started]:
         if not self._state_file.exists():
@@ -144,8 +143,18 @@ class DetachedStack:
     def _write(self, started: dict[str, _Started]) -> None:
         text = json.dumps({name: dataclasses.asdict(part) for name, part in started.items()}, indent=2)
         fresh = self._state_file.with_suffix(".new")
-        fresh.write_text(text)
-        fresh.replace(self._state_file)
+        with self._writing(), contextlib.ExitStack() as undo:
+            undo.callback(fresh.unlink, missing_ok=True)
+            fresh.write_text(text)
+            fresh.replace(self._state_file)
+            undo.pop_all()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise not_writable(self.folder, error) from error
 
 
 def not_writable(folder: Path, error: OSError) -> LocalStackError:

@@ -92,7 +92,8 @@ class KafkaBroker(Part):
 
     def _prepare(self) -> list[str]:
         _check_disk(self.folder)
-        self._write_configuration()
+        with self._writing():
+            self._write_configuration()
         command = [
             str(java()),
             f"-Xmx{_HEAP}",

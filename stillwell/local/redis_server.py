@@ -55,8 +55,9 @@ class RedisServer(Part):
         directives = {**self._config, "port": str(self.port), "dir": str(self.folder)}
         # In a file rather than on the command line: a password there could be read by everybody on the machine.
         configuration = self.folder / "redis.conf"
-        configuration.touch(mode=0o600)
-        configuration.write_text("".join(f'{name} "{value}"\n' for name, value in directives.items()))
+        with self._writing():
+            configuration.touch(mode=0o600)
+            configuration.write_text("".join(f'{name} "{value}"\n' for name, value in directives.items()))
         return [str(redis_executable()), str(configuration)]
 
 

@@ -290,6 +290,19 @@ def test_too_little_disk_is_said_before_anything_starts(tmp_path: Path, monkeypa
         jars.kafka_class_path(cache=tmp_path / "cache")
 
 
+@pytest.mark.parametrize("file", ["redis/redis.conf", "state.new"])
+def test_a_disk_that_is_full_already_is_said_and_nothing_runs_on_it(tmp_path: Path, file: str) -> None:
+    (tmp_path / "redis").mkdir()
+    (tmp_path / file).symlink_to("/dev/full")
+    stack = DetachedStack(tmp_path)
+    with pytest.raises(
+        LocalStackError, match=r"cannot be written: No space left on device\. (Make room|Name a folder)"
+    ):
+        stack.up()
+    assert not any(part.running for part in stack.status())
+    assert [path.name for path in tmp_path.glob("state*")] == []
+
+
 def test_a_process_that_only_has_the_number_of_ours_is_left_alone(tmp_path: Path) -> None:
     stack = DetachedStack(tmp_path)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:

@@ -1,17 +1,21 @@
 """`stillwell init`: a project that is right as it stands, written whole or not at all."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
 from stillwell.cli.main import run
+from stillwell.cli.new_files import write_new_files
 from stillwell.settings import Settings, variable
+from tests.full_disk import no_file_longer_than
 
 FILES = {
     ".gitignore",
@@ -136,20 +140,21 @@ def test_nothing_is_overwritten_and_nothing_written_beside_it(
 def test_a_disk_that_takes_no_more_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Half of it is written when it fails."""
-    write_text = Path.write_text
-
-    def full(path: Path, content: str) -> int:
-        if path.name == "stillwell.toml":
-            raise OSError(28, "No space left on device")
-        return write_text(path, content)
-
+    """Some of it is written when it fails, half a file too."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Path, "write_text", full)
-    assert run(["init", "shop/deep"]) == 2
+    with no_file_longer_than(500):
+        assert run(["init", "shop/deep"]) == 2
     said = capsys.readouterr().err
-    assert "stillwell.toml cannot be written: No space left on device; nothing was left behind" in said
+    assert re.search(r"shop/deep/\S+ cannot be written: File too large; nothing was left behind", said)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_wrote_meanwhile_is_left_as_it_is(tmp_path: Path) -> None:
+    """It is looked for before all files; then one comes."""
+    (tmp_path / "theirs").write_text("theirs")
+    with pytest.raises(click.UsageError, match="theirs cannot be written: File exists; nothing was left behind"):
+        write_new_files({tmp_path / "ours": "ours", tmp_path / "theirs": "ours"})
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("theirs", "theirs")]
 
 
 def test_a_folder_that_cannot_be_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
