@@ -30,7 +30,7 @@ def counts_from(view: ViewSpec, now: datetime.datetime) -> datetime.datetime | N
         return None
 
 
-def too_old(view: ViewSpec) -> str:
+def why_too_old(view: ViewSpec) -> str:
     """What to look at where a view got rows, and each has outlived its TTL."""
     return (
         f"No row counts any more, by {view.source.event_time} and {view.name}'s ttl of {lasting(view.ttl)}: who reads "

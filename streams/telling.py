@@ -29,7 +29,7 @@ import structlog
 
 from stillwell.instants import now
 from stillwell.layout.parquet import EVENT_TIMESTAMP, ViewTable
-from stillwell.rowless import causes, counts_from, too_old
+from stillwell.rowless import causes, counts_from, why_too_old
 from stillwell.spec import ViewSpec
 from streams.prepare import Prepared
 
@@ -72,7 +72,7 @@ class Telling:
         for topic, of in topics.items():
             for view in of:  # that of its source comes before that of its pushes
                 self._views.setdefault(view.name, view)
-                views.setdefault(view.name, {"topic": topic, "causes": causes(view), "too_old": too_old(view)})
+                views.setdefault(view.name, {"topic": topic, "causes": causes(view), "too_old": why_too_old(view)})
         self._waiting[""] = {"views": views}
 
     def __enter__(self) -> Self:

@@ -94,7 +94,7 @@ def _source(view: "ViewSpec", source: str | None, limit: int, key: str | None) -
 
 
 def _print(view: "ViewSpec", taken: _Source, tried: "Tried") -> None:
-    from stillwell.rowless import causes, explanation, too_old
+    from stillwell.rowless import causes, explanation, why_too_old
 
     for row in tried.rows:
         click.echo(f"{taken.places[row.offset]:<10}  {_row(view, row.values)}")
@@ -105,8 +105,8 @@ def _print(view: "ViewSpec", taken: _Source, tried: "Tried") -> None:
     for broken in tried.broken:
         if broken.rule.action != "reject":
             click.echo(_doubt(taken, broken))
-    if _is_past(view, tried):
-        click.echo(too_old(view))
+    if _all_too_old(view, tried):
+        click.echo(why_too_old(view))
     click.echo(_summary(view, taken, tried))
     if tried.records and not tried.rows:
         click.echo(explanation(view.name, tried.why_without, causes(view)))
@@ -137,7 +137,7 @@ def _doubt(taken: _Source, broken: "Broken") -> str:
     return f"{taken.places[broken.offset]:<10}  {what}; so {counted(broken.count, 'record')}"
 
 
-def _is_past(view: "ViewSpec", tried: "Tried") -> bool:
+def _all_too_old(view: "ViewSpec", tried: "Tried") -> bool:
     """Whether there are rows, and none that counts: mostly because the event time is read in a wrong unit."""
     from stillwell.instants import now
     from stillwell.rowless import counts_from

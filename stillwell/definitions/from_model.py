@@ -40,8 +40,7 @@ _INSTEAD: Mapping[object, str] = {
     datetime.time: "`{name}: Col[String{null}]`",
     datetime.timedelta: "`{name}: Col[String{null}]`",
 }
-"""What to declare for a type that no column has, as producers write it in JSON. null: where it may be null.
-"""
+"""What to declare for a type that no column has, as producers write it in JSON. null: where it may be null."""
 
 _LONGEST = 1_000
 """Characters up to which a length can be a pattern: it is compiled to as many states."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -38,9 +39,17 @@ def a_round() -> Sequence[Prepared]:
 def test_rounds_that_nobody_reads_yet_are_told_as_one_and_hold_up_nobody(pipe: tuple[BinaryIO, BinaryIO]) -> None:
     read, write = pipe
     prepared = a_round()
-    with Telling(write, TOPICS) as told:
+
+    def tell(told: Telling) -> None:
         for _ in range(2_000):  # a pipe holds a few hundred of the lines
             told("t", prepared)
+
+    with Telling(write, TOPICS) as told:
+        # In a thread: what is held up for ever would hold up the test instead of failing it.
+        telling = threading.Thread(target=tell, args=[told], daemon=True)
+        telling.start()
+        telling.join(60)
+        assert not telling.is_alive()
         reader = ThreadPoolExecutor(1).submit(read.readlines)
     write.close()
     first, *rounds = map(json.loads, reader.result())
