@@ -10,7 +10,7 @@ from serving.limits import Limits
 from serving.lru import LruCache
 from serving.metrics import ENTITIES, LATE_ROWS, LAYOUTS, OBJECTIVE_ROWS, VALUES, Metrics
 from serving.openapi import Names
-from stillwell.errors import RequestError
+from stillwell.errors import FormatError, RequestError
 from stillwell.layout.projection import UnknownLayout
 from stillwell.predictions.columns import ModelReaders
 from stillwell.reading import entities
@@ -125,7 +125,12 @@ class Features:
         self._metrics.count(LAYOUTS)
 
     def _looked(self, came: int | Exception) -> None:
-        if isinstance(came, Exception):
+        if isinstance(came, FormatError):
+            # The store answers: to wait for it, as the other line says, would be for ever.
+            _log.warning(
+                "rows of other versions cannot be read: the registry holds what is unknown here", error=str(came)
+            )
+        elif isinstance(came, Exception):
             _log.warning("rows of other versions cannot be read until the offline store can", error=str(came))
         else:
             _log.info("registered versions are known", versions=came)

@@ -130,7 +130,8 @@ class RedisLink:
         if code in ("BADFORMAT", "WRONGTYPE"):
             return FormatError(
                 f"Redis at {self.address} holds something that is no row of this version where a row should be "
-                f"({text}): fill a new namespace, or find out who else writes to these keys"
+                f"({text}): upgrade if a newer Stillwell writes there too, fill a new namespace, or find out who else "
+                "writes to these keys"
             )
         if code in _MENDS:
             return StoreUnavailable(f"Redis at {self.address} refuses ({code}): {_MENDS[code]}")

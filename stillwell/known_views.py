@@ -5,7 +5,6 @@ Redis again, by what was registered before the first of them was written (`still
 """
 
 import datetime
-import itertools
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -14,10 +13,10 @@ from stillwell.errors import FormatError
 from stillwell.predictions.log import is_log, outputs_of
 from stillwell.pushing.record import push_topic
 from stillwell.pushing.topics import pushed_views
-from stillwell.registry import ViewDocument, registered
+from stillwell.registry import ViewDocument, of_types, registered, unknown_types
 from stillwell.spec import DefinitionsSpec, EntitySpec, FeatureSpec, KeySpec, TopicSpec, ViewSpec
 from stillwell.storage import ObjectStore
-from stillwell.types import field_type, is_field_type
+from stillwell.types import field_type
 
 
 class Version(NamedTuple):
@@ -82,11 +81,6 @@ def _feature(column: Column) -> FeatureSpec:
 def _readable(store: ObjectStore, view: str | None = None) -> Iterator[ViewDocument]:
     """What is registered, as long as this version of Stillwell can read its rows. Raises FormatError otherwise."""
     for document in registered(store, view):
-        types = {column.type for column in itertools.chain(document.keys, document.features)}
-        unknown = sorted(name for name in types if not is_field_type(name))
-        if unknown:
-            raise FormatError(
-                f"{store.url}: version {document.version} of view {document.view} is registered with fields of the "
-                f"type {', '.join(unknown)}, which this version of Stillwell does not know: upgrade"
-            )
+        if unknown := unknown_types((*document.keys, *document.features)):
+            raise FormatError(f"{store.url}: version {document.version} of view {document.view} {of_types(unknown)}")
         yield document

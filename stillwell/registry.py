@@ -21,7 +21,7 @@ lost.
 import contextlib
 import dataclasses
 import datetime
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal
 
 import pydantic
@@ -46,7 +46,7 @@ from stillwell.pushing.topics import pushed_views
 from stillwell.settings import spelled
 from stillwell.spec import ColumnSpec, DefinitionsSpec, ExampleSpec, Origin, Spec, ViewSpec
 from stillwell.storage import ObjectStore
-from stillwell.types import TIMESTAMP
+from stillwell.types import TIMESTAMP, is_field_type
 
 ATTEMPTS = 3
 """How often a create is sent whose answer is lost, before the store counts as unavailable."""
@@ -125,18 +125,68 @@ def registered(store: ObjectStore, view: str | None = None) -> Iterator[ViewDocu
     return (_read(store, path) for path in store.list(f"{_ROOT}{view}/" if view else _ROOT))
 
 
+def unknown_types(columns: Iterable["Column | _Typed"]) -> list[str]:
+    """The types of columns that this version of Stillwell does not know."""
+    return sorted({column.type for column in columns if not is_field_type(column.type)})
+
+
+def of_types(unknown: Sequence[str]) -> str:
+    """What is wrong with a document of unknown types, reading on from its name."""
+    types = ", ".join(unknown)
+    return f"is registered with fields of the type {types}, which this version of Stillwell does not know: upgrade"
+
+
 def _path(view: str, version: int) -> str:
     return f"{_ROOT}{view}/{version}.json"
 
 
 def _read(store: ObjectStore, path: str) -> ViewDocument:
+    data = store.read(path)
     try:
-        document = ViewDocument.model_validate_json(store.read(path))
+        document = ViewDocument.model_validate_json(data)
     except pydantic.ValidationError as error:
-        raise FormatError(f"{store.url}: {path} is no ViewDocument of format {FORMAT}: {error}") from error
+        raise FormatError(f"{store.url}: {path} {_why_unreadable(data, error)}") from error
     if document.digest != _digest(document) or path != _path(document.view, document.version):
         raise FormatError(f"{store.url}: {path} has been altered: its content does not give its digest and path")
     return document
+
+
+class _Format(pydantic.BaseModel):
+    format: int = 0
+
+
+class _Typed(pydantic.BaseModel):
+    type: str
+
+
+class _Recorded(pydantic.BaseModel):
+    columns: tuple[_Typed, ...] = ()
+
+
+class _Types(pydantic.BaseModel):
+    """The types that a document names, whatever else it holds."""
+
+    keys: tuple[_Typed, ...] = ()
+    features: tuple[_Typed, ...] = ()
+    behaviour: _Recorded = _Recorded()
+
+
+def _why_unreadable(data: bytes, error: pydantic.ValidationError) -> str:
+    """What a document is instead, reading on from its path.
+
+    Values of a type that is not known fit no field of ours, and a document has hundreds of them: pydantic's own message
+    has three lines for each, and none that says what to do.
+    """
+    with contextlib.suppress(pydantic.ValidationError):
+        if (newer := _Format.model_validate_json(data).format) > FORMAT:
+            return f"is of format {newer}, this version of Stillwell reads {FORMAT}: upgrade"
+        types = _Types.model_validate_json(data)
+        if unknown := unknown_types((*types.keys, *types.features, *types.behaviour.columns)):
+            return of_types(unknown)
+    first, *others = error.errors(include_url=False, include_input=False)
+    place = ".".join(map(str, first["loc"]))
+    more = f" (and {len(others)} more)" if others else ""
+    return f"is no ViewDocument of format {FORMAT}: {f'{place}: ' if place else ''}{first['msg']}{more}"
 
 
 def _create(store: ObjectStore, document: ViewDocument) -> None:
@@ -168,6 +218,9 @@ def _judged(store: ObjectStore, view: ViewSpec, grace: datetime.timedelta) -> Ma
     found = {document.version: document for document in registered(store, view.name)}
     where = f"{view.file}: " if view.file else ""
     for document in found.values():
+        # Of features the registry compares what they are called: it decodes the events alone.
+        if unknown := unknown_types(document.behaviour.columns):
+            raise FormatError(f"{store.url}: {_path(document.view, document.version)} {of_types(unknown)}")
         problems = _problems(view, document, max(found) + 1) or _other_grace(view, grace, document)
         if problems:
             raise DefinitionError(*(f"{where}{view.name} {problem}" for problem in problems))

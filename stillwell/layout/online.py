@@ -87,8 +87,8 @@ def answer(stored: bytes | None, value: bytes, lifetime_ms: int | None, now_ms: 
 def _require_format(value: bytes) -> None:
     if value[0] != FORMAT or len(value) < HEADER_BYTES:
         raise FormatError(
-            f"{value[:8]!r}… is no row of format {FORMAT}, the only one that this version knows: fill a new namespace, "
-            "or find out who else writes to these keys"
+            f"{value[:8]!r}… is no row of format {FORMAT}, the only one that this version knows: upgrade if "
+            "a newer Stillwell writes there too, fill a new namespace, or find out who else writes to these keys"
         )
 
 

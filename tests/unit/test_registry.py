@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -31,6 +32,7 @@ from stillwell import (
     frame,
     rows,
 )
+from stillwell.definitions.behaviour import canonical, sha256
 from stillwell.definitions.loading import load_definitions
 from stillwell.errors import DefinitionError, FormatError, StoreUnavailable
 from stillwell.known_views import Version, known_views, logs_of_predictions
@@ -506,16 +508,50 @@ def test_of_two_workers_with_other_definitions_the_second_is_refused() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        (b'"format":1', b'"format":2', "is no ViewDocument of format 1"),
+        (b'"format":1', b'"format":2', r"/1\.json is of format 2, this version of Stillwell reads 1: upgrade$"),
         (b'"nullable":true', b'"nullable":false', "has been altered"),
-        (b"{", b"[", "is no ViewDocument"),
+        (b"{", b"[", "is no ViewDocument of format 1: Invalid JSON"),
+        (b'"ttl_us":', b'"ttl":', r"is no ViewDocument of format 1: ttl_us: Field required \(and 1 more\)$"),
     ],
-    ids=["another format", "another content", "no JSON"],
+    ids=["another format", "another content", "no JSON", "another field"],
 )
 def test_a_document_that_cannot_be_trusted_is_refused(store: MemoryStore, old: bytes, new: bytes, says: str) -> None:
     store.objects[PATH] = store.objects[PATH].replace(old, new, 1)
     with pytest.raises(FormatError, match=says):
         run(store, Late.spec)
+
+
+def test_a_document_of_a_later_format_may_hold_anything(store: MemoryStore) -> None:
+    store.objects[PATH] = b'{"format": 2, "keys": "airport", "behaviour": []}'
+    with pytest.raises(FormatError, match=r"is of format 2, this version of Stillwell reads 1: upgrade$"):
+        run(store, Late.spec)
+
+
+def registered_by_a_newer_stillwell(store: MemoryStore, version: int, value: Callable[[Any], object]) -> None:
+    """Version 1 once more, with a column of the topic whose type this Stillwell does not know, and values of it."""
+    document = json.loads(store.objects[PATH]) | {"version": version}
+    document["behaviour"]["columns"][4]["type"] = "Decimal"
+    document["behaviour"]["events"] = [
+        [*event[:4], value(event[4]), *event[5:]] for event in document["behaviour"]["events"]
+    ]
+    document["digest"] = sha256({name: document[name] for name in document if name not in ("source_digest", "digest")})
+    store.objects[f"_registry/Late/{version}.json"] = canonical(document)
+
+
+@pytest.mark.parametrize(
+    "value", [str, lambda value: {"of": str(value)}], ids=["texts as others have", "values of another kind"]
+)
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_type_that_only_a_later_stillwell_knows_is_told_in_a_line(
+    store: MemoryStore, version: int, value: Callable[[Any], object]
+) -> None:
+    registered_by_a_newer_stillwell(store, version, value)
+    with pytest.raises(FormatError) as raised:
+        run(store, Late.spec)
+    assert str(raised.value) == (
+        f"{store.url}: _registry/Late/{version}.json is registered with fields of the type Decimal, which this version "
+        "of Stillwell does not know: upgrade"
+    )
 
 
 def test_a_document_in_the_place_of_another_is_refused(store: MemoryStore) -> None:

@@ -5,8 +5,9 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
+import structlog
 
-from stillwell.errors import StoreUnavailable
+from stillwell.errors import FormatError, StoreUnavailable
 from stillwell.layout.chain import PartitionId
 from stillwell.layout.online import MarkKey, MarkMove
 from stillwell.layout.projection import UnknownLayout
@@ -23,15 +24,15 @@ class Registry:
     def __init__(self) -> None:
         self.versions: list[ViewSpec] = []
         self.looks = 0
-        self.away = False
+        self.fails: Exception | None = None
         self.let = threading.Event()
         self.let.set()
 
     def load(self) -> Sequence[ViewSpec]:
         self.looks += 1
         assert self.let.wait(10)
-        if self.away:
-            raise StoreUnavailable("the bucket does not answer")
+        if self.fails:
+            raise self.fails
         return self.versions
 
 
@@ -104,6 +105,30 @@ async def test_a_row_that_stays_unknown_is_a_500_and_is_looked_for_now_and_then(
     assert (await served.post("/v1/features", **ASKED))[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("fails", "says"),
+    [
+        (StoreUnavailable("the bucket does not answer"), "until the offline store can"),
+        (
+            FormatError("Users/2.json is of format 2, this version of Stillwell reads 1: upgrade"),
+            "what is unknown here",
+        ),
+    ],
+    ids=["a store that is away", "a document of a later release"],
+)
+async def test_the_log_tells_a_store_to_wait_for_from_a_registry_to_upgrade_for(
+    served: Served, registry: Registry, newer: ViewSpec, fails: Exception, says: str
+) -> None:
+    await served.put({"id": 1, "name": "a"}, views=[newer, PLACES])
+    registry.fails = fails
+    with structlog.testing.capture_logs() as lines:
+        status, answer = await served.post("/v1/features", **ASKED)
+    assert (status, answer["error"]["kind"]) == (500, UnknownLayout.__name__)
+    (warned,) = (line for line in lines if line["log_level"] == "warning")
+    assert says in warned["event"]
+    assert warned["error"] == str(fails)
+
+
 async def test_a_read_that_waits_for_a_push_looks_for_versions_whose_workers_take_it_in(
     served: Served, registry: Registry, clock: Clock, newer: ViewSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,10 +149,10 @@ async def test_a_registry_that_is_away_is_asked_again(
     served: Served, registry: Registry, clock: Clock, newer: ViewSpec
 ) -> None:
     await served.put({"id": 1, "name": "a"}, views=[newer, PLACES])
-    registry.away = True
+    registry.fails = StoreUnavailable("the bucket does not answer")
     assert served.features.known.versions is not None
     assert not await served.features.known.versions.look()
-    registry.away, registry.versions = False, [newer]
+    registry.fails, registry.versions = None, [newer]
     assert (await served.post("/v1/features", **ASKED))[0] == 500
     clock.now = 1.0
     assert (await served.post("/v1/features", **ASKED))[0] == 200
