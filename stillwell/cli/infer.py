@@ -47,6 +47,8 @@ def infer(topic: str, file: BinaryIO | None, limit: int, key: str | None, output
     An entity, the topic and a view of the latest event: a module that passes `stillwell check` as it stands, with a
     comment at everything that was guessed, and at what some of the records are rejected for.
     """
+    from stillwell.cli.writing import write_new
+    from stillwell.definitions.names import kafka_name_problem
     from stillwell.inferring import infer as inferred_from
     from stillwell.settings import KafkaSettings, ProjectSettings
 
@@ -58,13 +60,15 @@ def infer(topic: str, file: BinaryIO | None, limit: int, key: str | None, output
         )
     if output is not None and output.exists():
         raise click.UsageError(f"{output} is there already; name another file, or remove it")
+    if problem := kafka_name_problem(topic):
+        raise click.UsageError(f"the topic {problem}")
     records, _ = newest_of(KafkaSettings.load(), topic, limit) if file is None else first_of(file, limit, key)
     inferred = inferred_from(topic, records)
     tried = _tried(ProjectSettings.load(), inferred, records)
     if output is None:
         click.echo(inferred.source, nl=False)
     else:
-        _write(output, inferred.source)
+        write_new({output: inferred.source})
         click.echo(f"{output} written")
     _sum_up(inferred.view, topic if file is None else file.name, tried)
 
@@ -84,15 +88,6 @@ def _tried(settings: "ProjectSettings", inferred: "Inferred", records: "Sequence
             sys.path.remove(folder)
     (view,) = definitions.views
     return Trial(view, settings.max_future).run(records)
-
-
-def _write(output: pathlib.Path, source: str) -> None:
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with output.open("x") as file:
-            file.write(source)
-    except OSError as error:
-        raise click.UsageError(f"{output} cannot be written: {error.strerror}") from None
 
 
 def _sum_up(view: str, topic: str, tried: "Tried") -> None:

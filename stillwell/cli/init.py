@@ -1,9 +1,7 @@
 """`stillwell init`."""
 
-import contextlib
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
 
 import click
 
@@ -17,6 +15,7 @@ def init(folder: pathlib.Path, project: str | None) -> None:
     Definitions with a golden example, settings, some events, a test and a compose file. Overwrites nothing: if one of
     the files is there already, none is written.
     """
+    from stillwell.cli.writing import write_new
     from stillwell.instants import now
     from stillwell.starter import files
 
@@ -26,7 +25,7 @@ def init(folder: pathlib.Path, project: str | None) -> None:
         raise click.UsageError(
             f"{', '.join(there)} {'is' if len(there) == 1 else 'are'} there already; nothing was written"
         )
-    _write(folder, made)
+    write_new({folder / place: content for place, content in made.items()})
     for place in made:
         click.echo(f"{folder / place}")
     here = "" if folder.resolve() == pathlib.Path.cwd() else f"  cd {folder}\n"
@@ -45,26 +44,3 @@ def _name(wanted: str, *, given: bool) -> str:
             )
         return wanted
     return re.sub(r"[^a-z0-9]+", "-", wanted.lower()).strip("-")[:64] or "features"
-
-
-def _write(folder: pathlib.Path, made: Mapping[pathlib.PurePosixPath, str]) -> None:
-    """All of it, or nothing."""
-    with _undone_on_failure() as undo:
-        for place, content in made.items():
-            path = folder / place
-            try:
-                for parent in reversed(path.parents):
-                    if not parent.exists():
-                        parent.mkdir()
-                        undo.callback(parent.rmdir)
-                undo.callback(path.unlink, missing_ok=True)
-                path.write_text(content)
-            except OSError as error:
-                raise click.UsageError(f"{path} cannot be written: {error.strerror}; nothing was left behind") from None
-
-
-@contextlib.contextmanager
-def _undone_on_failure() -> Iterator[contextlib.ExitStack]:
-    with contextlib.ExitStack() as undo:
-        yield undo
-        undo.pop_all()

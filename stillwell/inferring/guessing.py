@@ -293,6 +293,8 @@ def _list(field: Field, observed: Observed) -> _Type | str:
         return "a list that is always empty"
     if None in elements:
         return "a list with nulls in it"
+    if sum(isinstance(element, dict) for element in elements) >= MOSTLY * len(elements):
+        return "a list of objects: lists that a column holds are of single values; the raw archive keeps them"
     of_one = Field(field.path, elements, [0] * len(elements))
     element = _type(of_one, observed)
     if isinstance(element, str):
@@ -327,8 +329,13 @@ def _number(field: Field) -> _Type:
     numbers = [value for value in field.values if isinstance(value, int | float) and not isinstance(value, bool)]
     whole = [value for value in numbers if isinstance(value, int)]
     least, greatest = INT64_RANGE
-    if len(whole) < MOSTLY * len(numbers) or any(not least <= value <= greatest for value in whole):
-        return _Type("Float64", fits=lambda value: isinstance(value, int | float) and not isinstance(value, bool))
+    beyond = sum(not least <= value <= greatest for value in whole)
+    if len(whole) < MOSTLY * len(numbers) or beyond:
+        # Whoever reads an identity or a total there must know that its last digits are not kept.
+        note = f"{beyond:,} of {len(numbers):,} are beyond Int64; of a Float64 15 digits are sure" if beyond else ""
+        return _Type(
+            "Float64", note=note, fits=lambda value: isinstance(value, int | float) and not isinstance(value, bool)
+        )
     # A price that happened to be whole in most records must not lose those that are not.
     if len(whole) < len(numbers):
         return _Type(

@@ -143,9 +143,20 @@ class DetachedStack:
 
     def _write(self, started: dict[str, _Started]) -> None:
         text = json.dumps({name: dataclasses.asdict(part) for name, part in started.items()}, indent=2)
-        fresh = self._state_file.with_suffix(".new")
+        write_whole(self._state_file, text)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file of state: all of it, or the one from before stays. Raises LocalStackError, with nothing left."""
+    fresh = file.with_suffix(".new")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         fresh.write_text(text)
-        fresh.replace(self._state_file)
+        fresh.replace(file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise not_writable(file.parent, error) from error
 
 
 def not_writable(folder: Path, error: OSError) -> LocalStackError:

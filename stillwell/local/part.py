@@ -2,6 +2,7 @@
 
 import abc
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from stillwell.errors import LocalStackError
@@ -60,7 +61,8 @@ class Part(abc.ABC):
 
     def start(self) -> None:
         """Start the server and return when it answers. Raises LocalStackError."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
         attempts = 1 if self.ports or self._fixed_port is not None else _PORT_ATTEMPTS
         for attempt in range(1, attempts + 1):
             if not self.ports or attempt > 1:
@@ -101,13 +103,24 @@ class Part(abc.ABC):
         self.start()
 
     def _start_once(self) -> None:
-        command = self._prepare()
+        with self._writing():
+            command = self._prepare()
         self._process = Process(self.name, command, log=self.log, leashed=self._leashed, grace_s=self.stop_grace_s)
         self.pid = self._process.pid
         with contextlib.ExitStack() as undo:
             undo.callback(self.kill)
             self._process.wait_until(self.answers, timeout_s=self.start_timeout_s)
             undo.pop_all()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise LocalStackError(
+                f"{self.name} cannot be started, because {self.folder} cannot be written: {error.strerror}. Make room, "
+                "or give the stack a folder on another disk."
+            ) from error
 
     def _printed(self) -> bytes:
         return self.log.read_bytes() if self.log.exists() else b""

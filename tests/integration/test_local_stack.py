@@ -34,7 +34,9 @@ from stillwell.local import (
     kafka_broker,
     redis_server,
 )
+from stillwell.local.detached import write_whole
 from stillwell.local.temporary import TemporaryFolder
+from tests.full_disk import fill
 from tests.waiting import eventually
 
 
@@ -288,6 +290,21 @@ def test_too_little_disk_is_said_before_anything_starts(tmp_path: Path, monkeypa
         KafkaBroker(tmp_path / "kafka").start()
     with pytest.raises(LocalStackError, match=r"where 1 MB are free. Make room, or set STILLWELL_CACHE"):
         jars.kafka_class_path(cache=tmp_path / "cache")
+
+
+def test_a_disk_without_any_room_is_told_by_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(monkeypatch, "redis.conf")
+    with pytest.raises(LocalStackError, match=r"^Redis cannot be started, because .*redis cannot be written: No space"):
+        DetachedStack(tmp_path).up()
+    assert not (tmp_path / "state.json").exists()
+
+
+def test_state_that_cannot_be_kept_leaves_no_half_of_it(tmp_path: Path) -> None:
+    """A folder stands where the file should be: what was written beside it goes."""
+    (tmp_path / "state.json").mkdir()
+    with pytest.raises(LocalStackError, match=r"cannot be written: Is a directory\. Name a folder that can"):
+        write_whole(tmp_path / "state.json", "{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
 
 
 def test_a_process_that_only_has_the_number_of_ours_is_left_alone(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`stillwell init`: a project that is right as it stands, written whole or not at all."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import yaml
 
 from stillwell.cli.main import run
 from stillwell.settings import Settings, variable
+from tests.full_disk import fill
 
 FILES = {
     ".gitignore",
@@ -137,19 +139,31 @@ def test_a_disk_that_takes_no_more_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Half of it is written when it fails."""
-    write_text = Path.write_text
-
-    def full(path: Path, content: str) -> int:
-        if path.name == "stillwell.toml":
-            raise OSError(28, "No space left on device")
-        return write_text(path, content)
-
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Path, "write_text", full)
+    fill(monkeypatch, "stillwell.toml")
     assert run(["init", "shop/deep"]) == 2
     said = capsys.readouterr().err
     assert "stillwell.toml cannot be written: No space left on device; nothing was left behind" in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_on_a_disk_that_cannot_be_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such a disk refuses to have files taken away too, also those that are not there."""
+
+    opened = Path.open
+
+    def refuse(path: Path, mode: str = "r", **words: Any) -> Any:
+        if mode == "r":
+            return opened(path, **words)
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "unlink", lambda path, **_: refuse(path, "w"))
+    assert run(["init"]) == 2
+    assert "cannot be written: Read-only file system; nothing was left behind" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
