@@ -1,16 +1,23 @@
-"""A disk that takes no more, as the file system tells of it."""
+"""A disk that has no room for a file."""
 
-import contextlib
-import resource
-from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
 
 
-@contextlib.contextmanager
-def no_file_longer_than(size: int) -> Iterator[None]:
-    """In this process, bytes: what would make a file longer fails as it does on a full disk, with another errno."""
-    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+def fill(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """From now on files of this name can be made, and nothing be written to them.
+
+    Root, as which tests may run, can write nearly everywhere: only /dev/full refuses it as a full disk does.
+    """
+    opened = Path.open
+
+    def open_it(path: Path, mode: str = "r", *arguments: Any, **words: Any) -> IO[Any]:
+        file: IO[Any] = opened(path, mode, *arguments, **words)
+        if path.name != name or "r" in mode:
+            return file
+        file.close()
+        return opened(Path("/dev/full"), "w")
+
+    monkeypatch.setattr(Path, "open", open_it)

@@ -36,15 +36,15 @@ def key_option(command: Command) -> Command:
 async def events_of(file: BinaryIO, key: str | None) -> AsyncIterator[FileEvent]:
     """Every event of a file; what is no JSON is one as well, since a topic may hold that too.
 
-    key: the field whose value is the record's key, names joined by dots. A line without it has a record without one.
+    key: the field whose value is the record's key, names joined by dots, which names may have too. A line without it
+    has a record without one.
     """
-    path = key.split(".") if key else []
     async for number, line in lines(file):
         value = line.rstrip(b"\r")
-        yield FileEvent(number, value, _key(value, path) if path else None)
+        yield FileEvent(number, value, _key(value, key) if key else None)
 
 
-def _key(value: bytes, path: list[str]) -> bytes | None:
+def _key(value: bytes, name: str) -> bytes | None:
     """Text as it is, other values as JSON has them."""
     import msgspec
 
@@ -52,11 +52,26 @@ def _key(value: bytes, path: list[str]) -> bytes | None:
         found = msgspec.json.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    for name in path:
-        found = found.get(name) if isinstance(found, dict) else None
+    found = _named(found, name)
     if found is None:
         return None
     return found.encode() if isinstance(found, str) else msgspec.json.encode(found)
+
+
+def _named(value: object, name: str) -> object:
+    """The field of that name. A dot joins a name and one within it, or is a part of a name, as in `sensor.id`: what is
+    there decides, the longest name first."""
+    if not isinstance(value, dict):
+        return None
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        first = ".".join(parts[:length])
+        if first in value:
+            rest = ".".join(parts[length:])
+            found = _named(value[first], rest) if rest else value[first]
+            if found is not None:
+                return found
+    return None
 
 
 STANDARD_INPUT = "-"

@@ -48,6 +48,7 @@ def infer(topic: str, file: str | None, limit: int, key: str | None, output: pat
     An entity, the topic and a view of the latest event: a module that passes `stillwell check` as it stands, with a
     comment at everything that was guessed, and at what some of the records are rejected for.
     """
+    from stillwell.definitions.names import kafka_name_problem
     from stillwell.inferring import infer as inferred_from
     from stillwell.settings import KafkaSettings, ProjectSettings
 
@@ -59,6 +60,8 @@ def infer(topic: str, file: str | None, limit: int, key: str | None, output: pat
         )
     if output is not None and output.exists():
         raise click.UsageError(f"{output} is there already; name another file, or remove it")
+    if problem := kafka_name_problem(topic):
+        raise click.UsageError(f"the topic {problem}")
     if file is None:
         refuse_key(key)
         records, _ = newest_of(KafkaSettings.load(), topic, limit)

@@ -7,6 +7,7 @@ imports, and a command usable where the extras of the others are not installed.
 """
 
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -54,6 +55,10 @@ _EXTRAS = {
     "requests": "local",
 }
 """The extra that carries a library, for who has installed less than a command needs."""
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""A disk that takes no more: nobody looks for that in a traceback."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -144,6 +149,12 @@ def _invoke(context: click.Context, as_json: bool) -> int:
         # Whoever read our output has seen enough. Python would complain once more when it flushes on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if context.obj or error.errno not in _NO_ROOM:
+            raise
+        what = error.filename or "what this command prints"
+        click.echo(f"stillwell: {what} cannot be written: {error.strerror}", err=True)
+        return FOUND_WRONG
 
 
 def main() -> None:

@@ -124,7 +124,8 @@ def _row(view: "ViewSpec", values: "Mapping[str, object]") -> str:
 def _print_reject(taken: _Source, reject: "Reject") -> None:
     whom = f" for {reject.view}" if reject.view else ""
     click.echo(f"{taken.places[reject.offset]:<10}  rejected{whom}, {reject.reason}: {printable(reject.error)}")
-    click.echo(f"{'':<10}      {excerpt(taken.records[reject.offset].value) or 'no value'}")
+    value = taken.records[reject.offset].value
+    click.echo(f"{'':<10}      {'no value' if value is None else excerpt(value) or 'an empty value'}")
 
 
 def _doubt(taken: _Source, broken: "Broken") -> str:

@@ -296,6 +296,8 @@ def _list(field: Field) -> _Type | str:
         return "a list that is always empty"
     if None in elements:
         return "a list with nulls in it"
+    if sum(isinstance(element, dict) for element in elements) >= MOSTLY * len(elements):
+        return "a list of objects: lists that a column holds are of single values; the raw archive keeps them"
     of_one = Field(field.path, elements, [0] * len(elements))
     element = _type(of_one)
     if isinstance(element, str):
@@ -330,8 +332,11 @@ def _number(field: Field) -> _Type:
     numbers = [value for value in field.values if _is_number(value)]
     whole = [value for value in numbers if isinstance(value, int)]
     least, greatest = INT64_RANGE
-    if len(whole) < MOSTLY * len(numbers) or any(not least <= value <= greatest for value in whole):
-        return _Type("Float64", fits=_is_number)
+    beyond = sum(not least <= value <= greatest for value in whole)
+    if len(whole) < MOSTLY * len(numbers) or beyond:
+        # Whoever reads an identity or a total there must know that its last digits are not kept.
+        note = f"{beyond:,} of {len(numbers):,} are beyond Int64; of a Float64 15 digits are sure" if beyond else ""
+        return _Type("Float64", note=note, fits=_is_number)
     # A price that happened to be whole in most records must not lose those that are not.
     if len(whole) < len(numbers):
         return _Type("Float64", note="mostly whole", fits=_is_number)

@@ -63,7 +63,7 @@ class DetachedStack:
         """
         with self._locked(), contextlib.ExitStack() as undo:
             stack, started = self._stack(progress), self._read()
-            with self._writing():
+            with _writing(self.folder):
                 stack.offline.mkdir(parents=True, exist_ok=True)
             for part in _parts(stack):
                 earlier = started.get(part.name)
@@ -130,7 +130,7 @@ class DetachedStack:
             yield
 
     def _open_lock(self) -> TextIO:
-        with self._writing():
+        with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             return open(self._lock_file, "w")
 
@@ -142,27 +142,30 @@ class DetachedStack:
 
     def _write(self, started: dict[str, _Started]) -> None:
         text = json.dumps({name: dataclasses.asdict(part) for name, part in started.items()}, indent=2)
-        fresh = self._state_file.with_suffix(".new")
-        with self._writing(), contextlib.ExitStack() as undo:
-            undo.callback(fresh.unlink, missing_ok=True)
-            fresh.write_text(text)
-            fresh.replace(self._state_file)
-            undo.pop_all()
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise not_writable(self.folder, error) from error
+        write_whole(self._state_file, text)
 
 
-def not_writable(folder: Path, error: OSError) -> LocalStackError:
-    """What to raise where state cannot be kept."""
-    return LocalStackError(
-        f"{folder} cannot be written: {error.strerror}. Name a folder that can be in STILLWELL_LOCAL, as "
-        "/tmp/stillwell/local"
-    )
+def write_whole(file: Path, text: str) -> None:
+    """Write a file of state: all of it, or the one from before stays. Raises LocalStackError, with nothing left."""
+    fresh = file.with_suffix(".new")
+    with _writing(file.parent), contextlib.ExitStack() as undo:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        undo.callback(fresh.unlink, missing_ok=True)
+        fresh.write_text(text)
+        fresh.replace(file)
+        undo.pop_all()
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """For what is kept in a folder of state. Raises LocalStackError."""
+    try:
+        yield
+    except OSError as error:
+        raise LocalStackError(
+            f"{folder} cannot be written: {error.strerror}. Name a folder that can be in STILLWELL_LOCAL, as "
+            "/tmp/stillwell/local"
+        ) from error
 
 
 def default_folder() -> Path:

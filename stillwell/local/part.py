@@ -118,7 +118,7 @@ class Part(abc.ABC):
             yield
         except OSError as error:
             raise LocalStackError(
-                f"{self.name} keeps its data in {self.folder}, which cannot be written: {error.strerror}. Make room, "
+                f"{self.name} cannot be started, because {self.folder} cannot be written: {error.strerror}. Make room, "
                 "or give the stack a folder on another disk."
             ) from error
 

@@ -104,6 +104,16 @@ def test_the_entry_point_is_the_command() -> None:
     assert json.loads(result.stdout)["python"].startswith("3.")
 
 
+def test_a_disk_that_has_no_room_for_what_is_printed_is_told_in_one_line() -> None:
+    command = Path(sys.executable).with_name("stillwell")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [command, "version", "--json"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "stillwell: what this command prints cannot be written: No space left on device\n"
+
+
 def test_an_unknown_command_is_a_wrong_call(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["chck"]) == 2
     assert "No such command 'chck'" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """`stillwell init`: a project that is right as it stands, written whole or not at all."""
 
+import errno
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ import yaml
 from stillwell.cli.main import run
 from stillwell.cli.new_files import write_new_files
 from stillwell.settings import Settings, variable
-from tests.full_disk import no_file_longer_than
+from tests.full_disk import fill
 
 FILES = {
     ".gitignore",
@@ -140,12 +140,12 @@ def test_nothing_is_overwritten_and_nothing_written_beside_it(
 def test_a_disk_that_takes_no_more_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Some of it is written when it fails, half a file too."""
+    """Half of it is written when it fails."""
     monkeypatch.chdir(tmp_path)
-    with no_file_longer_than(500):
-        assert run(["init", "shop/deep"]) == 2
+    fill(monkeypatch, "stillwell.toml")
+    assert run(["init", "shop/deep"]) == 2
     said = capsys.readouterr().err
-    assert re.search(r"shop/deep/\S+ cannot be written: File too large; nothing was left behind", said)
+    assert "stillwell.toml cannot be written: No space left on device; nothing was left behind" in said
     assert list(tmp_path.iterdir()) == []
 
 
@@ -155,6 +155,25 @@ def test_what_another_wrote_meanwhile_is_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(click.UsageError, match="theirs cannot be written: File exists; nothing was left behind"):
         write_new_files({tmp_path / "ours": "ours", tmp_path / "theirs": "ours"})
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("theirs", "theirs")]
+
+
+def test_a_folder_on_a_disk_that_cannot_be_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such a disk refuses to have files taken away too, also those that are not there."""
+
+    opened = Path.open
+
+    def refuse(path: Path, mode: str = "r", **words: Any) -> Any:
+        if mode == "r":
+            return opened(path, **words)
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "unlink", lambda path, **_: refuse(path, "w"))
+    assert run(["init"]) == 2
+    assert "cannot be written: Read-only file system; nothing was left behind" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,8 +10,10 @@ from typing import Any, get_args
 import pytest
 
 from stillwell.cli.main import run
-from stillwell.records import TopicReason, ViewReason
+from stillwell.cli.trying import _print_reject, _Source
+from stillwell.records import Reject, TopicReason, ViewReason
 from stillwell.rowless import causes, explanation
+from stillwell.trial import Record
 from tests.computed import STORED
 
 DEFINITIONS = """
@@ -179,6 +181,23 @@ def test_the_limit_is_of_records(folder: Path, capsys: pytest.CaptureFixture[str
 def test_a_field_gives_the_records_their_keys(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = tried(folder, capsys, [order("ada", 120.0)], "--key", "customer")
     assert 'shard="ada"' in said
+
+
+@pytest.mark.parametrize("beside", [{"a.b": {"c.d": "x"}}, {"a": {"b": {"c.d": "x"}}}, {"a.b": 1, "a": {"b.c.d": "x"}}])
+def test_a_dot_in_the_name_of_a_key_may_be_one_of_the_fields(
+    folder: Path, capsys: pytest.CaptureFixture[str], beside: dict[str, Any]
+) -> None:
+    said = tried(folder, capsys, [json.dumps(json.loads(order("ada", 120.0)) | beside)], "--key", "a.b.c.d")
+    assert 'shard="x"' in said
+
+
+def test_an_empty_value_is_told_from_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = _Source("shop.orders", (Record(None), Record(b"", offset=1)), ("0/0", "0/1"))
+    printed: list[str] = []
+    monkeypatch.setattr("click.echo", printed.append)
+    for offset in (0, 1):
+        _print_reject(taken, Reject(offset, "", "decode", "why"))
+    assert [line.strip() for line in printed[1::2]] == ["no value", "an empty value"]
 
 
 def test_what_is_pushed_is_tried_from_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from stillwell.inferring import infer
 from stillwell.inferring.guessing import NothingToGuess
 from stillwell.spec import DefinitionsSpec
 from stillwell.trial import Record, Trial
+from tests.full_disk import fill
 
 NOW = 1_780_000_000_000
 AT = "2026-05-28T20:26:40Z"
@@ -136,6 +137,14 @@ def test_texts_that_are_mostly_numbers_are_said_to_be(tmp_path: Path) -> None:
     assert source.count("numbers as texts") == 1
 
 
+def test_numbers_that_no_whole_number_holds_cost_digits_and_that_is_said(tmp_path: Path) -> None:
+    values = [{"at": AT, "customer": "c", "n": 2**63 - (n > 0), "price": 0.5} for n in range(20)]
+    source, types = guessed(records(values), tmp_path)
+    assert types["n"] == "Float64"
+    assert "# 1 of 20 are beyond Int64; of a Float64 15 digits are sure\n    n: Col[Float64]" in source
+    assert source.count("beyond Int64") == 1
+
+
 def test_lists_that_are_mostly_of_one_length_may_be_vectors(tmp_path: Path) -> None:
     values = [{"at": AT, "customer": "c", "where": [0.5] * (2 if n == 7 else 64)} for n in range(20)]
     source, types = guessed(records(values), tmp_path)
@@ -170,6 +179,7 @@ def test_lists_of_one_type_become_lists(tmp_path: Path) -> None:
             "seen": [AT],
             "odd": [1, "a"],
             "deep": [[1]],
+            "parts": [{"name": "a", "n": n}, {}],
             "holes": [1, None],
             "never": [],
         }
@@ -186,6 +196,7 @@ def test_lists_of_one_type_become_lists(tmp_path: Path) -> None:
     for said in (
         "left out: odd, a list of elements of several kinds: 12 whole numbers, 12 texts",
         "left out: deep, a list of lists",
+        "left out: parts, a list of objects: lists that a column holds are of single values; the raw archive",
         "left out: holes, a list with nulls in it",
         "left out: never, a list that is always empty",
     ):
@@ -438,3 +449,28 @@ def test_a_draft_is_written_where_it_will_be_loaded(
         f"features/{name} is no name of a module, and would not be loaded; write features/{better}\n"
         in capsys.readouterr().err
     )
+
+
+def test_a_name_that_kafka_refuses_is_told_before_anything_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stillwell.toml").write_text('project = "shop"\ndefinitions = "features"\n')
+    (tmp_path / "events.ndjson").write_text(json.dumps({"at": AT, "customer": "c"}))
+    assert run(["topics", "infer", "shop.größen", "--from", "events.ndjson"]) == 2
+    assert "the topic has name='shop.größen', which Kafka refuses; use 1 to 249" in capsys.readouterr().err
+
+
+def test_a_draft_that_a_full_disk_cuts_short_is_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the folder that was made for it: the next try would be told that it is there already."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stillwell.toml").write_text('project = "shop"\ndefinitions = "features"\n')
+    (tmp_path / "events.ndjson").write_text(json.dumps({"at": AT, "customer": "c"}))
+    fill(monkeypatch, "orders.py")
+    words = ["topics", "infer", "shop.orders", "--from", "events.ndjson", "--output", "features/deep/orders.py"]
+    assert run(words) == 2
+    said = "features/deep/orders.py cannot be written: No space left on device; nothing was left behind"
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "features").exists()

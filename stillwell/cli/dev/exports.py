@@ -38,16 +38,10 @@ class Exports:
         """This process runs, with these settings. Raises LocalStackError where that cannot be kept."""
         import psutil
 
-        from stillwell.local.detached import not_writable
+        from stillwell.local.detached import write_whole
 
         kept = _Kept(os.getpid(), psutil.Process().create_time(), dict(environment))
-        fresh = self._file.with_suffix(".new")
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            fresh.write_text(json.dumps(dataclasses.asdict(kept)))
-            fresh.replace(self._file)
-        except OSError as error:
-            raise not_writable(self._file.parent, error) from error
+        write_whole(self._file, json.dumps(dataclasses.asdict(kept)))
 
     def remove(self) -> None:
         """It does not any more."""
