@@ -328,8 +328,7 @@ def _shares(kinds: "dict[Kind, int]") -> str:
 def _number(field: Field) -> _Type:
     numbers = [value for value in field.values if isinstance(value, int | float) and not isinstance(value, bool)]
     whole = [value for value in numbers if isinstance(value, int)]
-    least, greatest = INT64_RANGE
-    beyond = sum(not least <= value <= greatest for value in whole)
+    beyond = _beyond(numbers)
     if len(whole) < MOSTLY * len(numbers) or beyond:
         # Whoever reads an identity or a total there must know that its last digits are not kept.
         note = f"{beyond:,} of {len(numbers):,} are beyond Int64; of a Float64 15 digits are sure" if beyond else ""
@@ -358,6 +357,12 @@ def _number(field: Field) -> _Type:
             lambda value: isinstance(value, int) and not isinstance(value, bool),
         )
     return _Type("Int64", fits=lambda value: isinstance(value, int) and not isinstance(value, bool))
+
+
+def _beyond(values: Iterable[object]) -> int:
+    """How many are whole numbers that Int64 does not hold."""
+    least, greatest = INT64_RANGE
+    return sum(isinstance(value, int) and not least <= value <= greatest for value in values)
 
 
 def _unit(field: Field, values: Sequence[int]) -> str | None:
@@ -486,9 +491,11 @@ def _key(topic: str, columns: Sequence[Column], observed: Observed, names: _Name
             made = Column(names.of(("key",)), "String", False, ("key=True",), "", None)
             return made, "the records' key, which no field of theirs repeats"
     if not possible:
+        large = [".".join(each.field.path) for each in columns if each.field and _beyond(each.field.values)]
+        instead = f"; {' and '.join(large)} beyond Int64 can be no key: have it sent as a text" if large else ""
         raise NothingToGuess(
             f"no field of {topic}'s records is a text or a whole number that is always there, and they have no keys: "
-            "nothing tells whom an event is about"
+            f"nothing tells whom an event is about{instead}"
         )
     chosen = min(possible, key=lambda each: (_is_unique(each), not _words(each.name) & _KEY_WORDS, each.nullable))
     others = [each.name for each in possible if each is not chosen and _words(each.name) & _KEY_WORDS]
