@@ -516,7 +516,10 @@ def _file_values() -> dict[str, object]:
     if file is None:
         return {}
     try:
-        return tomllib.loads(file.read_text())
+        # Some editors write a mark of the encoding in front, which nobody sees and TOML does not have.
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f'{file} must be TOML, as in `kafka_bootstrap = "host:9092"`: {error}.') from None
 
@@ -534,8 +537,10 @@ def _refuse_unknown() -> None:
         and not _from_kubernetes(name, value)
     ]
     problems += [
-        f"{name}, set in {_file()}, is no setting.{_nearest(name, names)}"
-        for name in sorted(_file_values())
+        f"[{name}], a heading in {_file()}, is no setting. All settings stand above the first heading; leave it out."
+        if isinstance(value, dict)
+        else f"{name}, set in {_file()}, is no setting.{_nearest(name.lower().removeprefix(PREFIX.lower()), names)}"
+        for name, value in sorted(_file_values().items())
         if name not in names
     ]
     if problems:
@@ -566,6 +571,8 @@ def _sentence(problem: ErrorDetails) -> str:
         return f"{variable(name)} is missing. {meaning}. Set it in the environment, or `{name}` in {file}."
     if problem["type"] == "string_pattern_mismatch":
         rule = _IN_WORDS[problem["ctx"]["pattern"]]
+    if problem["type"] in ("bool_parsing", "bool_type"):
+        rule = "must be true or false"
     came = "not shown, as it may hold a secret" if name in _SECRETS else repr(problem["input"])
     where = "the environment" if variable(name) in os.environ else f"{_file()}"
     return f"{variable(name)}: {rule}; what came is {came}. Correct it in {where}."

@@ -285,6 +285,10 @@ class GcsStore:
 def _unavailable(url: str, path: str, error: Exception) -> StoreUnavailable:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return StoreUnavailable(f"{url}: no space is left for {path}; free some, the worker goes on by itself")
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return StoreUnavailable(
+            f"{url}: {path} cannot be written, the disk there is read-only; mount it otherwise, or name another folder"
+        )
     return StoreUnavailable(f"{url}: {path or 'the root'} cannot be reached: {error!r}")
 
 

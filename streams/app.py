@@ -37,6 +37,7 @@ from stillwell.instants import duration_ms, now, now_ms
 from stillwell.kafka_connection import connection, unreachable
 from stillwell.known_views import known_views
 from stillwell.layout.redis_keys import RedisKeys
+from stillwell.listening import cannot_listen
 from stillwell.pipeline import compile_pipeline
 from stillwell.predictions.engine import Engine
 from stillwell.predictions.hint import refresh_topic
@@ -580,10 +581,8 @@ def _require_port(settings: Settings) -> None:
         try:
             probe.bind((settings.web_host, settings.web_port))
         except OSError as error:
-            raise SettingsError(
-                f"STILLWELL_WEB_PORT is {settings.web_port}, where {settings.web_host} cannot be listened at: "
-                f"{error.strerror}. Another worker, perhaps: give each on this host a port of its own"
-            ) from error
+            taken = "Another worker, perhaps: give each on this host a port of its own"
+            raise cannot_listen("WEB", settings.web_host, settings.web_port, error, taken) from error
 
 
 def run_worker(

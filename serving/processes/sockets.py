@@ -14,7 +14,7 @@ does, so that connections come to the others meanwhile.
 import socket
 from collections.abc import Sequence
 
-from stillwell.errors import SettingsError
+from stillwell.listening import cannot_listen
 
 BACKLOG = 1_024
 """Connections that wait to be taken, for each process."""
@@ -32,10 +32,7 @@ def bind(host: str, port: int, processes: int) -> list[tuple[socket.socket, ...]
     except OSError as error:
         for each in taken:
             each.close()
-        raise SettingsError(
-            f"STILLWELL_SERVE_PORT is {port}, where {host} cannot be listened at: {error.strerror}. Give the service a "
-            "port of its own"
-        ) from error
+        raise cannot_listen("SERVE", host, port, error, "Give the service a port of its own") from error
     return list(zip(*columns, strict=True))
 
 

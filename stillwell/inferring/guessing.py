@@ -331,8 +331,7 @@ def _shares(kinds: "dict[Kind, int]") -> str:
 def _number(field: Field) -> _Type:
     numbers = [value for value in field.values if _is_number(value)]
     whole = [value for value in numbers if isinstance(value, int)]
-    least, greatest = INT64_RANGE
-    beyond = sum(not least <= value <= greatest for value in whole)
+    beyond = _beyond(numbers)
     if len(whole) < MOSTLY * len(numbers) or beyond:
         # Whoever reads an identity or a total there must know that its last digits are not kept.
         note = f"{beyond:,} of {len(numbers):,} are beyond Int64; of a Float64 15 digits are sure" if beyond else ""
@@ -362,6 +361,12 @@ def _times(values: Sequence[int], unit: str) -> str:
     others = len(values) - len(times)
     doubt = f"; {others:,} of {len(values):,} are before 2000 or after 2100" if others else ""
     return f"as numbers, {times[0]} is {first:%Y-%m-%d %H:%M:%S} UTC{doubt}"
+
+
+def _beyond(values: Iterable[object]) -> int:
+    """How many are whole numbers that Int64 does not hold."""
+    least, greatest = INT64_RANGE
+    return sum(isinstance(value, int) and not least <= value <= greatest for value in values)
 
 
 def _unit(field: Field, values: Sequence[int]) -> str | None:
@@ -490,9 +495,11 @@ def _key(topic: str, columns: Sequence[Column], observed: Observed, names: _Name
             made = Column(names.of(("key",)), "String", False, ("key=True",), "", None)
             return made, "the records' key, which no field of theirs repeats"
     if not possible:
+        large = [".".join(each.field.path) for each in columns if each.field and _beyond(each.field.values)]
+        instead = f"; {' and '.join(large)} beyond Int64 can be no key: have it sent as a text" if large else ""
         raise NothingToGuess(
             f"no field of {topic}'s records is a text or a whole number that is always there, and they have no keys: "
-            "nothing tells whom an event is about"
+            f"nothing tells whom an event is about{instead}"
         )
     chosen = min(possible, key=lambda each: (_is_unique(each), not _words(each.name) & _KEY_WORDS, each.nullable))
     others = [each.name for each in possible if each is not chosen and _words(each.name) & _KEY_WORDS]

@@ -3,6 +3,7 @@
 import email
 import importlib.metadata
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -212,6 +213,36 @@ def _read_by(commands: Path, port: int) -> list[str]:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
+
+
+def test_from_the_wheel_a_project_is_made_that_is_right_as_it_stands(
+    installed: Path, installed_alone: Path, tmp_path: Path
+) -> None:
+    """The SDK alone makes, checks and tries it; its tests, and the fixtures that they ask for, run beside pytest."""
+
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def run(*words: str | Path, folder: Path = tmp_path / "shop") -> str:
+        done = subprocess.run(
+            words, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    alone = installed_alone / "stillwell"
+    run(alone, "init", "shop", folder=tmp_path)
+    assert run(alone, "check") == "features is right: 1 entity, 1 topic, 1 view, 1 example.\n"
+    assert "37 rows of 5 entities, 0 filtered, 4 rejected" in run(
+        alone, "try", "LastOrder", "--from", "events/orders.ndjson", "--limit", "99"
+    )
+    # Pytest would find the fixtures by the checkout's own installation as well, which lies behind the wheel's.
+    ours = (
+        "import importlib.metadata as its; print(its.distribution('stillwell').entry_points.select(group='pytest11'))"
+    )
+    assert "value='stillwell.testing.plugin'" in run(installed / "python", "-c", ours)
+    tested = run(installed / "python", "-m", "pytest", "-v", "-p", "no:cacheprovider", "--trace-config")
+    assert "4 passed" in tested
+    assert f"stillwell           : {installed.parent}/lib" in tested
 
 
 def test_from_the_wheel_a_users_own_definitions_run_in_a_folder_of_their_own(

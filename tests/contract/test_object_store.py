@@ -306,6 +306,14 @@ def test_a_full_disk_is_told_in_plain_words(tmp_path: pathlib.Path, monkeypatch:
     assert list((tmp_path / "folder").iterdir()) == []
 
 
+def test_a_disk_that_is_read_only_is_told_in_plain_words(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pathlib.Path, "mkdir", lambda *_, **__: _fails(errno.EROFS)())
+    with pytest.raises(StoreUnavailable, match="folder/object cannot be written, the disk there is read-only; mount"):
+        LocalStore(str(tmp_path)).create("folder/object", b"x")
+
+
 async def test_a_link_without_a_clear_answer_is_unknown_and_settled_by_reading(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

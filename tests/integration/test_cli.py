@@ -105,11 +105,9 @@ def test_the_entry_point_is_the_command() -> None:
 
 
 def test_a_disk_that_has_no_room_for_what_is_printed_is_told_in_one_line() -> None:
-    command = Path(sys.executable).with_name("stillwell")
+    command = (Path(sys.executable).with_name("stillwell"), "version", "--json")
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [command, "version", "--json"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "stillwell: what this command prints cannot be written: No space left on device\n"
 

@@ -296,6 +296,10 @@ def test_the_key_is_that_of_the_records_or_what_looks_like_one_and_comes_again(
         ([b"\0\0\0\0\x01\x02"], "x02'; a zero byte in front is mostly that of a schema registry, before Avro or"),
         ([None], "holds 1 record that could be looked at, and none that is a JSON object: all are without a value"),
         ([{"at": AT, "on": True}], "nothing tells whom an event is about"),
+        (
+            [{"at": AT, "user": {"id": 2**63 + n}} for n in range(3)],
+            "whom an event is about; user.id beyond Int64 can be no key: have it sent as a text",
+        ),
     ],
 )
 def test_where_nothing_can_be_guessed_it_says_why(given: list[Any], said: str) -> None:

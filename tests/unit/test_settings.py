@@ -89,6 +89,24 @@ def test_an_unknown_name_is_refused_wherever_it_stands(
     assert "kafka_bootstap, set in stillwell.toml, is no setting. Did you mean kafka_bootstrap?" in message
 
 
+def test_a_variable_or_a_heading_in_the_file_is_told_how_it_stands_there(tmp_path: Path) -> None:
+    (tmp_path / "stillwell.toml").write_text('STILLWELL_NAMESPACE = "mine"\n[stillwell]\nproject = "shop"\n')
+    message = refused()
+    assert "STILLWELL_NAMESPACE, set in stillwell.toml, is no setting. Did you mean namespace?" in message
+    assert "[stillwell], a heading in stillwell.toml, is no setting. All settings stand above the first" in message
+
+
+def test_a_mark_of_the_encoding_in_front_of_the_file_is_no_mistake(tmp_path: Path) -> None:
+    (tmp_path / "stillwell.toml").write_bytes(b'\xef\xbb\xbfnamespace = "mine"')
+    assert Settings.load().namespace == "mine"
+
+
+def test_a_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody reads its first byte, not even root."""
+    monkeypatch.setenv("STILLWELL_CONFIG", "/proc/self/mem")
+    assert "/proc/self/mem cannot be read: Input/output error." in refused()
+
+
 def test_an_unknown_argument_is_refused() -> None:
     with pytest.raises(pydantic.ValidationError, match="Extra inputs are not permitted"):
         Settings(windw_rows=7)  # type: ignore[call-arg]
@@ -179,6 +197,7 @@ def test_a_command_without_services_needs_no_services_set(monkeypatch: pytest.Mo
         ("WINDOW_ROWS", "0", "STILLWELL_WINDOW_ROWS: "),
         ("REJECT_RATIO", "1.5", "STILLWELL_REJECT_RATIO: "),
         ("LOG_LEVEL", "loud", "STILLWELL_LOG_LEVEL: "),
+        ("PUSH", "maybe", "STILLWELL_PUSH: must be true or false; what came is 'maybe'"),
         ("WEB_PORT", "70000", "Correct it in the environment"),
         ("WEB_PORT", "0", "STILLWELL_WEB_PORT: "),
         ("KAFKA_GROUP", "{team}.x", "may hold {project} and {namespace}, and no other braces"),
