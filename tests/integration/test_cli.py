@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -102,6 +103,16 @@ def test_the_entry_point_is_the_command() -> None:
         [Path(sys.executable).with_name("stillwell"), "version", "--json"], capture_output=True, text=True, check=True
     )
     assert json.loads(result.stdout)["python"].startswith("3.")
+
+
+def test_ctrl_c_while_the_command_line_is_imported_is_told_in_one_line(tmp_path: Path) -> None:
+    """It comes when click is imported, of which this one is found first."""
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    project = Path(__file__).parent.parent.parent / "pyproject.toml"
+    module, _, function = tomllib.loads(project.read_text())["project"]["scripts"]["stillwell"].partition(":")
+    command = [sys.executable, "-c", f"from {module} import {function}; {function}()", "version"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stillwell: interrupted\n")
 
 
 def test_a_disk_that_has_no_room_for_what_is_printed_is_told_in_one_line() -> None:
