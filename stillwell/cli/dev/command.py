@@ -6,12 +6,14 @@ import queue
 import shlex
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from stillwell.cli.dev.child import Child
     from stillwell.cli.dev.showing import Screen
     from stillwell.cli.dev.stage import Loaded, Stage
@@ -54,21 +56,36 @@ def dev(newest: int, from_start: bool, exports: bool) -> None:
         return
     kept.refuse_second()
     kafka = KafkaSettings.load().kafka_bootstrap if is_given("kafka_bootstrap") else None
-    with _ended_like_ctrl_c():
-        _run(settings, kept, kafka, None if from_start else newest)
+    with _ended_by_signals() as is_ending:
+        _run(settings, kept, kafka, None if from_start else newest, is_ending)
 
 
 @contextlib.contextmanager
-def _ended_like_ctrl_c() -> Iterator[None]:
-    """SIGTERM ends everything in order too."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _ended_by_signals() -> Iterator[Callable[[], bool]]:
+    """SIGTERM ends everything in order, as Ctrl-C does; gives whether one of them has come.
+
+    asyncio would answer Ctrl-C by cancelling what runs, and a Kafka client that is cancelled while it is closed
+    swallows that: the command went on as if nobody had pressed it. It leaves a signal alone that somebody answers.
+    """
+    came: list[int] = []
+
+    def end(number: int, _: "FrameType | None") -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    # Who has it ignored, as a shell does for what runs behind it, is left alone.
+    answered = [signal.SIGTERM, *([signal.SIGINT] if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN else [])]
+    before = {each: signal.signal(each, end) for each in answered}
     try:
-        yield
+        yield lambda: bool(came)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
-def _run(settings: "ProjectSettings", kept: Any, kafka: str | None, newest: int | None) -> None:
+def _run(
+    settings: "ProjectSettings", kept: Any, kafka: str | None, newest: int | None, is_ending: Callable[[], bool]
+) -> None:
     from stillwell.cli.dev.showing import Screen
     from stillwell.cli.dev.stage import Stage
 
@@ -81,7 +98,7 @@ def _run(settings: "ProjectSettings", kept: Any, kafka: str | None, newest: int 
         stage = ending.enter_context(Stage(kafka, newest))
         ending.callback(kept.remove)
         kept.write(stage.environment)
-        session = _Session(settings, stage, ending.enter_context(screen))
+        session = _Session(settings, stage, ending.enter_context(screen), is_ending)
         ending.callback(session.end)
         with contextlib.suppress(KeyboardInterrupt):
             session.go_on()
@@ -90,11 +107,15 @@ def _run(settings: "ProjectSettings", kept: Any, kafka: str | None, newest: int 
 class _Session:
     """From one state of the definitions to the next."""
 
-    def __init__(self, settings: "ProjectSettings", stage: "Stage", screen: "Screen") -> None:
+    def __init__(
+        self, settings: "ProjectSettings", stage: "Stage", screen: "Screen", is_ending: Callable[[], bool]
+    ) -> None:
+        """is_ending: whether a signal has come, also where its exception was lost on the way."""
         self._definitions = settings.definitions
         self._folder = pathlib.Path.cwd()
         self._stage = stage
         self._screen = screen
+        self._is_ending = is_ending
         self._child: Child | None = None
         self._waiting: Loaded | None = None
         self._used = False
@@ -102,12 +123,12 @@ class _Session:
         self._tally: Tally | None = None
 
     def go_on(self) -> None:
-        """Until Ctrl-C."""
+        """Until Ctrl-C, which mostly raises."""
         from stillwell.cli.dev.watching import changed
 
         state = self._state()
         self._begin()
-        while True:
+        while not self._is_ending():
             self._look()
             now = self._state()
             if files := changed(state, now):
