@@ -25,6 +25,14 @@ NOW = 1_780_000_000_000
 AT = "2026-05-28T20:26:40Z"
 
 
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with settings and no definitions."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stillwell.toml").write_text('project = "shop"\ndefinitions = "features"\n')
+    return tmp_path
+
+
 def records(values: Iterable[Any], keys: Iterable[str | None] = itertools.repeat(None)) -> list[Record]:
     """A record of now for each value, which is JSON unless it is bytes."""
     return [
@@ -315,12 +323,10 @@ def test_where_nothing_can_be_guessed_it_says_why(given: list[Any], said: str) -
     ],
 )
 def test_the_events_of_a_file_are_enough(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], limit: str, said: str
+    project: Path, capsys: pytest.CaptureFixture[str], limit: str, said: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "stillwell.toml").write_text('project = "shop"\ndefinitions = "features"\n')
     lines = [json.dumps({"at": AT, "customer": f"c{n}", "amount": 1.5}) for n in range(20)]
-    (tmp_path / "orders.ndjson").write_text("\n".join([*lines, '{"at": "later", "customer": "c0"}']))
+    (project / "orders.ndjson").write_text("\n".join([*lines, '{"at": "later", "customer": "c0"}']))
     words = ["topics", "infer", "shop.orders", "--from", "orders.ndjson", "--key", "customer", "--limit", limit]
     assert run(words) == 0
     printed = capsys.readouterr()
@@ -337,10 +343,8 @@ def test_the_events_of_a_file_are_enough(
     ],
 )
 def test_of_events_that_are_typed_it_is_not_said_that_the_topic_holds_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], typed: str, said: str
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], typed: str, said: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "stillwell.toml").write_text('project = "shop"\ndefinitions = "features"\n')
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(typed.encode())))
     run(["topics", "infer", "shop.orders", "--from", "-"])
     assert said in capsys.readouterr().err
@@ -456,25 +460,21 @@ def test_a_draft_is_written_where_it_will_be_loaded(
 
 
 def test_a_name_that_kafka_refuses_is_told_before_anything_is_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "stillwell.toml").write_text('project = "shop"\ndefinitions = "features"\n')
-    (tmp_path / "events.ndjson").write_text(json.dumps({"at": AT, "customer": "c"}))
+    (project / "events.ndjson").write_text(json.dumps({"at": AT, "customer": "c"}))
     assert run(["topics", "infer", "shop.größen", "--from", "events.ndjson"]) == 2
     assert "the topic has name='shop.größen', which Kafka refuses; use 1 to 249" in capsys.readouterr().err
 
 
 def test_a_draft_that_a_full_disk_cuts_short_is_taken_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the folder that was made for it: the next try would be told that it is there already."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "stillwell.toml").write_text('project = "shop"\ndefinitions = "features"\n')
-    (tmp_path / "events.ndjson").write_text(json.dumps({"at": AT, "customer": "c"}))
+    (project / "events.ndjson").write_text(json.dumps({"at": AT, "customer": "c"}))
     fill(monkeypatch, "orders.py")
     words = ["topics", "infer", "shop.orders", "--from", "events.ndjson", "--output", "features/deep/orders.py"]
     assert run(words) == 2
     said = "features/deep/orders.py cannot be written: No space left on device; nothing was left behind"
     assert said in capsys.readouterr().err
-    assert not (tmp_path / "features").exists()
+    assert not (project / "features").exists()
