@@ -17,4 +17,5 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("stillwell: interrupted\n")
         sys.stderr.flush()
+        # As `main` ends: Python would wait for threads.
         os._exit(130)
